@@ -1,0 +1,222 @@
+"""Frozen configurations and their named variants: plain values, nothing computed, nothing global.
+
+A variant is `dataclasses.replace`; a preset is three configs side by side. Unknown fields are errors
+because dataclasses refuse them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """A CLIP vision tower; `layers_n` is the checkpoint's count, `feature_layer` picks a hidden state."""
+
+    image_size: int = 336
+    patch_size: int = 14
+    width: int = 1024
+    layers_n: int = 24
+    heads_n: int = 16
+    mlp_width: int = 4096
+    norm_eps: float = 1e-5
+    feature_layer: int = -2  # LLaVA-1.5: the second-to-last hidden state, CLS dropped
+    image_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    image_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+
+    @property
+    def patches_n(self) -> int:
+        """P, the number of vision tokens of one image."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """A Llama decoder: RMSNorm, RoPE, SwiGLU, grouped-query attention."""
+
+    vocab_n: int = 32064
+    width: int = 4096  # D
+    layers_n: int = 32
+    heads_n: int = 32
+    kv_heads_n: int = 32
+    head_width: int = 128
+    mlp_width: int = 11008
+    norm_eps: float = 1e-5
+    rope_base: float = 10000.0
+    tied_head: bool = False
+
+
+@dataclass(frozen=True)
+class LlavaConfig:
+    """LLaVA-1.5: CLIP tower, two-layer GELU projector, Llama decoder split after `edit_layer`."""
+
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    edit_layer: int = 21  # 0-based; `lower` ends with this layer's OUTPUT
+    bos_id: int = 1
+    eos_id: int = 2
+    pad_id: int = 0
+
+    @property
+    def vision_n(self) -> int:
+        """P, the nominal number of vision tokens (the sentinel has as many rows)."""
+        return self.vision.patches_n
+
+    @property
+    def width(self) -> int:
+        """D, the decoder's width."""
+        return self.decoder.width
+
+
+@dataclass(frozen=True)
+class EditorConfig:
+    """LiveEdit's sizes and switches (paper section 4; letters as in `types`)."""
+
+    module_width: int = 1024  # M
+    heads_n: int = 8
+    rank: int = 4  # R
+    queries_n: int = 4  # E
+    expert_scale: float = 5.0  # s: experts are divided by s * sqrt(R)
+    norm_eps: float = 1e-5
+    top_k: int = 8  # K: expert bodies gathered per query; exact while K >= hit_n
+    # Departures from the released code, each tested for both values.
+    official_double_layer: bool = False  # released training runs the edit layer twice
+    locality_kl: str = "edited_to_original"  # or "original_to_edited", as the paper writes
+    train_eos: bool = True  # released: False
+
+    def __post_init__(self):
+        """Refuse values that no code path implements."""
+        if self.locality_kl not in ("edited_to_original", "original_to_edited"):
+            raise ValueError(
+                f"locality_kl={self.locality_kl!r}: use 'edited_to_original' or 'original_to_edited'"
+            )
+        if self.module_width % self.heads_n:
+            raise ValueError(
+                f"module_width={self.module_width} is not a multiple of heads_n={self.heads_n}"
+            )
+
+
+@dataclass(frozen=True)
+class EditorTrainConfig:
+    """How an editor is trained (Adam, paper defaults)."""
+
+    batch_n: int = 8  # B, samples a step
+    steps_n: int = 40_000
+    learning_rate: float = 1e-4
+    lr_cut_steps: tuple[int, ...] = (10_000,)
+    lr_cut_rate: float = 0.1
+    warmup_steps: int = 0
+    cosine: bool = False  # decay to zero over steps_n instead of the cuts
+    clip_norm: float | None = None
+    weight_reliability: float = 1.0
+    weight_generality: float = 1.0
+    weight_locality: float = 1.0
+    weight_soft_routing: float = 1.0
+    weight_hard_routing: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self):
+        """A batch of one has no routing negatives."""
+        if self.batch_n < 2:
+            raise ValueError(f"batch_n={self.batch_n}: routing losses need at least 2 samples a step")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """How the small `tiny` backbone is trained from scratch."""
+
+    images_n: int = 32  # images (half as many entities, both drawings) a step
+    steps_n: int = 6_000
+    learning_rate: float = 3e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    contrastive_weight: float = 0.5
+    contrastive_temperature: float = 0.1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class LengthBudget:
+    """Static token budgets: the longest prompt and answer that fit a batch."""
+
+    prompt_n: int = 32
+    answer_n: int = 24
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """Which benchmark, and the token budgets its records are padded to."""
+
+    name: str = "mojiedit"
+    budget: LengthBudget = field(default_factory=LengthBudget)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A dataset, a backbone and an editor that belong together, with their training recipes."""
+
+    dataset: DatasetConfig
+    backbone: LlavaConfig
+    editor: EditorConfig
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    editor_train: EditorTrainConfig = field(default_factory=EditorTrainConfig)
+
+
+TINY_BACKBONE = LlavaConfig(
+    vision=VisionConfig(
+        image_size=60, patch_size=12, width=192, layers_n=5, heads_n=6, mlp_width=576
+    ),
+    decoder=DecoderConfig(
+        vocab_n=1024,
+        width=192,
+        layers_n=6,
+        heads_n=6,
+        kv_heads_n=3,
+        head_width=32,
+        mlp_width=512,
+        tied_head=True,
+    ),
+    edit_layer=2,
+)
+TINY_EDITOR = EditorConfig(module_width=192, heads_n=8, rank=8, queries_n=4, expert_scale=1.0)
+TINY_EDITOR_TRAIN = EditorTrainConfig(
+    batch_n=16, steps_n=10_000, learning_rate=1e-3, warmup_steps=200, cosine=True, clip_norm=1.0
+)
+
+BACKBONES: dict[str, LlavaConfig] = {"tiny": TINY_BACKBONE}
+EDITORS: dict[str, EditorConfig] = {"tiny": TINY_EDITOR}
+DATASETS: dict[str, DatasetConfig] = {"mojiedit": DatasetConfig()}
+PRESETS: dict[str, Preset] = {
+    "tiny": Preset(
+        dataset=DATASETS["mojiedit"],
+        backbone=TINY_BACKBONE,
+        editor=TINY_EDITOR,
+        editor_train=TINY_EDITOR_TRAIN,
+    )
+}
+
+
+def preset(
+    name: str, dataset: str | None = None, backbone: str | None = None, editor: str | None = None
+) -> Preset:
+    """The preset `name`, with any of its three parts replaced by another named one.
+
+    Raises:
+        KeyError: an unknown name; the message lists the known ones.
+    """
+
+    def pick(table: dict, kind: str, key: str):
+        if key not in table:
+            raise KeyError(f"unknown {kind} {key!r}; known: {', '.join(sorted(table))}")
+        return table[key]
+
+    chosen = pick(PRESETS, "config", name)
+    parts = {"dataset": (DATASETS, dataset), "backbone": (BACKBONES, backbone), "editor": (EDITORS, editor)}
+    changes = {kind: pick(table, kind, key) for kind, (table, key) in parts.items() if key is not None}
+    return replace(chosen, **changes)
+
+
+def as_dict(config) -> dict:
+    """A config as plain nested dicts, for JSON."""
+    return dataclasses.asdict(config)
