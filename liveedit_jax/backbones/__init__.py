@@ -1,0 +1,5 @@
+"""Frozen vision-language models, split after the edit layer."""
+
+from liveedit_jax.backbones.llava import Backbone
+
+__all__ = ["Backbone"]

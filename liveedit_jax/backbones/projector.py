@@ -1,0 +1,18 @@
+"""LLaVA's bridge from the vision tower to the decoder: two linear layers with an exact GELU."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array, Float
+
+
+class Projector(nn.Module):
+    """linear(gelu(linear(x))), from vision width to decoder width D."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B P W"]) -> Float[Array, "B P D"]:
+        x = nn.Dense(self.width, name="linear1")(x)
+        return nn.Dense(self.width, name="linear2")(jax.nn.gelu(x, approximate=False))

@@ -1,0 +1,145 @@
+"""Shipped weights: one Orbax folder and one recipe a part, loaded back with their hash checked.
+
+A model folder (for example `checkpoints/tiny`) holds
+
+    tokenizer.json
+    backbone/weights/  backbone/recipe.json
+    editor/weights/    editor/recipe.json
+
+`recipe.json` says how the weights were made (config, seed, steps, figures) and carries the sha256 of
+their contents, so a truncated or altered checkpoint is refused instead of used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from liveedit_jax.config import PRESETS, Preset, preset
+from liveedit_jax.data.tokenizer import Tokenizer, load_tokenizer
+
+SHIPPED = Path(__file__).resolve().parents[2] / "checkpoints"
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A frozen VLLM with its trained editor; weights are float32 nested dicts."""
+
+    config: Preset
+    backbone: Any
+    editor: Any
+    tokenizer: Tokenizer
+    backbone_sha256: str
+    editor_sha256: str
+    folder: Path
+
+
+def sha256_of(params) -> str:
+    """The sha256 over every leaf's path, shape, dtype and bytes, in path order."""
+    digest = hashlib.sha256()
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    for path, leaf in sorted(leaves, key=lambda item: jax.tree_util.keystr(item[0])):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)}{array.shape}{array.dtype}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def save_weights(folder: str | Path, params, recipe: dict, dtype=jnp.float16) -> str:
+    """Write `params`, rounded to `dtype`, and its recipe; returns the sha256 written there.
+
+    The previous weights of `folder` are replaced only once the new ones are complete.
+
+    Raises:
+        ValueError: a leaf is not finite after rounding.
+    """
+    import orbax.checkpoint as ocp
+
+    folder = Path(folder).resolve()
+    rounded = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(rounded):
+        if not bool(jnp.all(jnp.isfinite(leaf))):
+            raise ValueError(f"{jax.tree_util.keystr(path)} is not finite in {jnp.dtype(dtype).name}")
+    fresh = folder.with_name(folder.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(fresh / "weights", rounded)
+    digest = sha256_of(rounded)
+    (fresh / "recipe.json").write_text(json.dumps({**recipe, "sha256": digest}, indent=1) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)
+    return digest
+
+
+def load_weights(folder: str | Path) -> tuple[Any, dict]:
+    """Weights as float32 and the recipe of one part.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint in `folder`.
+        ValueError: it is truncated, corrupt, or not what its recipe says.
+    """
+    import orbax.checkpoint as ocp
+
+    folder = Path(folder).resolve()
+    recipe_file = folder / "recipe.json"
+    if not recipe_file.is_file():
+        raise FileNotFoundError(f"no checkpoint at {folder}: recipe.json is missing")
+    try:
+        recipe = json.loads(recipe_file.read_text())
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        with ocp.StandardCheckpointer() as checkpointer:
+            stored = checkpointer.restore(folder / "weights")
+        digest = sha256_of(stored)
+    except Exception as error:  # Orbax raises a different class for every way a folder can be torn
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"checkpoint {folder} is truncated or corrupt ({reason}); restore it from version control"
+        ) from error
+    if digest != recipe.get("sha256"):
+        raise ValueError(
+            f"checkpoint {folder} does not match the sha256 of its recipe.json; restore both together"
+        )
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), stored), recipe
+
+
+def model_folder(name_or_folder: str | Path) -> Path:
+    """The folder of a shipped model by preset name, or any other folder as it is."""
+    return SHIPPED / str(name_or_folder) if str(name_or_folder) in PRESETS else Path(name_or_folder)
+
+
+def load_model(name_or_folder: str | Path = "tiny", config: Preset | None = None) -> Model:
+    """A VLLM with its editor, from a preset's shipped folder or from a folder of the same layout.
+
+    Raises:
+        FileNotFoundError: a part is missing.
+        ValueError: a part is corrupt, or the editor was trained for another backbone.
+    """
+    folder = model_folder(name_or_folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"no model {str(name_or_folder)!r}: not a preset ({', '.join(PRESETS)}) and not a folder"
+        )
+    backbone, backbone_recipe = load_weights(folder / "backbone")
+    editor, editor_recipe = load_weights(folder / "editor")
+    if editor_recipe["backbone_sha256"] != backbone_recipe["sha256"]:
+        raise ValueError(f"the editor in {folder} was trained for another backbone; retrain it")
+    return Model(
+        config=config or preset(backbone_recipe["config"]),
+        backbone=backbone,
+        editor=editor,
+        tokenizer=load_tokenizer(folder / "tokenizer.json"),
+        backbone_sha256=backbone_recipe["sha256"],
+        editor_sha256=editor_recipe["sha256"],
+        folder=folder,
+    )

@@ -1,0 +1,61 @@
+"""Optimisers and schedules, all from Optax."""
+
+from __future__ import annotations
+
+import jax
+import optax
+
+from liveedit_jax.config import EditorTrainConfig, PretrainConfig
+
+
+def editor_optimizer(cfg: EditorTrainConfig) -> optax.GradientTransformation:
+    """Adam (betas 0.9, 0.999, eps 1e-8, no decay) with the paper's step cuts, or a cosine.
+
+    The released schedule multiplies the rate by `lr_cut_rate` once for each cut that lies strictly
+    before the step.
+    """
+    if cfg.cosine:
+        rate = optax.warmup_cosine_decay_schedule(
+            0.0 if cfg.warmup_steps else cfg.learning_rate,
+            cfg.learning_rate,
+            cfg.warmup_steps,
+            cfg.steps_n,
+        )
+    else:
+        rate = optax.piecewise_constant_schedule(
+            cfg.learning_rate, {cut + 1: cfg.lr_cut_rate for cut in cfg.lr_cut_steps}
+        )
+    adam = optax.adam(rate, b1=0.9, b2=0.999, eps=1e-8)
+    return adam if cfg.clip_norm is None else optax.chain(optax.clip_by_global_norm(cfg.clip_norm), adam)
+
+
+def _is_matrix(path, leaf) -> bool:
+    """True for the kernels of the layer stacks, [L, in, out]: what Muon is made for."""
+    return leaf.ndim == 3 and "embed" not in jax.tree_util.keystr(path)
+
+
+def pretrain_optimizer(cfg: PretrainConfig) -> optax.GradientTransformation:
+    """Muon on the stacked layer kernels, AdamW on everything else, warm-up then linear decay.
+
+    Muon memorises the facts in about half of AdamW's steps (docs/training.md).
+    """
+    rate = optax.schedules.warmup_cosine_decay_schedule(
+        0.0, cfg.learning_rate, cfg.warmup_steps, cfg.steps_n, end_value=0.02 * cfg.learning_rate
+    )
+
+    def muon_dims(params):
+        dims = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: dims if _is_matrix(path, leaf) else None, params
+        )
+
+    return optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.contrib.muon(
+            rate,
+            weight_decay=cfg.weight_decay,
+            adam_weight_decay=0.0,
+            muon_weight_dimension_numbers=muon_dims,
+            consistent_rms=0.2,
+        ),
+    )
