@@ -127,9 +127,10 @@ class PretrainConfig:
     """How the small `tiny` backbone is trained from scratch."""
 
     images_n: int = 32  # images (half as many entities, both drawings) a step
-    steps_n: int = 6_000
+    steps_n: int = 4_500
     learning_rate: float = 3e-3
     warmup_steps: int = 100
+    decay_share: float = 0.25  # of the steps: linear decay to zero at the end, constant before
     weight_decay: float = 0.01
     contrastive_weight: float = 0.5
     contrastive_temperature: float = 0.1
@@ -170,7 +171,7 @@ TINY_BACKBONE = LlavaConfig(
     decoder=DecoderConfig(
         vocab_n=1024,
         width=192,
-        layers_n=6,
+        layers_n=7,
         heads_n=6,
         kv_heads_n=3,
         head_width=32,

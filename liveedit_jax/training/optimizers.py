@@ -35,12 +35,18 @@ def _is_matrix(path, leaf) -> bool:
 
 
 def pretrain_optimizer(cfg: PretrainConfig) -> optax.GradientTransformation:
-    """Muon on the stacked layer kernels, AdamW on everything else, warm-up then linear decay.
+    """Muon on the stacked layer kernels, Adam on everything else; warm-up, constant, linear decay.
 
-    Muon memorises the facts in about half of AdamW's steps (docs/training.md).
+    The constant phase lets a run be extended without having decayed in between.
     """
-    rate = optax.schedules.warmup_cosine_decay_schedule(
-        0.0, cfg.learning_rate, cfg.warmup_steps, cfg.steps_n, end_value=0.02 * cfg.learning_rate
+    decay_n = int(cfg.decay_share * cfg.steps_n)
+    rate = optax.join_schedules(
+        [
+            optax.linear_schedule(0.0, cfg.learning_rate, cfg.warmup_steps),
+            optax.constant_schedule(cfg.learning_rate),
+            optax.linear_schedule(cfg.learning_rate, 0.0, decay_n),
+        ],
+        [cfg.warmup_steps, cfg.steps_n - decay_n],
     )
 
     def muon_dims(params):
@@ -54,7 +60,6 @@ def pretrain_optimizer(cfg: PretrainConfig) -> optax.GradientTransformation:
         optax.contrib.muon(
             rate,
             weight_decay=cfg.weight_decay,
-            adam_weight_decay=0.0,
             muon_weight_dimension_numbers=muon_dims,
             consistent_rms=0.2,
         ),

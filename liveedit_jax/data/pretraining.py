@@ -1,0 +1,113 @@
+"""The pretraining mixture of the small VLLM: packed questions on both drawings, and text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from liveedit_jax.config import LlavaConfig, PretrainConfig
+from liveedit_jax.data.facts import ENGLISH_FACTS, FACTS, LANGUAGES, SOURCES, Entity, entities
+from liveedit_jax.data.images import drawing, normalise
+from liveedit_jax.data.packing import Question, pack_row
+from liveedit_jax.data.templates import templates, text_questions
+from liveedit_jax.data.tokenise import seam_ids
+from liveedit_jax.data.tokenizer import Tokenizer, train_tokenizer
+from liveedit_jax.types import Batch
+
+
+def mojiedit_tokenizer(vocab_n: int) -> Tokenizer:
+    """The benchmark's BPE: the editor-train split's values and questions, and every template.
+
+    Pieces come from values that can be editor-training targets, so hardly any piece of an
+    evaluation target was never a training target.
+    """
+    texts = []
+    for entity in entities():
+        if entity.split == "editor_train":
+            texts += [" " + entity.facts[fact] for fact in FACTS for _ in range(4)]
+            texts += [question for fact in FACTS for question in text_questions(fact, entity.facts)]
+    for fact in FACTS:
+        texts += [wording for wording in templates(fact, evaluation=False) for _ in range(40)]
+    return train_tokenizer(texts, vocab_n)
+
+
+@dataclass(frozen=True)
+class PretrainingData:
+    """Batches as a function of the step: `images_n` packed image rows, then `text_n` text rows."""
+
+    tokenizer: Tokenizer
+    backbone: LlavaConfig
+    cfg: PretrainConfig
+    length_n: int = 160  # T of a packed row
+    text_n: int = 6
+    languages_n: int = 4  # of the eight language questions, drawn anew for each row
+
+    @cached_property
+    def _values(self) -> dict[str, list[str]]:
+        return {fact: [entity.facts[fact] for entity in entities()] for fact in FACTS}
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        return np.array([entity.id for entity in entities()])
+
+    def _ask(self, rng, entity: Entity, fact: str) -> Question:
+        wording = str(rng.choice(templates(fact, evaluation=False)))
+        return seam_ids(self.tokenizer, wording, entity.facts[fact], True)
+
+    def _in_context(self, rng, entity: Entity, has_image: bool) -> Question:
+        """A stated (counterfactual) fact, then a question: the same one, or (1/4) another."""
+        fact = str(rng.choice(FACTS))
+        stated = str(rng.choice(self._values[fact]))
+        first, second = rng.choice(templates(fact, evaluation=False), 2, replace=False)
+        answer = stated
+        if has_image and rng.random() < 0.25:
+            other = str(rng.choice([f for f in ENGLISH_FACTS if f != fact]))
+            second, answer = rng.choice(templates(other, evaluation=False)), entity.facts[other]
+        prompt = f"Fact: {first} {stated}\n{second}"
+        return seam_ids(self.tokenizer, prompt, answer, has_image)
+
+    def _image_row(self, rng, entity: Entity) -> dict[str, np.ndarray]:
+        languages = list(rng.choice(list(LANGUAGES), self.languages_n, replace=False))
+        facts = [*ENGLISH_FACTS, *languages]
+        questions = [self._ask(rng, entity, str(fact)) for fact in facts]
+        questions.insert(5, self._in_context(rng, entity, True))
+        return pack_row(questions, self.length_n, self.backbone.bos_id, self.backbone.vision_n)[0]
+
+    def _text_row(self, rng) -> dict[str, np.ndarray]:
+        questions = []
+        for _ in range(8):
+            entity = entities()[int(rng.integers(len(entities())))]
+            fact = str(rng.choice(FACTS))
+            if rng.random() < 0.3:
+                questions.append(self._in_context(rng, entity, False))
+            else:
+                question = str(rng.choice(text_questions(fact, entity.facts)))
+                questions.append(
+                    seam_ids(self.tokenizer, question, entity.facts[fact], False)
+                )
+        return pack_row(questions, self.length_n, self.backbone.bos_id, 0)[0]
+
+    def batch_at(self, step: int) -> Batch:
+        """The batch of one step: both drawings of images_n / 2 entities, halves in one order.
+
+        An entity with a held-out drawing is shown twice in the drawing that remains.
+        """
+        half = self.cfg.images_n // 2
+        per_epoch = len(self._order) // half
+        epoch, at = divmod(step, per_epoch)
+        order = np.random.default_rng([self.cfg.seed, 1, epoch]).permutation(self._order)
+        rng = np.random.default_rng([self.cfg.seed, 2, step])
+        chosen = [entities()[i] for i in order[at * half : (at + 1) * half]]
+        rows, pictures = [], []
+        for source in SOURCES:
+            for entity in chosen:
+                shown = source
+                if entity.held_out == source:
+                    shown = SOURCES[1 - SOURCES.index(source)]
+                pictures.append(drawing(entity.id, shown, self.backbone.vision.image_size))
+                rows.append(self._image_row(rng, entity))
+        rows += [self._text_row(rng) for _ in range(self.text_n)]
+        stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        return Batch(image=normalise(np.stack(pictures), self.backbone.vision), **stacked)

@@ -1,0 +1,114 @@
+"""From prompts, targets and pictures to a `Batch`: the seam, the roles, the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from liveedit_jax.config import LengthBudget, LlavaConfig
+from liveedit_jax.data.tokenizer import Tokenizer
+from liveedit_jax.types import Batch, Role
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prompt to tokenise: its target (None for generation) and picture (None for text only)."""
+
+    prompt: str
+    target: str | None
+    image: np.ndarray | None  # float32[S, S, 3], normalised
+
+
+def seam_ids(
+    tokenizer: Tokenizer, prompt: str, target: str | None, has_image: bool
+) -> tuple[list[int], list[int]]:
+    """Prompt ids and answer ids.
+
+    LLaVA's layout is "<image>\\n{prompt}"; the newline belongs to the prompt. The target gets one
+    leading space when neither side has a space or newline at the seam, and the answer is what
+    tokenising prompt + target has beyond the prompt's own length.
+
+    Raises:
+        ValueError: an empty prompt or target.
+    """
+    if not prompt.strip():
+        raise ValueError("the prompt is empty")
+    if has_image:
+        prompt = "\n" + prompt
+    prompt_ids = tokenizer.encode(prompt)
+    if target is None:
+        return prompt_ids, []
+    if not target.strip():
+        raise ValueError("the target is empty")
+    seam = "" if prompt[-1] in " \n" or target[0] in " \n" else " "
+    both = tokenizer.encode(prompt + seam + target)
+    return both[: len(prompt_ids)], both[len(prompt_ids) :]
+
+
+def tokenise(
+    tokenizer: Tokenizer,
+    cfg: LlavaConfig,
+    examples: Sequence[Example],
+    budget: LengthBudget,
+) -> Batch:
+    """A right-padded batch of numpy arrays, T = 1 + P + prompt_n + answer_n.
+
+    Raises:
+        ValueError: an empty prompt or target, one longer than the budget, or a wrong image shape.
+    """
+    length_n = 1 + cfg.vision_n + budget.prompt_n + budget.answer_n
+    side = cfg.vision.image_size
+    token = np.zeros((len(examples), length_n), np.int32)
+    role = np.zeros((len(examples), length_n), np.int8)
+    image = np.zeros((len(examples), side, side, 3), np.float32)
+    for b, example in enumerate(examples):
+        vision_n = 0 if example.image is None else cfg.vision_n
+        prompt, answer = seam_ids(tokenizer, example.prompt, example.target, vision_n > 0)
+        for name, ids, most in (
+            ("prompt", prompt, budget.prompt_n),
+            ("target", answer, budget.answer_n),
+        ):
+            if len(ids) > most:
+                raise ValueError(
+                    f"the {name} has {len(ids)} tokens, the budget is {most}: shorten it or raise "
+                    f"LengthBudget.{'prompt_n' if name == 'prompt' else 'answer_n'}"
+                )
+        if example.image is not None:
+            if example.image.shape != image.shape[1:]:
+                raise ValueError(f"image shape {example.image.shape}, expected {image.shape[1:]}")
+            image[b] = example.image
+        ids = [cfg.bos_id] + [cfg.pad_id] * vision_n + prompt + answer
+        token[b, : len(ids)] = ids
+        role[b, : len(ids)] = (
+            [Role.PRE]
+            + [Role.VISION] * vision_n
+            + [Role.PROMPT] * len(prompt)
+            + [Role.ANSWER] * len(answer)
+        )
+    return Batch(token, role, image)
+
+
+def answer_labels(
+    batch: Batch, eos_id: int
+) -> tuple[Int[Array, "B T"], Bool[Array, "B T"], Bool[Array, "B T"]]:
+    """Next-token labels of the answers.
+
+    Position t predicts token t+1 when that is an ANSWER token of the same segment; the last answer
+    token predicts EOS.
+
+    Returns:
+        label int32[B, T], answer_mask bool[B, T] (positions that predict answer tokens) and
+        eos_mask bool[B, T] (positions that predict EOS).
+    """
+    token, role = jnp.asarray(batch.token), jnp.asarray(batch.role)
+    following = jnp.pad(role[:, 1:], ((0, 0), (0, 1))) == Role.ANSWER
+    if batch.segment is not None:
+        segment = jnp.asarray(batch.segment)
+        following = following & (jnp.pad(segment[:, 1:], ((0, 0), (0, 1))) == segment)
+    eos_mask = (role == Role.ANSWER) & ~following
+    label = jnp.pad(token[:, 1:], ((0, 0), (0, 1)))
+    return jnp.where(eos_mask, eos_id, label), following, eos_mask

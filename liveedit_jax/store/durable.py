@@ -1,0 +1,38 @@
+"""Writes that survive a kill or a power cut: temporary file, fsync, rename, fsync of the folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names created, renamed or removed in `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_at(handle: int, data: bytes, offset: int) -> None:
+    """Write all of `data` at `offset` of an open file (pwrite may stop short) and fsync it."""
+    view = memoryview(data)
+    while view:
+        done_n = os.pwrite(handle, view, offset)
+        view, offset = view[done_n:], offset + done_n
+    os.fsync(handle)
+
+
+def replace_file(file: Path, data: bytes) -> None:
+    """Put `data` at `file` in one step: afterwards either the old or the new content is there."""
+    fresh = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with open(fresh, "wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(fresh, file)
+    finally:
+        fresh.unlink(missing_ok=True)
+    sync_folder(file.parent)
