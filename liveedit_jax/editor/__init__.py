@@ -1,0 +1,1 @@
+"""The paper: attention, extractors, generators, repository, routing, losses, and LiveEdit."""

@@ -1,0 +1,115 @@
+"""Routing features of edits and queries: the paper's f_fe (equations 3 and 4).
+
+    text(prompt)          = attend(text queries, LN2(prompt))
+    vision(prompt, image) = attend(attend(vision queries, LN1(prompt)), LN1(image))
+    sentinel(prompt)      = vision(prompt, the learned sentinel)
+
+There are two extractors: the edit side, and the input side, which alone owns the sentinel.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from liveedit_jax.config import EditorConfig
+from liveedit_jax.editor import attention as att
+
+
+class Extractor(NamedTuple):
+    """One extractor with everything constant folded (see `prepare`)."""
+
+    text_query: Float[Array, "E heads D"]
+    text_value: att.Value
+    prompt_query: Float[Array, "E heads D"]
+    prompt_value: att.Value
+    vision: dict  # the vision attention's own parameters: its queries depend on the prompt
+    norm1: dict
+    vision_value: att.Value
+    sentinel_key: Float[Array, "P heads C"] | None
+    sentinel_value: Float[Array, "P heads C"] | None
+
+
+def _learned(key: Array, a: int, b: int) -> Float[Array, "a b"]:
+    return jax.random.normal(key, (a, b)) * (2 / (a * b)) ** 0.5
+
+
+def init_extractor(key: Array, cfg: EditorConfig, width: int, vision_n: int | None) -> dict:
+    """Fresh weights; `vision_n` = P gives it a sentinel, None (the edit side) does not."""
+    keys = jax.random.split(key, 6)
+    m = cfg.module_width
+    params = {
+        "norm1": att.init_norm(width),
+        "norm2": att.init_norm(width),
+        "vision_query": _learned(keys[0], cfg.queries_n, m),
+        "text_query": _learned(keys[1], cfg.queries_n, m),
+        "prompt_attention": att.init_attention(keys[2], m, width, m),
+        "vision_attention": att.init_attention(keys[3], m, width, m),
+        "text_attention": att.init_attention(keys[4], m, width, m),
+    }
+    if vision_n is not None:
+        params["sentinel"] = _learned(keys[5], vision_n, width)
+    return params
+
+
+def prepare(cfg: EditorConfig, params: dict) -> Extractor:
+    """Fold what is constant in a trained extractor; differentiable, so training calls it too."""
+    h = cfg.heads_n
+    norm1, norm2, vision = params["norm1"], params["norm2"], params["vision_attention"]
+    key = value = None
+    if "sentinel" in params:
+        tokens = att.layer_norm(norm1, params["sentinel"], cfg.norm_eps)
+        key = (tokens @ vision["k"]["kernel"] + vision["k"]["bias"]).reshape(len(tokens), h, -1)
+        value = (tokens @ vision["v"]["kernel"] + vision["v"]["bias"]).reshape(len(tokens), h, -1)
+    return Extractor(
+        text_query=att.fold_query(params["text_attention"], norm2, params["text_query"], h),
+        text_value=att.fold_value(params["text_attention"], norm2, h),
+        prompt_query=att.fold_query(params["prompt_attention"], norm1, params["vision_query"], h),
+        prompt_value=att.fold_value(params["prompt_attention"], norm1, h),
+        vision=vision,
+        norm1=norm1,
+        vision_value=att.fold_value(vision, norm1, h),
+        sentinel_key=key,
+        sentinel_value=value,
+    )
+
+
+def text_feature(
+    side: Extractor, tokens: Float[Array, "B T D"], prompt_mask: Bool[Array, "B T"]
+) -> Float[Array, "B E M"]:
+    """What the prompt asks, from normalised tokens."""
+    return att.attend_folded(side.text_query, side.text_value, tokens, prompt_mask)
+
+
+def prompt_feature(
+    side: Extractor, tokens: Float[Array, "B T D"], prompt_mask: Bool[Array, "B T"]
+) -> Float[Array, "B E M"]:
+    """The prompt's queries to the image (the inner attention)."""
+    return att.attend_folded(side.prompt_query, side.prompt_value, tokens, prompt_mask)
+
+
+def vision_feature(
+    side: Extractor,
+    heads_n: int,
+    prompt: Float[Array, "B E M"],
+    tokens: Float[Array, "B T D"],
+    vision_mask: Bool[Array, "B T"],
+) -> Float[Array, "B E M"]:
+    """What the image shows to this prompt."""
+    query = att.fold_query(side.vision, side.norm1, prompt, heads_n)
+    return att.attend_folded(query, side.vision_value, tokens, vision_mask)
+
+
+def sentinel_feature(
+    side: Extractor, heads_n: int, prompt: Float[Array, "B E M"]
+) -> Float[Array, "B E M"]:
+    """What the learned sentinel shows to this prompt: the threshold of hard routing."""
+    q = prompt @ side.vision["q"]["kernel"] + side.vision["q"]["bias"]
+    q = q.reshape(*q.shape[:-1], heads_n, -1)
+    scores = jnp.einsum("behc,phc->behp", q, side.sentinel_key) * q.shape[-1] ** -0.5
+    weights = jax.nn.softmax(scores, -1)
+    out = jnp.einsum("behp,phc->behc", weights, side.sentinel_value)
+    return out.reshape(prompt.shape)
