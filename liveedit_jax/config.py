@@ -119,7 +119,9 @@ class EditorTrainConfig:
     def __post_init__(self):
         """A batch of one has no routing negatives."""
         if self.batch_n < 2:
-            raise ValueError(f"batch_n={self.batch_n}: routing losses need at least 2 samples a step")
+            raise ValueError(
+                f"batch_n={self.batch_n}: routing losses need at least 2 samples a step"
+            )
 
 
 @dataclass(frozen=True)
@@ -213,8 +215,14 @@ def preset(
         return table[key]
 
     chosen = pick(PRESETS, "config", name)
-    parts = {"dataset": (DATASETS, dataset), "backbone": (BACKBONES, backbone), "editor": (EDITORS, editor)}
-    changes = {kind: pick(table, kind, key) for kind, (table, key) in parts.items() if key is not None}
+    parts = {
+        "dataset": (DATASETS, dataset),
+        "backbone": (BACKBONES, backbone),
+        "editor": (EDITORS, editor),
+    }
+    changes = {
+        kind: pick(table, kind, key) for kind, (table, key) in parts.items() if key is not None
+    }
     return replace(chosen, **changes)
 
 

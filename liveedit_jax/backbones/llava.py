@@ -1,8 +1,8 @@
 """LLaVA-1.5 as pure functions of its weights, split after the edit layer.
 
-    image ─ ClipVision ─ Projector ─► features ┐
-    tokens ─ embed ────────────────────────────┴► lower (layers 0..edit_layer) ─► hidden
-    hidden ─► upper (the layers after it, norm, head) ─► logits
+image ─ ClipVision ─ Projector ─► features ┐
+tokens ─ embed ────────────────────────────┴► lower (layers 0..edit_layer) ─► hidden
+hidden ─► upper (the layers after it, norm, head) ─► logits
 """
 
 from __future__ import annotations
@@ -66,7 +66,10 @@ class Backbone:
         cfg = self.cfg
         keys = jax.random.split(key, 6)
         side, width = cfg.vision.image_size, cfg.decoder.width
-        hidden, context = jnp.zeros((1, 2, width)), self._context(jnp.zeros((1, 2), jnp.int32), None)
+        hidden, context = (
+            jnp.zeros((1, 2, width)),
+            self._context(jnp.zeros((1, 2), jnp.int32), None),
+        )
         features = jnp.zeros((1, 1, cfg.vision.width))
 
         def stack(key, n):

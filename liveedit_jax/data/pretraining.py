@@ -84,9 +84,7 @@ class PretrainingData:
                 questions.append(self._in_context(rng, entity, False))
             else:
                 question = str(rng.choice(text_questions(fact, entity.facts)))
-                questions.append(
-                    seam_ids(self.tokenizer, question, entity.facts[fact], False)
-                )
+                questions.append(seam_ids(self.tokenizer, question, entity.facts[fact], False))
         return pack_row(questions, self.length_n, self.backbone.bos_id, 0)[0]
 
     def batch_at(self, step: int) -> Batch:

@@ -1,6 +1,6 @@
 """Expert bodies: the paper's f_eg (equation 1), one generator for `down` and one for `up`.
 
-    attend(phi[R, M], LN(h)) / (s * sqrt(R)),   h = VISION ++ PROMPT ++ ANSWER states of the edit
+attend(phi[R, M], LN(h)) / (s * sqrt(R)),   h = VISION ++ PROMPT ++ ANSWER states of the edit
 """
 
 from __future__ import annotations

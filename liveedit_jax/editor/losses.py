@@ -7,9 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 
-def _mean_over_samples(
-    value: Float[Array, "B T"], mask: Bool[Array, "B T"]
-) -> Float[Array, ""]:
+def _mean_over_samples(value: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> Float[Array, ""]:
     """Masked mean per sample, then the mean over samples; an empty sample counts as zero."""
     return (jnp.where(mask, value, 0.0).sum(-1) / jnp.maximum(mask.sum(-1), 1)).mean()
 

@@ -19,9 +19,7 @@ def similarity(
     return a @ b.T / (cfg.queries_n * cfg.module_width**0.5)
 
 
-def soft_weights(
-    score: Float[Array, "B C"], mask: Bool[Array, "B C"]
-) -> Float[Array, "B C"]:
+def soft_weights(score: Float[Array, "B C"], mask: Bool[Array, "B C"]) -> Float[Array, "B C"]:
     """softmax over the masked experts, times sigmoid; zeros where the mask is empty."""
     return masked_softmax(score, mask) * jax.nn.sigmoid(score)
 

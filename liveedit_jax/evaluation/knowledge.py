@@ -71,7 +71,9 @@ def fact_accuracy(
                 questions.append(seam_ids(tokenizer, wording, entity.facts[fact], True))
             row, packed_n = pack_row(questions, length_n, cfg.bos_id, cfg.vision_n)
             if packed_n != len(FACTS):
-                raise ValueError(f"length_n={length_n} is too short for the facts of {entity.emoji}")
+                raise ValueError(
+                    f"length_n={length_n} is too short for the facts of {entity.emoji}"
+                )
             rows.append(row)
             pictures.append(drawing(entity.id, source, cfg.vision.image_size))
         stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}

@@ -83,9 +83,7 @@ def read_header(folder: Path) -> Header:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is damaged; restore it from a backup") from error
     if header.format != FORMAT:
-        raise ValueError(
-            f"{folder} has format {header.format}, this version reads format {FORMAT}"
-        )
+        raise ValueError(f"{folder} has format {header.format}, this version reads format {FORMAT}")
     return header
 
 
@@ -160,6 +158,10 @@ class Store:
             os.close(self._lock)
             self._journal = self._lock = None
 
+    def records(self) -> list[dict]:
+        """Every operation ever recorded, oldest first."""
+        return read_journal(self._experts.parent / "journal.jsonl").records
+
     def add_image(self, data: bytes) -> str:
         """Keep a picture; returns its sha256."""
         return put_image(self.folder / "images", data)
@@ -174,19 +176,25 @@ class Store:
         same = edit_id is not None and self.history.edits[edit_id].request == request
         return edit_id if same else None
 
-    def check_room(self, requests: Sequence[Request], max_edits: int) -> None:
-        """Refuse more live edits than `max_edits`; one that supersedes another takes no room.
+    def fitting_n(self, requests: Sequence[Request], max_edits: int) -> int:
+        """How many leading requests fit `max_edits` live edits; a superseding one takes no room.
 
         Raises:
-            OverflowError: the repository is full.
+            OverflowError: not even the first one fits.
         """
-        live_n = len(self.history.live)
-        fresh = {request.subject for request in requests} - self.history.live.keys()
-        if fresh and live_n + len(fresh) > max_edits:
-            raise OverflowError(
-                f"the repository {self.folder} is full: {live_n} live edits of at most {max_edits}; "
-                "forget some or raise --max-edits"
-            )
+        live, live_n = self.history.live, len(self.history.live)
+        fresh = set()
+        for i, request in enumerate(requests):
+            if request.subject not in live:
+                fresh.add(request.subject)
+            if fresh and live_n + len(fresh) > max_edits:
+                if i:
+                    return i
+                raise OverflowError(
+                    f"the repository {self.folder} is full: {live_n} live edits of at most "
+                    f"{max_edits}; forget some or raise --max-edits"
+                )
+        return len(requests)
 
     def add_edits(self, requests: Sequence[Request], arrays: dict[str, np.ndarray]) -> list[int]:
         """Store edits with their experts' arrays [N, ...]; durable when their ids come back."""
@@ -269,11 +277,16 @@ def open_store(folder: str | Path, write: bool = False, create: Header | None = 
         read_header(folder)
     elif not (folder / "header.json").exists():
         foreign = folder.is_dir() and any(
-            not (entry.name in ("lock", "images") or entry.name.startswith(("generation-", ".header")))
+            not (
+                entry.name in ("lock", "images")
+                or entry.name.startswith(("generation-", ".header"))
+            )
             for entry in folder.iterdir()
         )
         if foreign:
-            raise ValueError(f"{folder} holds other files and no edit repository; choose a new folder")
+            raise ValueError(
+                f"{folder} holds other files and no edit repository; choose a new folder"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         sync_folder(folder.resolve().parent)
     lock = take_lock(folder)

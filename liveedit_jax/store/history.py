@@ -1,8 +1,8 @@
-"""What a journal means: which edits live, what the last operations were, what undoing them gives."""
+"""What a journal means: which edits live, and what undoing the last operations gives."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -106,7 +106,8 @@ class History:
             raise ValueError(f"cannot roll back {operations_n} operations: give a number from 1 up")
         if operations_n > len(self.done):
             raise ValueError(
-                f"cannot roll back {operations_n} operations: there are only {len(self.done)} to undo"
+                f"cannot roll back {operations_n} operations: "
+                f"there are only {len(self.done)} to undo"
             )
         return {"seq": self.seq + 1, "op": "rollback", "operations_n": operations_n}
 
@@ -135,7 +136,7 @@ class History:
                 for _ in range(record["operations_n"]):
                     self._undo(self.done.pop())
             case other:
-                raise ValueError(f"the journal holds an operation {other!r} unknown to this version")
+                raise ValueError(f"operation {other!r} is unknown to this version")
 
     def _undo(self, record: dict) -> None:
         edit = self.edits[record["id"]]
@@ -160,10 +161,3 @@ def replay(records: Iterable[dict]) -> History:
         except (KeyError, IndexError, TypeError) as error:
             raise ValueError(f"operation {history.seq} of the journal makes no sense") from error
     return history
-
-
-def tail_lines(history: History, count: int) -> Iterator[str]:
-    """The last operations that a rollback would undo, newest first, one line each."""
-    for record in reversed(history.done[-count:]):
-        edit = history.edits[record["id"]]
-        yield f"{record['op']} {edit.id}: {edit.request.prompt} -> {edit.request.target}"

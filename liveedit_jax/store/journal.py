@@ -18,6 +18,7 @@ from pathlib import Path
 
 from liveedit_jax.store.durable import replace_file, sync_folder, write_at
 
+_HEAD = b'{"crc32":"'  # starts every line; inside a record its quotes are escaped
 _LINE = re.compile(rb'\{"crc32":"([0-9a-f]{8})","record":(\{.*\})\}', re.DOTALL)
 
 
@@ -56,7 +57,8 @@ def read_journal(file: Path) -> Content:
         end = data.find(b"\n", at)
         record = None if end < 0 else decode_line(data[at:end])
         if record is None:
-            if 0 <= end < len(data) - 1:
+            # More data than one line behind it is no unfinished append but damage.
+            if 0 <= end < len(data) - 1 or _HEAD in data[at + 1 :]:
                 raise ValueError(
                     f"{file} is damaged at line {len(records) + 1} (its checksum does not hold); "
                     "nothing was changed, restore this file from a backup"

@@ -17,7 +17,6 @@ from liveedit_jax.store.folder import (
     write_header,
 )
 from liveedit_jax.store.history import Edit
-from liveedit_jax.store.journal import create_journal
 from liveedit_jax.store.segments import pack, write_rows
 
 Make = Callable[[Sequence[Edit], Callable[[str], bytes]], dict[str, np.ndarray]]
@@ -62,12 +61,9 @@ def rebuild(folder: str | Path, header: Header, make: Make, batch_n: int) -> int
                     record = {**record, "row": row, "row_crc32": crc}
                 records.append(record)
             create_generation(store.folder, new.generation, records)
-            write_header(store.folder, new)
         except BaseException:
             shutil.rmtree(home, ignore_errors=True)
             raise
+        write_header(store.folder, new)  # the switch; after it `home` must stay, whatever happens
         shutil.rmtree(generation_folder(store.folder, old.generation), ignore_errors=True)
     return len(kept)
-
-
-__all__ = ["create_journal", "rebuild"]

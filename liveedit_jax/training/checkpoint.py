@@ -68,7 +68,9 @@ def save_weights(folder: str | Path, params, recipe: dict, dtype=jnp.float16) ->
     rounded = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(rounded):
         if not bool(jnp.all(jnp.isfinite(leaf))):
-            raise ValueError(f"{jax.tree_util.keystr(path)} is not finite in {jnp.dtype(dtype).name}")
+            raise ValueError(
+                f"{jax.tree_util.keystr(path)} is not finite in {jnp.dtype(dtype).name}"
+            )
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -102,7 +104,9 @@ def load_weights(folder: str | Path) -> tuple[Any, dict]:
             stored = checkpointer.restore(folder / "weights")
         digest = sha256_of(stored)
     except Exception as error:  # Orbax raises a different class for every way a folder can be torn
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        reason = (
+            str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        )
         raise ValueError(
             f"checkpoint {folder} is truncated or corrupt ({reason}); restore it from version control"
         ) from error

@@ -63,7 +63,9 @@ def train(
         for name, value in scalars.items():
             writer.add_scalar(name, float(value), i)
         with (folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps({"step": i, **{k: round(float(v), 5) for k, v in scalars.items()}}))
+            file.write(
+                json.dumps({"step": i, **{k: round(float(v), 5) for k, v in scalars.items()}})
+            )
             file.write("\n")
 
     with tqdm(total=steps_n, initial=start, unit="step", mininterval=5) as bar:
@@ -76,7 +78,9 @@ def train(
                 host = jax.device_get(window)
                 means = {k: np.mean([s[k] for s in host]) for k in host[0]}
                 if not np.isfinite(means["loss"]):
-                    raise FloatingPointError(f"the loss is not finite at step {done}: lower the rate")
+                    raise FloatingPointError(
+                        f"the loss is not finite at step {done}: lower the rate"
+                    )
                 log(done, means)
                 bar.set_postfix({"loss": f"{means['loss']:.3f}"}, refresh=False)
                 window = []

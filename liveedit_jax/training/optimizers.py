@@ -26,7 +26,11 @@ def editor_optimizer(cfg: EditorTrainConfig) -> optax.GradientTransformation:
             cfg.learning_rate, {cut + 1: cfg.lr_cut_rate for cut in cfg.lr_cut_steps}
         )
     adam = optax.adam(rate, b1=0.9, b2=0.999, eps=1e-8)
-    return adam if cfg.clip_norm is None else optax.chain(optax.clip_by_global_norm(cfg.clip_norm), adam)
+    return (
+        adam
+        if cfg.clip_norm is None
+        else optax.chain(optax.clip_by_global_norm(cfg.clip_norm), adam)
+    )
 
 
 def _is_matrix(path, leaf) -> bool:

@@ -1,0 +1,172 @@
+"""The training objective: edit terms under random expert masks, and routing terms (section 4.3)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, Bool, Float, Int
+
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.config import EditorConfig, EditorTrainConfig
+from liveedit_jax.editor import extractor, losses
+from liveedit_jax.editor.attention import normalise
+from liveedit_jax.editor.liveedit import Prepared, mix, routing_features
+from liveedit_jax.editor.routing import similarity, soft_weights
+from liveedit_jax.types import Batch, Expert, Role
+
+
+class Samples(NamedTuple):
+    """S samples at the edit layer's output, with the labels their loss reads."""
+
+    hidden: Float[Array, "S T D"]
+    batch: Batch  # token and role; its image is not read again
+    label: Int[Array, "S T"]
+    mask: Bool[Array, "S T"]  # positions that count in the loss
+
+
+class Masks(NamedTuple):
+    """Which of the batch's N experts each sample mixes; these replace hard routing."""
+
+    reliability: Bool[Array, "B N"]
+    generality: Bool[Array, "B N"]
+    locality: Bool[Array, "B N"]
+
+
+class Pairs(NamedTuple):
+    """Rows of the routing pool: side 0 goes through the input extractor, side 1 the edit one."""
+
+    neighbours: Int[Array, "2 B"]
+    others: Int[Array, "2 B"]
+
+
+def draw_masks(key: Array, owner: Int[Array, " N"], request: Int[Array, " B"]) -> Masks:
+    """Random prefixes of the batch's experts, plus the sample's own.
+
+    n ~ U{0..N} is drawn three times per sample: for reliability (plus the drawn request's expert),
+    for all generalities together (plus all the sample's experts), for locality (nothing added).
+
+    Args:
+        key: randomness.
+        owner: the sample that each expert belongs to.
+        request: the drawn request (an expert's row) of each sample.
+    """
+    b, n = request.shape[0], owner.shape[0]
+    prefix = jax.random.randint(key, (3, b, 1), 0, n + 1)
+    first = jnp.arange(n) < prefix  # bool[3, B, N]
+    own = owner == jnp.arange(b)[:, None]
+    drawn = jnp.arange(n) == request[:, None]
+    return Masks(first[0] | drawn, first[1] | own, first[2])
+
+
+def draw_pairs(key: Array, pool: Int[Array, "B V"]) -> Pairs:
+    """Routing pairs: `pool[j]` holds the pool rows of sample j: [edit, generalities..., locality].
+
+    Neighbours: with probability 1/3 both sides are the locality probe, otherwise each side is
+    independently the edit or (1/2) a generality of uniform kind. Non-neighbours: the edit or a
+    generality against the same sample's locality probe, which is which by a coin.
+    """
+    b, v = pool.shape
+    keys = jax.random.split(key, 4)
+    rows = jnp.arange(b)
+
+    def edit_or_generality(key):
+        coin, kind = jax.random.split(key)
+        which = jax.random.randint(kind, (b,), 1, v - 1)
+        which = jnp.where(jax.random.bernoulli(coin, 0.5, (b,)), which, 0)
+        return pool[rows, which]
+
+    sides = jnp.stack([edit_or_generality(k) for k in jax.random.split(keys[0])])
+    neighbours = jnp.where(jax.random.bernoulli(keys[1], 1 / 3, (b,)), pool[:, -1], sides)
+    inside, outside = edit_or_generality(keys[2]), pool[:, -1]
+    coin = jax.random.bernoulli(keys[3], 0.5, (b,))
+    others = jnp.stack([jnp.where(coin, inside, outside), jnp.where(coin, outside, inside)])
+    return Pairs(neighbours, others)
+
+
+def edit_terms(
+    cfg: EditorConfig,
+    backbone: Backbone,
+    weights: dict,
+    editor: Prepared,
+    expert: Expert,
+    reliability: Samples,
+    generalities: tuple[Samples, ...],
+    locality: Samples,
+    masks: Masks,
+) -> tuple[dict, dict]:
+    """Reliability, generality and locality losses; all samples share one pass of `upper`.
+
+    Returns:
+        The terms ("reliability", "generality" (a tuple), "locality") and, for inspection, the
+        residual f32[S, T, D] and logits f32[S, T, V] of all samples in the order of the arguments.
+    """
+    groups = (reliability, *generalities, locality)
+    every = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *groups)
+    mask = jnp.concatenate(
+        [masks.reliability, *[masks.generality] * len(generalities), masks.locality]
+    )
+    hidden, role = jax.lax.stop_gradient(every.hidden), every.batch.role
+    tokens = normalise(hidden, cfg.norm_eps)
+    text = extractor.text_feature(editor.input, tokens, role == Role.PROMPT)
+    score = similarity(cfg, rearrange(text, "b e m -> b (e m)"), expert.text_key)
+    weight = soft_weights(score, mask)  # f32[S, N]
+    added = mix(cfg, editor.norm, hidden, role, weight, expert.down, expert.up)
+    if cfg.official_double_layer:
+        hidden = backbone.edit_layer_again(weights, hidden, every.batch)
+    logits = backbone.upper(weights, hidden + added, every.batch)
+
+    b = locality.hidden.shape[0]
+    original = jax.lax.stop_gradient(backbone.upper(weights, hidden[-b:], locality.batch))
+    split = jnp.split(logits, len(groups))
+    nll = [losses.answer_nll(x, g.label, g.mask) for x, g in zip(split, groups[:-1], strict=False)]
+    terms = {
+        "reliability": nll[0],
+        "generality": tuple(nll[1:]),
+        "locality": losses.locality_kl(split[-1], original, locality.mask, cfg.locality_kl),
+    }
+    return terms, {"residual": added, "logits": logits, "original": original}
+
+
+def routing_terms(
+    cfg: EditorConfig,
+    editor: Prepared,
+    hidden: Float[Array, "S T D"],
+    role: Int[Array, "S T"],
+    pairs: Pairs,
+) -> dict:
+    """Soft and hard routing losses on pairs out of a pool of S samples, each encoded once a side."""
+    hidden = jax.lax.stop_gradient(hidden)
+    text0, vision0, prompt = routing_features(cfg, editor.input, hidden, role)
+    text1, vision1, _ = routing_features(cfg, editor.edit, hidden, role)
+    sentinel = extractor.sentinel_feature(editor.input, cfg.heads_n, prompt)
+    sentinel = rearrange(sentinel, "b e m -> b (e m)")
+    threshold = (vision0 * sentinel).sum(-1) / (cfg.queries_n * cfg.module_width**0.5)
+
+    (n0, n1), (o0, o1) = pairs.neighbours, pairs.others
+    relative, absolute = losses.soft_routing(similarity(cfg, text0[n0], text1[n1]))
+    neighbour = losses.hard_routing(
+        similarity(cfg, vision0[n0], vision1[n1]), threshold[n0], neighbours=True
+    )
+    other = losses.hard_routing(
+        similarity(cfg, vision0[o0], vision1[o1]), threshold[o0], neighbours=False
+    )
+    return {
+        "soft_relative": relative,
+        "soft_absolute": absolute,
+        "hard_neighbour": neighbour,
+        "hard_other": other,
+    }
+
+
+def total(cfg: EditorTrainConfig, edits: dict, routing: dict) -> Float[Array, ""]:
+    """The weighted sum of the five groups."""
+    return (
+        cfg.weight_reliability * edits["reliability"]
+        + cfg.weight_generality * sum(edits["generality"])
+        + cfg.weight_locality * edits["locality"]
+        + cfg.weight_soft_routing * (routing["soft_relative"] + routing["soft_absolute"])
+        + cfg.weight_hard_routing * (routing["hard_neighbour"] + routing["hard_other"])
+    )
