@@ -1,0 +1,1 @@
+"""Editors that LiveEdit is compared with, each the same three pure functions."""

@@ -82,7 +82,7 @@ def attend(
     return jnp.einsum("bhnt,bthc->bnhc", weights, v).reshape(*x.shape[:-1], -1)
 
 
-def masked_softmax(scores: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array, "..."]:
+def masked_softmax(scores: Float[Array, "*B C"], mask: Bool[Array, "*B C"]) -> Float[Array, "*B C"]:
     """Softmax over the last axis where `mask` is True; all zeros where it is nowhere True."""
     scores = jnp.where(mask, scores, -1e30)
     scores = scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True))

@@ -6,10 +6,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from liveedit_jax.config import EditorConfig
+
 
 def _mean_over_samples(value: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> Float[Array, ""]:
     """Masked mean per sample, then the mean over samples; an empty sample counts as zero."""
     return (jnp.where(mask, value, 0.0).sum(-1) / jnp.maximum(mask.sum(-1), 1)).mean()
+
+
+def generation_mask(
+    cfg: EditorConfig, answer_mask: Bool[Array, "B T"], eos_mask: Bool[Array, "B T"]
+) -> Bool[Array, "B T"]:
+    """What reliability and generality count: answer tokens and, with `train_eos`, EOS."""
+    return answer_mask | eos_mask if cfg.train_eos else answer_mask
 
 
 def answer_nll(

@@ -13,18 +13,28 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditorConfig, EditorTrainConfig
 from liveedit_jax.editor import extractor, losses
 from liveedit_jax.editor.attention import normalise
-from liveedit_jax.editor.liveedit import Prepared, mix, routing_features
+from liveedit_jax.editor.liveedit import (
+    Prepared,
+    generate_expert,
+    mix,
+    prepare,
+    routing_features,
+)
 from liveedit_jax.editor.routing import similarity, soft_weights
 from liveedit_jax.types import Batch, Expert, Role
 
 
 class Samples(NamedTuple):
-    """S samples at the edit layer's output, with the labels their loss reads."""
+    """S samples at the edit layer's output, with the labels their loss reads.
+
+    `mask` is True where a position counts: those that predict an answer token and, with
+    `train_eos`, in reliability and generality the last answer token's, which predicts EOS.
+    """
 
     hidden: Float[Array, "S T D"]
     batch: Batch  # token and role; its image is not read again
     label: Int[Array, "S T"]
-    mask: Bool[Array, "S T"]  # positions that count in the loss
+    mask: Bool[Array, "S T"]
 
 
 class Masks(NamedTuple):
@@ -33,6 +43,20 @@ class Masks(NamedTuple):
     reliability: Bool[Array, "B N"]
     generality: Bool[Array, "B N"]
     locality: Bool[Array, "B N"]
+
+
+class Requests(NamedTuple):
+    """N edit requests at the edit layer's output: what experts are generated from."""
+
+    hidden: Float[Array, "N T D"]
+    role: Int[Array, "N T"]
+
+
+class Pool(NamedTuple):
+    """The samples that routing pairs are drawn from."""
+
+    hidden: Float[Array, "S T D"]
+    role: Int[Array, "S T"]
 
 
 class Pairs(NamedTuple):
@@ -74,8 +98,9 @@ def draw_pairs(key: Array, pool: Int[Array, "B V"]) -> Pairs:
 
     def edit_or_generality(key):
         coin, kind = jax.random.split(key)
-        which = jax.random.randint(kind, (b,), 1, v - 1)
-        which = jnp.where(jax.random.bernoulli(coin, 0.5, (b,)), which, 0)
+        which = jax.random.randint(kind, (b,), 1, max(v - 1, 2))
+        some = v > 2  # with no generality at hand it is always the edit
+        which = jnp.where(jax.random.bernoulli(coin, 0.5, (b,)) & some, which, 0)
         return pool[rows, which]
 
     sides = jnp.stack([edit_or_generality(k) for k in jax.random.split(keys[0])])
@@ -137,7 +162,7 @@ def routing_terms(
     role: Int[Array, "S T"],
     pairs: Pairs,
 ) -> dict:
-    """Soft and hard routing losses on pairs out of a pool of S samples, each encoded once a side."""
+    """Soft and hard routing losses on pairs from a pool of S samples, each encoded once a side."""
     hidden = jax.lax.stop_gradient(hidden)
     text0, vision0, prompt = routing_features(cfg, editor.input, hidden, role)
     text1, vision1, _ = routing_features(cfg, editor.edit, hidden, role)
@@ -159,6 +184,48 @@ def routing_terms(
         "hard_neighbour": neighbour,
         "hard_other": other,
     }
+
+
+def training_loss(
+    cfg: EditorConfig,
+    recipe: EditorTrainConfig,
+    backbone: Backbone,
+    weights: dict,
+    params: dict,
+    requests: Requests,
+    reliability: Samples,
+    generalities: tuple[Samples, ...],
+    locality: Samples,
+    pool: Pool,
+    masks: Masks,
+    pairs: Pairs,
+) -> tuple[Float[Array, ""], tuple[dict, dict, dict]]:
+    """The loss of one step, a pure function of `lower` states and the step's random draws.
+
+    Args:
+        cfg: the editor.
+        recipe: the weights of the five groups.
+        backbone: the frozen model's functions.
+        weights: the frozen model's weights; no gradient flows into them.
+        params: the editor's weights, which the loss is differentiated by.
+        requests: N edit requests.
+        reliability: B samples.
+        generalities: B samples for each kind.
+        locality: B samples.
+        pool: states that `pairs` index.
+        masks: which experts each sample mixes (`draw_masks`).
+        pairs: rows of the pool (`draw_pairs`).
+
+    Returns:
+        The loss, and (edit terms, routing terms, what `edit_terms` saw).
+    """
+    editor = prepare(cfg, params)
+    expert = generate_expert(cfg, editor, jax.lax.stop_gradient(requests.hidden), requests.role)
+    edits, seen = edit_terms(
+        cfg, backbone, weights, editor, expert, reliability, generalities, locality, masks
+    )
+    routing = routing_terms(cfg, editor, pool.hidden, pool.role, pairs)
+    return total(recipe, edits, routing), (edits, routing, seen)
 
 
 def total(cfg: EditorTrainConfig, edits: dict, routing: dict) -> Float[Array, ""]:

@@ -32,12 +32,26 @@ def hits(
     return (score > query.threshold[:, None]) & alive(repo, at)
 
 
+def hit_weights(
+    cfg: EditorConfig, repo: Repository, query: Query, at: Int[Array, ""] | None = None
+) -> tuple[Bool[Array, "B C"], Float[Array, "B C"]]:
+    """Every row's hit and weight, for showing which edits fired: `repo.edit_id[hit[b]]`."""
+    hit = hits(cfg, repo, query, at)
+    return hit, soft_weights(similarity(cfg, query.text, repo.text_key), hit)
+
+
 def route(
     cfg: EditorConfig, repo: Repository, query: Query, at: Int[Array, ""] | None = None
 ) -> Route:
-    """The top K of all hits, with weights normalised over ALL hits: exact while K >= hit_n."""
-    hit = hits(cfg, repo, query, at)
-    weight = soft_weights(similarity(cfg, query.text, repo.text_key), hit)  # f32[B, C]
+    """The top K of all hits, with weights normalised over ALL hits: exact while K >= hit_n.
+
+    Args:
+        cfg: K is `cfg.top_k`, or C where that is smaller.
+        repo: the stored edits.
+        query: B encoded queries.
+        at: a clock to look back to, one for all queries or one each (int32[B, 1]); None: now.
+    """
+    hit, weight = hit_weights(cfg, repo, query, at)
     total = weight.sum(-1)
     top, slot = jax.lax.top_k(weight, min(cfg.top_k, weight.shape[-1]))
     kept = jnp.where(total > 0, top.sum(-1) / jnp.where(total > 0, total, 1.0), 1.0)

@@ -1,0 +1,1 @@
+"""The lifelong protocol, its metrics, and the report of a run."""

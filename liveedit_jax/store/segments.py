@@ -101,8 +101,8 @@ def read_rows(folder: Path, rows: Sequence[int], crcs: Sequence[str], row_n: int
         stored_n = size // row_n
         here = np.flatnonzero(wanted // SEGMENT_ROWS == segment)
         offsets = wanted[here] % SEGMENT_ROWS
-        if offsets.max(initial=-1) >= stored_n:
-            raise DamagedRow(int(here[np.argmax(offsets)]))
+        if (offsets >= stored_n).any():
+            raise DamagedRow(int(here[np.argmax(offsets >= stored_n)]))
         stored = np.memmap(file, np.uint8, "r", shape=(stored_n, row_n))
         packed[here] = stored[offsets]
         del stored

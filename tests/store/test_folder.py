@@ -35,7 +35,7 @@ def fill(folder, count, start=0):
 
 def values(store):
     edits = store.history.live_edits()
-        down = store.experts(edits)["down"].reshape(len(edits), -1)[:, 0]
+    down = store.experts(edits)["down"].reshape(len(edits), -1)[:, 0]
     return dict(zip((e.id for e in edits), down.tolist(), strict=True))
 
 
@@ -189,7 +189,8 @@ with open_store(sys.argv[1], write=True, create=header) as store:
     while True:
         i += 1
         sha = store.add_image(b"image %d" % i)
-        (edit_id,) = store.add_edits([Request(sha, "what?", f"t{i}")], {"down": np.full((1, 600), i)})
+        request, down = Request(sha, "what?", f"t{i}"), np.full((1, 600), i)
+        (edit_id,) = store.add_edits([request], {"down": down})
         print(edit_id, flush=True)
 """
 

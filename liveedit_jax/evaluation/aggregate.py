@@ -1,0 +1,107 @@
+"""Every figure of `results.json`, computed from the lines of `cases.jsonl` (and `routes.jsonl`)."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from liveedit_jax.evaluation.metrics import exact_match, teacher_forced, unedited
+from liveedit_jax.evaluation.probes import HARD, METRICS, PROBES
+
+
+def read_lines(file: str | Path) -> Iterator[dict]:
+    """The objects of a JSON-lines file, one at a time."""
+    with open(file, encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+class Tally:
+    """Running sums of one mark: lines in, figures out, so that a file need not fit in memory."""
+
+    def __init__(self):
+        """Nothing counted yet."""
+        self._sums = defaultdict(lambda: [0, 0.0, 0.0, 0])  # probe -> n, accuracy, exact, hit_n
+        self._cases: set[int] = set()
+        self._hit_max = 0
+        self._kept_min = 1.0
+
+    def add(self, line: dict) -> None:
+        """Count one line of cases.jsonl."""
+        row = self._sums[line["probe"]]
+        row[0] += 1
+        row[1] += teacher_forced(line)
+        row[2] += exact_match(line)
+        row[3] += line["hit_n"]
+        self._cases.add(line["case"])
+        self._hit_max = max(self._hit_max, line["hit_n"])
+
+    def add_route(self, line: dict) -> None:
+        """Count one line of routes.jsonl."""
+        self._kept_min = min(self._kept_min, line["kept"])
+
+    def figures(self, edits: int) -> dict:
+        """One entry of results.json: percentages, counts; None where a probe never occurred.
+
+        The hit counts are over the probes that show an image.
+        """
+
+        def mean(probe: str, column: int, scale: float = 100.0) -> float | None:
+            n = self._sums[probe][0]
+            return scale * self._sums[probe][column] / n if n else None
+
+        metric = {probe: mean(probe, 1) for probe in METRICS}
+        known = [value for value in metric.values() if value is not None]
+        seen = [self._sums[probe] for probe in PROBES if probe != "text_locality"]
+        shown_n = sum(row[0] for row in seen)
+        return {
+            "edits": edits,
+            "cases": len(self._cases),
+            **metric,
+            "average": sum(known) / len(known) if known else None,
+            "exact_match": {probe: mean(probe, 2) for probe in PROBES},
+            "hard_locality": {probe: mean(probe, 1) for probe in HARD},
+            "hard_locality_n": {probe: self._sums[probe][0] for probe in HARD},
+            "hit_n_mean": sum(row[3] for row in seen) / shown_n if shown_n else 0.0,
+            "hit_n_max": self._hit_max,
+            "hit_n_by_probe": {probe: mean(probe, 3, 1.0) for probe in PROBES},
+            "kept_min": self._kept_min,
+        }
+
+
+def mark_figures(lines: Iterable[dict], routes: Iterable[dict] = ()) -> list[dict]:
+    """The figures of every mark, in the order in which the lines name them."""
+    tallies: dict[int, Tally] = defaultdict(Tally)
+    for line in lines:
+        tallies[line["mark"]].add(line)
+    for route in routes:
+        tallies[route["mark"]].add_route(route)
+    return [tally.figures(mark) for mark, tally in tallies.items()]
+
+
+def unedited_figures(lines: Iterable[dict]) -> dict:
+    """The unedited model's figures, each probe of each case counted once."""
+    tally, seen = Tally(), set()
+    for line in lines:
+        key = (line["case"], line["probe"])
+        if key not in seen:
+            seen.add(key)
+            tally.add(unedited(line))
+    return tally.figures(0)
+
+
+def folder_figures(folder: str | Path) -> dict:
+    """`unedited`, `finetune` (None without that baseline) and `marks` of a run's folder."""
+    folder = Path(folder)
+    finetune = None
+    if (folder / "finetune_cases.jsonl").is_file():
+        finetune = mark_figures(read_lines(folder / "finetune_cases.jsonl"))[0]
+    return {
+        "unedited": unedited_figures(read_lines(folder / "cases.jsonl")),
+        "finetune": finetune,
+        "marks": mark_figures(
+            read_lines(folder / "cases.jsonl"), read_lines(folder / "routes.jsonl")
+        ),
+    }

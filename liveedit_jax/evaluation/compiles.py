@@ -1,0 +1,32 @@
+"""Counting compilations, to hold that they do not grow with the number of edits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+
+EVENT = "/jax/core/compile/backend_compile_duration"
+
+
+class Count:
+    """How many programs were compiled so far."""
+
+    n = 0
+
+
+@contextmanager
+def count_compiles() -> Iterator[Count]:
+    """Counts the programs that XLA compiles inside the block."""
+    count, active = Count(), [True]
+
+    def listen(event: str, duration: float, **_) -> None:
+        if active[0] and event == EVENT:
+            count.n += 1
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield count
+    finally:
+        active[0] = False

@@ -1,0 +1,64 @@
+"""`metrics.png`: teacher-forced metrics, free generation and hard locality against edits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from liveedit_jax.evaluation.probes import HARD, METRICS
+
+COLOURS = dict(
+    zip(
+        (*METRICS, *HARD, "average"),
+        ("#2f6bd8", "#1c9c86", "#7a4fd0", "#8a94a6", "#d9822b", "#c2375a", "#b58a00", "#1d2433"),
+        strict=True,
+    )
+)
+
+
+def label(name: str) -> str:
+    """A metric's name as a person reads it."""
+    return name.replace("_", " ")
+
+
+def panels(results: dict) -> list[tuple[str, dict[str, list[float | None]]]]:
+    """Title and named curves (one value a mark) of each panel."""
+    marks = results["marks"]
+    forced = {name: [m[name] for m in marks] for name in (*METRICS, "average")}
+    free = {name: [m["exact_match"][name] for m in marks] for name in METRICS}
+    hard = {name: [m["hard_locality"][name] for m in marks] for name in HARD}
+    return [
+        ("Teacher-forced token accuracy", forced),
+        ("Free generation, exact match", free),
+        ("Hard locality, token accuracy", hard),
+    ]
+
+
+def draw_metrics(results: dict, file: Path) -> None:
+    """Write the figure as PNG."""
+    figure = Figure(figsize=(13, 4.2), layout="constrained", dpi=130)
+    FigureCanvasAgg(figure)
+    edits = [mark["edits"] for mark in results["marks"]]
+    axes = figure.subplots(1, 3, sharey=True)
+    for axis, (title, curves) in zip(axes, panels(results), strict=True):
+        for name, values in curves.items():
+            points = [(x, y) for x, y in zip(edits, values, strict=True) if y is not None]
+            if points:
+                axis.plot(
+                    *zip(*points, strict=True),
+                    marker="o",
+                    markersize=4,
+                    linewidth=2.6 if name == "average" else 1.6,
+                    color=COLOURS[name],
+                    label=label(name),
+                )
+        axis.set(xscale="log", title=title, xlabel="edits in the repository", ylim=(-2, 103))
+        axis.set_xticks(edits, [f"{n:,}" for n in edits])
+        axis.minorticks_off()
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False, fontsize=8, loc="lower left")
+    axes[0].set_ylabel("%")
+    figure.savefig(file, format="png")

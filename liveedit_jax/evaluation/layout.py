@@ -1,0 +1,149 @@
+"""Probes as rows of tokens, and rows as batches of a few static shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from liveedit_jax.config import LengthBudget, LlavaConfig
+from liveedit_jax.data.images import normalise
+from liveedit_jax.data.tokenise import Example, seam_ids, tokenise
+from liveedit_jax.data.tokenizer import Tokenizer
+from liveedit_jax.evaluation.probes import Case, Probe
+from liveedit_jax.types import Batch, Role
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The static sizes of a run: two lengths of rows, the longest prompt and answer, batch rows."""
+
+    short_n: int  # T of rows up to the median length
+    long_n: int  # T of the others
+    prompt_n: int  # Q
+    answer_n: int  # A
+    batch_n: int
+
+    @property
+    def steps_n(self) -> int:
+        """Tokens a free generation may take at most: 2A + 8."""
+        return 2 * self.answer_n + 8
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """X tokenised probes; all arrays are numpy's."""
+
+    token: Int[np.ndarray, "X T"]
+    role: Int[np.ndarray, "X T"]
+    length: Int[np.ndarray, " X"]
+    position: Int[np.ndarray, "X A1"]  # where answer token a (and then EOS) is predicted
+    answer: list[list[int]]
+    prompt_token: Int[np.ndarray, "X Tp"]  # the prompt alone, as generation sees it
+    prompt_role: Int[np.ndarray, "X Tp"]
+    same_prompt: list[bool]  # the prompt's ids are the same with and without its target
+
+    def __len__(self) -> int:
+        """X."""
+        return len(self.answer)
+
+
+def _round_up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
+
+
+def measure(tokenizer: Tokenizer, cfg: LlavaConfig, cases: Sequence[Case], batch_n: int) -> Shapes:
+    """The shapes that fit every probe of a stream."""
+    prompts, answers, lengths = [], [], []
+    for case in cases:
+        for probe in case.probes.values():
+            has_image = probe.image is not None
+            prompt, answer = seam_ids(tokenizer, probe.prompt, probe.target, has_image)
+            alone, _ = seam_ids(tokenizer, probe.prompt, None, has_image)
+            prompts.append(max(len(prompt), len(alone)))
+            answers.append(len(answer))
+            lengths.append(1 + cfg.vision_n * has_image + len(prompt) + len(answer))
+    short_n = _round_up(int(np.median(lengths)), 4)
+    return Shapes(
+        short_n=short_n,
+        long_n=max(_round_up(max(lengths), 4), short_n + 4),
+        prompt_n=_round_up(max(prompts), 4),
+        answer_n=_round_up(max(answers), 4),
+        batch_n=batch_n,
+    )
+
+
+def make_rows(
+    tokenizer: Tokenizer, cfg: LlavaConfig, probes: Sequence[Probe], shapes: Shapes
+) -> Rows:
+    """Tokenise probes; their images stay with the probes."""
+    # A picture's pixels do not pass through here: a stand-in only gives its rows VISION tokens.
+    side = cfg.vision.image_size
+    blank = np.zeros((side, side, 3), np.float32)
+    budget = LengthBudget(shapes.prompt_n, shapes.answer_n)
+
+    def batch(target: bool) -> Batch:
+        examples = [
+            Example(p.prompt, p.target if target else None, None if p.image is None else blank)
+            for p in probes
+        ]
+        return tokenise(tokenizer, cfg, examples, budget)
+
+    full, alone = batch(True), batch(False)
+    is_answer = full.role == Role.ANSWER
+    first, count = is_answer.argmax(1), is_answer.sum(1)
+    answer = [full.token[x, first[x] : first[x] + count[x]].tolist() for x in range(len(probes))]
+    step = np.minimum(np.arange(shapes.answer_n + 1), count[:, None])
+    prompt_t = 1 + cfg.vision_n + shapes.prompt_n
+    same = [
+        np.array_equal(full.token[x, : first[x]], alone.token[x, : first[x]])
+        and first[x] == int((alone.role[x] != Role.PAD).sum())
+        for x in range(len(probes))
+    ]
+    return Rows(
+        token=full.token,
+        role=full.role,
+        length=(full.role != Role.PAD).sum(1),
+        position=(first[:, None] - 1 + step).astype(np.int32),
+        answer=answer,
+        prompt_token=alone.token[:, :prompt_t],
+        prompt_role=alone.role[:, :prompt_t],
+        same_prompt=same,
+    )
+
+
+def padded(rows: Sequence[int], n: int) -> np.ndarray:
+    """Row numbers repeated up to `n`, so that a last batch has the same shape as all others."""
+    rows = np.asarray(rows, np.int64)
+    return np.concatenate([rows, np.full(n - len(rows), rows[0])])
+
+
+def batches(rows: Rows, chosen: Sequence[int], shapes: Shapes) -> Iterator[tuple[np.ndarray, int]]:
+    """Chosen rows in groups of at most batch_n that share one T, with that T."""
+    chosen = np.asarray(chosen, np.int64)
+    fits = rows.length[chosen] <= shapes.short_n
+    for group, t in ((chosen[fits], shapes.short_n), (chosen[~fits], shapes.long_n)):
+        for start in range(0, len(group), shapes.batch_n):
+            yield group[start : start + shapes.batch_n], t
+
+
+def take(rows: Rows, chosen: np.ndarray, t: int) -> Batch:
+    """Rows as a batch of length `t` (at least their own), without pictures."""
+    return Batch(rows.token[chosen, :t], rows.role[chosen, :t], no_image(len(chosen)))
+
+
+def take_prompt(rows: Rows, chosen: np.ndarray) -> Batch:
+    """Prompts without their targets, without pictures."""
+    return Batch(rows.prompt_token[chosen], rows.prompt_role[chosen], no_image(len(chosen)))
+
+
+def no_image(n: int) -> Float[np.ndarray, "X S S 3"]:
+    """A stand-in where vision features are given, or nothing is shown."""
+    return np.zeros((n, 1, 1, 3), np.float32)
+
+
+def pixels(cfg: LlavaConfig, image: np.ndarray) -> Float[np.ndarray, "S S 3"]:
+    """A drawing as the vision tower sees it."""
+    return normalise(image, cfg.vision)

@@ -1,0 +1,223 @@
+"""A whole lifelong evaluation, resumable: from cases to the files of a run folder."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.baselines.finetune import FinetuneConfig
+from liveedit_jax.config import EditorConfig
+from liveedit_jax.data.tokenizer import Tokenizer
+from liveedit_jax.editor import liveedit
+from liveedit_jax.evaluation import protocol
+from liveedit_jax.evaluation.aggregate import folder_figures
+from liveedit_jax.evaluation.chunks import check_marks, with_chunks
+from liveedit_jax.evaluation.compiles import count_compiles
+from liveedit_jax.evaluation.decode import Decoder
+from liveedit_jax.evaluation.figure import draw_metrics
+from liveedit_jax.evaluation.finetuned import evaluate_finetune
+from liveedit_jax.evaluation.layout import measure, pixels, take
+from liveedit_jax.evaluation.predict import Subject
+from liveedit_jax.evaluation.probes import EDIT, Case
+from liveedit_jax.evaluation.report import write_report
+from liveedit_jax.evaluation.run_folder import RunFolder, open_run, write_atomic, write_lines
+from liveedit_jax.evaluation.timing import fill
+from liveedit_jax.evaluation.warm_up import warm_up
+from liveedit_jax.types import Batch, Expert, Repository
+
+FINETUNE_MOST = 1000  # edits of the fine-tuning baseline
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is evaluated, and in which portions."""
+
+    marks: tuple[int, ...]
+    finetune: FinetuneConfig | None = FinetuneConfig()
+    batch_n: int = 32
+    block_n: int = 128  # cases between two savings
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The model under evaluation; `editor` are trained editor weights."""
+
+    backbone: Backbone
+    cfg: EditorConfig
+    weights: Any
+    editor: Any
+    tokenizer: Tokenizer
+
+
+def finetune_n(marks: Sequence[int]) -> int:
+    """Edits of the baseline: the largest mark up to 1,000, or 1,000 where all are larger."""
+    return max([m for m in marks if m <= FINETUNE_MOST], default=FINETUNE_MOST)
+
+
+def evaluate(
+    parts: Parts, cases: Sequence[Case], plan: Plan, settings: dict, out: str | Path, begin: float
+) -> dict:
+    """Run the protocol (or the rest of it) and write every file of the run folder.
+
+    Args:
+        parts: the model.
+        cases: the stream.
+        plan: marks and portions.
+        settings: what makes two runs the same run (config, seed, checkpoint, cases); written to
+            `config.json`. A folder that holds another run is refused.
+        out: the run folder.
+        begin: `time.time()` at the start of the process.
+
+    Returns:
+        What `results.json` holds.
+
+    Raises:
+        ValueError: bad marks, or `out` holds a run with other settings.
+    """
+    check_marks(plan.marks, len(cases))
+    folder = open_run(out, settings)
+    finished = folder.path / "results.json"
+    if finished.is_file():
+        return json.loads(finished.read_text("utf-8"))
+    earlier = (folder.read("spent") or {}).get("seconds", 0.0)
+
+    def spent() -> float:
+        return earlier + time.time() - begin
+
+    with count_compiles() as compiles:
+        _compute(parts, cases, plan, folder, spent)
+    _assemble(folder, plan)
+    results = {
+        **{name: settings.get(name) for name in ("config", "seed", "commit")},
+        "seconds": None,
+        "peak_rss_gb": None,
+        "compile_n": compiles.n,
+        **folder_figures(folder.path),
+    }
+    times = folder.read("timing")
+    for entry in results["marks"]:
+        entry |= times[str(entry["edits"])]
+    draw_metrics(results, folder.path / "metrics.png")
+    write_report(results, cases, folder.path)
+    results["seconds"] = spent()
+    results["peak_rss_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    write_report(results, cases, folder.path)
+    write_atomic(finished, json.dumps(results, indent=1) + "\n")
+    shutil.rmtree(folder.work)
+    return results
+
+
+def _compute(parts: Parts, cases: Sequence[Case], plan: Plan, folder: RunFolder, spent) -> None:
+    shapes = measure(parts.tokenizer, parts.backbone.cfg, cases, plan.batch_n)
+    editor = jax.jit(liveedit.prepare, static_argnums=0)(parts.cfg, parts.editor)
+    subject = Subject(parts.backbone, parts.cfg, parts.weights, editor, parts.tokenizer, shapes)
+    tuned_n = min(finetune_n(plan.marks), len(cases)) if plan.finetune else 0
+    blocks = list(protocol.blocks(cases, plan.block_n))
+    known: protocol.Known = {}
+    # shares of the work, so that the bar's ETA means something
+    total = len(cases) * (1 + 5 + 2 * len(plan.marks)) + 9 * tuned_n
+    bar = tqdm(total=total, desc="lifelong", unit_scale=True, dynamic_ncols=True)
+
+    def save(name: str, value: Any, share: int) -> None:
+        folder.write(name, value)
+        folder.write("spent", {"seconds": spent()})
+        bar.update(share)
+
+    edits, experts = [], []
+    for block in blocks:
+        asked = [case.probes[EDIT] for case in block.cases]
+        encoded = protocol.encode_probes(subject, asked, known)
+        edits.append(encoded)
+        experts.append(protocol.make_experts(subject, encoded, range(len(asked))))
+        bar.update(len(asked))
+    expert = jax.tree.map(lambda *leaves: np.concatenate(leaves), *experts)
+    del experts
+
+    repo, literal = _repositories(subject, cases, expert, plan, folder, edits)
+    warm_up(subject, repo, plan.finetune)
+    decoder = Decoder(subject, subject.weights)
+    chunked: dict[int, Repository] = {}
+
+    def repository_of(mark: int) -> tuple[Repository, bool]:
+        if literal and mark == plan.marks[-1]:
+            return repo, True
+        if mark not in chunked:
+            chunked[mark] = with_chunks(repo, mark)
+        return chunked[mark], False
+
+    for b, block in enumerate(blocks):
+        share = len(block.cases) * (5 + 2 * len(plan.marks))
+        if (folder.work / f"block_{b:05d}.json").is_file():
+            bar.update(share)
+            edits[b] = None
+            continue
+        rest = protocol.encode_probes(subject, block.probes[len(block.cases) :], known)
+        encoded = protocol.joined(edits[b], rest)
+        edits[b] = None  # frees its lower states
+        lines, fired = protocol.evaluate_block(
+            subject, decoder, block, encoded, repository_of, plan.marks, len(cases)
+        )
+        save(f"block_{b:05d}", {"lines": lines, "routes": fired}, share)
+    del chunked, repo
+    if plan.finetune:
+        evaluate_finetune(
+            subject, plan.finetune, cases[:tuned_n], plan.block_n, folder, known, save
+        )
+    bar.close()
+
+
+def _repositories(
+    subject: Subject,
+    cases: Sequence[Case],
+    expert: Expert,
+    plan: Plan,
+    folder: RunFolder,
+    edits: Sequence[protocol.Encoded],
+) -> tuple[Repository, bool]:
+    """The repository of all cases, and whether it is the largest mark's own (one chunk)."""
+    largest = plan.marks[-1]
+
+    def batch_of(i: int) -> Batch:
+        rows = edits[i // plan.block_n].rows
+        batch = take(rows, np.asarray([i % plan.block_n]), subject.shapes.long_n)
+        image = pixels(subject.backbone.cfg, cases[i].probes[EDIT].image)[None]
+        return batch.replace(image=image)
+
+    times = folder.read("timing")
+    literal = largest == len(cases)
+    if times is None or literal:
+        repo, measured = fill(subject, expert, largest, plan.marks, batch_of, times is None)
+        if times is None:
+            folder.write("timing", measured)
+    if not literal:
+        repo, _ = fill(subject, expert, len(cases), (), batch_of, False)
+    return repo, literal
+
+
+def _assemble(folder: RunFolder, plan: Plan) -> None:
+    """The final JSON-lines files, mark by mark, out of the finished parts."""
+
+    def chosen(prefix: str, key: str, mark: int | None):
+        for part in folder.parts(prefix):
+            yield from (line for line in part[key] if mark is None or line["mark"] == mark)
+
+    def every(key: str):
+        for mark in plan.marks:
+            yield from chosen("block_", key, mark)
+
+    write_lines(folder.path / "routes.jsonl", every("routes"))
+    if plan.finetune:
+        lines = chosen("finetune_block_", "lines", None)
+        write_lines(folder.path / "finetune_cases.jsonl", lines)
+    write_lines(folder.path / "cases.jsonl", every("lines"))

@@ -1,0 +1,157 @@
+"""The compiled steps of an evaluation; each sees batches of a few static shapes only."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.config import EditorConfig
+from liveedit_jax.data.tokenizer import Tokenizer
+from liveedit_jax.editor import liveedit, routing
+from liveedit_jax.evaluation.layout import Shapes, pixels
+from liveedit_jax.types import Batch, Expert, Query, Repository, Route
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is evaluated: a frozen backbone, a prepared editor, and the run's static shapes."""
+
+    backbone: Backbone
+    cfg: EditorConfig
+    weights: Any  # the backbone's
+    editor: liveedit.Prepared
+    tokenizer: Tokenizer
+    shapes: Shapes
+
+
+def answer_ids(
+    backbone: Backbone,
+    weights: Any,
+    hidden: Float[Array, "B T D"],
+    batch: Batch,
+    position: Int[Array, "B A1"],
+) -> Int[Array, "B A1"]:
+    """The most likely token at every answer position (and for EOS), from the edit layer on."""
+    states, _ = backbone.run_upper(weights, hidden, backbone.context(batch))
+    states = jnp.take_along_axis(states, position[..., None], axis=1)
+    return backbone.head(weights, states).argmax(-1).astype(jnp.int32)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def encode(
+    backbone: Backbone,
+    cfg: EditorConfig,
+    weights: Any,
+    editor: liveedit.Prepared,
+    batch: Batch,
+    features: Float[Array, "B P D"],
+    position: Int[Array, "B A1"],
+) -> tuple[Float[Array, "B T D"], Query, Int[Array, "B A1"]]:
+    """Everything of a probe that no edit changes: lower states, query, unedited answer."""
+    hidden = backbone.lower_from_features(weights, batch, features)
+    query = liveedit.encode_query(cfg, editor, hidden, batch.role)
+    return hidden, query, answer_ids(backbone, weights, hidden, batch, position)
+
+
+@partial(jax.jit, static_argnums=0)
+def unedited_ids(
+    backbone: Backbone,
+    weights: Any,
+    batch: Batch,
+    features: Float[Array, "B P D"],
+    position: Int[Array, "B A1"],
+) -> Int[Array, "B A1"]:
+    """The answers of a backbone as it is (fine-tuned weights, say)."""
+    hidden = backbone.lower_from_features(weights, batch, features)
+    return answer_ids(backbone, weights, hidden, batch, position)
+
+
+@partial(jax.jit, static_argnums=0)
+def experts(
+    cfg: EditorConfig, editor: liveedit.Prepared, hidden: Float[Array, "N T D"], role: Array
+) -> Expert:
+    """Experts of the edits whose lower states these are."""
+    return liveedit.generate_expert(cfg, editor, hidden, role)
+
+
+@partial(jax.jit, static_argnums=0)
+def routed(cfg: EditorConfig, repo: Repository, query: Query, at: Int[Array, "B 1"]) -> Route:
+    """Routes of queries, each at its own moment (a column, so that it meets the rows)."""
+    return routing.route(cfg, repo, query, at)
+
+
+def added(
+    cfg: EditorConfig,
+    plan: tuple[dict, Array, Array, Array],
+    hidden: Float[Array, "B T D"],
+    role: Int[Array, "B T"],
+) -> Float[Array, "B T D"]:
+    """The residual of a plan: (norm, weight [B, K], down and up [B, K, R, D])."""
+    norm, weight, down, up = plan
+    return liveedit.mix(cfg, norm, hidden, role, weight, down, up)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def edited_ids(
+    backbone: Backbone,
+    cfg: EditorConfig,
+    weights: Any,
+    editor: liveedit.Prepared,
+    repo: Repository,
+    hidden: Float[Array, "B T D"],
+    batch: Batch,
+    slot: Int[Array, "B K"],
+    weight: Float[Array, "B K"],
+    position: Int[Array, "B A1"],
+) -> Int[Array, "B A1"]:
+    """The edited answers, from lower states and routes."""
+    plan = (editor.norm, weight, repo.down[slot], repo.up[slot])
+    hidden = hidden + added(cfg, plan, hidden, batch.role)
+    return answer_ids(backbone, weights, hidden, batch, position)
+
+
+@partial(jax.jit, static_argnums=0)
+def vision(backbone: Backbone, weights: Any, image: Float[Array, "B S S 3"]) -> Array:
+    """Vision features of pictures."""
+    return backbone.vision_features(weights, image)
+
+
+@jax.jit
+def bodies(repo: Repository, slot: Int[Array, "B K"]) -> tuple[Array, Array]:
+    """The experts that routes chose, for generation to carry along."""
+    return repo.down[slot], repo.up[slot]
+
+
+def image_key(image: np.ndarray | None) -> bytes:
+    """What two probes with the same picture share."""
+    return b"" if image is None else hashlib.sha256(image.tobytes()).digest()
+
+
+def vision_features(
+    subject: Subject, images: Sequence[np.ndarray | None], known: dict[bytes, np.ndarray]
+) -> list[np.ndarray]:
+    """Vision features f32[P, D] of each image, zeros for None; `known` is read and added to."""
+    cfg, batch_n = subject.backbone.cfg, subject.shapes.batch_n
+    if b"" not in known:
+        known[b""] = np.zeros((cfg.vision_n, cfg.width), np.float32)
+    keys = [image_key(image) for image in images]
+    new = {key: image for key, image in zip(keys, images, strict=True) if key not in known}
+    todo = list(new.items())
+    for start in range(0, len(todo), batch_n):
+        part = todo[start : start + batch_n]
+        side = cfg.vision.image_size
+        pictures = np.zeros((batch_n, side, side, 3), np.float32)
+        for b, (_, image) in enumerate(part):
+            pictures[b] = pixels(cfg, image)
+        found = np.asarray(vision(subject.backbone, subject.weights, pictures))
+        known |= {key: found[b].copy() for b, (key, _) in enumerate(part)}
+    return [known[key] for key in keys]

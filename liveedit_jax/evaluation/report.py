@@ -1,0 +1,178 @@
+"""`report.html`: one self-contained page with what was measured and what it looks like."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from liveedit_jax.evaluation.aggregate import read_lines
+from liveedit_jax.evaluation.charts import bars, curves
+from liveedit_jax.evaluation.figure import label, panels
+from liveedit_jax.evaluation.metrics import exact_match
+from liveedit_jax.evaluation.page import PAGE
+from liveedit_jax.evaluation.probes import EDIT, EDITED, HARD, METRICS, Case
+
+EXAMPLES_N = 12
+BINS = ((0, 0), (1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (17, None))
+ASKED = {
+    EDIT: "the edit, asked back",
+    "text_generality": "in other words",
+    "image_generality": "on the other drawing",
+    "same_image": "another question about the same drawing",
+    "look_alike": "the same question about a look-alike",
+    "image_locality": "an unrelated drawing",
+}
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def figures_table(results: dict) -> str:
+    """Rows: unedited, every mark, fine-tuning; exact match in small print under each metric."""
+    heads = [label(name) for name in (*METRICS, "average", *HARD)]
+    heads += ["hits mean / max", "kept min", "edit ms", "add ms", "query ms"]
+    rows = [("unedited", results["unedited"])]
+    rows += [(f"{mark['edits']:,} edits", mark) for mark in results["marks"]]
+    if results["finetune"]:
+        rows.append((f"fine-tuning, {results['finetune']['edits']:,} edits", results["finetune"]))
+    body = []
+    for name, row in rows:
+        values = {n: row[n] for n in METRICS} | row["hard_locality"]
+        cells = []
+        for metric in (*METRICS, "average", *HARD):
+            if metric == "average":
+                cells.append(f"<td class=strong>{_percent(row['average'])}</td>")
+            else:
+                small = _percent(row["exact_match"][metric])
+                cells.append(f"<td>{_percent(values[metric])}<small>{small}</small></td>")
+        cells.append(f"<td>{row['hit_n_mean']:.2f} / {row['hit_n_max']}</td>")
+        cells.append(f"<td>{row['kept_min']:.3f}</td>")
+        cells += [
+            f"<td>{row[key]:.2f}</td>" if key in row else "<td>–</td>"
+            for key in ("edit_ms", "add_ms", "query_ms")
+        ]
+        body.append(f"<tr><th>{escape(name)}</th>{''.join(cells)}</tr>")
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def hit_chart(counts: dict[str, Counter]) -> str:
+    """How many experts a probe hits, for probes that should and that should not hit."""
+    names = [str(a) if a == b else f"{a}+" if b is None else f"{a}–{b}" for a, b in BINS]
+    groups = {}
+    for group, colour in (("about an edit", "#2f6bd8"), ("not about an edit", "#d9822b")):
+        total = sum(counts[group].values()) or 1
+        groups[group] = (
+            colour,
+            [
+                100 * sum(n for hits, n in counts[group].items()
+                          if hits >= a and (b is None or hits <= b)) / total
+                for a, b in BINS
+            ],
+        )  # fmt: skip
+    return bars(names, groups)
+
+
+def picture(image: np.ndarray | None, caption: str) -> str:
+    """A drawing as an inline PNG."""
+    if image is None:
+        return ""
+    data = io.BytesIO()
+    Image.fromarray(image).save(data, format="PNG")
+    code = base64.b64encode(data.getvalue()).decode()
+    return (
+        f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{code}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def example(case: Case, lines: dict[str, dict], routes: dict[str, dict], by_case: dict) -> str:
+    """One edit: its drawings, its request, and the answers before and after."""
+    edit = lines[EDIT]
+    other = case.probes.get("image_generality")
+    rows, fired = [], {}
+    for kind, words in ASKED.items():
+        if kind not in lines:
+            continue
+        line = lines[kind]
+        good = exact_match(line) == 1
+        experts = routes.get(kind, {}).get("experts", [])
+        fired |= dict(experts) if kind in EDITED else {}
+        weights = ", ".join(f"#{c} ({w:.2f})" for c, w in experts[:4]) or "none"
+        weights += f" and {len(experts) - 4} more" if len(experts) > 4 else ""
+        rows.append(
+            f"<tr><td>{escape(words)}<small>{escape(line['prompt'])}</small></td>"
+            f"<td>{escape(line['before_generated']) or '<em>nothing</em>'}</td>"
+            f"<td class={'good' if good else 'bad'}>"
+            f"{escape(line['generated']) or '<em>nothing</em>'}</td><td>{weights}</td></tr>"
+        )
+    named = "; ".join(
+        f"#{c}: {escape(by_case[c]['prompt'])} → {escape(by_case[c]['target'])}"
+        for c in sorted(fired, key=lambda c: c != edit["case"])[:4]
+        if c in by_case
+    )
+    return (
+        f"<article><header>{picture(case.probes[EDIT].image, 'edited')}"
+        f"{picture(other.image if other else None, 'other drawing')}"
+        f"<div><b>#{edit['case']} · {escape(str(edit['entity']))} · {escape(edit['fact'])}</b>"
+        f"<p>{escape(edit['prompt'])}</p><p class=target>→ {escape(edit['target'])}</p></div>"
+        f"</header><table class=answers><thead><tr><th>asked</th><th>before</th><th>after</th>"
+        f"<th>experts (weight)</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        + (f"<p class=fired>fired on the edit: {named}</p>" if named else "")
+        + "</article>"
+    )
+
+
+def write_report(results: dict, cases: Sequence[Case], folder: Path) -> None:
+    """Write report.html beside the JSON-lines files that it shows."""
+    largest = results["marks"][-1]
+    cases_n, mark = largest["cases"], largest["edits"]
+    picked = sorted({int(i) for i in np.linspace(0, cases_n - 1, min(EXAMPLES_N, cases_n))})
+    lines: dict[int, dict] = defaultdict(dict)
+    routes: dict[int, dict] = defaultdict(dict)
+    by_case, counts = {}, defaultdict(Counter)
+    for line in read_lines(folder / "cases.jsonl"):
+        if line["mark"] != mark:
+            continue
+        if line["case"] in picked:
+            lines[line["case"]][line["probe"]] = line
+        if line["probe"] == EDIT:
+            by_case[line["case"]] = {"prompt": line["prompt"], "target": line["target"]}
+        if line["probe"] != "text_locality":
+            group = "about an edit" if line["probe"] in EDITED else "not about an edit"
+            counts[group][line["hit_n"]] += 1
+    for line in read_lines(folder / "routes.jsonl"):
+        if line["mark"] == mark and line["case"] in picked:
+            routes[line["case"]][line["probe"]] = line
+    edits = [entry["edits"] for entry in results["marks"]]
+    charts = "".join(
+        f"<section class=card><h3>{escape(title)}</h3>{curves(edits, named)}</section>"
+        for title, named in panels(results)
+    )
+    seconds, memory = results["seconds"], results["peak_rss_gb"]
+    cost = "" if seconds is None else f"{seconds:,.0f} s, {memory:.2f} GB at most, "
+    html = PAGE.format(
+        title=f"{mark:,} edits",
+        summary=(
+            f"config {escape(str(results['config']))}, seed {results['seed']}, commit "
+            f"{escape(str(results['commit']))}: {cost}{results['compile_n']} compiled programs."
+        ),
+        headline=_percent(largest["average"]),
+        headline_note=f"average of the five metrics at {mark:,} edits",
+        exact=_percent(largest["exact_match"][EDIT]),
+        exact_note="of the edits come back word for word in free generation",
+        table=figures_table(results),
+        charts=charts,
+        hits=hit_chart(counts),
+        hits_title=f"Experts hit by a probe at {mark:,} edits (% of probes)",
+        examples="".join(example(cases[c], lines[c], routes[c], by_case) for c in picked),
+    )
+    (folder / "report.html").write_text(html, encoding="utf-8")

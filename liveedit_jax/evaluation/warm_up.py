@@ -1,0 +1,58 @@
+"""Compiling every step of a run once, up front: more edits then compile nothing more."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from liveedit_jax.baselines import finetune
+from liveedit_jax.baselines.finetune import FinetuneConfig
+from liveedit_jax.evaluation import predict
+from liveedit_jax.evaluation.decode import AddRoute, greedy
+from liveedit_jax.evaluation.layout import no_image
+from liveedit_jax.evaluation.predict import Subject
+from liveedit_jax.types import Batch, Query, Repository, Role
+
+
+def _blank(n: int, t: int) -> Batch:
+    role = np.full((n, t), Role.PROMPT, np.int8)
+    role[:, 0] = Role.PRE
+    return Batch(np.zeros((n, t), np.int32), role, no_image(n))
+
+
+def warm_up(subject: Subject, repo: Repository, tuning: FinetuneConfig | None) -> None:
+    """Run each compiled step on blank rows of each of its shapes."""
+    backbone, cfg, shapes = subject.backbone, subject.cfg, subject.shapes
+    weights, editor = subject.weights, subject.editor
+    b, k = shapes.batch_n, min(cfg.top_k, repo.born.shape[0])
+    side, key_n = backbone.cfg.vision.image_size, cfg.queries_n * cfg.module_width
+    features = np.zeros((b, backbone.cfg.vision_n, backbone.cfg.width), np.float32)
+    position = np.zeros((b, shapes.answer_n + 1), np.int32)
+    slot, weight = np.zeros((b, k), np.int32), np.zeros((b, k), np.float32)
+    picture = np.zeros((b, side, side, 3), np.float32)
+    predict.vision(backbone, weights, picture)
+    keys = np.zeros((b, key_n), np.float32)
+    query = Query(keys, keys, np.zeros(b, np.float32))
+    predict.routed(cfg, repo, query, np.zeros((b, 1), np.int32))
+    down, up = predict.bodies(repo, slot)
+    prompt = _blank(b, 1 + backbone.cfg.vision_n + shapes.prompt_n).replace(image=picture)
+    greedy(backbone, weights, prompt, shapes.steps_n, None, None)
+    plan = (editor.norm, weight, down, up)
+    greedy(backbone, weights, prompt, shapes.steps_n, plan, AddRoute(cfg))
+    params, state = {"backbone": weights}, None
+    if tuning is not None:
+        state = jax.tree.map(np.asarray, finetune.init(backbone, params))
+    for t in (shapes.short_n, shapes.long_n):
+        batch = _blank(b, t)
+        hidden, _, _ = predict.encode(backbone, cfg, weights, editor, batch, features, position)
+        hidden = np.asarray(hidden)
+        predict.experts(cfg, editor, hidden, batch.role)
+        predict.edited_ids(
+            backbone, cfg, weights, editor, repo, hidden, batch, slot, weight, position
+        )
+        if tuning is not None:
+            predict.unedited_ids(backbone, weights, batch, features, position)
+            states = finetune.jit_mlp_input(backbone, params, batch, features)
+            state, _ = finetune.jit_edit(
+                tuning, backbone, params, state, np.asarray(states[:1]), _blank(1, t)
+            )

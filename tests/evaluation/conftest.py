@@ -1,0 +1,94 @@
+"""A very small random model and a stream of made-up cases."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.config import DecoderConfig, EditorConfig, LlavaConfig, VisionConfig
+from liveedit_jax.data.tokenizer import train_tokenizer
+from liveedit_jax.editor import liveedit
+from liveedit_jax.evaluation.layout import measure
+from liveedit_jax.evaluation.lifelong import Parts
+from liveedit_jax.evaluation.predict import Subject
+from liveedit_jax.evaluation.probes import PROBES, Case, Probe
+
+BACKBONE = LlavaConfig(
+    vision=VisionConfig(image_size=8, patch_size=4, width=16, layers_n=2, heads_n=2, mlp_width=16),
+    decoder=DecoderConfig(
+        vocab_n=300,
+        width=16,
+        layers_n=3,
+        heads_n=2,
+        kv_heads_n=1,
+        head_width=8,
+        mlp_width=16,
+        tied_head=True,
+    ),
+    edit_layer=1,
+)
+EDITOR = EditorConfig(module_width=8, heads_n=2, rank=2, queries_n=2, expert_scale=0.02, top_k=4)
+WORDS = "red blue green sharp round tiny old new loud soft".split()
+
+
+def make_cases(n: int, seed: int = 0) -> list[Case]:
+    """Cases with every kind of probe; every third lacks a look-alike."""
+    rng = np.random.default_rng(seed)
+
+    def image():
+        return rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+
+    def words(k):
+        return " ".join(rng.choice(WORDS, k))
+
+    cases = []
+    for c in range(n):
+        shown, question, target = image(), f"what is {words(1)}?", words(int(rng.integers(1, 4)))
+        probes = {
+            "reliability": Probe(question, target, shown),
+            "text_generality": Probe(f"tell me {words(1)}:", target, shown),
+            "image_generality": Probe(question, target, image()),
+            "text_locality": Probe(f"say {words(2)}", words(1), None),
+            "image_locality": Probe(f"see {words(1)}?", words(2), image()),
+            "same_image": Probe(f"is it {words(1)}?", words(1), shown),
+        }
+        if c % 3:
+            probes["look_alike"] = Probe(question, words(2), image())
+        assert list(probes) == list(PROBES[: len(probes)])
+        cases.append(Case(f"entity {c}", "name", probes))
+    return cases
+
+
+@pytest.fixture(scope="session")
+def cases_of():
+    """n -> the first n cases."""
+    return make_cases
+
+
+@pytest.fixture(scope="session")
+def parts() -> Parts:
+    """The small model, random."""
+    backbone = Backbone(BACKBONE)
+    editor = liveedit.init_params(jax.random.key(4), EDITOR, BACKBONE.width, BACKBONE.vision_n)
+    texts = [f"what is {a}? tell me say see is it {b}" for a in WORDS for b in WORDS]
+    return Parts(
+        backbone,
+        EDITOR,
+        jax.jit(backbone.init)(jax.random.key(0)),
+        editor,
+        train_tokenizer(texts, 300),
+    )
+
+
+@pytest.fixture(scope="session")
+def subject_of(parts):
+    """cases -> the model with the shapes that fit them."""
+
+    def make(cases, batch_n=8) -> Subject:
+        shapes = measure(parts.tokenizer, parts.backbone.cfg, cases, batch_n)
+        editor = liveedit.prepare(parts.cfg, parts.editor)
+        return Subject(parts.backbone, parts.cfg, parts.weights, editor, parts.tokenizer, shapes)
+
+    return make

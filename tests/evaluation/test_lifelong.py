@@ -1,0 +1,125 @@
+"""A whole run: its files, killing and resuming it, refusing another run's folder."""
+
+import json
+import time
+
+import pytest
+
+from liveedit_jax.baselines.finetune import FinetuneConfig
+from liveedit_jax.evaluation import lifelong, protocol
+from liveedit_jax.evaluation.aggregate import folder_figures, read_lines
+from liveedit_jax.evaluation.lifelong import Plan, evaluate, finetune_n
+from liveedit_jax.evaluation.run_folder import open_run
+
+PLAN = Plan((1, 3, 10), FinetuneConfig(learning_rate=1e-2), batch_n=8, block_n=4)
+SETTINGS = {"config": "small", "seed": 0, "commit": "none", "marks": PLAN.marks}
+FIELDS = (
+    "mark chunk case entity fact probe prompt target target_ids before_ids after_ids generated "
+    "before_generated hit_n"
+).split()
+FILES = ("cases.jsonl", "routes.jsonl", "finetune_cases.jsonl")
+
+
+@pytest.fixture(scope="module")
+def run(parts, cases_of, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    return out, evaluate(parts, cases_of(10), PLAN, SETTINGS, out, time.time())
+
+
+def test_results_hold_every_figure_and_are_recomputable(run):
+    out, results = run
+    assert json.loads((out / "results.json").read_text()) == results
+    assert [mark["edits"] for mark in results["marks"]] == [1, 3, 10]
+    assert [mark["cases"] for mark in results["marks"]] == [10, 9, 10]
+    again = folder_figures(out)
+    assert again["unedited"] == results["unedited"] and again["finetune"] == results["finetune"]
+    for mark, figures in zip(results["marks"], again["marks"], strict=True):
+        assert {key: mark[key] for key in figures} == figures
+        assert all(mark[key] > 0 for key in ("edit_ms", "add_ms", "query_ms"))
+    assert results["finetune"]["edits"] == 10 and results["compile_n"] > 0
+    assert results["seconds"] > 0 and 0 < results["peak_rss_gb"] < 4
+
+
+def test_every_probe_is_a_line_with_the_listed_fields(run, cases_of):
+    out, _ = run
+    lines = list(read_lines(out / "cases.jsonl"))
+    assert all(list(line) == FIELDS for line in lines)
+    per_case = [len(case.probes) for case in cases_of(10)]
+    assert len(lines) == 2 * sum(per_case) + sum(per_case[:9])
+    assert lines == sorted(lines, key=lambda x: (x["mark"], x["case"]))
+    assert all(x["chunk"] == x["case"] // x["mark"] for x in lines)
+    for line in lines:
+        assert len(line["target_ids"]) == len(line["before_ids"]) == len(line["after_ids"])
+
+
+def test_the_folder_has_a_figure_and_a_page_and_no_leftovers(run):
+    out, _ = run
+    assert (out / "metrics.png").read_bytes().startswith(b"\x89PNG")
+    page = (out / "report.html").read_text()
+    assert "data:image/png;base64," in page and "<svg" in page and "http" not in page
+    assert sorted(file.name for file in out.iterdir()) == sorted(
+        [*FILES, "config.json", "metrics.png", "report.html", "results.json"]
+    )
+
+
+@pytest.mark.parametrize("stop_at", [2, 5])
+def test_a_killed_run_resumes_to_the_same_files(
+    run, parts, cases_of, tmp_path, monkeypatch, stop_at
+):
+    calls, real_block, real_tune = [], protocol.evaluate_block, lifelong.evaluate_finetune
+
+    def killed(real):
+        def call(*args):
+            calls.append(1)
+            if len(calls) == stop_at:
+                raise KeyboardInterrupt
+            return real(*args)
+
+        return call
+
+    def killed_tune(subject, cfg, cases, block_n, folder, known, save):
+        real_tune(subject, cfg, cases, block_n, folder, known, killed(save))
+
+    monkeypatch.setattr(protocol, "evaluate_block", killed(real_block))
+    monkeypatch.setattr(lifelong, "evaluate_finetune", killed_tune)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(parts, cases_of(10), PLAN, SETTINGS, tmp_path, time.time())
+    assert not (tmp_path / "results.json").exists()
+    monkeypatch.undo()
+    results = evaluate(parts, cases_of(10), PLAN, SETTINGS, tmp_path, time.time())
+    for name in FILES:
+        assert (tmp_path / name).read_bytes() == (run[0] / name).read_bytes()
+    for key in ("unedited", "finetune"):
+        assert results[key] == run[1][key]
+
+
+def test_compilations_do_not_grow_with_edits(run, parts, cases_of, tmp_path):
+    plan = Plan((1, 6), PLAN.finetune, batch_n=8, block_n=4)
+    counts = []
+    for n in (6, 14):
+        lifelong.jax.clear_caches()
+        settings = SETTINGS | {"n": n}
+        counts.append(
+            evaluate(parts, cases_of(n), plan, settings, tmp_path / str(n), time.time())[
+                "compile_n"
+            ]
+        )
+    assert counts[0] == counts[1]
+
+
+def test_another_runs_folder_is_refused(run, parts, cases_of):
+    out, _ = run
+    with pytest.raises(ValueError, match="other settings .different: seed."):
+        evaluate(parts, cases_of(10), PLAN, SETTINGS | {"seed": 1}, out, time.time())
+
+
+def test_a_file_is_no_run_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="not a folder"):
+        open_run(tmp_path / "file", {})
+
+
+def test_the_baseline_takes_the_largest_mark_up_to_a_thousand():
+    assert finetune_n((1, 10, 100, 1000)) == 1000
+    assert finetune_n((10, 10000)) == 10
+    assert finetune_n((5000,)) == 1000
