@@ -125,11 +125,23 @@ class EditorTrainConfig:
 
 
 @dataclass(frozen=True)
+class EditMixture:
+    """What MojiEdit editor training draws; shares are probabilities."""
+
+    length_n: int = 60  # T of a row; longer draws are drawn again
+    any_fact_share: float = 0.15  # targets that are a value of any fact, not of the same one
+    swap_share: float = 0.5  # edits on the second drawing, with the first as image generality
+    sibling_share: float = 0.5  # samples on the same entity as the sample before, other fact
+    look_alike_share: float = 0.25  # image locality: same subcategory, same question
+    same_image_share: float = 0.25  # image locality: the edited image, another question
+
+
+@dataclass(frozen=True)
 class PretrainConfig:
     """How the small `tiny` backbone is trained from scratch."""
 
     images_n: int = 32  # images (half as many entities, both drawings) a step
-    steps_n: int = 4_500
+    steps_n: int = 2_800
     learning_rate: float = 3e-3
     warmup_steps: int = 100
     decay_share: float = 0.25  # of the steps: linear decay to zero at the end, constant before
@@ -164,6 +176,7 @@ class Preset:
     editor: EditorConfig
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     editor_train: EditorTrainConfig = field(default_factory=EditorTrainConfig)
+    edit_mixture: EditMixture = field(default_factory=EditMixture)
 
 
 TINY_BACKBONE = LlavaConfig(

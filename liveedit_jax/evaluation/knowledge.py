@@ -40,7 +40,7 @@ def fact_accuracy(
     shown: Sequence[tuple[Entity, str]],
     evaluation: bool,
     batch_n: int = 64,
-    length_n: int = 320,
+    length_n: int = 400,
 ) -> dict[str, float]:
     """Teacher-forced token accuracy (mean over drawings of a question's mean) for each fact.
 

@@ -1,0 +1,101 @@
+"""Greedy generation with key-value caches around the edit layer.
+
+    prompt ─ run_lower ─ intervene ─ run_upper ─► first token ─► (one token at a time, same path)
+
+`intervene(plan, hidden, role)` is what an editor does to the edit layer's output. The plan is made
+once, at prefill (for LiveEdit the routed experts), and carried beside the caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from liveedit_jax.backbones.llama import Cache, Context, rotary
+from liveedit_jax.backbones.llava import Backbone
+from liveedit_jax.types import Batch, Role
+
+Intervene = Callable[[Any, Float[Array, "B T D"], Int[Array, "B T"]], Float[Array, "B T D"]]
+
+
+@partial(jax.jit, static_argnums=(0, 3, 5))
+def greedy(
+    backbone: Backbone,
+    params: dict,
+    batch: Batch,
+    steps_n: int,
+    plan: Any = None,
+    intervene: Intervene | None = None,
+) -> Int[Array, "B steps"]:
+    """The most likely continuation of each prompt, until EOS or `steps_n` tokens.
+
+    Args:
+        backbone: the model's functions.
+        params: its weights.
+        batch: prompts without answers, right-padded.
+        steps_n: most tokens to generate.
+        plan: a pytree that `intervene` reads.
+        intervene: changes the edit layer's output (static: pass the same object each time).
+
+    Returns:
+        int32[B, steps_n]: tokens up to and with EOS, then padding.
+    """
+    features = backbone.vision_features(params, batch.image)
+    hidden = backbone.embed(params, batch, features)
+    prefill = _prefill(backbone, params, batch, hidden, plan, intervene)
+    return _decode(backbone, params, batch, steps_n, plan, intervene, *prefill)
+
+
+def _apply(plan, intervene, hidden, role):
+    return hidden if intervene is None else intervene(plan, hidden, role)
+
+
+def _prefill(backbone, params, batch, x, plan, intervene):
+    """The caches of all layers over the prompt, and the first token."""
+    context = backbone.context(batch)
+    hidden, lower = backbone.run_lower(params, x, context, keep_cache=True)
+    hidden = _apply(plan, intervene, hidden, batch.role)
+    states, upper = backbone.run_upper(params, hidden, context, keep_cache=True)
+    length = (batch.role != Role.PAD).sum(1)  # int[B]
+    last = jnp.take_along_axis(states, (length - 1)[:, None, None], axis=1)
+    return lower, upper, length, backbone.head(params, last)[:, 0].argmax(-1).astype(jnp.int32)
+
+
+def _decode(backbone, params, batch, steps_n, plan, intervene, lower, upper, length, first):
+    cfg = backbone.cfg
+    b, t = batch.token.shape
+    role = jnp.full((b, 1), Role.ANSWER, batch.role.dtype)
+    rows = jnp.arange(t + steps_n)
+
+    def room(cache: Cache) -> Cache:
+        return jax.tree.map(
+            lambda leaf: jnp.pad(leaf, [(0, 0), (0, 0), (0, steps_n), (0, 0), (0, 0)]), cache
+        )
+
+    def unfinished(carry):
+        step, done, *_ = carry
+        return (step < steps_n) & ~done.all()
+
+    def advance(carry):
+        step, done, token, out, lower, upper = carry
+        out = out.at[:, step].set(jnp.where(done, cfg.pad_id, token))
+        done = done | (token == cfg.eos_id)
+        at = length + step  # the new token's position, and its row in the caches
+        mask = (rows <= at[:, None])[:, None]
+        angle = rotary(at[:, None], cfg.decoder.head_width, cfg.decoder.rope_base)
+        context = Context(*angle, mask, at)
+        x = params["embed"][token][:, None]
+        hidden, lower = backbone.run_lower(params, x, context, lower, keep_cache=True)
+        hidden = _apply(plan, intervene, hidden, role)
+        states, upper = backbone.run_upper(params, hidden, context, upper, keep_cache=True)
+        following = backbone.head(params, states)[:, 0].argmax(-1).astype(jnp.int32)
+        return step + 1, done, following, out, lower, upper
+
+    out = jnp.full((b, steps_n), cfg.pad_id, jnp.int32)
+    begin = (jnp.zeros((), jnp.int32), jnp.zeros(b, bool), first, out, room(lower), room(upper))
+    return jax.lax.while_loop(unfinished, advance, begin)[3]

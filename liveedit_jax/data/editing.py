@@ -1,0 +1,124 @@
+"""The editor's training samples on MojiEdit: an edit, its two generalities and a locality probe.
+
+Only editor-train entities and training wordings occur; every draw is a function of (seed, step).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+
+import flax.struct
+import numpy as np
+from jaxtyping import Int
+
+from liveedit_jax.config import EditMixture, EditorTrainConfig, LlavaConfig
+from liveedit_jax.data.facts import FACTS, SOURCES, Entity, split_entities
+from liveedit_jax.data.images import drawing, normalise
+from liveedit_jax.data.packing import Question, pack_row
+from liveedit_jax.data.stream import target_values
+from liveedit_jax.data.templates import templates
+from liveedit_jax.data.tokenise import seam_ids
+from liveedit_jax.data.tokenizer import Tokenizer
+
+SPLIT = "editor_train"
+
+
+@flax.struct.dataclass
+class EditingBatch:
+    """B samples: row kinds are edit, text generality, image generality, image locality."""
+
+    token: Int[np.ndarray, "4 B T"]
+    role: Int[np.ndarray, "4 B T"]
+    picture: Int[np.ndarray, "4 B"]  # a row of `pictures`
+
+
+@dataclass(frozen=True)
+class EditingData:
+    """Batches as a function of the step."""
+
+    tokenizer: Tokenizer
+    backbone: LlavaConfig
+    cfg: EditorTrainConfig
+    mixture: EditMixture
+
+    @cached_property
+    def entities(self) -> tuple[Entity, ...]:
+        """The entities that edits and probes are about; picture 2i + s is drawing s of entity i."""
+        return split_entities(SPLIT)
+
+    @cached_property
+    def _alike(self) -> dict[str, list[int]]:
+        found = defaultdict(list)
+        for i, entity in enumerate(self.entities):
+            found[entity.facts["subcategory"]].append(i)
+        return found
+
+    def pictures(self) -> np.ndarray:
+        """All drawings, float32[2 * entities, S, S, 3], normalised."""
+        side = self.backbone.vision.image_size
+        drawn = [drawing(e.id, s, side) for e in self.entities for s in SOURCES]
+        return normalise(np.stack(drawn), self.backbone.vision)
+
+    def _target(self, rng, entity: Entity, fact: str) -> str:
+        if rng.random() < self.mixture.any_fact_share:
+            fact = str(rng.choice(FACTS))
+        values = target_values(SPLIT, fact)
+        while True:
+            value = values[int(rng.integers(len(values)))]
+            if value.casefold() != entity.facts[fact].casefold():
+                return value
+
+    def _locality(self, rng, i: int, fact: str, wording: str, source: int):
+        """(prompt, true answer, picture) of an unedited question."""
+        kind = rng.random()
+        if kind < self.mixture.same_image_share:
+            other = str(rng.choice([f for f in FACTS if f != fact]))
+            chosen, fact, wording = i, other, str(rng.choice(templates(other, False)))
+        elif kind < self.mixture.same_image_share + self.mixture.look_alike_share:
+            alike = [j for j in self._alike[self.entities[i].facts["subcategory"]] if j != i]
+            alike = alike or [j for j in range(len(self.entities)) if j != i]
+            chosen, source = int(rng.choice(alike)), int(rng.integers(2))
+        else:
+            chosen = (i + int(rng.integers(1, len(self.entities)))) % len(self.entities)
+            source, fact = int(rng.integers(2)), str(rng.choice(FACTS))
+            wording = str(rng.choice(templates(fact, False)))
+        return wording, self.entities[chosen].facts[fact], 2 * chosen + source
+
+    def _sample(self, rng, i: int, fact: str) -> list[tuple[Question, int]]:
+        entity = self.entities[i]
+        source = int(rng.random() < self.mixture.swap_share)
+        src, rephrase = (str(w) for w in rng.choice(templates(fact, False), 2, replace=False))
+        target, shown, other = self._target(rng, entity, fact), 2 * i + source, 2 * i + 1 - source
+        question, answer, far = self._locality(rng, i, fact, src, source)
+        return [
+            (seam_ids(self.tokenizer, prompt, said, True), picture)
+            for prompt, said, picture in (
+                (src, target, shown),
+                (rephrase, target, shown),
+                (src, target, other),
+                (question, answer, far),
+            )
+        ]
+
+    def batch_at(self, step: int) -> EditingBatch:
+        """The batch of one step."""
+        rng = np.random.default_rng([self.cfg.seed, 3, step])
+        b, t, vision_n = self.cfg.batch_n, self.mixture.length_n, self.backbone.vision_n
+        token, role = np.zeros((4, b, t), np.int32), np.zeros((4, b, t), np.int8)
+        picture = np.zeros((4, b), np.int32)
+        i, fact = 0, ""
+        for j in range(b):
+            if j and rng.random() < self.mixture.sibling_share:
+                fact = str(rng.choice([f for f in FACTS if f != fact]))
+            else:
+                i, fact = int(rng.integers(len(self.entities))), str(rng.choice(FACTS))
+            while True:
+                rows = self._sample(rng, i, fact)
+                packed = [pack_row([q], t, self.backbone.bos_id, vision_n) for q, _ in rows]
+                if all(n == 1 for _, n in packed):
+                    break
+            for kind, ((row, _), (_, shown)) in enumerate(zip(packed, rows, strict=True)):
+                token[kind, j], role[kind, j], picture[kind, j] = row["token"], row["role"], shown
+        return EditingBatch(token, role, picture)

@@ -1,0 +1,148 @@
+"""Edit streams: which entity is taught which false fact, and what is asked about it afterwards.
+
+Every choice is a sha256 of (seed, edit, what is chosen): the same seed is the same stream on every
+machine, a longer stream begins with the shorter one, and two seeds share nothing but chance.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from liveedit_jax.data.facts import FACTS, Entity, digest, split_entities
+from liveedit_jax.data.records import Record
+from liveedit_jax.data.templates import templates, text_questions
+
+TARGET_MOST = 32  # characters; 97% of all values are that short
+
+
+def editable(split: str) -> list[tuple[Entity, str]]:
+    """Every (entity, fact) of a split that may be edited: all facts but the locked one."""
+    return [
+        (entity, fact)
+        for entity in split_entities(split)
+        for fact in FACTS
+        if fact != entity.locked_fact
+    ]
+
+
+@cache
+def target_values(split: str, fact: str) -> tuple[str, ...]:
+    """The values of `fact` in a split that can be targets, each as often as it occurs."""
+    values = (entity.facts[fact] for entity in split_entities(split))
+    return tuple(value for value in values if len(value) <= TARGET_MOST)
+
+
+def draw_target(split: str, entity: Entity, fact: str, *key: object) -> str:
+    """Another entity's value of the same fact, never the entity's own."""
+    own = entity.facts[fact].casefold()
+    values = [value for value in target_values(split, fact) if value.casefold() != own]
+    return _pick(values, *key, "target")
+
+
+def _pick(values: Sequence, *key: object):
+    return values[digest(*key) % len(values)]
+
+
+@cache
+def _probe_by_subcategory() -> dict[str, tuple[Entity, ...]]:
+    found = defaultdict(list)
+    for entity in split_entities("probe"):
+        found[entity.facts["subcategory"]].append(entity)
+    return {name: tuple(group) for name, group in found.items()}
+
+
+def edit_stream(
+    split: str, seed: int, n: int, data_dir: str | Path | None = None, image_size: int = 60
+) -> Iterator[Record]:
+    """The first `n` records of the stream (split, seed).
+
+    Args:
+        split: "editor_train", "dev" or "eval".
+        seed: any integer.
+        n: number of edits; each (entity, fact) is edited at most once.
+        data_dir: where MojiEdit is or will be prepared (default: `default_data_dir()`).
+        image_size: side of the drawings in pixels.
+
+    Raises:
+        ValueError: an unknown split, the probe split (never edited), or more edits than it offers.
+    """
+    if split == "probe":
+        raise ValueError("the probe split is never edited: use editor_train, dev or eval")
+    pairs = editable(split)
+    if not 0 < n <= len(pairs):
+        raise ValueError(f"n={n}: the {split} split offers 1 to {len(pairs)} edits")
+    pairs.sort(key=lambda pair: digest("stream", seed, split, pair[0].file_key, pair[1]))
+    return _records(split, seed, pairs[:n], data_dir, image_size)
+
+
+def _records(split, seed, pairs, data_dir, image_size) -> Iterator[Record]:
+    images = _Images(split, data_dir, image_size)
+    for entity, fact in pairs:
+        yield _record(split, seed, entity, fact, images)
+
+
+def _record(split: str, seed: int, entity: Entity, fact: str, images: _Images) -> Record:
+    key = ("record", seed, split, entity.file_key, fact)
+    src = _pick(templates(fact, evaluation=False), *key, "src")
+    probes = split_entities("probe")
+    text_entity, text_fact = _pick(probes, *key, "loc"), _pick(FACTS, *key, "loc fact")
+    far, far_fact = _pick(probes, *key, "m_loc"), _pick(FACTS, *key, "m_loc fact")
+    far_questions = templates(far_fact, False) + templates(far_fact, True)
+    alike = _probe_by_subcategory().get(entity.facts["subcategory"], ())
+    like = _pick(alike, *key, "look_alike") if alike else None
+    locked = entity.locked_fact
+    return Record(
+        src=src,
+        rephrase=_pick(templates(fact, evaluation=True), *key, "rephrase"),
+        alt=draw_target(split, entity, fact, *key),
+        pred=entity.facts[fact],
+        image=images.read(entity, "twemoji"),
+        image_rephrase=images.read(entity, "openmoji"),
+        loc=_pick(text_questions(text_fact, text_entity.facts), *key, "loc question"),
+        loc_ans=text_entity.facts[text_fact],
+        m_loc=images.read(far, _pick(("twemoji", "openmoji"), *key, "m_loc source")),
+        m_loc_q=_pick(far_questions, *key, "m_loc question"),
+        m_loc_a=far.facts[far_fact],
+        entity=entity.emoji,
+        fact=fact,
+        split=split,
+        same_image_q=_pick(templates(locked, evaluation=False), *key, "same_image"),
+        same_image_a=entity.facts[locked],
+        look_alike=None if like is None else images.read(like, "twemoji"),
+        look_alike_a=None if like is None else like.facts[fact],
+    )
+
+
+class _Images:
+    """PNG bytes of drawings out of the prepared dataset."""
+
+    def __init__(self, split: str, data_dir, image_size: int):
+        from liveedit_jax.data.mojiedit import build
+
+        builder = build(data_dir, image_size)
+        self._source, self._row = {}, {}
+        for name in {split, "probe"}:
+            source = builder.as_data_source(name, decoders=_undecoded())
+            self._source[name] = source
+            for row in range(len(source)):
+                self._row[int(source[row]["id"])] = (name, row)
+        self._known: dict[tuple[int, str], bytes] = {}
+
+    def read(self, entity: Entity, source: str) -> bytes:
+        key = (entity.id, source)
+        if key not in self._known:
+            name, row = self._row[entity.id]
+            for drawn, data in self._source[name][row]["images"].items():
+                self._known[entity.id, drawn] = bytes(data)
+        return self._known[key]
+
+
+def _undecoded() -> dict:
+    """Keep images as PNG bytes."""
+    import tensorflow_datasets as tfds
+
+    skip = tfds.decode.SkipDecoding()
+    return {"images": {"twemoji": skip, "openmoji": skip}}

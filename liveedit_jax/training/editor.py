@@ -1,0 +1,129 @@
+"""The editor's training step: lower states under stop-gradient, one pass of `upper`, Adam."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from einops import rearrange
+from jaxtyping import Array, Float, Int
+
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.config import EditorConfig, EditorTrainConfig
+from liveedit_jax.data.editing import EditingBatch
+from liveedit_jax.data.tokenise import answer_labels
+from liveedit_jax.editor import losses, objective
+from liveedit_jax.editor.liveedit import init_params
+from liveedit_jax.training.optimizers import editor_optimizer
+from liveedit_jax.types import Batch
+
+
+@flax.struct.dataclass
+class EditorState:
+    """Weights, optimiser state and step."""
+
+    params: dict
+    optimizer: optax.OptState
+    step: Int[Array, ""]
+
+
+def init_state(
+    backbone: Backbone, cfg: EditorConfig, recipe: EditorTrainConfig, key: Array
+) -> EditorState:
+    """Fresh weights and optimiser state."""
+    params = init_params(key, cfg, backbone.cfg.width, backbone.cfg.vision_n)
+    return EditorState(params, editor_optimizer(recipe).init(params), jnp.zeros((), jnp.int32))
+
+
+def editor_loss(
+    backbone: Backbone,
+    cfg: EditorConfig,
+    recipe: EditorTrainConfig,
+    weights: dict,
+    params: dict,
+    batch: EditingBatch,
+    features: Float[Array, "4B P D"],
+    key: Array,
+) -> tuple[Float[Array, ""], dict]:
+    """The loss of a batch of B samples and its terms as scalars."""
+    b = batch.token.shape[1]
+    rows = Batch(
+        rearrange(batch.token, "k b t -> (k b) t"),
+        rearrange(batch.role, "k b t -> (k b) t"),
+        jnp.zeros((4 * b, 1, 1, 3)),  # features are given, no picture is read
+    )
+    hidden = backbone.lower_from_features(weights, rows, features)
+    hidden = jax.lax.stop_gradient(hidden)
+    label, answer, eos = answer_labels(rows, backbone.cfg.eos_id)
+    mask = losses.generation_mask(cfg, answer, eos).at[3 * b :].set(answer[3 * b :])
+    every = objective.Samples(hidden, rows, label, mask)
+    edit, text, image, locality = (
+        jax.tree.map(lambda leaf, k=k: leaf[k * b : (k + 1) * b], every) for k in range(4)
+    )
+    mask_key, pair_key = jax.random.split(key)
+    own = jnp.arange(b)
+    value, (edits, routing, seen) = objective.training_loss(
+        cfg,
+        recipe,
+        backbone,
+        weights,
+        params,
+        objective.Requests(edit.hidden, edit.batch.role),
+        edit,
+        (text, image),
+        locality,
+        objective.Pool(hidden, rows.role),
+        objective.draw_masks(mask_key, own, own),
+        objective.draw_pairs(pair_key, own[:, None] + b * jnp.arange(4)),
+    )
+    right = (seen["logits"].argmax(-1) == label) & answer
+    accuracy = (right.sum(-1) / jnp.maximum(answer.sum(-1), 1)).reshape(4, b).mean(-1)
+    scalars = {
+        "loss": value,
+        "reliability": edits["reliability"],
+        "text_generality": edits["generality"][0],
+        "image_generality": edits["generality"][1],
+        "image_locality": edits["locality"],
+        **routing,
+        "accuracy/reliability": accuracy[0],
+        "accuracy/text_generality": accuracy[1],
+        "accuracy/image_generality": accuracy[2],
+    }
+    return value, scalars
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=5)
+def editor_step(
+    backbone: Backbone,
+    cfg: EditorConfig,
+    recipe: EditorTrainConfig,
+    weights: dict,
+    pictures: Float[Array, "X P D"],
+    state: EditorState,
+    batch: EditingBatch,
+) -> tuple[EditorState, dict]:
+    """One optimiser step; `pictures` are the vision features that `batch.picture` names."""
+    key = jax.random.fold_in(jax.random.key(recipe.seed + 1), state.step)
+    features = pictures[batch.picture.reshape(-1)]
+    grads, scalars = jax.grad(
+        lambda params: editor_loss(
+            backbone, cfg, recipe, weights, params, batch, features, key
+        ),
+        has_aux=True,
+    )(state.params)
+    scalars["gradient_norm"] = optax.global_norm(grads)
+    updates, optimizer = editor_optimizer(recipe).update(grads, state.optimizer, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return EditorState(params, optimizer, state.step + 1), scalars
+
+
+def picture_features(
+    backbone: Backbone, weights: dict, pictures: Float[Array, "X S S 3"], batch_n: int = 100
+) -> Float[Array, "X P D"]:
+    """Vision features of many pictures, in batches."""
+    run = jax.jit(backbone.vision_features)
+    parts = [run(weights, pictures[i : i + batch_n]) for i in range(0, len(pictures), batch_n)]
+    return jnp.concatenate(parts)
