@@ -15,16 +15,14 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.golden.case import Case
-from experiments.golden.inference import (
-    check_edit_and_infer,
-    check_forward,
-    check_modules,
-    check_routing,
-)
+from experiments.golden.case import Case, check_config
+from experiments.golden.editing import check_edit_and_infer
+from experiments.golden.forward import check_forward
+from experiments.golden.modules import check_modules, check_routing
 from experiments.golden.training import check_training
 
 CHECKS = {
+    "config": check_config,
     "modules": check_modules,
     "routing": check_routing,
     "llava_forward": check_forward,
