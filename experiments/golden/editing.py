@@ -9,7 +9,7 @@ from experiments.golden.case import MODEL_TOLERANCE, Arrays, Case
 from experiments.golden.modules import compare_flat, compare_routed
 from experiments.golden.rows import PARTS, image_batch, relabel_answers, text_batch
 from liveedit_jax.editor.repository import add_edits, init_repository
-from liveedit_jax.types import Batch, Expert, Repository, Role
+from liveedit_jax.types import Batch, Repository, Role
 
 POOL = (("eqr", "text_key"), ("evr", "vision_key"), ("moe_cs", "down"), ("moe_rs", "up"))
 
@@ -24,22 +24,12 @@ def check_edit_and_infer(case: Case) -> None:
     """Edits, the pool they leave, and the hooked model's answers over two pools."""
     stored, cfg = case.arrays("edit_and_infer"), case.editor
     empty = init_repository(cfg, case.backbone.cfg.width, len(stored["pool/eqr"]))
-    repo = _stored_pool(empty, stored) if case.is_part else _edit_all(case, stored, empty)
+    repo = _edit_all(case, stored, empty)
     shifted = jnp.asarray(stored["pool_shifted/evr"].reshape(repo.vision_key.shape))
     for kind, state in (("natural", repo), ("shifted", repo.replace(vision_key=shifted))):
         n = stored.count(f"infer/{kind}/{{}}/", 7)
         for i in range(n):
-            item = f"infer/{kind}/{i}"
-            if not case.is_part or f"{item}/llava_input_ids" in stored:
-                _check_infer(case, stored, item, state)
-
-
-def _stored_pool(empty: Repository, stored: Arrays) -> Repository:
-    leaves = {leaf: jnp.asarray(stored[f"pool/{name}"]) for name, leaf in POOL}
-    n = len(leaves["down"])
-    expert = Expert(**{k: v if v.ndim == 3 and k in ("down", "up") else v.reshape(n, -1)
-                       for k, v in leaves.items()})
-    return add_edits(empty, expert, jnp.arange(n), jnp.ones(n, bool))[0]
+            _check_infer(case, stored, f"infer/{kind}/{i}", state)
 
 
 def _edit_all(case: Case, stored: Arrays, repo: Repository) -> Repository:
@@ -71,26 +61,23 @@ def _check_infer(case: Case, stored: Arrays, item: str, repo: Repository) -> Non
     label, (begin, end) = stored[f"{item}/label_ids"], stored[f"{item}/query_range"]
     answer_n = label.shape[1] - 1
     compare_labels(case, item, ids, label, counted)
-    has_image = f"{item}/pixel_values" in stored or f"{item}/vt_range" in stored
+    has_image = f"{item}/pixel_values" in stored
     if has_image:
         batch = expanded(case, ids, stored[f"{item}/pixel_values"], answer_n)
         compare_span(case, f"{item}/vt_range", batch, stored[f"{item}/vt_range"])
-        features = None if case.is_part else run.features(batch.image)
+        features = run.features(batch.image)
     else:
         batch, features = text_batch(ids, answer_n), None
     length = batch.role.shape[1]
     expected = (0, length - answer_n if end >= 0 else -1)
     case.check(f"{item}/query_range", (begin, end) == expected, "up to the answer, or not given")
-    if case.is_part:
-        hidden = stored[f"{item}/edit_layer_out"]
-    else:
-        embeds = run.embed(batch, features)
-        want = stored[f"{item}/inputs_embeds"]
-        case.compare(f"{item}/inputs_embeds", embeds, want, MODEL_TOLERANCE)
-        hidden = run.lower(batch, features)
-        if has_image:
-            want = stored[f"{item}/edit_layer_out"]
-            case.compare(f"{item}/edit_layer_out", hidden, want, MODEL_TOLERANCE)
+    embeds = run.embed(batch, features)
+    want = stored[f"{item}/inputs_embeds"]
+    case.compare(f"{item}/inputs_embeds", embeds, want, MODEL_TOLERANCE)
+    hidden = run.lower(batch, features)
+    if has_image:
+        want = stored[f"{item}/edit_layer_out"]
+        case.compare(f"{item}/edit_layer_out", hidden, want, MODEL_TOLERANCE)
     plain = run.upper(hidden, batch)
     want = stored[f"{item}/logits_unedited"]
     case.compare(f"{item}/logits_unedited", plain, want, MODEL_TOLERANCE)

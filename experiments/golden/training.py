@@ -50,7 +50,7 @@ def check_training(case: Case) -> None:
     )
     logged = json.loads((case.folder / "train_log.json").read_text())["log"]
     params, moments = case.editor_weights, None
-    for s in range(stored.count("step{}/", 3)):
+    for s in range(stored.count("step{}/", case.documented(3))):
         (total, (edits, routing, seen)), gradient = run(
             case.backbone_weights, params, step.arguments
         )
@@ -59,8 +59,11 @@ def check_training(case: Case) -> None:
             _check_seen(case, stored, step, seen)
         ours = to_released(gradient)
         for name in names:
-            want = stored[f"step{s}/grad/{name}"]
-            case.compare(f"step{s}/grad/{name}", ours[name], want, MODEL_TOLERANCE)
+            if not case.is_part or f"step{s}/grad/{name}" in stored:
+                want = stored[f"step{s}/grad/{name}"]
+                case.compare(f"step{s}/grad/{name}", ours[name], want, MODEL_TOLERANCE)
+        if case.is_part:  # without most gradients there is no Adam to check
+            return
         params, moments = _check_adam(case, stored, s, names, params, moments)
 
 
@@ -118,9 +121,11 @@ def _check_seen(case: Case, stored: Arrays, step: Step, seen: dict) -> None:
                 ("residual", seen["residual"], MODULE_TOLERANCE),
                 ("logits", seen["logits"], MODEL_TOLERANCE),
             ):
+                if case.is_part and f"step0/{item}/{name}" not in stored:
+                    continue
                 want = stored[f"step0/{item}/{name}"]
                 case.compare(f"step0/{item}/{name}", ours[row][None, :t], want, tolerance)
-            if group == step.groups[-1]:
+            if group == step.groups[-1] and not case.is_part:
                 want = inputs[f"{name}/pre_logits"]
                 ours = seen["original"][j][None, :t]
                 case.compare(f"{name}/pre_logits", ours, want, MODEL_TOLERANCE)
