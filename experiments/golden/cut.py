@@ -17,7 +17,7 @@ import numpy as np
 
 KEEP = {
     "editor_weights": r".*",
-    "modules": r"q0/.*",
+    "modules": r"q0/(?!a2).*",
     "routing": r"pool/.*|query/0/(?!all|none|natural).*",
     "train_inputs": r"(edit_signal|neib|prot)/.*|[a-z]+_moe_mask|(rel|gen/\w+|loc/\w+)/\d+/"
     r"(attention_mask|position_ids|vt_range|label_ids|label_masks|mid_reps|llava_input_ids|request_i)",

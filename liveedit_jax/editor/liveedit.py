@@ -8,6 +8,7 @@ Weights are `{"backbone": ..., "editor": ...}` and never change; the `Repository
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -132,6 +133,28 @@ def residual(
     return mix(cfg, editor.norm, hidden, role, routed.weight, down, up)
 
 
+class Plan(NamedTuple):
+    """What generation carries from its prefill on: the routed experts of B queries."""
+
+    norm: dict
+    weight: Float[Array, "B K"]
+    down: Float[Array, "B K R D"]
+    up: Float[Array, "B K R D"]
+
+
+@dataclass(frozen=True)
+class AddExperts:
+    """A plan's residual as `generation.greedy` applies it; equal configs are equal functions."""
+
+    cfg: EditorConfig
+
+    def __call__(
+        self, plan: Plan, hidden: Float[Array, "B T D"], role: Int[Array, "B T"]
+    ) -> Float[Array, "B T D"]:
+        """The hidden states with the plan's experts added."""
+        return hidden + mix(self.cfg, plan.norm, hidden, role, plan.weight, plan.down, plan.up)
+
+
 def init(cfg: EditorConfig, width: int, capacity: int) -> Repository:
     """The editing state before the first edit."""
     return init_repository(cfg, width, capacity)
@@ -169,6 +192,8 @@ def logits(
 
 
 __all__ = [
+    "AddExperts",
+    "Plan",
     "Prepared",
     "edit",
     "encode_query",

@@ -14,23 +14,12 @@ from typing import Any
 import numpy as np
 
 from liveedit_jax.backbones.generation import greedy
-from liveedit_jax.config import EditorConfig
+from liveedit_jax.editor.liveedit import AddExperts, Plan
 from liveedit_jax.evaluation import predict
 from liveedit_jax.evaluation.layout import Rows, padded, pixels, take_prompt
 from liveedit_jax.evaluation.predict import Subject
 from liveedit_jax.evaluation.probes import Probe
 from liveedit_jax.types import Repository, Route
-
-
-@dataclass(frozen=True)
-class AddRoute:
-    """What generation does to the hidden states: the plan's residual; hashable by its config."""
-
-    cfg: EditorConfig
-
-    def __call__(self, plan, hidden, role):
-        """Hidden states with the plan's experts added."""
-        return hidden + predict.added(self.cfg, plan, hidden, role)
 
 
 def decided(rows: Rows, ids: np.ndarray, i: int, eos_id: int) -> bool:
@@ -73,7 +62,7 @@ class Decoder:
                 take_prompt(rows, at).replace(image=picture),
                 subject.shapes.steps_n,
                 None if plan_of is None else plan_of(at),
-                None if plan_of is None else AddRoute(subject.cfg),
+                None if plan_of is None else AddExperts(subject.cfg),
             )
             ids = np.asarray(ids)
             out |= {int(i): ids[b].tolist() for b, i in enumerate(group)}
@@ -111,7 +100,7 @@ class Decoder:
 
         def plan_of(at: np.ndarray):
             down, up = predict.bodies(repo, found.slot[at])
-            return self.subject.editor.norm, found.weight[at], down, up
+            return Plan(self.subject.editor.norm, found.weight[at], down, up)
 
         ids |= self.decode(rows, probes, [i for i in chosen if i not in ids], plan_of)
         return {i: self.text(made, len(rows.answer[i])) for i, made in ids.items()}

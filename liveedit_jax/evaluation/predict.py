@@ -89,17 +89,6 @@ def routed(cfg: EditorConfig, repo: Repository, query: Query, at: Int[Array, "B 
     return routing.route(cfg, repo, query, at)
 
 
-def added(
-    cfg: EditorConfig,
-    plan: tuple[dict, Array, Array, Array],
-    hidden: Float[Array, "B T D"],
-    role: Int[Array, "B T"],
-) -> Float[Array, "B T D"]:
-    """The residual of a plan: (norm, weight [B, K], down and up [B, K, R, D])."""
-    norm, weight, down, up = plan
-    return liveedit.mix(cfg, norm, hidden, role, weight, down, up)
-
-
 @partial(jax.jit, static_argnums=(0, 1))
 def edited_ids(
     backbone: Backbone,
@@ -114,8 +103,8 @@ def edited_ids(
     position: Int[Array, "B A1"],
 ) -> Int[Array, "B A1"]:
     """The edited answers, from lower states and routes."""
-    plan = (editor.norm, weight, repo.down[slot], repo.up[slot])
-    hidden = hidden + added(cfg, plan, hidden, batch.role)
+    plan = liveedit.Plan(editor.norm, weight, repo.down[slot], repo.up[slot])
+    hidden = liveedit.AddExperts(cfg)(plan, hidden, batch.role)
     return answer_ids(backbone, weights, hidden, batch, position)
 
 

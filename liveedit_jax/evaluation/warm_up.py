@@ -8,7 +8,8 @@ import numpy as np
 from liveedit_jax.baselines import finetune
 from liveedit_jax.baselines.finetune import FinetuneConfig
 from liveedit_jax.evaluation import predict
-from liveedit_jax.evaluation.decode import AddRoute, greedy
+from liveedit_jax.backbones.generation import greedy
+from liveedit_jax.editor.liveedit import AddExperts, Plan
 from liveedit_jax.evaluation.layout import no_image
 from liveedit_jax.evaluation.predict import Subject
 from liveedit_jax.types import Batch, Query, Repository, Role
@@ -37,8 +38,8 @@ def warm_up(subject: Subject, repo: Repository, tuning: FinetuneConfig | None) -
     down, up = predict.bodies(repo, slot)
     prompt = _blank(b, 1 + backbone.cfg.vision_n + shapes.prompt_n).replace(image=picture)
     greedy(backbone, weights, prompt, shapes.steps_n, None, None)
-    plan = (editor.norm, weight, down, up)
-    greedy(backbone, weights, prompt, shapes.steps_n, plan, AddRoute(cfg))
+    plan = Plan(editor.norm, weight, down, up)
+    greedy(backbone, weights, prompt, shapes.steps_n, plan, AddExperts(cfg))
     params, state = {"backbone": weights}, None
     if tuning is not None:
         state = jax.tree.map(np.asarray, finetune.init(backbone, params))
