@@ -105,7 +105,9 @@ def info(store, max_edits: int, model: str, hashes: tuple[str, str]) -> str:
     """A repository in a few lines."""
     header, history = store.header, store.history
     same = (header.backbone_sha256, header.editor_sha256) == hashes
-    fits = "is the one that made them" if same else "made none of them: `liveedit rebuild` is needed"
+    fits = (
+        "is the one that made them" if same else "made none of them: `liveedit rebuild` is needed"
+    )
     return "\n".join(
         (
             f"repository  {store.folder}",

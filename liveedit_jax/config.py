@@ -1,7 +1,7 @@
 """Frozen configurations and their named variants: plain values, nothing computed, nothing global.
 
-A variant is `dataclasses.replace`; a preset is three configs side by side. Unknown fields are errors
-because dataclasses refuse them.
+A variant is `dataclasses.replace`; a preset is three configs side by side. Unknown fields are
+errors because dataclasses refuse them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """A CLIP vision tower; `layers_n` is the checkpoint's count, `feature_layer` picks a hidden state."""
+    """A CLIP vision tower; `layers_n` is the checkpoint's, `feature_layer` picks a hidden state."""
 
     image_size: int = 336
     patch_size: int = 14
@@ -89,7 +89,8 @@ class EditorConfig:
         """Refuse values that no code path implements."""
         if self.locality_kl not in ("edited_to_original", "original_to_edited"):
             raise ValueError(
-                f"locality_kl={self.locality_kl!r}: use 'edited_to_original' or 'original_to_edited'"
+                f"locality_kl={self.locality_kl!r}: use 'edited_to_original' or "
+                "'original_to_edited'"
             )
         if self.module_width % self.heads_n:
             raise ValueError(

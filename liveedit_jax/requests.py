@@ -164,7 +164,9 @@ def apply(editor, lines: Sequence[Wish | Bad], file: str | None) -> Iterator[int
         if file is None:
             raise
         at = wishes[stored_n].line
-        raise OverflowError(f"{file} line {at}: {error} (the lines before it are stored)") from error
+        raise OverflowError(
+            f"{file} line {at}: {error} (the lines before it are stored)"
+        ) from error
     if bad:
         bad.sort(key=lambda each: each.line)
         more = f" (and {len(bad) - 1} more bad lines: " if len(bad) > 1 else ""

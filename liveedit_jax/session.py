@@ -31,6 +31,7 @@ from liveedit_jax.types import Batch, Expert, Repository, Role
 
 BATCH_N = 16  # edits made in one call
 CAPACITY_LEAST = 64
+PUT_SIZES = (1, BATCH_N, 1024)  # rows added to memory in one call: few sizes, few compilations
 PARTS = ("text_key", "vision_key", "down", "up")
 
 Picture = str | Path | bytes
@@ -135,8 +136,8 @@ class Editor:
         self.maker, self.store, self.max_edits = maker, store, max_edits
         live = store.history.live_edits()
         self._repo = self._empty(len(live))
-        for at in range(0, len(live), 1024):
-            part = live[at : at + 1024]
+        for at in range(0, len(live), PUT_SIZES[-1]):
+            part = live[at : at + PUT_SIZES[-1]]
             self._put(store.experts(part), [edit.id for edit in part])
 
     def __enter__(self) -> Editor:
@@ -162,7 +163,10 @@ class Editor:
             while int(self._repo.used_n) + n > capacity:
                 capacity *= 2
             self._repo = repository.grow(self._repo, capacity)
-        self._repo, _ = _add(self._repo, Expert(**arrays), np.asarray(ids), np.ones(n, bool))
+        size = next(size for size in PUT_SIZES if size >= n)
+        rows = np.minimum(np.arange(size), n - 1)  # the last row again where there is none
+        expert = Expert(**{name: array[rows] for name, array in arrays.items()})
+        self._repo, _ = _add(self._repo, expert, np.asarray(ids)[rows], np.arange(size) < n)
 
     def check(self, image: Picture, prompt: str, target: str) -> None:
         """Refuse a request that cannot be stored.
@@ -283,9 +287,7 @@ def open_editor(
     header = maker.header
     store = open_store(repo, write=write, create=header if write else None)
     try:
-        store.header.check_model(
-            store.folder, header.backbone_sha256, header.editor_sha256
-        )
+        store.header.check_model(store.folder, header.backbone_sha256, header.editor_sha256)
         return Editor(maker, store, max_edits)
     except BaseException:
         store.close()

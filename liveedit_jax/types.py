@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 import flax.struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 
 class Role(IntEnum):

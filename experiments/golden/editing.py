@@ -41,7 +41,9 @@ def _edit_all(case: Case, stored: Arrays, repo: Repository) -> Repository:
         prompt, both = stored[f"{e}/prompt_ids"], stored[f"{e}/prompt_target_ids"]
         ids = stored[f"{e}/llava_input_ids"]
         # Both texts start with BOS, which in the model's row stands before the image.
-        case.compare(f"{e}/prompt_target_ids", np.append(ids[0, 0], ids[0, 1 - len(both) :]), both, 0)
+        case.compare(
+            f"{e}/prompt_target_ids", np.append(ids[0, 0], ids[0, 1 - len(both) :]), both, 0
+        )
         case.compare(f"{e}/prompt_ids", both[: len(prompt)], prompt, 0)
         batch = expanded(case, ids, stored[f"{e}/pixel_values"], len(both) - len(prompt))
         hidden = run.lower(batch, run.features(batch.image))

@@ -169,5 +169,3 @@ class Functions:
             }
 
         return jax.jit(run)
-
-

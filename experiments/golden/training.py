@@ -86,7 +86,10 @@ def _check_logs(case, stored: Arrays, logged, s, total, edits, routing, step, pa
 
     compare("total_loss", "total_loss", total)
     cuts, rate = case.training.lr_cut_steps, case.training.learning_rate
-    for name, item, at in (("lr_used", "lr_used", s), ("log/Learning rate", "Learning rate", s + 1)):
+    for name, item, at in (
+        ("lr_used", "lr_used", s),
+        ("log/Learning rate", "Learning rate", s + 1),
+    ):
         compare(name, item, rate * case.training.lr_cut_rate ** sum(cut < at for cut in cuts))
     for name, of in LOGS.items():
         compare(f"log/{name}", name, of(edits, routing))

@@ -83,7 +83,10 @@ def _request(case: Case, stored: Arrays, item: str) -> tuple[np.ndarray, np.ndar
     """A request's states at the edit layer, and their roles."""
     parts = [(role, stored[f"edit_signal/{item}/{name}"]) for name, role in PARTS]
     if not case.is_part:
-        ids, prompt = stored[f"requests/{item}/llava_input_ids"], stored[f"requests/{item}/prompt_ids"]
+        ids, prompt = (
+            stored[f"requests/{item}/llava_input_ids"],
+            stored[f"requests/{item}/prompt_ids"],
+        )
         answer_n = parts[-1][1].shape[1]
         case.compare(
             f"requests/{item}/prompt_ids",

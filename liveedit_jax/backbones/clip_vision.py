@@ -28,6 +28,7 @@ class VisionLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B P W"], _=None):
+        """Patch states to patch states; a scan body."""
         cfg, b = self.cfg, x.shape[0]
         y = nn.LayerNorm(epsilon=cfg.norm_eps, name="norm1")(x)
         y = rearrange(y, "b p w -> (b p) w")  # one large matrix product beats B small ones
@@ -54,6 +55,7 @@ class ClipVision(nn.Module):
 
     @nn.compact
     def __call__(self, image: Float[Array, "B S S 3"]) -> Float[Array, "B P W"]:
+        """The selected hidden state of the patches."""
         cfg = self.cfg
         side = cfg.image_size // cfg.patch_size
         patches = rearrange(image, "b (i p) (j q) c -> b (i j) (p q c)", i=side, j=side)

@@ -57,6 +57,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        """Normalised states."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         wide = x.astype(jnp.float32)
         rms = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
@@ -72,6 +73,7 @@ class Attention(nn.Module):
     def __call__(
         self, x: Float[Array, "B T D"], context: Context, cache: Cache | None
     ) -> tuple[Float[Array, "B T D"], Cache]:
+        """Attended states, and the keys and values that were attended to."""
         cfg = self.cfg
         b, t, _ = x.shape
         flat = rearrange(x, "b t d -> (b t) d")  # one large matrix product beats B small ones
@@ -113,6 +115,7 @@ class DecoderLayer(nn.Module):
     def __call__(
         self, x: Float[Array, "B T D"], cache: Cache | None, context: Context
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
+        """The layer's output and, with `keep_cache`, its keys and values."""
         cfg = self.cfg
         y, cache = Attention(cfg, name="attention")(
             RMSNorm(cfg.norm_eps, name="norm1")(x), context, cache

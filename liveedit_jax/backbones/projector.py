@@ -14,5 +14,6 @@ class Projector(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B P W"]) -> Float[Array, "B P D"]:
+        """Vision states to decoder states."""
         x = nn.Dense(self.width, name="linear1")(x)
         return nn.Dense(self.width, name="linear2")(jax.nn.gelu(x, approximate=False))

@@ -20,8 +20,8 @@ import tensorflow_datasets as tfds
 from liveedit_jax.data.facts import FACTS, SOURCES, SPLITS, split_entities
 from liveedit_jax.data.images import png
 
-_DESCRIPTION = """Lifelong editing of what a vision-language model knows about pictures. An entity is
-an emoji; its image is the Twemoji drawing, its image rephrase the OpenMoji drawing."""
+_DESCRIPTION = """Lifelong editing of what a vision-language model knows about pictures. An entity
+is an emoji; its image is the Twemoji drawing, its image rephrase the OpenMoji drawing."""
 _CITATION = """Twemoji graphics: Copyright Twitter, Inc and other contributors, CC-BY 4.0.
 OpenMoji graphics: https://openmoji.org, CC BY-SA 4.0. Names: Unicode CLDR."""
 

@@ -1,4 +1,4 @@
-"""One edit and its probes as the field's benchmarks write it; MojiEdit and E-VQA share this schema."""
+"""One edit and its probes as the field's benchmarks write it: one schema for all of them."""
 
 from __future__ import annotations
 

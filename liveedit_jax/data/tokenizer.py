@@ -47,7 +47,7 @@ class Tokenizer:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_n: int) -> Tokenizer:
-    """Byte-level BPE of `vocab_n` pieces, specials included; the same texts give the same pieces."""
+    """Byte-level BPE of `vocab_n` pieces, specials included; same texts, same pieces."""
     inner = tokenizers.Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import jax
 import numpy as np
 
+from liveedit_jax.backbones.generation import greedy
 from liveedit_jax.baselines import finetune
 from liveedit_jax.baselines.finetune import FinetuneConfig
-from liveedit_jax.evaluation import predict
-from liveedit_jax.backbones.generation import greedy
 from liveedit_jax.editor.liveedit import AddExperts, Plan
+from liveedit_jax.evaluation import predict
 from liveedit_jax.evaluation.layout import no_image
 from liveedit_jax.evaluation.predict import Subject
 from liveedit_jax.types import Batch, Query, Repository, Role

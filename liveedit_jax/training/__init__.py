@@ -1,1 +1,1 @@
-"""Training: optimisers, the one loop, pretraining of small backbones, editor training, checkpoints."""
+"""Optimisers, the one loop, pretraining of small backbones, editor training, checkpoints."""

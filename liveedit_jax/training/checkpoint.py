@@ -6,8 +6,8 @@ A model folder (for example `checkpoints/tiny`) holds
     backbone/weights/  backbone/recipe.json
     editor/weights/    editor/recipe.json
 
-`recipe.json` says how the weights were made (config, seed, steps, figures) and carries the sha256 of
-their contents, so a truncated or altered checkpoint is refused instead of used.
+`recipe.json` says how the weights were made (config, seed, steps, figures) and carries the sha256
+of their contents, so a truncated or altered checkpoint is refused instead of used.
 """
 
 from __future__ import annotations
@@ -108,11 +108,13 @@ def load_weights(folder: str | Path) -> tuple[Any, dict]:
             str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         )
         raise ValueError(
-            f"checkpoint {folder} is truncated or corrupt ({reason}); restore it from version control"
+            f"checkpoint {folder} is truncated or corrupt ({reason}); "
+            "restore it from version control"
         ) from error
     if digest != recipe.get("sha256"):
         raise ValueError(
-            f"checkpoint {folder} does not match the sha256 of its recipe.json; restore both together"
+            f"checkpoint {folder} does not match the sha256 of its recipe.json; "
+            "restore both together"
         )
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), stored), recipe
 
@@ -132,7 +134,8 @@ def load_model(name_or_folder: str | Path = "tiny", config: Preset | None = None
     folder = model_folder(name_or_folder)
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"no model {str(name_or_folder)!r}: not a preset ({', '.join(PRESETS)}) and not a folder"
+            f"no model {str(name_or_folder)!r}: "
+            f"not a preset ({', '.join(PRESETS)}) and not a folder"
         )
     backbone, backbone_recipe = load_weights(folder / "backbone")
     editor, editor_recipe = load_weights(folder / "editor")

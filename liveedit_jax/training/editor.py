@@ -109,9 +109,7 @@ def editor_step(
     key = jax.random.fold_in(jax.random.key(recipe.seed + 1), state.step)
     features = pictures[batch.picture.reshape(-1)]
     grads, scalars = jax.grad(
-        lambda params: editor_loss(
-            backbone, cfg, recipe, weights, params, batch, features, key
-        ),
+        lambda params: editor_loss(backbone, cfg, recipe, weights, params, batch, features, key),
         has_aux=True,
     )(state.params)
     scalars["gradient_norm"] = optax.global_norm(grads)

@@ -1,4 +1,4 @@
-"""Pretraining of a small VLLM from scratch: next-token loss on packed answers, two drawings aligned."""
+"""Pretraining of a small VLLM from scratch: packed answers, two drawings aligned."""
 
 from __future__ import annotations
 

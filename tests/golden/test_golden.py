@@ -64,7 +64,9 @@ def test_a_wrong_loss_or_gradient_fails(tmp_path, capsys):
     with np.load(case / "train_outputs.npz") as stored:
         arrays = {k: stored[k] for k in stored.files}
     arrays["step0/log/Locality loss"] = arrays["step0/log/Locality loss"] * 1.001
-    arrays["step0/grad/moegen_c.phi"].flat[0] += 0.001 * np.abs(arrays["step0/grad/moegen_c.phi"]).max()
+    arrays["step0/grad/moegen_c.phi"].flat[0] += (
+        0.001 * np.abs(arrays["step0/grad/moegen_c.phi"]).max()
+    )
     np.savez(case / "train_outputs.npz", **arrays)
     assert main(["--dir", str(case), "--parts", "train_inputs"]) == 1
     failed = [x for x in capsys.readouterr().out.splitlines() if x.startswith("FAIL")]
