@@ -94,9 +94,9 @@ def test_a_killed_run_resumes_to_the_same_files(
 
 
 def test_compilations_do_not_grow_with_edits(run, parts, cases_of, tmp_path):
-    plan = Plan((1, 6), PLAN.finetune, batch_n=8, block_n=4)
     counts = []
     for n in (6, 14):
+        plan = Plan((1, n), PLAN.finetune, batch_n=8, block_n=4)
         lifelong.jax.clear_caches()
         settings = SETTINGS | {"n": n}
         counts.append(
