@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
 def _demo(args) -> None:
     from liveedit_jax import demo
 
-    demo.run(args.model, Path(args.out), args.repo, args.max_edits)
+    demo.run_demo(args.model, Path(args.out), args.repo, args.max_edits, (1, 10, 100, 1000))
 
 
 def _edit(args) -> None:

@@ -1,0 +1,68 @@
+"""`liveedit demo`: one edit to watch, then a thousand edits measured."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from liveedit_jax import cli_text
+from liveedit_jax.data.facts import entities
+from liveedit_jax.data.images import png
+from liveedit_jax.evaluation.run import Choice, run, table
+from liveedit_jax.session import open_editor
+
+SHOWN = "🦊"
+PROMPT, REPHRASE, TARGET = "What is this called?", "What do you call this emoji?", "hot pepper"
+OTHER = "Which category does this belong to?"
+
+
+def run_demo(model: str, out: Path, repo: str | None, max_edits: int, marks: Sequence[int]) -> dict:
+    """Edit one drawing, ask about it, then run the lifelong evaluation; returns its results.
+
+    Args:
+        model: preset name or model folder.
+        out: where drawings and results go; a finished evaluation there is shown again.
+        repo: repository folder of the one edit; None: one that is thrown away.
+        max_edits: live edits that it may hold.
+        marks: numbers of edits to measure at.
+    """
+    begin = time.time()
+    out.mkdir(parents=True, exist_ok=True)
+    entity = next(e for e in entities() if e.emoji == SHOWN)
+    files = {}
+    for source in ("twemoji", "openmoji"):
+        files[source] = out / f"{entity.facts['name'].replace(' ', '-')}-{source}.png"
+        files[source].write_bytes(png(entity, source, 240))
+    scratch = None if repo else tempfile.mkdtemp(prefix="liveedit-demo-")
+    try:
+        _one_edit(model, repo or str(Path(scratch) / "repo"), max_edits, files)
+    finally:
+        if scratch:
+            shutil.rmtree(scratch)
+    print(f"\nNow {max(marks):,} edits of the eval split, measured (progress below):", flush=True)
+    choice = Choice(model=model, marks=tuple(marks))
+    results = run(choice, out / "lifelong", begin)
+    print("\ntoken accuracy in % (and exact match of free generation)\n" + table(results))
+    print(
+        f"\n{results['seconds']:.0f} s, peak memory {results['peak_rss_gb']:.2f} GB. "
+        f"Pictures and examples: {out / 'lifelong' / 'report.html'}"
+    )
+    return results
+
+
+def _one_edit(model: str, repo: str, max_edits: int, files: dict[str, Path]) -> None:
+    image = files["twemoji"]
+    print(f"$ liveedit edit --image {image} --prompt {PROMPT!r} --target {TARGET!r}")
+    with open_editor(model, repo, write=True, max_edits=max_edits) as editor:
+        print(editor.edit(image, PROMPT, TARGET), flush=True)
+        for file, prompt in (
+            (image, PROMPT),
+            (image, REPHRASE),
+            (files["openmoji"], PROMPT),
+            (image, OTHER),
+        ):
+            print(f"$ liveedit ask --image {file} --prompt {prompt!r}")
+            print(cli_text.answer(editor.ask(file, prompt)), flush=True)

@@ -1,0 +1,122 @@
+"""The lifelong evaluation of a shipped model on MojiEdit: what the program and scripts call."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.config import Preset, preset
+from liveedit_jax.data import edit_stream
+from liveedit_jax.evaluation.cases import cases_of
+from liveedit_jax.evaluation.lifelong import Parts, Plan, evaluate
+from liveedit_jax.training.checkpoint import load_model
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is evaluated on which stream."""
+
+    config: str = "tiny"
+    dataset: str | None = None  # override the preset's parts, by name
+    backbone: str | None = None
+    editor: str | None = None
+    model: str | None = None  # model folder; None: the preset's shipped one
+    split: str = "eval"
+    seed: int = 0
+    marks: tuple[int, ...] = (1, 10, 100, 1000)
+    cases_n: int | None = None  # None: the largest mark
+
+    @property
+    def preset(self) -> Preset:
+        """The preset with its replaced parts."""
+        return preset(self.config, self.dataset, self.backbone, self.editor)
+
+
+def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None) -> dict:
+    """Evaluate, writing the run folder `out`; returns what results.json holds.
+
+    Args:
+        choice: model and stream.
+        out: the run folder; a killed run with the same choice goes on there.
+        begin: `time.time()` at the start of the process.
+        plan: portions and baseline; its marks are replaced by the choice's.
+
+    Raises:
+        KeyError: an unknown name.
+        ValueError: marks or cases that no stream has, a damaged model, a folder of another run.
+        FileNotFoundError: no model.
+    """
+    chosen = choice.preset
+    model = load_model(choice.model or choice.config, chosen)
+    cases_n = choice.cases_n or max(choice.marks)
+    side = chosen.backbone.vision.image_size
+    cases = cases_of(edit_stream(choice.split, choice.seed, cases_n, image_size=side), side)
+    parts = Parts(
+        Backbone(chosen.backbone), chosen.editor, model.backbone, model.editor, model.tokenizer
+    )
+    plan = Plan(choice.marks) if plan is None else plan
+    settings = {
+        **asdict(choice),
+        "cases_n": cases_n,
+        "model": {"backbone": model.backbone_sha256, "editor": model.editor_sha256},
+        "finetune": None if plan.finetune is None else asdict(plan.finetune),
+        "commit": commit(),
+    }
+    return evaluate(parts, cases, plan, settings, out, begin)
+
+
+def commit() -> str | None:
+    """The git commit of this code, with "-dirty" where files differ; None outside a repository."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(("git", *words), cwd=here, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        dirty = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        return git("rev-parse", "HEAD") + ("-dirty" if dirty else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def table(results: dict) -> str:
+    """The figures as plain text, teacher-forced (and exact match in brackets)."""
+    names = {
+        "reliability": "reliab.",
+        "text_generality": "text gen.",
+        "image_generality": "image gen.",
+        "text_locality": "text loc.",
+        "image_locality": "image loc.",
+        "average": "average",
+        "same_image": "same image",
+        "look_alike": "look-alike",
+    }
+    rows = [("unedited", results["unedited"])]
+    rows += [(f"{mark['edits']:,} edits", mark) for mark in results["marks"]]
+    if results["finetune"]:
+        rows.append((f"fine-tuned {results['finetune']['edits']:,}", results["finetune"]))
+    lines = [" " * 17 + "".join(f"{title:>14}" for title in names.values())]
+    for title, row in rows:
+        values = row | row["hard_locality"]
+        cells = [_cell(values[name], row["exact_match"].get(name)) for name in names]
+        lines.append(f"{title:<17}" + "".join(f"{cell:>14}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _cell(value: float | None, exact: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if exact is None else f"{value:.1f} ({exact:.0f})"
+
+
+def parse_marks(text: str) -> tuple[int, ...]:
+    """ "1,10,100" as numbers (ValueError when it is anything else)."""
+    try:
+        marks: Sequence[int] = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"marks {text!r}: give numbers of edits like 1,10,100") from None
+    return tuple(marks)

@@ -1,0 +1,27 @@
+"""A model folder with random weights of the `tiny` preset: real shapes, no training."""
+
+from __future__ import annotations
+
+import jax
+import pytest
+
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.config import preset
+from liveedit_jax.data.pretraining import mojiedit_tokenizer
+from liveedit_jax.editor.liveedit import init_params
+from liveedit_jax.training.checkpoint import save_weights
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    """The folder; its backbone and editor belong together."""
+    folder, chosen = tmp_path_factory.mktemp("model"), preset("tiny")
+    backbone = Backbone(chosen.backbone)
+    weights = jax.jit(backbone.init)(jax.random.key(0))
+    sha256 = save_weights(folder / "backbone", weights, {"config": "tiny"})
+    editor = init_params(
+        jax.random.key(1), chosen.editor, chosen.backbone.width, chosen.backbone.vision_n
+    )
+    save_weights(folder / "editor", editor, {"config": "tiny", "backbone_sha256": sha256})
+    mojiedit_tokenizer(chosen.backbone.decoder.vocab_n).save(folder / "tokenizer.json")
+    return folder
