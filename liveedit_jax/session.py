@@ -19,20 +19,16 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.generation import greedy
-from liveedit_jax.data.images import decode_image, normalise
-from liveedit_jax.data.tokenise import Example, tokenise
 from liveedit_jax.editor import liveedit, repository, routing
-from liveedit_jax.store import Edit, Header, Request, Store, open_store, rebuild
+from liveedit_jax.maker import BATCH_N, Maker
+from liveedit_jax.store import Edit, Request, Store, open_store, rebuild
 from liveedit_jax.store.images import image_sha256
-from liveedit_jax.training.checkpoint import Model, load_model, model_folder
+from liveedit_jax.training.checkpoint import load_model, model_folder
 from liveedit_jax.types import Batch, Expert, Repository, Role
 
-BATCH_N = 16  # edits made in one call
 CAPACITY_LEAST = 64
 PUT_SIZES = (1, BATCH_N, 1024)  # rows added to memory in one call: few sizes, few compilations
-PARTS = ("text_key", "vision_key", "down", "up")
 
 Picture = str | Path | bytes
 
@@ -59,11 +55,6 @@ class Answer:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _experts(backbone, cfg, weights, editor, batch: Batch) -> Expert:
-    return liveedit.generate_expert(cfg, editor, backbone.lower(weights, batch), batch.role)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
 def _plan(backbone, cfg, weights, editor, repo: Repository, batch: Batch):
     hidden = backbone.lower(weights, batch)
     found = routing.route(cfg, repo, liveedit.encode_query(cfg, editor, hidden, batch.role))
@@ -81,51 +72,6 @@ def _bytes(image: Picture) -> bytes:
     if not Path(image).is_file():
         raise FileNotFoundError(f"no image file at {image}")
     return Path(image).read_bytes()
-
-
-class Maker:
-    """Checked requests to experts, in batches of one static shape."""
-
-    def __init__(self, model: Model):
-        """Fold the editor's constants."""
-        self.model = model
-        self.backbone, self.cfg = Backbone(model.config.backbone), model.config.editor
-        self.editor = jax.jit(liveedit.prepare, static_argnums=0)(self.cfg, model.editor)
-
-    @property
-    def header(self) -> Header:
-        """What a repository of this model's experts says about itself."""
-        cfg, width = self.cfg, self.backbone.cfg.width
-        key, body = (cfg.queries_n * cfg.module_width,), (cfg.rank, width)
-        shapes = {"text_key": key, "vision_key": key, "down": body, "up": body}
-        return Header(self.model.backbone_sha256, self.model.editor_sha256, shapes)
-
-    def batch(self, rows: Sequence[tuple[bytes | None, str, str | None]]) -> Batch:
-        """Tokens and pictures of (image, prompt, target) rows.
-
-        Raises:
-            ValueError: an unreadable image, an empty text, or one longer than the budget.
-        """
-        model, cfg = self.model, self.backbone.cfg
-        side = cfg.vision.image_size
-        examples = [
-            Example(
-                prompt,
-                target,
-                None if image is None else normalise(decode_image(image, side), cfg.vision),
-            )
-            for image, prompt, target in rows
-        ]
-        return tokenise(model.tokenizer, cfg, examples, model.config.dataset.budget)
-
-    def experts(self, rows: Sequence[tuple[bytes, str, str]]) -> dict[str, np.ndarray]:
-        """The arrays [N, ...] of at most BATCH_N requests' experts."""
-        n = len(rows)
-        padded = [*rows] + [rows[0]] * ((BATCH_N if n > 1 else 1) - n)
-        made = _experts(
-            self.backbone, self.cfg, self.model.backbone, self.editor, self.batch(padded)
-        )
-        return {name: np.asarray(getattr(made, name))[:n] for name in PARTS}
 
 
 class Editor:

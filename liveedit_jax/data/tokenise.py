@@ -33,7 +33,7 @@ def seam_ids(
     tokenising prompt + target has beyond the prompt's own length.
 
     Raises:
-        ValueError: an empty prompt or target.
+        ValueError: an empty prompt or target, or a seam that merges the target into the prompt.
     """
     if not prompt.strip():
         raise ValueError("the prompt is empty")
@@ -46,6 +46,10 @@ def seam_ids(
         raise ValueError("the target is empty")
     seam = "" if prompt[-1] in " \n" or target[0] in " \n" else " "
     both = tokenizer.encode(prompt + seam + target)
+    if len(both) <= len(prompt_ids):
+        raise ValueError(
+            "the target adds no token to the prompt: remove the space at the prompt's end"
+        )
     return both[: len(prompt_ids)], both[len(prompt_ids) :]
 
 

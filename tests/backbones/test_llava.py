@@ -1,0 +1,187 @@
+"""LLaVA: parity with Hugging Face, the split at the edit layer, packing, generation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.backbones.convert import Rule, convert
+from liveedit_jax.backbones.generation import greedy
+from liveedit_jax.backbones.llava_convert import config_from_hf, from_hf
+from liveedit_jax.config import DecoderConfig, LlavaConfig, VisionConfig
+from liveedit_jax.data.packing import pack_row
+from liveedit_jax.types import Batch, Role
+
+CFG = LlavaConfig(
+    vision=VisionConfig(image_size=12, patch_size=4, width=24, layers_n=3, heads_n=2, mlp_width=32),
+    decoder=DecoderConfig(
+        vocab_n=50, width=32, layers_n=4, heads_n=4, kv_heads_n=2, head_width=8, mlp_width=48
+    ),
+    edit_layer=1,
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    backbone = Backbone(CFG)
+    return backbone, jax.jit(backbone.init)(jax.random.key(0))
+
+
+def rows(lengths, image=True, seed=0):
+    """Prompts of these lengths, right-padded, with a random picture each."""
+    rng = np.random.default_rng(seed)
+    p = CFG.vision_n * image
+    t = 1 + p + max(lengths)
+    token, role = rng.integers(3, 50, (len(lengths), t)), np.zeros((len(lengths), t), np.int8)
+    for b, n in enumerate(lengths):
+        role[b, : 1 + p + n] = [Role.PRE] + [Role.VISION] * p + [Role.PROMPT] * n
+    picture = rng.normal(size=(len(lengths), 12, 12, 3)).astype(np.float32)
+    return Batch(jnp.asarray(token, jnp.int32), jnp.asarray(role), jnp.asarray(picture))
+
+
+@pytest.mark.parity
+def test_equals_the_pytorch_original():
+    import torch
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaForConditionalGeneration
+    from transformers import LlavaConfig as TheirConfig
+
+    torch.manual_seed(0)
+    theirs = TheirConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2,
+            image_size=12, patch_size=4,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=4,
+            num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+        ),
+        image_token_index=49,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+    )  # fmt: skip
+    net = LlavaForConditionalGeneration(theirs).eval()
+    for p in net.parameters():  # away from the special values of a fresh model
+        p.data += 0.05 * torch.randn_like(p)
+    cfg = config_from_hf(theirs.to_dict(), edit_layer=1)
+    weights = from_hf(cfg, {k: v.numpy() for k, v in net.state_dict().items()})
+    backbone, batch = Backbone(cfg), rows([5])
+    ids = np.array(batch.token)
+    ids[ids == 49] = 7
+    batch = batch.replace(token=jnp.asarray(ids))
+    ids[np.asarray(batch.role) == Role.VISION] = 49
+    with torch.no_grad():
+        want = net(
+            input_ids=torch.tensor(ids),
+            pixel_values=torch.tensor(np.asarray(batch.image).transpose(0, 3, 1, 2)),
+            output_hidden_states=True,
+        )
+    hidden = backbone.lower(weights, batch)
+    logits = backbone.upper(weights, hidden, batch)
+    # transformers 5 records states before each layer: index edit_layer + 1 is its output
+    np.testing.assert_allclose(hidden, want.hidden_states[2].numpy(), atol=1e-4)
+    np.testing.assert_allclose(logits, want.logits.numpy(), atol=1e-4)
+
+
+def test_padding_changes_nothing(model):
+    backbone, weights = model
+    both = rows([6, 3])
+    alone = jax.tree.map(lambda leaf: leaf[1:], both)
+    short = alone.replace(token=alone.token[:, :-3], role=alone.role[:, :-3])
+    run = jax.jit(lambda b: backbone.upper(weights, backbone.lower(weights, b), b))
+    n = short.token.shape[1]
+    np.testing.assert_allclose(run(both)[1:, :n], run(short), atol=1e-5)
+
+
+def test_packed_questions_equal_separate_ones(model):
+    backbone, weights = model
+    image = rows([1]).image
+    questions = [([5, 6, 7], [8, 9]), ([10, 11], [12]), ([13], [14, 15, 16])]
+
+    def batch(row):
+        return Batch(image=image, **{k: jnp.asarray(v)[None] for k, v in row.items()})
+
+    def states(row):
+        return backbone.lower(weights, batch(row))[0]
+
+    packed = states(pack_row(questions, 22, 1, CFG.vision_n)[0])
+    at = head_n = 1 + CFG.vision_n
+    for question in questions:
+        n = sum(map(len, question))
+        single = states(pack_row([question], head_n + n, 1, CFG.vision_n)[0])
+        np.testing.assert_allclose(packed[at : at + n], single[head_n:], atol=1e-5)
+        at += n
+
+
+def slow_greedy(backbone, weights, batch, steps_n, intervene):
+    """One token at a time, everything computed anew."""
+    found = []
+    for b in range(batch.token.shape[0]):
+        n = int((batch.role[b] != Role.PAD).sum())
+        token, role = list(np.asarray(batch.token[b, :n])), list(np.asarray(batch.role[b, :n]))
+        made = []
+        while len(made) < steps_n:
+            row = Batch(jnp.asarray([token]), jnp.asarray([role], jnp.int8), batch.image[b : b + 1])
+            hidden = intervene(b, backbone.lower(weights, row))
+            made.append(int(backbone.upper(weights, hidden, row)[0, -1].argmax()))
+            if made[-1] == CFG.eos_id:
+                break
+            token, role = token + [made[-1]], role + [Role.ANSWER]
+        found.append(made + [CFG.pad_id] * (steps_n - len(made)))
+    return found
+
+
+class Shift:
+    """Adds a plan's vector everywhere."""
+
+    def __call__(self, plan, hidden, role):
+        return hidden + plan[:, None]
+
+
+def test_generation_with_caches_equals_generation_without(model):
+    backbone, weights = model
+    batch = rows([6, 3, 1], seed=2)
+    plan = jax.random.normal(jax.random.key(3), (3, 32))
+    plain = slow_greedy(backbone, weights, batch, 6, lambda b, h: h)
+    shifted = slow_greedy(backbone, weights, batch, 6, lambda b, h: h + plan[b])
+    assert np.asarray(greedy(backbone, weights, batch, 6)).tolist() == plain
+    assert np.asarray(greedy(backbone, weights, batch, 6, plan, Shift())).tolist() == shifted
+    assert plain != shifted
+
+
+def test_generation_stops_at_eos(model):
+    backbone, weights = model
+    weights = weights | {"head": weights["head"].at[:, CFG.eos_id].set(0)}
+    batch = rows([4], image=False)
+    first = int(greedy(backbone, weights, batch, 1)[0, 0])
+    swapped = weights["head"].at[:, CFG.eos_id].set(weights["head"][:, first])
+    swapped = swapped.at[:, first].set(0)
+    made = greedy(backbone, weights | {"head": swapped}, batch, 5)
+    assert np.asarray(made).tolist() == [[CFG.eos_id, 0, 0, 0, 0]]
+
+
+def test_a_text_only_row_ignores_its_image(model):
+    backbone, weights = model
+    batch = rows([4], image=False)
+    other = batch.replace(image=batch.image + 1)
+    np.testing.assert_array_equal(backbone.lower(weights, batch), backbone.lower(weights, other))
+
+
+def test_conversion_accounts_for_every_name():
+    rules = [Rule(r"a\.(?P<layer>\d)", "a", layers=range(2)), Rule("b", "b"), Rule("c", None)]
+    like = {"a": jnp.zeros((2, 3)), "b": jnp.zeros(2)}
+    good = {"a.0": np.ones(3), "a.1": np.zeros(3), "b": np.ones(2), "c": np.ones(1)}
+    assert convert(good, rules, like)["a"].tolist() == [[1, 1, 1], [0, 0, 0]]
+    for change, says in (
+        ({"d": np.ones(1)}, "unknown name d"),
+        ({"b": np.ones(5)}, r"b has shape \(5,\)"),
+        ({"b": np.array([1, np.inf])}, "non-finite values in b"),
+        ({"a.1": np.zeros(4)}, "different shapes"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            convert(good | change, rules, like)
+    with pytest.raises(ValueError, match="missing weights for a"):
+        convert({k: v for k, v in good.items() if k != "a.1"}, rules, like)
+    doubled = [*rules, Rule("e", "b")]
+    with pytest.raises(ValueError, match="doubled name e"):
+        convert(good | {"e": np.ones(2)}, doubled, like)

@@ -1,0 +1,81 @@
+"""Edit streams: fixed by their seed, never answerable from prior knowledge, probes kept apart."""
+
+from collections import Counter
+
+import pytest
+
+from liveedit_jax.data import edit_stream
+from liveedit_jax.data.facts import entities, split_entities
+from liveedit_jax.data.images import decode_image, drawing
+from liveedit_jax.data.stream import editable
+from liveedit_jax.data.templates import templates
+from liveedit_jax.evaluation.cases import case_of
+from liveedit_jax.evaluation.probes import PROBES
+
+
+@pytest.fixture(scope="module")
+def stream():
+    return list(edit_stream("eval", 3, 400))
+
+
+def by_emoji():
+    return {entity.emoji: entity for entity in entities()}
+
+
+def test_same_seed_same_stream_and_shorter_is_a_prefix(stream):
+    assert list(edit_stream("eval", 3, 50)) == stream[:50]
+    other = list(edit_stream("eval", 4, 50))
+    assert [(r.entity, r.fact) for r in other] != [(r.entity, r.fact) for r in stream[:50]]
+
+
+def test_the_eval_split_offers_10200_edits():
+    assert len(editable("eval")) == 10_200
+    with pytest.raises(ValueError, match="offers 1 to 10200"):
+        edit_stream("eval", 0, 10_201)
+    with pytest.raises(ValueError, match="never edited"):
+        edit_stream("probe", 0, 1)
+
+
+def test_targets_are_false_and_belong_to_another_entity_of_the_split(stream):
+    known, values = by_emoji(), {}
+    for record in stream:
+        entity = known[record.entity]
+        assert entity.split == record.split == "eval" and record.fact != entity.locked_fact
+        assert record.pred == entity.facts[record.fact]
+        assert record.alt.casefold() != record.pred.casefold() and len(record.alt) <= 32
+        if record.fact not in values:
+            values[record.fact] = {e.facts[record.fact] for e in split_entities("eval")}
+        assert record.alt in values[record.fact]
+    pairs = Counter((record.entity, record.fact) for record in stream)
+    assert max(pairs.values()) == 1
+
+
+def test_wordings_and_probes(stream):
+    known, probes = by_emoji(), split_entities("probe")
+    texts = {value for entity in probes for value in entity.facts.values()}
+    for record in stream:
+        entity = known[record.entity]
+        assert record.src in templates(record.fact, False)
+        assert record.rephrase in templates(record.fact, True)
+        assert record.same_image_q in templates(entity.locked_fact, False)
+        assert record.same_image_a == entity.facts[entity.locked_fact]
+        assert record["m_loc_a"] in texts and record["loc_ans"] in texts
+        if record.look_alike is not None:
+            alike = [e for e in probes if e.facts["subcategory"] == entity.facts["subcategory"]]
+            assert record.look_alike_a in {e.facts[record.fact] for e in alike}
+    assert sum(record.look_alike is None for record in stream) < 20
+
+
+def test_pictures_are_the_drawings_that_were_pretrained_on(stream):
+    record, entity = stream[0], by_emoji()[stream[0].entity]
+    for field, source in (("image", "twemoji"), ("image_rephrase", "openmoji")):
+        assert (decode_image(record[field], 60) == drawing(entity.id, source, 60)).all()
+    with pytest.raises(KeyError):
+        record["picture"]
+
+
+def test_a_record_becomes_a_case_with_every_probe(stream):
+    record = next(r for r in stream if r.look_alike is not None)
+    case = case_of(record, 60)
+    assert tuple(case.probes) == PROBES and case.probes["text_locality"].image is None
+    assert case.probes["reliability"].image.shape == (60, 60, 3)

@@ -1,0 +1,64 @@
+"""Random masks and pairs have the distribution the method states; the double layer is a switch."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from liveedit_jax.config import EditorTrainConfig
+from liveedit_jax.editor.objective import draw_masks, draw_pairs
+
+OWNER = jnp.asarray([0, 0, 1, 2, 2, 3])
+REQUEST = jnp.asarray([1, 2, 3, 5])
+
+
+def test_masks_are_prefixes_and_own_experts():
+    empty_n, sizes = 0, []
+    for seed in range(200):
+        masks = jax.tree.map(np.asarray, draw_masks(jax.random.key(seed), OWNER, REQUEST))
+        for j in range(4):
+            own = np.asarray(OWNER) == j
+            drawn = np.arange(6) == int(REQUEST[j])
+            for mask, added in (
+                (masks.reliability[j], drawn),
+                (masks.generality[j], own),
+                (masks.locality[j], np.zeros(6, bool)),
+            ):
+                assert mask[added].all()
+                assert any(np.array_equal(mask, (np.arange(6) < k) | added) for k in range(7))
+            empty_n += not masks.locality[j].any()
+            sizes.append(masks.locality[j].sum())
+    assert 0.08 < empty_n / 800 < 0.22  # 1 in 7
+    assert abs(np.mean(sizes) - 3) < 0.3 and set(sizes) == set(range(7))
+
+
+def test_pairs_have_the_stated_shares():
+    pool = jnp.arange(32 * 4).reshape(32, 4)
+    both_locality = same_edit = edit_side = coin = total = 0
+    for seed in range(40):
+        pairs = jax.tree.map(np.asarray, draw_pairs(jax.random.key(seed), pool))
+        (n0, n1), (o0, o1) = pairs.neighbours, pairs.others
+        assert (n0 // 4 == np.arange(32)).all() and (n1 // 4 == np.arange(32)).all()
+        both = (n0 % 4 == 3) & (n1 % 4 == 3)
+        assert ((n0 % 4 == 3) == (n1 % 4 == 3)).all()
+        assert ((o0 % 4 == 3) ^ (o1 % 4 == 3)).all() and (o0 // 4 == o1 // 4).all()
+        both_locality += both.sum()
+        edit_side += (n0[~both] % 4 == 0).sum()
+        same_edit += (~both).sum()
+        coin += (o0 % 4 == 3).sum()
+        total += 32
+    assert abs(both_locality / total - 1 / 3) < 0.05
+    assert abs(edit_side / same_edit - 1 / 2) < 0.06
+    assert abs(coin / total - 1 / 2) < 0.05
+
+
+def test_without_generalities_every_side_is_the_edit():
+    pairs = draw_pairs(jax.random.key(0), jnp.arange(16).reshape(8, 2))
+    assert set((np.asarray(pairs.others) % 2).sum(0)) == {1}
+
+
+def test_a_batch_of_one_is_refused():
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        replace(EditorTrainConfig(), batch_n=1)

@@ -1,0 +1,43 @@
+"""Imports point one way: config, types, then the parts, then what uses them."""
+
+import ast
+from pathlib import Path
+
+import liveedit_jax
+
+ROOT = Path(liveedit_jax.__file__).parent
+LEVEL = {
+    "config": 0,
+    "types": 0,
+    "backbones": 1,
+    "editor": 1,
+    "data": 1,
+    "store": 1,
+    "baselines": 2,
+    "training": 2,
+    "evaluation": 3,
+    "maker": 4,
+    "session": 4,
+    "cli_text": 4,
+    "requests": 4,
+    "demo": 5,
+    "cli": 6,
+    "__main__": 7,
+    "__init__": 7,
+}
+
+
+def test_no_file_imports_from_a_level_above_its_own():
+    for file in ROOT.rglob("*.py"):
+        own = file.relative_to(ROOT).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("liveedit_jax"):
+                parts = node.module.split(".")[1:] or [alias.name for alias in node.names]
+                used = parts[0]
+                if used in LEVEL:
+                    assert LEVEL[used] <= LEVEL[own], f"{file}: {node.module}"
+
+
+def test_files_stay_small():
+    for file in [*ROOT.rglob("*.py"), *(ROOT.parent / "experiments").rglob("*.py")]:
+        assert len(file.read_text().splitlines()) <= 300, file

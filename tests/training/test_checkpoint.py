@@ -1,0 +1,69 @@
+"""Shipped weights come back; a damaged or mismatched checkpoint is refused by name."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from liveedit_jax.config import preset
+from liveedit_jax.training.checkpoint import load_model, load_weights, save_weights
+
+
+def test_weights_come_back_rounded_to_half(tmp_path):
+    weights = {"a": jnp.linspace(0, 1, 7), "b": {"c": jnp.ones((2, 3))}}
+    sha256 = save_weights(tmp_path / "w", weights, {"seed": 3})
+    again, recipe = load_weights(tmp_path / "w")
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-3), weights, again)
+    assert again["a"].dtype == jnp.float32 and recipe == {"seed": 3, "sha256": sha256}
+    assert save_weights(tmp_path / "w", again, {"seed": 3}) == sha256  # rounding happens once
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    save_weights(tmp_path / "w", {"a": jnp.ones(2)}, {})
+    with pytest.raises(ValueError, match="a'. is not finite"):
+        save_weights(tmp_path / "w", {"a": jnp.asarray([1e9, 1.0])}, {})
+    assert load_weights(tmp_path / "w")[0]["a"].tolist() == [1, 1]  # what was there stays
+
+
+def test_a_whole_model_loads(model_folder):
+    model = load_model(model_folder)
+    assert model.config == preset("tiny") and model.tokenizer.vocab_n == 1024
+    with pytest.raises(FileNotFoundError, match="not a preset"):
+        load_model("no-such-model")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "recipe", "missing", "other backbone"])
+def test_a_damaged_model_is_refused(model_folder, tmp_path, damage):
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder, folder)
+    recipe = folder / "editor" / "recipe.json"
+    content = json.loads(recipe.read_text())
+    if damage == "truncated":
+        for file in (folder / "backbone" / "weights").rglob("*"):
+            if file.is_file() and file.stat().st_size > 10_000:
+                file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        says = "truncated or corrupt"
+    elif damage == "altered":
+        recipe.write_text(json.dumps(content | {"sha256": "0" * 64}))
+        says = "does not match the sha256"
+    elif damage == "recipe":
+        recipe.write_text("{")
+        says = "truncated or corrupt"
+    elif damage == "missing":
+        recipe.unlink()
+        says = "recipe.json is missing"
+    else:
+        recipe.write_text(json.dumps(content | {"backbone_sha256": "1" * 64}))
+        says = "trained for another backbone"
+    with pytest.raises((ValueError, FileNotFoundError), match=says):
+        load_model(folder)
+
+
+def test_unknown_presets_are_named():
+    with pytest.raises(KeyError, match="unknown config 'huge'; known: tiny"):
+        preset("huge")
+    with pytest.raises(KeyError, match="unknown editor"):
+        preset("tiny", editor="none")

@@ -1,0 +1,154 @@
+"""Exact resume, optimisers against PyTorch, and steps that learn and leave the backbone alone."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.config import (
+    EditMixture,
+    EditorTrainConfig,
+    PretrainConfig,
+    preset,
+)
+from liveedit_jax.data.editing import EditingData
+from liveedit_jax.data.facts import split_entities
+from liveedit_jax.data.pretraining import PretrainingData, mojiedit_tokenizer
+from liveedit_jax.data.templates import templates
+from liveedit_jax.training import editor as editor_training
+from liveedit_jax.training.loop import train
+from liveedit_jax.training.optimizers import editor_optimizer
+from liveedit_jax.training.pretrain import contrastive_loss, init_state, pretrain_step
+from liveedit_jax.types import Role
+
+TINY = preset("tiny")
+SMALL = replace(
+    TINY.backbone,
+    vision=replace(TINY.backbone.vision, width=24, layers_n=3, heads_n=2, mlp_width=32),
+    decoder=replace(
+        TINY.backbone.decoder, width=32, layers_n=4, heads_n=2, kv_heads_n=1, head_width=16,
+        mlp_width=32,
+    ),
+)  # fmt: skip
+EDITOR = replace(TINY.editor, module_width=16, heads_n=2, rank=2)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return mojiedit_tokenizer(1024)
+
+
+@jax.jit
+def toy_step(state, batch):
+    loss, grad = jax.value_and_grad(lambda w: ((w - batch) ** 2).sum())(state)
+    return state - 0.1 * grad, {"loss": loss}
+
+
+def toy_batch(i):
+    return np.random.default_rng(i).normal(size=3).astype(np.float32)
+
+
+def test_a_stopped_run_resumes_bit_for_bit(tmp_path):
+    whole, _ = train(toy_step, jnp.zeros(3), toy_batch, 20, tmp_path / "a", save_every=7)
+    for steps_n in (9, 9, 20):
+        state, at = train(toy_step, jnp.zeros(3), toy_batch, steps_n, tmp_path / "b", save_every=4)
+        assert at == steps_n
+    np.testing.assert_array_equal(whole, state)
+    assert (tmp_path / "a" / "log.jsonl").read_text().splitlines()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    with pytest.raises(FloatingPointError, match="not finite at step"):
+        train(toy_step, jnp.zeros(3), lambda i: np.full(3, np.nan, np.float32), 20, tmp_path)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("cuts", [(), (2, 4)])
+def test_adam_and_its_schedule_equal_torch(cuts):
+    import torch
+
+    recipe = EditorTrainConfig(learning_rate=0.01, lr_cut_steps=cuts, lr_cut_rate=0.1)
+    start = np.random.default_rng(0).normal(size=5).astype(np.float32)
+    ours, theirs = jnp.asarray(start), torch.nn.Parameter(torch.tensor(start))
+    optimizer, adam = editor_optimizer(recipe), torch.optim.Adam([theirs], lr=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        adam, lambda step: 0.1 ** sum(cut < step for cut in cuts)
+    )
+    moments = optimizer.init(ours)
+    for i in range(8):
+        grad = np.random.default_rng(i + 1).normal(size=5).astype(np.float32)
+        updates, moments = optimizer.update(jnp.asarray(grad), moments, ours)
+        ours = ours + updates
+        theirs.grad = torch.tensor(grad)
+        adam.step()
+        schedule.step()
+        np.testing.assert_allclose(ours, theirs.detach().numpy(), atol=1e-6)
+
+
+def test_editing_batches_are_fixed_and_use_training_entities_and_wordings(tokenizer):
+    recipe = EditorTrainConfig(batch_n=6, seed=4)
+    data = EditingData(tokenizer, TINY.backbone, recipe, EditMixture())
+    first, again, other = data.batch_at(3), data.batch_at(3), data.batch_at(4)
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert (first.token != other.token).any()
+    assert first.picture.max() < 2 * len(split_entities("editor_train"))
+    edit, text, image, far = (first.picture[k] for k in range(4))
+    assert (edit == text).all() and (edit // 2 == image // 2).all() and (edit != image).all()
+    from liveedit_jax.data.facts import FACTS
+
+    known = {"\n" + wording for fact in FACTS for wording in templates(fact, False)}
+    for k in range(4):
+        for token, role in zip(first.token[k], first.role[k], strict=True):
+            assert tokenizer.decode(token[role == Role.PROMPT]) in known
+            assert (role == Role.ANSWER).any()
+    for j in range(6):  # the three edited rows share one target
+        answers = [first.token[k, j][first.role[k, j] == Role.ANSWER].tolist() for k in range(3)]
+        assert answers[0] == answers[1] == answers[2]
+
+
+def test_the_editor_step_learns_and_its_loss_has_no_gradient_below(tokenizer):
+    backbone = Backbone(SMALL)
+    weights = jax.jit(backbone.init)(jax.random.key(0))
+    recipe = EditorTrainConfig(batch_n=4, learning_rate=3e-3)
+    data = EditingData(tokenizer, SMALL, recipe, EditMixture())
+    pictures = editor_training.picture_features(backbone, weights, data.pictures()[:1400])
+    state = editor_training.init_state(backbone, EDITOR, recipe, jax.random.key(1))
+    batch, losses = data.batch_at(0), []
+    for _ in range(30):
+        state, scalars = editor_training.editor_step(
+            backbone, EDITOR, recipe, weights, pictures, state, batch
+        )
+        losses.append(float(scalars["loss"]))
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+    assert {"reliability", "image_locality", "hard_other", "soft_relative"} <= set(scalars)
+
+    features = pictures[batch.picture.reshape(-1)]
+    grads = jax.grad(
+        lambda below: editor_training.editor_loss(
+            backbone, EDITOR, recipe, weights | {"lower": below}, state.params, batch, features,
+            jax.random.key(0),
+        )[0]
+    )(weights["lower"])  # fmt: skip
+    assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(grads))
+
+
+def test_pretraining_learns_one_batch(tokenizer):
+    backbone, cfg = Backbone(SMALL), PretrainConfig(images_n=4, steps_n=40, warmup_steps=1)
+    data = PretrainingData(tokenizer, SMALL, cfg, text_n=1)
+    batch = data.batch_at(0)
+    jax.tree.map(np.testing.assert_array_equal, batch, data.batch_at(0))
+    state, first = init_state(backbone, cfg, jax.random.key(0)), None
+    for _ in range(12):
+        state, scalars = pretrain_step(backbone, cfg, state, batch)
+        first = first or float(scalars["answers"])
+    assert float(scalars["answers"]) < 0.8 * first
+
+
+def test_contrastive_loss_prefers_the_other_drawing_of_the_same_entity():
+    rows = jnp.eye(4)
+    loss, matched = contrastive_loss(jnp.concatenate([rows, rows]), 0.1)
+    wrong, unmatched = contrastive_loss(jnp.concatenate([rows, rows[::-1]]), 0.1)
+    assert float(matched) == 1 and float(unmatched) == 0 and float(loss) < 0.01 < float(wrong)
