@@ -43,8 +43,12 @@ def tokenizer():
 
 @jax.jit
 def toy_step(state, batch):
-    loss, grad = jax.value_and_grad(lambda w: ((w - batch) ** 2).sum())(state)
-    return state - 0.1 * grad, {"loss": loss}
+    loss, grad = jax.value_and_grad(lambda w: ((w - batch) ** 2).sum())(state["w"])
+    return {"w": state["w"] - 0.1 * grad}, {"loss": loss}
+
+
+def fresh():
+    return {"w": jnp.zeros(3)}
 
 
 def toy_batch(i):
@@ -52,17 +56,17 @@ def toy_batch(i):
 
 
 def test_a_stopped_run_resumes_bit_for_bit(tmp_path):
-    whole, _ = train(toy_step, jnp.zeros(3), toy_batch, 20, tmp_path / "a", save_every=7)
+    whole, _ = train(toy_step, fresh(), toy_batch, 20, tmp_path / "a", save_every=7)
     for steps_n in (9, 9, 20):
-        state, at = train(toy_step, jnp.zeros(3), toy_batch, steps_n, tmp_path / "b", save_every=4)
+        state, at = train(toy_step, fresh(), toy_batch, steps_n, tmp_path / "b", save_every=4)
         assert at == steps_n
-    np.testing.assert_array_equal(whole, state)
+    np.testing.assert_array_equal(whole["w"], state["w"])
     assert (tmp_path / "a" / "log.jsonl").read_text().splitlines()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     with pytest.raises(FloatingPointError, match="not finite at step"):
-        train(toy_step, jnp.zeros(3), lambda i: np.full(3, np.nan, np.float32), 20, tmp_path)
+        train(toy_step, fresh(), lambda i: np.full(3, np.nan, np.float32), 20, tmp_path)
 
 
 @pytest.mark.parity
