@@ -80,6 +80,9 @@ class EditorConfig:
     expert_scale: float = 5.0  # s: experts are divided by s * sqrt(R)
     norm_eps: float = 1e-5
     top_k: int = 8  # K: expert bodies gathered per query; exact while K >= hit_n
+    # The generators' learned queries start this much larger than released: at 1 and a small width
+    # all R rows of an expert start alike and part slowly (docs/method.md).
+    query_init_scale: float = 1.0
     # Departures from the released code, each tested for both values.
     official_double_layer: bool = False  # released training runs the edit layer twice
     locality_kl: str = "edited_to_original"  # or "original_to_edited", as the paper writes
@@ -196,9 +199,11 @@ TINY_BACKBONE = LlavaConfig(
     ),
     edit_layer=2,
 )
-TINY_EDITOR = EditorConfig(module_width=192, heads_n=8, rank=8, queries_n=4, expert_scale=1.0)
+TINY_EDITOR = EditorConfig(
+    module_width=192, heads_n=4, rank=32, queries_n=4, expert_scale=0.3, query_init_scale=100.0
+)
 TINY_EDITOR_TRAIN = EditorTrainConfig(
-    batch_n=16, steps_n=10_000, learning_rate=1e-3, warmup_steps=200, cosine=True, clip_norm=1.0
+    batch_n=16, steps_n=5_000, learning_rate=2e-3, warmup_steps=200, cosine=True, clip_norm=1.0
 )
 
 BACKBONES: dict[str, LlavaConfig] = {"tiny": TINY_BACKBONE}
