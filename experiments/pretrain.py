@@ -9,16 +9,15 @@ measures the reached weights and writes them with their recipe.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import jax
 
+from experiments.arguments import training_parser
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.config import PRESETS, as_dict, preset
+from liveedit_jax.config import as_dict, preset
 from liveedit_jax.data.facts import entities
 from liveedit_jax.data.pretraining import PretrainingData, mojiedit_tokenizer
 from liveedit_jax.evaluation.knowledge import drawings, fact_accuracy
@@ -28,13 +27,7 @@ from liveedit_jax.training.pretrain import init_state, pretrain_step
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="tiny", choices=sorted(PRESETS))
-    parser.add_argument("--out", type=Path, default=Path("runs/pretrain"))
-    parser.add_argument("--steps", type=int, help="the recipe's number of steps")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--stop-after", type=float, help="minutes; the run can be resumed")
-    parser.add_argument("--ship", type=Path, help="write weights and tokenizer to this folder")
+    parser = training_parser(__doc__, "runs/pretrain", "weights and tokenizer")
     args = parser.parse_args()
 
     chosen = preset(args.config)

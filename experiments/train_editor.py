@@ -9,7 +9,6 @@ stopped runs resume where they were. Every 500 steps the dev split is measured a
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from dataclasses import asdict, replace
@@ -17,8 +16,9 @@ from pathlib import Path
 
 import jax
 
+from experiments.arguments import training_parser
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.config import PRESETS, as_dict, preset
+from liveedit_jax.config import as_dict, preset
 from liveedit_jax.data import edit_stream
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.tokenizer import load_tokenizer
@@ -33,14 +33,8 @@ DEV_SEED, DEV_N = 0, 100
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="tiny", choices=sorted(PRESETS))
+    parser = training_parser(__doc__, "runs/editor", "the editor")
     parser.add_argument("--model", type=Path, help="folder with backbone/ and tokenizer.json")
-    parser.add_argument("--out", type=Path, default=Path("runs/editor"))
-    parser.add_argument("--steps", type=int, help="the recipe's number of steps")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--stop-after", type=float, help="minutes; the run can be resumed")
-    parser.add_argument("--ship", type=Path, help="write the editor into this model folder")
     args = parser.parse_args()
 
     chosen = preset(args.config)

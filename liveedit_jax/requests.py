@@ -52,12 +52,9 @@ def read_image(file: str | Path) -> bytes:
         FileNotFoundError: no such file.
         ValueError: not a readable image.
     """
-    from liveedit_jax.data.images import decode_image
+    from liveedit_jax.data.images import decode_image, read_bytes
 
-    path = Path(file)
-    if not path.is_file():
-        raise FileNotFoundError(f"no image file at {file}")
-    data = path.read_bytes()
+    data = read_bytes(file)
     decode_image(data, 8, str(file))
     return data
 

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from liveedit_jax.backbones.generation import greedy
+from liveedit_jax.data.images import read_bytes
 from liveedit_jax.editor import liveedit, repository, routing
 from liveedit_jax.maker import BATCH_N, Maker
 from liveedit_jax.store import Edit, Request, Store, open_store, rebuild
@@ -67,11 +68,7 @@ _delete = jax.jit(repository.delete_edits, donate_argnums=0)
 
 
 def _bytes(image: Picture) -> bytes:
-    if isinstance(image, bytes):
-        return image
-    if not Path(image).is_file():
-        raise FileNotFoundError(f"no image file at {image}")
-    return Path(image).read_bytes()
+    return image if isinstance(image, bytes) else read_bytes(image)
 
 
 class Editor:

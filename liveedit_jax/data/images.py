@@ -50,6 +50,18 @@ def decode_image(data: bytes, size: int, name: str = "image") -> np.ndarray:
     return np.asarray(square.convert("RGB"))
 
 
+def read_bytes(file: str | Path) -> bytes:
+    """An image file's bytes, undecoded.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"no image file at {file}")
+    return path.read_bytes()
+
+
 def load_image(file: str | Path, size: int) -> np.ndarray:
     """A user's image file as uint8[size, size, 3].
 
@@ -57,10 +69,7 @@ def load_image(file: str | Path, size: int) -> np.ndarray:
         FileNotFoundError: no such file.
         ValueError: not a readable image.
     """
-    path = Path(file)
-    if not path.is_file():
-        raise FileNotFoundError(f"no image file at {file}")
-    return decode_image(path.read_bytes(), size, str(file))
+    return decode_image(read_bytes(file), size, str(file))
 
 
 def normalise(image: np.ndarray, cfg: VisionConfig) -> np.ndarray:
