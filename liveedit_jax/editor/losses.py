@@ -44,12 +44,13 @@ def locality_kl(
 
 def soft_routing(score: Float[Array, "B B"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Relative and absolute terms on the text similarities of neighbours (side 0 x side 1)."""
-    log_p = jnp.diag(jax.nn.softmax(score, axis=1))
-    sigmoid = jax.nn.sigmoid(score)
+    p = jnp.diag(jax.nn.softmax(score, axis=1))
     i = jnp.arange(score.shape[0])
-    negative = sigmoid[i, (i - 1) % score.shape[0]]
-    relative = -jnp.log(log_p + 1e-8).mean()
-    absolute = -(jnp.log(jnp.diag(sigmoid) + 1e-8) + jnp.log(1 - negative + 1e-8)).mean()
+    # 1 - sigmoid(x) as sigmoid(-x): written out, 1 - 1 + 1e-8 may compile to 0, and its log to -inf
+    apart = jax.nn.sigmoid(-score[i, (i - 1) % score.shape[0]])
+    together = jax.nn.sigmoid(jnp.diag(score))
+    relative = -jnp.log(p + 1e-8).mean()
+    absolute = -(jnp.log(together + 1e-8) + jnp.log(apart + 1e-8)).mean()
     return relative, absolute
 
 

@@ -119,6 +119,12 @@ def test_soft_routing_loss_on_hand_worked_numbers():
     assert float(absolute) == pytest.approx(-want.mean(), rel=1e-5)
 
 
+def test_soft_routing_loss_is_finite_where_sigmoids_saturate():
+    score = jnp.asarray([[-90.0, 90.0], [90.0, -90.0]])
+    value, slope = jax.jit(jax.value_and_grad(lambda s: sum(losses.soft_routing(s))))(score)
+    assert np.isfinite(float(value)) and np.isfinite(np.asarray(slope)).all()
+
+
 def test_hard_routing_loss_on_hand_worked_numbers():
     score, threshold = jnp.asarray([[2.0, 0.0], [1.0, 3.0]]), jnp.asarray([1.0, -1.0])
     e = np.exp(np.array([[2.0, 0, 1], [1, 3, -1]]))
