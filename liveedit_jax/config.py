@@ -145,10 +145,10 @@ class PretrainConfig:
     """How the small `tiny` backbone is trained from scratch."""
 
     images_n: int = 32  # images (half as many entities, both drawings) a step
-    steps_n: int = 2_800
+    steps_n: int = 5_000
     learning_rate: float = 3e-3
     warmup_steps: int = 100
-    decay_share: float = 0.25  # of the steps: linear decay to zero at the end, constant before
+    decay_share: float = 0.72  # of the steps: linear decay to zero at the end, constant before
     weight_decay: float = 0.01
     contrastive_weight: float = 0.5
     contrastive_temperature: float = 0.1
