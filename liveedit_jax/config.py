@@ -113,6 +113,7 @@ class EditorTrainConfig:
     warmup_steps: int = 0
     cosine: bool = False  # decay to zero over steps_n instead of the cuts
     clip_norm: float | None = None
+    muon: bool = False  # Muon on matrices and Adam on the rest, instead of Adam on everything
     weight_reliability: float = 1.0
     weight_generality: float = 1.0
     weight_locality: float = 1.0
@@ -137,7 +138,7 @@ class EditMixture:
     swap_share: float = 0.5  # edits on the second drawing, with the first as image generality
     sibling_share: float = 0.5  # samples on the same entity as the sample before, other fact
     look_alike_share: float = 0.25  # image locality: same subcategory, same question
-    same_image_share: float = 0.25  # image locality: the edited image, another question
+    same_image_share: float = 0.1  # image locality: the edited image, another question
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,13 @@ TINY_EDITOR = EditorConfig(
     module_width=192, heads_n=4, rank=32, queries_n=4, expert_scale=0.3, query_init_scale=100.0
 )
 TINY_EDITOR_TRAIN = EditorTrainConfig(
-    batch_n=16, steps_n=5_000, learning_rate=2e-3, warmup_steps=200, cosine=True, clip_norm=1.0
+    batch_n=16,
+    steps_n=10_000,
+    learning_rate=5e-3,
+    warmup_steps=200,
+    cosine=True,
+    clip_norm=1.0,
+    muon=True,
 )
 
 BACKBONES: dict[str, LlavaConfig] = {"tiny": TINY_BACKBONE}

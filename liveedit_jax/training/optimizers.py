@@ -11,6 +11,8 @@ from liveedit_jax.config import EditorTrainConfig, PretrainConfig
 def editor_optimizer(cfg: EditorTrainConfig) -> optax.GradientTransformation:
     """Adam (betas 0.9, 0.999, eps 1e-8, no decay) with the paper's step cuts, or a cosine.
 
+    With `cfg.muon`, matrices are updated by Muon instead (same schedule).
+
     The released schedule multiplies the rate by `lr_cut_rate` once for each cut that lies strictly
     before the step.
     """
@@ -26,11 +28,10 @@ def editor_optimizer(cfg: EditorTrainConfig) -> optax.GradientTransformation:
             cfg.learning_rate, {cut + 1: cfg.lr_cut_rate for cut in cfg.lr_cut_steps}
         )
     adam = optax.adam(rate, b1=0.9, b2=0.999, eps=1e-8)
-    return (
-        adam
-        if cfg.clip_norm is None
-        else optax.chain(optax.clip_by_global_norm(cfg.clip_norm), adam)
-    )
+    step = optax.contrib.muon(rate, consistent_rms=0.2) if cfg.muon else adam
+    if cfg.clip_norm is None:
+        return step
+    return optax.chain(optax.clip_by_global_norm(cfg.clip_norm), step)
 
 
 def _is_matrix(path, leaf) -> bool:
