@@ -116,14 +116,21 @@ def test_packed_questions_equal_separate_ones(model):
 def slow_greedy(backbone, weights, batch, steps_n, intervene):
     """One token at a time, everything computed anew."""
     found = []
+    lower, upper = jax.jit(backbone.lower), jax.jit(backbone.upper)
+    wide = batch.token.shape[1] + steps_n
     for b in range(batch.token.shape[0]):
         n = int((batch.role[b] != Role.PAD).sum())
         token, role = list(np.asarray(batch.token[b, :n])), list(np.asarray(batch.role[b, :n]))
         made = []
         while len(made) < steps_n:
-            row = Batch(jnp.asarray([token]), jnp.asarray([role], jnp.int8), batch.image[b : b + 1])
-            hidden = intervene(b, backbone.lower(weights, row))
-            made.append(int(backbone.upper(weights, hidden, row)[0, -1].argmax()))
+            pad = [0] * (wide - len(token))
+            row = Batch(
+                jnp.asarray([token + pad], jnp.int32),
+                jnp.asarray([role + pad], jnp.int8),
+                batch.image[b : b + 1],
+            )
+            logits = upper(weights, intervene(b, lower(weights, row)), row)
+            made.append(int(logits[0, len(token) - 1].argmax()))
             if made[-1] == CFG.eos_id:
                 break
             token, role = token + [made[-1]], role + [Role.ANSWER]
