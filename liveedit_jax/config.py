@@ -138,7 +138,7 @@ class EditMixture:
     swap_share: float = 0.5  # edits on the second drawing, with the first as image generality
     sibling_share: float = 0.5  # samples on the same entity as the sample before, other fact
     look_alike_share: float = 0.25  # image locality: same subcategory, same question
-    same_image_share: float = 0.1  # image locality: the edited image, another question
+    same_image_share: float = 0.0  # image locality: the edited image, another question
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,13 @@ TINY_BACKBONE = LlavaConfig(
     edit_layer=2,
 )
 TINY_EDITOR = EditorConfig(
-    module_width=192, heads_n=4, rank=32, queries_n=4, expert_scale=0.3, query_init_scale=100.0
+    module_width=192,
+    heads_n=4,
+    rank=32,
+    queries_n=4,
+    expert_scale=0.3,
+    query_init_scale=100.0,
+    top_k=16,
 )
 TINY_EDITOR_TRAIN = EditorTrainConfig(
     batch_n=16,
