@@ -45,6 +45,16 @@ def run(model_folder, tmp_path, capsys):
     return call
 
 
+def edits_file(folder, files, n):
+    rows = [
+        {"image": str(files[i % 2]), "prompt": f"Question {i}?", "target": f"answer {i}"}
+        for i in range(n)
+    ]
+    file = folder / "edits.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file, rows
+
+
 def edit(run, image, prompt="What is this?", target="red"):
     return run("edit", "--image", image, "--prompt", prompt, "--target", target)
 
@@ -68,12 +78,7 @@ def test_edit_list_ask_forget_rollback(run, files):
 
 
 def test_many_edits_from_a_file(run, files, tmp_path):
-    rows = [
-        {"image": str(files[i % 2]), "prompt": f"Question {i}?", "target": f"answer {i}"}
-        for i in range(20)
-    ]
-    batch = tmp_path / "edits.jsonl"
-    batch.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    batch, rows = edits_file(tmp_path, files, 20)
     status, out, _ = run("edit", "--from", batch)
     assert status == 0 and out.split() == [str(i + 1) for i in range(20)]
     assert run("edit", "--from", batch)[1] == out  # nothing is stored twice
@@ -150,12 +155,7 @@ def test_another_models_repository_is_refused_until_rebuilt(run, files, model_fo
 
 
 def test_an_edit_whose_id_was_printed_survives_a_kill(files, model_folder, tmp_path):
-    rows = [
-        {"image": str(files[i % 2]), "prompt": f"Question {i}?", "target": f"answer {i}"}
-        for i in range(400)
-    ]
-    batch = tmp_path / "edits.jsonl"
-    batch.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    batch, _ = edits_file(tmp_path, files, 400)
     repo = tmp_path / "repo"
     words = ("edit", "--from", batch, "--repo", repo, "--model", model_folder)
     process = subprocess.Popen(
