@@ -16,14 +16,16 @@ from jaxtyping import Array, Bool, Float, Int
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.llama import RMSNorm
-from liveedit_jax.types import Batch, Role
+from liveedit_jax.data.tokenise import answer_labels
+from liveedit_jax.editor.losses import answer_nll
+from liveedit_jax.types import Batch
 
 PARTS = ("gate", "up", "down")
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """How hard each edit is fine-tuned; the rate was chosen on the dev split."""
+    """How hard each edit is fine-tuned; these values are not tuned yet."""
 
     learning_rate: float = 1e-3
     steps_n: int = 10
@@ -74,16 +76,13 @@ def loss(
     hidden = states + (jax.nn.silu(x @ state["gate"]) * (x @ state["up"])) @ state["down"]
     logits = backbone.upper(weights, hidden, batch)
     label, mask = labels(batch, backbone.cfg.eos_id)
-    nll = optax.softmax_cross_entropy_with_integer_labels(logits, label) * mask
-    return (nll.sum(-1) / jnp.maximum(mask.sum(-1), 1)).mean()
+    return answer_nll(logits, label, mask)
 
 
 def labels(batch: Batch, eos_id: int) -> tuple[Int[Array, "B T"], Bool[Array, "B T"]]:
     """Next tokens where they are answer tokens, EOS after the last one, and where that is so."""
-    is_answer = batch.role == Role.ANSWER
-    following = jnp.pad(is_answer[:, 1:], ((0, 0), (0, 1)))
-    label = jnp.pad(batch.token[:, 1:], ((0, 0), (0, 1)))
-    return jnp.where(following, label, eos_id), following | is_answer
+    label, answer, eos = answer_labels(batch, eos_id)
+    return label, answer | eos
 
 
 def edit_from_input(
