@@ -22,7 +22,7 @@ PARTS = ("text_key", "vision_key", "down", "up")
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _experts(backbone, cfg, weights, editor, batch: Batch) -> Expert:
-    return liveedit.generate_expert(cfg, editor, backbone.lower(weights, batch), batch.role)
+    return liveedit.make_experts(cfg, backbone, weights, editor, batch)
 
 
 class Maker:

@@ -21,7 +21,7 @@ import numpy as np
 
 from liveedit_jax.backbones.generation import greedy
 from liveedit_jax.data.images import read_bytes
-from liveedit_jax.editor import liveedit, repository, routing
+from liveedit_jax.editor import liveedit, repository
 from liveedit_jax.maker import BATCH_N, Maker
 from liveedit_jax.store import Edit, Request, Store, open_store, rebuild
 from liveedit_jax.store.images import image_sha256
@@ -57,8 +57,7 @@ class Answer:
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _plan(backbone, cfg, weights, editor, repo: Repository, batch: Batch):
-    hidden = backbone.lower(weights, batch)
-    found = routing.route(cfg, repo, liveedit.encode_query(cfg, editor, hidden, batch.role))
+    _, found = liveedit.lower_and_route(cfg, backbone, weights, editor, repo, batch)
     down, up = repo.down[found.slot], repo.up[found.slot]
     return found, liveedit.Plan(editor.norm, found.weight, down, up)
 
@@ -77,11 +76,15 @@ class Editor:
     def __init__(self, maker: Maker, store: Store, max_edits: int):
         """Load the live edits' experts."""
         self.maker, self.store, self.max_edits = maker, store, max_edits
-        live = store.history.live_edits()
+        self._load()
+
+    def _load(self) -> None:
+        """Put the live edits' stored experts into a fresh repository in memory."""
+        live = self.store.history.live_edits()
         self._repo = self._empty(len(live))
         for at in range(0, len(live), PUT_SIZES[-1]):
             part = live[at : at + PUT_SIZES[-1]]
-            self._put(store.experts(part), [edit.id for edit in part])
+            self._put(self.store.experts(part), [edit.id for edit in part])
 
     def __enter__(self) -> Editor:
         """The editor itself."""
@@ -168,7 +171,7 @@ class Editor:
     def rollback(self, operations_n: int) -> None:
         """Undo the last operations (ValueError when there are not so many)."""
         self.store.rollback(operations_n)
-        self.__init__(self.maker, self.store, self.max_edits)
+        self._load()
 
     def ask(self, image: Picture | None, prompt: str) -> Answer:
         """The answer before and after the edits.

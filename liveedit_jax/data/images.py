@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from liveedit_jax.config import VisionConfig
-from liveedit_jax.data.facts import Entity, drawing_files
+from liveedit_jax.data.facts import Entity, drawing_files, entities
 
 
 def png(entity: Entity, source: str, size: int) -> bytes:
@@ -24,8 +24,6 @@ def png(entity: Entity, source: str, size: int) -> bytes:
 @lru_cache(maxsize=8192)
 def drawing(entity_id: int, source: str, size: int) -> np.ndarray:
     """One drawing on white as uint8[size, size, 3] (cached for the process; do not write to it)."""
-    from liveedit_jax.data.facts import entities
-
     return decode_image(png(entities()[entity_id], source, size), size)
 
 

@@ -9,6 +9,7 @@ Nothing is downloaded and nothing needs TensorFlow: drawings and facts come from
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from liveedit_jax.data.facts import FACTS, SOURCES, SPLITS, split_entities
 from liveedit_jax.data.images import png
@@ -83,10 +85,6 @@ class MojiEdit(tfds.core.GeneratorBasedBuilder):
 
 def _rgb_png(data: bytes) -> bytes:
     """The same picture without an alpha channel."""
-    import io
-
-    from PIL import Image
-
     out = io.BytesIO()
     Image.open(io.BytesIO(data)).convert("RGB").save(out, format="PNG")
     return out.getvalue()

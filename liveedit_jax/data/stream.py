@@ -79,12 +79,12 @@ def edit_stream(
 
 
 def _records(split, seed, pairs, data_dir, image_size) -> Iterator[Record]:
-    images = _Images(split, data_dir, image_size)
+    images = _images(split, data_dir, image_size)
     for entity, fact in pairs:
         yield _record(split, seed, entity, fact, images)
 
 
-def _record(split: str, seed: int, entity: Entity, fact: str, images: _Images) -> Record:
+def _record(split: str, seed: int, entity: Entity, fact: str, images: dict) -> Record:
     key = ("record", seed, split, entity.file_key, fact)
     src = _pick(templates(fact, evaluation=False), *key, "src")
     probes = split_entities("probe")
@@ -99,11 +99,11 @@ def _record(split: str, seed: int, entity: Entity, fact: str, images: _Images) -
         rephrase=_pick(templates(fact, evaluation=True), *key, "rephrase"),
         alt=draw_target(split, entity, fact, *key),
         pred=entity.facts[fact],
-        image=images.read(entity, "twemoji"),
-        image_rephrase=images.read(entity, "openmoji"),
+        image=images[entity.id, "twemoji"],
+        image_rephrase=images[entity.id, "openmoji"],
         loc=_pick(text_questions(text_fact, text_entity.facts), *key, "loc question"),
         loc_ans=text_entity.facts[text_fact],
-        m_loc=images.read(far, _pick(("twemoji", "openmoji"), *key, "m_loc source")),
+        m_loc=images[far.id, _pick(("twemoji", "openmoji"), *key, "m_loc source")],
         m_loc_q=_pick(far_questions, *key, "m_loc question"),
         m_loc_a=far.facts[far_fact],
         entity=entity.emoji,
@@ -111,33 +111,22 @@ def _record(split: str, seed: int, entity: Entity, fact: str, images: _Images) -
         split=split,
         same_image_q=_pick(templates(locked, evaluation=False), *key, "same_image"),
         same_image_a=entity.facts[locked],
-        look_alike=None if like is None else images.read(like, "twemoji"),
+        look_alike=None if like is None else images[like.id, "twemoji"],
         look_alike_a=None if like is None else like.facts[fact],
     )
 
 
-class _Images:
-    """PNG bytes of drawings out of the prepared dataset."""
+def _images(split: str, data_dir, image_size: int) -> dict[tuple[int, str], bytes]:
+    """(entity id, source) -> PNG bytes of the split's and the probes' drawings, out of TFDS."""
+    from liveedit_jax.data.mojiedit import build
 
-    def __init__(self, split: str, data_dir, image_size: int):
-        from liveedit_jax.data.mojiedit import build
-
-        builder = build(data_dir, image_size)
-        self._source, self._row = {}, {}
-        for name in {split, "probe"}:
-            source = builder.as_data_source(name, decoders=_undecoded())
-            self._source[name] = source
-            for row in range(len(source)):
-                self._row[int(source[row]["id"])] = (name, row)
-        self._known: dict[tuple[int, str], bytes] = {}
-
-    def read(self, entity: Entity, source: str) -> bytes:
-        key = (entity.id, source)
-        if key not in self._known:
-            name, row = self._row[entity.id]
-            for drawn, data in self._source[name][row]["images"].items():
-                self._known[entity.id, drawn] = bytes(data)
-        return self._known[key]
+    builder = build(data_dir, image_size)
+    return {
+        (int(example["id"]), source): bytes(data)
+        for name in (split, "probe")
+        for example in builder.as_data_source(name, decoders=_undecoded())
+        for source, data in example["images"].items()
+    }
 
 
 def _undecoded() -> dict:

@@ -160,6 +160,27 @@ def init(cfg: EditorConfig, width: int, capacity: int) -> Repository:
     return init_repository(cfg, width, capacity)
 
 
+def make_experts(
+    cfg: EditorConfig, backbone: Backbone, weights: dict, editor: Prepared, batch: Batch
+) -> Expert:
+    """The experts of N requests (image, prompt, target), from tokens and pixels."""
+    return generate_expert(cfg, editor, backbone.lower(weights, batch), batch.role)
+
+
+def lower_and_route(
+    cfg: EditorConfig,
+    backbone: Backbone,
+    weights: dict,
+    editor: Prepared,
+    repo: Repository,
+    batch: Batch,
+    at: Int[Array, ""] | None = None,
+) -> tuple[Float[Array, "B T D"], Route]:
+    """The edit layer's output of B queries and what they are routed to, now or as of clock `at`."""
+    hidden = backbone.lower(weights, batch)
+    return hidden, route(cfg, repo, encode_query(cfg, editor, hidden, batch.role), at)
+
+
 def edit(
     cfg: EditorConfig,
     backbone: Backbone,
@@ -170,8 +191,8 @@ def edit(
     valid: Bool[Array, " N"],
 ) -> tuple[Repository, Int[Array, " N"]]:
     """Turn N requests (image, prompt, target) into experts and store them."""
-    hidden = backbone.lower(params["backbone"], batch)
-    expert = generate_expert(cfg, prepare(cfg, params["editor"]), hidden, batch.role)
+    editor = prepare(cfg, params["editor"])
+    expert = make_experts(cfg, backbone, params["backbone"], editor, batch)
     return add_edits(repo, expert, edit_id, valid)
 
 
@@ -185,8 +206,7 @@ def logits(
 ) -> tuple[Float[Array, "B T V"], Route]:
     """The edited model's logits and what each query was routed to, now or as of clock `at`."""
     editor = prepare(cfg, params["editor"])
-    hidden = backbone.lower(params["backbone"], batch)
-    routed = route(cfg, repo, encode_query(cfg, editor, hidden, batch.role), at)
+    hidden, routed = lower_and_route(cfg, backbone, params["backbone"], editor, repo, batch, at)
     hidden = hidden + residual(cfg, editor, repo, hidden, batch.role, routed)
     return backbone.upper(params["backbone"], hidden, batch), routed
 
@@ -201,6 +221,8 @@ __all__ = [
     "init",
     "init_params",
     "logits",
+    "lower_and_route",
+    "make_experts",
     "mix",
     "prepare",
     "residual",

@@ -59,6 +59,12 @@ class Parts:
     editor: Any
     tokenizer: Tokenizer
 
+    def subject(self, cases: Sequence[Case], batch_n: int) -> Subject:
+        """The model, its editor prepared, with the shapes that fit these cases."""
+        shapes = measure(self.tokenizer, self.backbone.cfg, cases, batch_n)
+        editor = jax.jit(liveedit.prepare, static_argnums=0)(self.cfg, self.editor)
+        return Subject(self.backbone, self.cfg, self.weights, editor, self.tokenizer, shapes)
+
 
 def finetune_n(marks: Sequence[int]) -> int:
     """Edits of the baseline: the largest mark up to 1,000, or 1,000 where all are larger."""
@@ -119,9 +125,7 @@ def evaluate(
 
 
 def _compute(parts: Parts, cases: Sequence[Case], plan: Plan, folder: RunFolder, spent) -> None:
-    shapes = measure(parts.tokenizer, parts.backbone.cfg, cases, plan.batch_n)
-    editor = jax.jit(liveedit.prepare, static_argnums=0)(parts.cfg, parts.editor)
-    subject = Subject(parts.backbone, parts.cfg, parts.weights, editor, parts.tokenizer, shapes)
+    subject = parts.subject(cases, plan.batch_n)
     tuned_n = min(finetune_n(plan.marks), len(cases)) if plan.finetune else 0
     blocks = list(protocol.blocks(cases, plan.block_n))
     known: protocol.Known = {}

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
-from liveedit_jax.editor import liveedit, repository
+from liveedit_jax.editor import repository
 from liveedit_jax.evaluation import protocol
-from liveedit_jax.evaluation.layout import measure
 from liveedit_jax.evaluation.lifelong import Parts
 from liveedit_jax.evaluation.metrics import token_accuracy
-from liveedit_jax.evaluation.predict import Subject
 from liveedit_jax.evaluation.probes import EDIT, EDITED, METRICS, Case
 
 
@@ -29,9 +26,7 @@ def quick_figures(parts: Parts, cases: Sequence[Case], known: protocol.Known) ->
         Token accuracy by probe, their `average` over the five metrics, `exact/...` (teacher-forced,
         all tokens and EOS right, of the edited kinds) and mean `hits/...` by probe.
     """
-    shapes = measure(parts.tokenizer, parts.backbone.cfg, cases, 32)
-    editor = jax.jit(liveedit.prepare, static_argnums=0)(parts.cfg, parts.editor)
-    subject = Subject(parts.backbone, parts.cfg, parts.weights, editor, parts.tokenizer, shapes)
+    subject = parts.subject(cases, 32)
     block = protocol.block_of(cases, 0)
     encoded = protocol.encode_probes(subject, block.probes, known)
     n = len(cases)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -116,7 +115,6 @@ def _cell(value: float | None, exact: float | None) -> str:
 def parse_marks(text: str) -> tuple[int, ...]:
     """ "1,10,100" as numbers (ValueError when it is anything else)."""
     try:
-        marks: Sequence[int] = [int(part) for part in text.split(",")]
+        return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise ValueError(f"marks {text!r}: give numbers of edits like 1,10,100") from None
-    return tuple(marks)

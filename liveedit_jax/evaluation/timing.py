@@ -14,7 +14,7 @@ from jaxtyping import Array, Int
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditorConfig
-from liveedit_jax.editor import liveedit, repository, routing
+from liveedit_jax.editor import liveedit, repository
 from liveedit_jax.evaluation.predict import Subject
 from liveedit_jax.types import Batch, Expert, Repository
 
@@ -45,8 +45,7 @@ def edit_one(
     valid: Array,
 ):
     """One whole edit: tokens and pixels in, a stored expert out."""
-    hidden = backbone.lower(weights, batch)
-    expert = liveedit.generate_expert(cfg, editor, hidden, batch.role)
+    expert = liveedit.make_experts(cfg, backbone, weights, editor, batch)
     return repository.add_edits(repo, expert, edit_id, valid)
 
 
@@ -60,8 +59,7 @@ def query_one(
     batch: Batch,
 ) -> Int[Array, "B T"]:
     """One whole query: tokens and pixels in, the edited model's next tokens out."""
-    hidden = backbone.lower(weights, batch)
-    route = routing.route(cfg, repo, liveedit.encode_query(cfg, editor, hidden, batch.role))
+    hidden, route = liveedit.lower_and_route(cfg, backbone, weights, editor, repo, batch)
     hidden = hidden + liveedit.residual(cfg, editor, repo, hidden, batch.role, route)
     return backbone.upper(weights, hidden, batch).argmax(-1)
 
@@ -88,7 +86,6 @@ def fill(
     marks: Sequence[int],
     batch_of: Callable[[int], Batch],
     timed: bool,
-    report: Callable[[int], None] = lambda n: None,
 ) -> tuple[Repository, dict[int, dict[str, float]]]:
     """A repository filled by single donated adds, timed whenever its fill reaches a mark.
 
@@ -102,7 +99,6 @@ def fill(
         marks: fills at which to measure.
         batch_of: the tokenised request of edit i, one row.
         timed: measure (a resumed run has its times already).
-        report: told how many edits are stored.
 
     Returns:
         The full repository and, by mark, `edit_ms`, `add_ms` and `query_ms`.
@@ -116,7 +112,6 @@ def fill(
         if timed and i + 1 in marks:
             repo, times[i + 1] = _measure(subject, repo, one, edit_id, valid, batch_of(i), i)
         repo, _ = add_one(repo, one, edit_id, valid)
-        report(i + 1)
     return repo, times
 
 
