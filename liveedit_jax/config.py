@@ -133,7 +133,9 @@ class EditorTrainConfig:
 class EditMixture:
     """What MojiEdit editor training draws; shares are probabilities."""
 
-    length_n: int = 60  # T of a row; longer draws are drawn again
+    # T of a step's rows and the share of the steps that have it: a step's samples need more than
+    # the T before and at most this one, and the shares are those of the samples that do.
+    lengths: tuple[tuple[int, float], ...] = ((43, 0.57), (48, 0.335), (60, 0.095))
     any_fact_share: float = 0.15  # targets that are a value of any fact, not of the same one
     swap_share: float = 0.5  # edits on the second drawing, with the first as image generality
     sibling_share: float = 0.5  # samples on the same entity as the sample before, other fact

@@ -103,22 +103,27 @@ class EditingData:
         ]
 
     def batch_at(self, step: int) -> EditingBatch:
-        """The batch of one step."""
+        """The batch of one step; its samples are of similar length (`EditMixture.lengths`)."""
         rng = np.random.default_rng([self.cfg.seed, 3, step])
-        b, t, vision_n = self.cfg.batch_n, self.mixture.length_n, self.backbone.vision_n
+        lengths, shares = zip(*self.mixture.lengths, strict=True)
+        bucket = int(rng.choice(len(lengths), p=shares))
+        shorter, t = (0, *lengths)[bucket], lengths[bucket]
+        b, vision_n = self.cfg.batch_n, self.backbone.vision_n
         token, role = np.zeros((4, b, t), np.int32), np.zeros((4, b, t), np.int8)
         picture = np.zeros((4, b), np.int32)
         i, fact = 0, ""
         for j in range(b):
-            if j and rng.random() < self.mixture.sibling_share:
-                fact = str(rng.choice([f for f in FACTS if f != fact]))
-            else:
-                i, fact = int(rng.integers(len(self.entities))), str(rng.choice(FACTS))
+            previous = i, fact
             while True:
+                if j and rng.random() < self.mixture.sibling_share:
+                    i, fact = previous[0], str(rng.choice([f for f in FACTS if f != previous[1]]))
+                else:
+                    i, fact = int(rng.integers(len(self.entities))), str(rng.choice(FACTS))
                 rows = self._sample(rng, i, fact)
-                packed = [pack_row([q], t, self.backbone.bos_id, vision_n) for q, _ in rows]
-                if all(n == 1 for _, n in packed):
+                longest = max(len(prompt) + len(answer) for (prompt, answer), _ in rows)
+                if shorter < 1 + vision_n + longest <= t:
                     break
-            for kind, ((row, _), (_, shown)) in enumerate(zip(packed, rows, strict=True)):
+            for kind, (question, shown) in enumerate(rows):
+                row, _ = pack_row([question], t, self.backbone.bos_id, vision_n)
                 token[kind, j], role[kind, j], picture[kind, j] = row["token"], row["role"], shown
         return EditingBatch(token, role, picture)

@@ -30,6 +30,7 @@ class EditorState:
     step: Int[Array, ""]
 
 
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def init_state(
     backbone: Backbone, cfg: EditorConfig, recipe: EditorTrainConfig, key: Array
 ) -> EditorState:

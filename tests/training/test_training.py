@@ -113,10 +113,22 @@ def test_editing_batches_are_fixed_and_use_training_entities_and_wordings(tokeni
         assert answers[0] == answers[1] == answers[2]
 
 
+def test_editing_batches_hold_samples_of_similar_length(tokenizer):
+    mixture = EditMixture(lengths=((42, 0.4), (46, 0.3), (60, 0.3)))
+    data = EditingData(tokenizer, TINY.backbone, EditorTrainConfig(batch_n=4), mixture)
+    seen, shorter = set(), {42: 0, 46: 42, 60: 46}
+    for step in range(12):
+        role = data.batch_at(step).role
+        seen.add(role.shape[-1])
+        longest = (role != Role.PAD).sum(-1).max(0)  # of a sample's four rows
+        assert ((shorter[role.shape[-1]] < longest) & (longest <= role.shape[-1])).all()
+    assert seen == {42, 46, 60}
+
+
 def test_the_editor_step_learns_and_its_loss_has_no_gradient_below(tokenizer):
     backbone = Backbone(SMALL)
     weights = jax.jit(backbone.init)(jax.random.key(0))
-    recipe = EditorTrainConfig(batch_n=4, learning_rate=3e-3)
+    recipe = EditorTrainConfig(batch_n=4, learning_rate=1e-2)
     data = EditingData(tokenizer, SMALL, recipe, EditMixture())
     pictures = editor_training.picture_features(backbone, weights, data.pictures()[:1400])
     state = editor_training.init_state(backbone, EDITOR, recipe, jax.random.key(1))
