@@ -213,7 +213,7 @@ TINY_EDITOR = EditorConfig(
 )
 TINY_EDITOR_TRAIN = EditorTrainConfig(
     batch_n=16,
-    steps_n=10_000,
+    steps_n=8_000,
     learning_rate=5e-3,
     warmup_steps=200,
     cosine=True,
