@@ -137,6 +137,7 @@ class EditMixture:
     # the T before and at most this one, and the shares are those of the samples that do.
     lengths: tuple[tuple[int, float], ...] = ((43, 0.57), (48, 0.335), (60, 0.095))
     any_fact_share: float = 0.15  # targets that are a value of any fact, not of the same one
+    paraphrase_share: float = 0.0  # wordings that neither the base nor evaluation uses
     swap_share: float = 0.5  # edits on the second drawing, with the first as image generality
     sibling_share: float = 0.5  # samples on the same entity as the sample before, other fact
     look_alike_share: float = 0.25  # image locality: same subcategory, same question

@@ -18,7 +18,7 @@ from liveedit_jax.data.facts import FACTS, SOURCES, Entity, split_entities
 from liveedit_jax.data.images import drawing, normalise
 from liveedit_jax.data.packing import Question, pack_row
 from liveedit_jax.data.stream import target_values
-from liveedit_jax.data.templates import templates
+from liveedit_jax.data.templates import paraphrases, templates
 from liveedit_jax.data.tokenise import seam_ids
 from liveedit_jax.data.tokenizer import Tokenizer
 
@@ -70,12 +70,21 @@ class EditingData:
             if value.casefold() != entity.facts[fact].casefold():
                 return value
 
+    def _wordings(self, rng, fact: str, n: int) -> list[str]:
+        """`n` different wordings; `paraphrase_share` of them are none of the base's."""
+        known = rng.choice(templates(fact, False), n, replace=False)
+        if not self.mixture.paraphrase_share:
+            return [str(wording) for wording in known]
+        other = rng.choice(paraphrases(fact), n, replace=False)
+        drawn = rng.random(n) < self.mixture.paraphrase_share
+        return [str(w) for w in np.where(drawn, other, known)]
+
     def _locality(self, rng, i: int, fact: str, wording: str, source: int):
         """(prompt, true answer, picture) of an unedited question."""
         kind = rng.random()
         if kind < self.mixture.same_image_share:
             other = str(rng.choice([f for f in FACTS if f != fact]))
-            chosen, fact, wording = i, other, str(rng.choice(templates(other, False)))
+            chosen, fact, (wording,) = i, other, self._wordings(rng, other, 1)
         elif kind < self.mixture.same_image_share + self.mixture.look_alike_share:
             alike = [j for j in self._alike[self.entities[i].facts["subcategory"]] if j != i]
             alike = alike or [j for j in range(len(self.entities)) if j != i]
@@ -83,13 +92,13 @@ class EditingData:
         else:
             chosen = (i + int(rng.integers(1, len(self.entities)))) % len(self.entities)
             source, fact = int(rng.integers(2)), str(rng.choice(FACTS))
-            wording = str(rng.choice(templates(fact, False)))
+            (wording,) = self._wordings(rng, fact, 1)
         return wording, self.entities[chosen].facts[fact], 2 * chosen + source
 
     def _sample(self, rng, i: int, fact: str) -> list[tuple[Question, int]]:
         entity = self.entities[i]
         source = int(rng.random() < self.mixture.swap_share)
-        src, rephrase = (str(w) for w in rng.choice(templates(fact, False), 2, replace=False))
+        src, rephrase = self._wordings(rng, fact, 2)
         target, shown, other = self._target(rng, entity, fact), 2 * i + source, 2 * i + 1 - source
         question, answer, far = self._locality(rng, i, fact, src, source)
         return [

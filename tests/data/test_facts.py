@@ -13,7 +13,7 @@ from liveedit_jax.data.facts import (
     entities,
     split_entities,
 )
-from liveedit_jax.data.templates import templates, text_questions
+from liveedit_jax.data.templates import paraphrases, templates, text_questions
 
 
 def test_counts():
@@ -44,6 +44,7 @@ def test_training_and_evaluation_wordings_do_not_meet():
         train, evaluation = templates(fact, False), templates(fact, True)
         assert len(train) + len(evaluation) >= 6 and len(evaluation) >= 2
         assert not set(train) & set(evaluation)
+        assert not set(paraphrases(fact)) & {*train, *evaluation}
         assert text_questions(fact, entities()[0].facts)
 
 

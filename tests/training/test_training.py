@@ -17,7 +17,7 @@ from liveedit_jax.config import (
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.facts import split_entities
 from liveedit_jax.data.pretraining import PretrainingData, mojiedit_tokenizer
-from liveedit_jax.data.templates import templates
+from liveedit_jax.data.templates import paraphrases, templates
 from liveedit_jax.training import editor as editor_training
 from liveedit_jax.training.loop import train
 from liveedit_jax.training.optimizers import editor_optimizer
@@ -92,9 +92,10 @@ def test_adam_and_its_schedule_equal_torch(cuts):
         np.testing.assert_allclose(ours, theirs.detach().numpy(), atol=1e-6)
 
 
-def test_editing_batches_are_fixed_and_use_training_entities_and_wordings(tokenizer):
-    recipe = EditorTrainConfig(batch_n=6, seed=4)
-    data = EditingData(tokenizer, TINY.backbone, recipe, EditMixture())
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_editing_batches_are_fixed_and_use_training_entities_and_wordings(tokenizer, share):
+    recipe, mixture = EditorTrainConfig(batch_n=6, seed=4), EditMixture(paraphrase_share=share)
+    data = EditingData(tokenizer, TINY.backbone, recipe, mixture)
     first, again, other = data.batch_at(3), data.batch_at(3), data.batch_at(4)
     jax.tree.map(np.testing.assert_array_equal, first, again)
     assert (first.token != other.token).any()
@@ -103,7 +104,8 @@ def test_editing_batches_are_fixed_and_use_training_entities_and_wordings(tokeni
     assert (edit == text).all() and (edit // 2 == image // 2).all() and (edit != image).all()
     from liveedit_jax.data.facts import FACTS
 
-    known = {"\n" + wording for fact in FACTS for wording in templates(fact, False)}
+    wordings = [paraphrases(fact) if share else templates(fact, False) for fact in FACTS]
+    known = {"\n" + wording for some in wordings for wording in some}
     for k in range(4):
         for token, role in zip(first.token[k], first.role[k], strict=True):
             assert tokenizer.decode(token[role == Role.PROMPT]) in known
