@@ -75,6 +75,7 @@ class EditorConfig:
 
     module_width: int = 1024  # M
     heads_n: int = 8
+    generator_heads_n: int | None = None  # heads of the two generators; None: heads_n, as released
     rank: int = 4  # R
     queries_n: int = 4  # E
     expert_scale: float = 5.0  # s: experts are divided by s * sqrt(R)
@@ -95,10 +96,12 @@ class EditorConfig:
                 f"locality_kl={self.locality_kl!r}: use 'edited_to_original' or "
                 "'original_to_edited'"
             )
-        if self.module_width % self.heads_n:
-            raise ValueError(
-                f"module_width={self.module_width} is not a multiple of heads_n={self.heads_n}"
-            )
+        for name in ("heads_n", "generator_heads_n"):
+            heads_n = getattr(self, name)
+            if heads_n is not None and self.module_width % heads_n:
+                raise ValueError(
+                    f"module_width={self.module_width} is not a multiple of {name}={heads_n}"
+                )
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ class EditorTrainConfig:
     """How an editor is trained (Adam, paper defaults)."""
 
     batch_n: int = 8  # B, samples a step
+    routing_n: int | None = None  # samples of the routing terms (None: B); the first B are the rest
     steps_n: int = 40_000
     learning_rate: float = 1e-4
     lr_cut_steps: tuple[int, ...] = (10_000,)
@@ -127,6 +131,8 @@ class EditorTrainConfig:
             raise ValueError(
                 f"batch_n={self.batch_n}: routing losses need at least 2 samples a step"
             )
+        if self.routing_n is not None and self.routing_n < self.batch_n:
+            raise ValueError(f"routing_n={self.routing_n} is below batch_n={self.batch_n}")
 
 
 @dataclass(frozen=True)
@@ -135,11 +141,13 @@ class EditMixture:
 
     # T of a step's rows and the share of the steps that have it: a step's samples need more than
     # the T before and at most this one, and the shares are those of the samples that do.
-    lengths: tuple[tuple[int, float], ...] = ((43, 0.57), (48, 0.335), (60, 0.095))
+    lengths: tuple[tuple[int, float], ...] = ((46, 0.65), (60, 0.35))
     any_fact_share: float = 0.15  # targets that are a value of any fact, not of the same one
-    paraphrase_share: float = 0.0  # wordings that neither the base nor evaluation uses
+    spliced_share: float = 0.25  # targets that begin as one value and end as another
+    paraphrase_share: float = 0.5  # wordings that are never edit prompts in evaluation
     swap_share: float = 0.5  # edits on the second drawing, with the first as image generality
     sibling_share: float = 0.5  # samples on the same entity as the sample before, other fact
+    alike_share: float = 0.2  # samples on a look-alike of the sample before (same subcategory)
     look_alike_share: float = 0.25  # image locality: same subcategory, same question
     same_image_share: float = 0.0  # image locality: the edited image, another question
 
@@ -154,8 +162,14 @@ class PretrainConfig:
     warmup_steps: int = 100
     decay_share: float = 0.72  # of the steps: linear decay to zero at the end, constant before
     weight_decay: float = 0.01
-    contrastive_weight: float = 0.5
-    contrastive_temperature: float = 0.1
+    paraphrase_share: float = 0.5  # questions in wordings that are never edit prompts
+    pairs_n: int = 48  # further entities a step whose two drawings are only contrasted
+    contrastive_weight: float = 1.0
+    contrastive_temperature: float = 0.05
+    # What experts read at the edit layer: which token an answer state is, and which one of its
+    # answer (docs/mojiedit.md).
+    token_weight: float = 0.1
+    index_weight: float = 0.1
     seed: int = 0
 
 

@@ -131,10 +131,17 @@ class Backbone:
         return self.lower_from_features(params, batch, self.vision_features(params, batch.image))
 
     def upper(
-        self, params: dict, hidden: Float[Array, "B T D"], batch: Batch
-    ) -> Float[Array, "B T V"]:
-        """Logits (float32) from the edit layer's output."""
-        return self.head(params, self.run_upper(params, hidden, self.context(batch))[0])
+        self,
+        params: dict,
+        hidden: Float[Array, "B T D"],
+        batch: Batch,
+        at: Int[Array, "B A"] | None = None,
+    ) -> Float[Array, "B T V"] | Float[Array, "B A V"]:
+        """Logits (float32) from the edit layer's output, of all positions or of those in `at`."""
+        states, _ = self.run_upper(params, hidden, self.context(batch))
+        if at is not None:
+            states = jnp.take_along_axis(states, at[..., None], axis=1)
+        return self.head(params, states)
 
     def edit_layer_again(
         self, params: dict, hidden: Float[Array, "B T D"], batch: Batch

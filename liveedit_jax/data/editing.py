@@ -17,8 +17,9 @@ from liveedit_jax.config import EditMixture, EditorTrainConfig, LlavaConfig
 from liveedit_jax.data.facts import FACTS, SOURCES, Entity, split_entities
 from liveedit_jax.data.images import drawing, normalise
 from liveedit_jax.data.packing import Question, pack_row
-from liveedit_jax.data.stream import target_values
-from liveedit_jax.data.templates import paraphrases, templates
+from liveedit_jax.data.paraphrases import paraphrases
+from liveedit_jax.data.stream import TARGET_MOST, target_values
+from liveedit_jax.data.templates import templates
 from liveedit_jax.data.tokenise import seam_ids
 from liveedit_jax.data.tokenizer import Tokenizer
 
@@ -27,11 +28,21 @@ SPLIT = "editor_train"
 
 @flax.struct.dataclass
 class EditingBatch:
-    """B samples: row kinds are edit, text generality, image generality, image locality."""
+    """N samples: row kinds are edit, text generality, image generality, image locality.
 
-    token: Int[np.ndarray, "4 B T"]
-    role: Int[np.ndarray, "4 B T"]
-    picture: Int[np.ndarray, "4 B"]  # a row of `pictures`
+    N is the recipe's `routing_n`, or its `batch_n` where that is None.
+    """
+
+    token: Int[np.ndarray, "4 N T"]
+    role: Int[np.ndarray, "4 N T"]
+    picture: Int[np.ndarray, "4 N"]  # a row of `pictures`
+
+
+def spliced(rng, first: str, second: str) -> str:
+    """The beginning of one value and the end of another: a target nobody has learned by heart."""
+    cut = int(rng.integers(1, len(first) + 1))
+    rest = second[int(rng.integers(0, len(second))) :].rstrip()
+    return (first[:cut] + rest)[:TARGET_MOST].strip()
 
 
 @dataclass(frozen=True)
@@ -61,12 +72,17 @@ class EditingData:
         drawn = [drawing(e.id, s, side) for e in self.entities for s in SOURCES]
         return normalise(np.stack(drawn), self.backbone.vision)
 
-    def _target(self, rng, entity: Entity, fact: str) -> str:
+    def _value(self, rng, fact: str) -> str:
         if rng.random() < self.mixture.any_fact_share:
             fact = str(rng.choice(FACTS))
         values = target_values(SPLIT, fact)
+        return values[int(rng.integers(len(values)))]
+
+    def _target(self, rng, entity: Entity, fact: str) -> str:
         while True:
-            value = values[int(rng.integers(len(values)))]
+            value = self._value(rng, fact)
+            if rng.random() < self.mixture.spliced_share:
+                value = spliced(rng, value, self._value(rng, fact))
             if value.casefold() != entity.facts[fact].casefold():
                 return value
 
@@ -79,6 +95,10 @@ class EditingData:
         drawn = rng.random(n) < self.mixture.paraphrase_share
         return [str(w) for w in np.where(drawn, other, known)]
 
+    def _look_alike(self, rng, i: int) -> int:
+        alike = [j for j in self._alike[self.entities[i].facts["subcategory"]] if j != i]
+        return int(rng.choice(alike or [j for j in range(len(self.entities)) if j != i]))
+
     def _locality(self, rng, i: int, fact: str, wording: str, source: int):
         """(prompt, true answer, picture) of an unedited question."""
         kind = rng.random()
@@ -86,9 +106,7 @@ class EditingData:
             other = str(rng.choice([f for f in FACTS if f != fact]))
             chosen, fact, (wording,) = i, other, self._wordings(rng, other, 1)
         elif kind < self.mixture.same_image_share + self.mixture.look_alike_share:
-            alike = [j for j in self._alike[self.entities[i].facts["subcategory"]] if j != i]
-            alike = alike or [j for j in range(len(self.entities)) if j != i]
-            chosen, source = int(rng.choice(alike)), int(rng.integers(2))
+            chosen, source = self._look_alike(rng, i), int(rng.integers(2))
         else:
             chosen = (i + int(rng.integers(1, len(self.entities)))) % len(self.entities)
             source, fact = int(rng.integers(2)), str(rng.choice(FACTS))
@@ -111,23 +129,29 @@ class EditingData:
             )
         ]
 
+    def _subject(self, rng, previous: tuple[int, str] | None) -> tuple[int, str]:
+        """Entity and fact of a sample; some share the sample before's entity, or look like it."""
+        kind, mixture = rng.random(), self.mixture
+        if previous and kind < mixture.sibling_share:
+            return previous[0], str(rng.choice([f for f in FACTS if f != previous[1]]))
+        if previous and kind < mixture.sibling_share + mixture.alike_share:
+            return self._look_alike(rng, previous[0]), str(rng.choice(FACTS))
+        return int(rng.integers(len(self.entities))), str(rng.choice(FACTS))
+
     def batch_at(self, step: int) -> EditingBatch:
         """The batch of one step; its samples are of similar length (`EditMixture.lengths`)."""
         rng = np.random.default_rng([self.cfg.seed, 3, step])
         lengths, shares = zip(*self.mixture.lengths, strict=True)
         bucket = int(rng.choice(len(lengths), p=shares))
         shorter, t = (0, *lengths)[bucket], lengths[bucket]
-        b, vision_n = self.cfg.batch_n, self.backbone.vision_n
-        token, role = np.zeros((4, b, t), np.int32), np.zeros((4, b, t), np.int8)
-        picture = np.zeros((4, b), np.int32)
+        n, vision_n = self.cfg.routing_n or self.cfg.batch_n, self.backbone.vision_n
+        token, role = np.zeros((4, n, t), np.int32), np.zeros((4, n, t), np.int8)
+        picture = np.zeros((4, n), np.int32)
         i, fact = 0, ""
-        for j in range(b):
+        for j in range(n):
             previous = i, fact
             while True:
-                if j and rng.random() < self.mixture.sibling_share:
-                    i, fact = previous[0], str(rng.choice([f for f in FACTS if f != previous[1]]))
-                else:
-                    i, fact = int(rng.integers(len(self.entities))), str(rng.choice(FACTS))
+                i, fact = self._subject(rng, previous if j else None)
                 rows = self._sample(rng, i, fact)
                 longest = max(len(prompt) + len(answer) for (prompt, answer), _ in rows)
                 if shorter < 1 + vision_n + longest <= t:

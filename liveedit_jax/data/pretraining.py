@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import flax.struct
 import numpy as np
+from jaxtyping import Float
 
 from liveedit_jax.config import LlavaConfig, PretrainConfig
 from liveedit_jax.data.facts import ENGLISH_FACTS, FACTS, LANGUAGES, SOURCES, Entity, entities
 from liveedit_jax.data.images import drawing, normalise
 from liveedit_jax.data.packing import Question, pack_row
+from liveedit_jax.data.paraphrases import paraphrases
 from liveedit_jax.data.templates import templates, text_questions
 from liveedit_jax.data.tokenise import seam_ids
 from liveedit_jax.data.tokenizer import Tokenizer, train_tokenizer
 from liveedit_jax.types import Batch
+
+
+@flax.struct.dataclass
+class PretrainingBatch:
+    """One step: packed rows (images first, then text), and drawings that are only contrasted."""
+
+    rows: Batch
+    pairs: Float[np.ndarray, "2X S S 3"]  # one drawing of X entities, then the other
 
 
 def mojiedit_tokenizer(vocab_n: int) -> Tokenizer:
@@ -52,19 +65,33 @@ class PretrainingData:
     def _order(self) -> np.ndarray:
         return np.array([entity.id for entity in entities()])
 
+    @cached_property
+    def _groups(self) -> list[list[int]]:
+        found = defaultdict(list)
+        for entity in entities():
+            found[entity.facts["subcategory"]].append(entity.id)
+        return list(found.values())
+
+    def _wordings(self, rng, fact: str, n: int) -> list[str]:
+        """`n` different wordings; `paraphrase_share` of them are paraphrases."""
+        known = rng.choice(templates(fact, evaluation=False), n, replace=False)
+        other = rng.choice(paraphrases(fact), n, replace=False)
+        drawn = rng.random(n) < self.cfg.paraphrase_share
+        return [str(wording) for wording in np.where(drawn, other, known)]
+
     def _ask(self, rng, entity: Entity, fact: str) -> Question:
-        wording = str(rng.choice(templates(fact, evaluation=False)))
+        (wording,) = self._wordings(rng, fact, 1)
         return seam_ids(self.tokenizer, wording, entity.facts[fact], True)
 
     def _in_context(self, rng, entity: Entity, has_image: bool) -> Question:
         """A stated (counterfactual) fact, then a question: the same one, or (1/4) another."""
         fact = str(rng.choice(FACTS))
         stated = str(rng.choice(self._values[fact]))
-        first, second = rng.choice(templates(fact, evaluation=False), 2, replace=False)
+        first, second = self._wordings(rng, fact, 2)
         answer = stated
         if has_image and rng.random() < 0.25:
             other = str(rng.choice([f for f in ENGLISH_FACTS if f != fact]))
-            second, answer = rng.choice(templates(other, evaluation=False)), entity.facts[other]
+            (second,), answer = self._wordings(rng, other, 1), entity.facts[other]
         prompt = f"Fact: {first} {stated}\n{second}"
         return seam_ids(self.tokenizer, prompt, answer, has_image)
 
@@ -87,25 +114,44 @@ class PretrainingData:
                 questions.append(seam_ids(self.tokenizer, question, entity.facts[fact], False))
         return pack_row(questions, self.length_n, self.backbone.bos_id, 0)[0]
 
-    def batch_at(self, step: int) -> Batch:
-        """The batch of one step: both drawings of images_n / 2 entities, halves in one order.
+    def _drawings(self, chosen: Sequence[Entity]) -> np.ndarray:
+        """uint8[2 * chosen, S, S, 3]: one drawing of each, then the other.
 
         An entity with a held-out drawing is shown twice in the drawing that remains.
         """
+        side, shown = self.backbone.vision.image_size, []
+        for n, source in enumerate(SOURCES):
+            for entity in chosen:
+                known = SOURCES[1 - n] if entity.held_out == source else source
+                shown.append(drawing(entity.id, known, side))
+        return np.stack(shown)
+
+    def _contrasted(self, step: int) -> list[Entity]:
+        """`pairs_n` entities, subcategory by subcategory, so that look-alikes meet."""
+        n = self.cfg.pairs_n
+        epoch, at = divmod(step, len(entities()) // n)
+        rng = np.random.default_rng([self.cfg.seed, 4, epoch])
+        order = [
+            i
+            for group in rng.permutation(len(self._groups))
+            for i in rng.permutation(self._groups[group])
+        ]
+        order = np.roll(order, -int(rng.integers(n)))  # no entity is always in the dropped tail
+        return [entities()[i] for i in order[at * n : (at + 1) * n]]
+
+    def batch_at(self, step: int) -> PretrainingBatch:
+        """The batch of one step: both drawings of images_n / 2 entities, halves in one order."""
         half = self.cfg.images_n // 2
         per_epoch = len(self._order) // half
         epoch, at = divmod(step, per_epoch)
         order = np.random.default_rng([self.cfg.seed, 1, epoch]).permutation(self._order)
         rng = np.random.default_rng([self.cfg.seed, 2, step])
         chosen = [entities()[i] for i in order[at * half : (at + 1) * half]]
-        rows, pictures = [], []
-        for source in SOURCES:
-            for entity in chosen:
-                shown = source
-                if entity.held_out == source:
-                    shown = SOURCES[1 - SOURCES.index(source)]
-                pictures.append(drawing(entity.id, shown, self.backbone.vision.image_size))
-                rows.append(self._image_row(rng, entity))
+        rows = [self._image_row(rng, entity) for _ in SOURCES for entity in chosen]
         rows += [self._text_row(rng) for _ in range(self.text_n)]
         stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-        return Batch(image=normalise(np.stack(pictures), self.backbone.vision), **stacked)
+        vision = self.backbone.vision
+        return PretrainingBatch(
+            Batch(image=normalise(self._drawings(chosen), vision), **stacked),
+            normalise(self._drawings(self._contrasted(step)), vision),
+        )

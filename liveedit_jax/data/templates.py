@@ -1,8 +1,8 @@
 """The wordings of MojiEdit's questions: training templates (edit prompts) and evaluation-only ones.
 
 Image questions speak of "this"; text-only questions name the entity, so that text locality asks for
-knowledge that the model really has. Training never sees an EVAL template; editor training also
-uses paraphrases that occur nowhere else.
+knowledge that the model really has. Training never sees an EVAL template; it also uses the wordings
+of `paraphrases`, which are never edit prompts.
 """
 
 from __future__ import annotations
@@ -85,68 +85,6 @@ _LANGUAGE_EVAL = (
     "Which {language} name does it have?",
     "Tell me its name in {language}.",
 )
-_PARAPHRASES = {
-    "name": (
-        "Give this a name.",
-        "What are we looking at?",
-        "Say what you see.",
-        "Identify this symbol.",
-        "How would you title this drawing?",
-        "This is a drawing of what?",
-        "Put a word to this one.",
-        "What does this stand for?",
-    ),
-    "category": (
-        "Under which category would you look for it?",
-        "What broad group is this part of?",
-        "Sort this into a category.",
-        "Which category lists this symbol?",
-        "State the category of this drawing.",
-        "This would be filed as which category?",
-        "Category, please.",
-        "How is this categorised?",
-    ),
-    "subcategory": (
-        "Under which subcategory would you look for it?",
-        "What narrow group is this part of?",
-        "Sort this into a subcategory.",
-        "Which subcategory lists this symbol?",
-        "State the subcategory of this drawing.",
-        "This would be filed as which subcategory?",
-        "Subcategory, please.",
-        "What is the finer grouping of this?",
-    ),
-    "version": (
-        "When did this first appear, as a version?",
-        "Which release brought this symbol?",
-        "State the version of this drawing.",
-        "From which Emoji version on can it be used?",
-        "Its first version is which?",
-        "Version, please.",
-        "How new is this, by version number?",
-        "Give the Emoji version behind this.",
-    ),
-    "short_name": (
-        "Give the code between the colons.",
-        "What would you type to get this symbol?",
-        "State the shortcode of this drawing.",
-        "Which chat code makes this appear?",
-        "Its shortcode is which?",
-        "Short name, please.",
-        "How do you enter this in a chat?",
-        "Write the short code for this one.",
-    ),
-}
-_LANGUAGE_PARAPHRASES = (
-    "In {language}, this is what?",
-    "Give this a {language} name.",
-    "Translate this symbol into {language}.",
-    "Say what you see in {language}.",
-    "Under which name would a {language} dictionary list it?",
-    "Put a {language} word to this one.",
-    "{language} name, please.",
-    "How would somebody from a {language} class title this drawing?",
-)
 _TEXT = {
     "name": ("What is {other} called in English?", "Give the English name of {other}."),
     "category": ('Which category does "{name}" belong to?', 'What is the category of "{name}"?'),
@@ -166,16 +104,6 @@ def templates(fact: str, evaluation: bool) -> tuple[str, ...]:
         return (_EVAL if evaluation else _TRAIN)[fact]
     wordings = _LANGUAGE_EVAL if evaluation else _LANGUAGE_TRAIN
     return tuple(wording.format(language=LANGUAGES[fact]) for wording in wordings)
-
-
-def paraphrases(fact: str) -> tuple[str, ...]:
-    """Further wordings for editor training alone: neither the base nor evaluation ever asks them.
-
-    To the base they are as new as the evaluation wordings are, so editors learn to generalise.
-    """
-    if fact in ENGLISH_FACTS:
-        return _PARAPHRASES[fact]
-    return tuple(wording.format(language=LANGUAGES[fact]) for wording in _LANGUAGE_PARAPHRASES)
 
 
 def text_questions(fact: str, facts: dict[str, str]) -> tuple[str, ...]:

@@ -35,9 +35,10 @@ def init_generator(key: Array, cfg: EditorConfig, width: int) -> dict:
 def prepare(cfg: EditorConfig, params: dict) -> Generator:
     """Fold the learned queries into the keys."""
     attention, norm = params["attention"], params["norm"]
+    heads_n = cfg.generator_heads_n or cfg.heads_n
     return Generator(
-        att.fold_query(attention, norm, params["query"], cfg.heads_n),
-        att.fold_value(attention, norm, cfg.heads_n),
+        att.fold_query(attention, norm, params["query"], heads_n),
+        att.fold_value(attention, norm, heads_n),
     )
 
 

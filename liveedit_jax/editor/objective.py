@@ -27,14 +27,16 @@ from liveedit_jax.types import Batch, Expert, Role
 class Samples(NamedTuple):
     """S samples at the edit layer's output, with the labels their loss reads.
 
-    `mask` is True where a position counts: those that predict an answer token and, with
-    `train_eos`, in reliability and generality the last answer token's, which predicts EOS.
+    Logits are read at the positions `at` (None: at all T, and A is T). `mask` is True where a
+    position counts: those that predict an answer token and, with `train_eos`, in reliability and
+    generality the last answer token's, which predicts EOS.
     """
 
     hidden: Float[Array, "S T D"]
     batch: Batch  # token and role; its image is not read again
-    label: Int[Array, "S T"]
-    mask: Bool[Array, "S T"]
+    label: Int[Array, "S A"]
+    mask: Bool[Array, "S A"]
+    at: Int[Array, "S A"] | None = None
 
 
 class Masks(NamedTuple):
@@ -126,7 +128,7 @@ def edit_terms(
 
     Returns:
         The terms ("reliability", "generality" (a tuple), "locality") and, for inspection, the
-        residual f32[S, T, D] and logits f32[S, T, V] of all samples in the order of the arguments.
+        residual f32[S, T, D] and logits f32[S, A, V] of all samples in the order of the arguments.
     """
     groups = (reliability, *generalities, locality)
     every = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *groups)
@@ -141,10 +143,11 @@ def edit_terms(
     added = mix(cfg, editor.norm, hidden, role, weight, expert.down, expert.up)
     if cfg.official_double_layer:
         hidden = backbone.edit_layer_again(weights, hidden, every.batch)
-    logits = backbone.upper(weights, hidden + added, every.batch)
+    logits = backbone.upper(weights, hidden + added, every.batch, every.at)
 
     b = locality.hidden.shape[0]
-    original = jax.lax.stop_gradient(backbone.upper(weights, hidden[-b:], locality.batch))
+    original = backbone.upper(weights, hidden[-b:], locality.batch, locality.at)
+    original = jax.lax.stop_gradient(original)
     split = jnp.split(logits, len(groups))
     nll = [losses.answer_nll(x, g.label, g.mask) for x, g in zip(split, groups[:-1], strict=False)]
     terms = {
@@ -162,21 +165,24 @@ def routing_terms(
     role: Int[Array, "S T"],
     pairs: Pairs,
 ) -> dict:
-    """Soft and hard routing losses on pairs from a pool of S samples, each encoded once a side."""
+    """Soft and hard routing losses on pairs drawn from a pool of S samples."""
     hidden = jax.lax.stop_gradient(hidden)
-    text0, vision0, prompt = routing_features(cfg, editor.input, hidden, role)
-    text1, vision1, _ = routing_features(cfg, editor.edit, hidden, role)
+    first, second = (
+        jnp.concatenate(side) for side in zip(pairs.neighbours, pairs.others, strict=True)
+    )
+    text0, vision0, prompt = routing_features(cfg, editor.input, hidden[first], role[first])
+    text1, vision1, _ = routing_features(cfg, editor.edit, hidden[second], role[second])
     sentinel = extractor.sentinel_feature(editor.input, cfg.heads_n, prompt)
     sentinel = rearrange(sentinel, "b e m -> b (e m)")
     threshold = (vision0 * sentinel).sum(-1) / (cfg.queries_n * cfg.module_width**0.5)
 
-    (n0, n1), (o0, o1) = pairs.neighbours, pairs.others
-    relative, absolute = losses.soft_routing(similarity(cfg, text0[n0], text1[n1]))
+    b = pairs.neighbours.shape[1]  # neighbours are the first B rows, others the last B
+    relative, absolute = losses.soft_routing(similarity(cfg, text0[:b], text1[:b]))
     neighbour = losses.hard_routing(
-        similarity(cfg, vision0[n0], vision1[n1]), threshold[n0], neighbours=True
+        similarity(cfg, vision0[:b], vision1[:b]), threshold[:b], neighbours=True
     )
     other = losses.hard_routing(
-        similarity(cfg, vision0[o0], vision1[o1]), threshold[o0], neighbours=False
+        similarity(cfg, vision0[b:], vision1[b:]), threshold[b:], neighbours=False
     )
     return {
         "soft_relative": relative,

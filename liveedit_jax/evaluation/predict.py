@@ -41,9 +41,7 @@ def answer_ids(
     position: Int[Array, "B A1"],
 ) -> Int[Array, "B A1"]:
     """The most likely token at every answer position (and for EOS), from the edit layer on."""
-    states, _ = backbone.run_upper(weights, hidden, backbone.context(batch))
-    states = jnp.take_along_axis(states, position[..., None], axis=1)
-    return backbone.head(weights, states).argmax(-1).astype(jnp.int32)
+    return backbone.upper(weights, hidden, batch, position).argmax(-1).astype(jnp.int32)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

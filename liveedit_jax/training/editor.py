@@ -18,7 +18,7 @@ from liveedit_jax.data.tokenise import answer_labels
 from liveedit_jax.editor import losses, objective
 from liveedit_jax.editor.liveedit import init_params
 from liveedit_jax.training.optimizers import editor_optimizer
-from liveedit_jax.types import Batch
+from liveedit_jax.types import Batch, Role
 
 
 @flax.struct.dataclass
@@ -39,6 +39,21 @@ def init_state(
     return EditorState(params, editor_optimizer(recipe).init(params), jnp.zeros((), jnp.int32))
 
 
+def answer_samples(
+    cfg: EditorConfig, backbone: Backbone, hidden: Float[Array, "S T D"], rows: Batch
+) -> objective.Samples:
+    """Samples whose logits are read at the answer positions alone: A = T - P - 1 of them."""
+    t = hidden.shape[1]
+    first = (rows.role == Role.ANSWER).argmax(-1) - 1  # the last prompt token
+    at = jnp.minimum(first[:, None] + jnp.arange(t - backbone.cfg.vision_n - 1), t - 1)
+    label, answer, eos = answer_labels(rows, backbone.cfg.eos_id)
+    mask = losses.generation_mask(cfg, answer, eos)
+    pick = partial(jnp.take_along_axis, indices=at, axis=1)
+    # a clipped position would count the last one again
+    inside = first[:, None] + jnp.arange(at.shape[1]) < t
+    return objective.Samples(hidden, rows, pick(label), pick(mask) & inside, at)
+
+
 def editor_loss(
     backbone: Backbone,
     cfg: EditorConfig,
@@ -46,24 +61,24 @@ def editor_loss(
     weights: dict,
     params: dict,
     batch: EditingBatch,
-    features: Float[Array, "4B P D"],
+    features: Float[Array, "4N P D"],
     key: Array,
 ) -> tuple[Float[Array, ""], dict]:
-    """The loss of a batch of B samples and its terms as scalars."""
-    b = batch.token.shape[1]
+    """The loss of a batch of N samples (the first B in the edit terms) and its terms as scalars."""
+    b, n = recipe.batch_n, batch.token.shape[1]
     rows = Batch(
-        rearrange(batch.token, "k b t -> (k b) t"),
-        rearrange(batch.role, "k b t -> (k b) t"),
-        jnp.zeros((4 * b, 1, 1, 3)),  # features are given, no picture is read
+        rearrange(batch.token, "k n t -> (k n) t"),
+        rearrange(batch.role, "k n t -> (k n) t"),
+        jnp.zeros((4 * n, 1, 1, 3)),  # features are given, no picture is read
     )
     hidden = backbone.lower_from_features(weights, rows, features)
     hidden = jax.lax.stop_gradient(hidden)
-    label, answer, eos = answer_labels(rows, backbone.cfg.eos_id)
-    mask = losses.generation_mask(cfg, answer, eos).at[3 * b :].set(answer[3 * b :])
-    every = objective.Samples(hidden, rows, label, mask)
+    every = answer_samples(cfg, backbone, hidden, rows)
     edit, text, image, locality = (
-        jax.tree.map(lambda leaf, k=k: leaf[k * b : (k + 1) * b], every) for k in range(4)
+        jax.tree.map(lambda leaf, k=k: leaf[k * n : k * n + b], every) for k in range(4)
     )
+    answer = locality.label != backbone.cfg.eos_id  # EOS is no part of what locality compares
+    locality = locality._replace(mask=locality.mask & answer)
     mask_key, pair_key = jax.random.split(key)
     own = jnp.arange(b)
     value, (edits, routing, seen) = objective.training_loss(
@@ -78,10 +93,12 @@ def editor_loss(
         locality,
         objective.Pool(hidden, rows.role),
         objective.draw_masks(mask_key, own, own),
-        objective.draw_pairs(pair_key, own[:, None] + b * jnp.arange(4)),
+        objective.draw_pairs(pair_key, jnp.arange(n)[:, None] + n * jnp.arange(4)),
     )
-    right = (seen["logits"].argmax(-1) == label) & answer
-    accuracy = (right.sum(-1) / jnp.maximum(answer.sum(-1), 1)).reshape(4, b).mean(-1)
+    label = jnp.concatenate([edit.label, text.label, image.label])
+    counted = jnp.concatenate([edit.mask, text.mask, image.mask]) & (label != backbone.cfg.eos_id)
+    right = (seen["logits"][: 3 * b].argmax(-1) == label) & counted
+    accuracy = (right.sum(-1) / jnp.maximum(counted.sum(-1), 1)).reshape(3, b).mean(-1)
     scalars = {
         "loss": value,
         "reliability": edits["reliability"],

@@ -12,9 +12,13 @@ from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import PretrainConfig
+from liveedit_jax.data.pretraining import PretrainingBatch
 from liveedit_jax.data.tokenise import answer_labels
+from liveedit_jax.editor.attention import normalise
 from liveedit_jax.training.optimizers import pretrain_optimizer
 from liveedit_jax.types import Batch, Role
+
+INDEX_N = 25  # answer positions that the index term tells apart, 0 = the last prompt token
 
 
 @flax.struct.dataclass
@@ -26,9 +30,11 @@ class PretrainState:
     step: Int[Array, ""]
 
 
-def init_state(backbone: Backbone, cfg: PretrainConfig, key: Array) -> PretrainState:
-    """Fresh weights and optimiser state."""
-    params = backbone.init(key)
+def init_state(
+    backbone: Backbone, cfg: PretrainConfig, key: Array, params: dict | None = None
+) -> PretrainState:
+    """Fresh weights (or a copy of `params`) and fresh optimiser state."""
+    params = backbone.init(key) if params is None else jax.tree.map(jnp.copy, params)
     return PretrainState(params, pretrain_optimizer(cfg).init(params), jnp.zeros((), jnp.int32))
 
 
@@ -53,40 +59,87 @@ def contrastive_loss(
     return both, (scores.argmax(-1) == label).mean()
 
 
+def pooled_vision(hidden: Float[Array, "B T D"], role: Int[Array, "B T"]) -> Float[Array, "B D"]:
+    """The mean of the normalised VISION states of each row."""
+    vision = (role == Role.VISION)[..., None]
+    scale = jax.lax.rsqrt(jnp.mean(hidden**2, axis=-1, keepdims=True) + 1e-6)
+    return jnp.sum(hidden * scale * vision, 1) / jnp.maximum(vision.sum(1), 1)
+
+
+def answer_index(role: Int[Array, "B T"]) -> Int[Array, "B T"]:
+    """Which token of its answer each position is, from 1; 0 outside answers."""
+    is_answer = role == Role.ANSWER
+    count = jnp.cumsum(is_answer, axis=1)
+    before = jax.lax.cummax(jnp.where(is_answer, 0, count), axis=1)
+    return count - before
+
+
+def picture_rows(backbone: Backbone, n: int) -> Batch:
+    """`n` rows of BOS and an image, nothing else; the pictures are given as features."""
+    length = 1 + backbone.cfg.vision_n
+    token = jnp.full((n, length), backbone.cfg.bos_id, jnp.int32)
+    role = jnp.full((n, length), Role.VISION, jnp.int8).at[:, 0].set(Role.PRE)
+    return Batch(token, role, jnp.zeros((n, 1, 1, 3)))
+
+
 def pretrain_loss(
-    backbone: Backbone, cfg: PretrainConfig, params: dict, batch: Batch
+    backbone: Backbone, cfg: PretrainConfig, params: dict, batch: PretrainingBatch
 ) -> tuple[Float[Array, ""], dict]:
-    """Cross-entropy on answers and their EOS, plus the contrastive term at the edit layer.
+    """Cross-entropy on answers and their EOS, plus three terms on the edit layer's output.
 
-    The first `batch.image.shape[0]` rows have an image (two drawings of each entity, halves in the
-    same order), the rows after them are text only.
+    The first `rows.image.shape[0]` rows have an image (two drawings of each entity, halves in the
+    same order), the rows after them are text only. The terms on the edit layer's output: the two
+    drawings of an entity look alike (InfoNCE); an answer state tells its token through the model's
+    own head, and its number within the answer along fixed directions.
     """
-    images_n = batch.image.shape[0]
-    features = backbone.vision_features(params, batch.image)  # f32[images, P, D]
-    text_n = batch.token.shape[0] - images_n
+    rows = batch.rows
+    images_n, pairs_n = rows.image.shape[0], batch.pairs.shape[0]
+    features = backbone.vision_features(params, jnp.concatenate([rows.image, batch.pairs]))
+    features, alone = features[:images_n], features[images_n:]
+    text_n = rows.token.shape[0] - images_n
     features = jnp.pad(features, ((0, text_n), (0, 0), (0, 0)))
-    hidden = backbone.lower_from_features(params, batch, features)  # f32[B, T, D]
-    logits = backbone.upper(params, hidden, batch)  # f32[B, T, V]
+    hidden = backbone.lower_from_features(params, rows, features)  # f32[B, T, D]
+    logits = backbone.upper(params, hidden, rows)  # f32[B, T, V]
 
-    label, answer_mask, eos_mask = answer_labels(batch, backbone.cfg.eos_id)
+    label, answer_mask, eos_mask = answer_labels(rows, backbone.cfg.eos_id)
     mask = answer_mask | eos_mask
-    nll = optax.softmax_cross_entropy_with_integer_labels(logits, label)
-    answers = jnp.sum(nll * mask) / jnp.maximum(mask.sum(), 1)
+    cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
-    vision = (batch.role[:images_n] == Role.VISION)[..., None]
-    normed = hidden[:images_n] / jnp.sqrt(
-        jnp.mean(hidden[:images_n] ** 2, axis=-1, keepdims=True) + 1e-6
+    def mean(value, chosen):
+        return jnp.sum(value * chosen) / jnp.maximum(chosen.sum(), 1)
+
+    answers = mean(cross_entropy(logits, label), mask)
+    is_answer = rows.role == Role.ANSWER
+    token = mean(cross_entropy(backbone.head(params, hidden), rows.token), is_answer)
+    code = jax.random.orthogonal(jax.random.key(0), hidden.shape[-1])[:, :INDEX_N]
+    number = jnp.minimum(answer_index(rows.role), INDEX_N - 1)
+    index = mean(cross_entropy(normalise(hidden, 1e-5) @ code, number), mask)
+
+    seen = pooled_vision(hidden[:images_n], rows.role[:images_n])
+    only = picture_rows(backbone, pairs_n)
+    more = pooled_vision(backbone.lower_from_features(params, only, alone), only.role)
+    first, second = (
+        jnp.concatenate(halves)
+        for halves in zip(jnp.split(seen, 2), jnp.split(more, 2), strict=True)
     )
-    pooled = jnp.sum(normed * vision, 1) / jnp.maximum(vision.sum(1), 1)
-    contrast, matched = contrastive_loss(pooled, cfg.contrastive_temperature)
+    contrast, matched = contrastive_loss(
+        jnp.concatenate([first, second]), cfg.contrastive_temperature
+    )
 
     right = (logits.argmax(-1) == label) & answer_mask
-    loss = answers + cfg.contrastive_weight * contrast
+    loss = (
+        answers
+        + cfg.contrastive_weight * contrast
+        + cfg.token_weight * token
+        + cfg.index_weight * index
+    )
     scalars = {
         "loss": loss,
         "answers": answers,
         "contrastive": contrast,
         "matched": matched,
+        "token": token,
+        "index": index,
         "accuracy": right.sum() / jnp.maximum(answer_mask.sum(), 1),
     }
     return loss, scalars
@@ -94,7 +147,7 @@ def pretrain_loss(
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def pretrain_step(
-    backbone: Backbone, cfg: PretrainConfig, state: PretrainState, batch: Batch
+    backbone: Backbone, cfg: PretrainConfig, state: PretrainState, batch: PretrainingBatch
 ) -> tuple[PretrainState, dict]:
     """One optimiser step."""
     grads, scalars = jax.grad(

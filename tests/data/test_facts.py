@@ -13,7 +13,8 @@ from liveedit_jax.data.facts import (
     entities,
     split_entities,
 )
-from liveedit_jax.data.templates import paraphrases, templates, text_questions
+from liveedit_jax.data.paraphrases import paraphrases
+from liveedit_jax.data.templates import templates, text_questions
 
 
 def test_counts():

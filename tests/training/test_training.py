@@ -16,8 +16,9 @@ from liveedit_jax.config import (
 )
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.facts import split_entities
+from liveedit_jax.data.paraphrases import paraphrases
 from liveedit_jax.data.pretraining import PretrainingData, mojiedit_tokenizer
-from liveedit_jax.data.templates import paraphrases, templates
+from liveedit_jax.data.templates import templates
 from liveedit_jax.training import editor as editor_training
 from liveedit_jax.training.loop import train
 from liveedit_jax.training.optimizers import editor_optimizer

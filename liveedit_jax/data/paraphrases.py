@@ -1,0 +1,128 @@
+"""Further training wordings of MojiEdit's questions: never edit prompts, never in evaluation.
+
+A base that has read a question in many ways understands wordings it has never read, and so do the
+editors above it: with the five edit prompts of a fact alone, evaluation-only wordings in eight
+languages were answered 20 points worse than the known ones (docs/mojiedit.md).
+"""
+
+from __future__ import annotations
+
+from liveedit_jax.data.facts import ENGLISH_FACTS, LANGUAGES
+
+_ENGLISH = {
+    "name": (
+        "Give this a name.",
+        "What are we looking at?",
+        "Say what you see.",
+        "Identify this symbol.",
+        "How would you title this drawing?",
+        "This is a drawing of what?",
+        "Put a word to this one.",
+        "What does this stand for?",
+        "Do you know what this is?",
+        "What is it?",
+        "Say its name.",
+        "Which thing is drawn here?",
+        "Name it, please.",
+        "What would you call it?",
+        "I see an emoji; which one?",
+        "Describe this in a word or two.",
+    ),
+    "category": (
+        "Under which category would you look for it?",
+        "What broad group is this part of?",
+        "Sort this into a category.",
+        "Which category lists this symbol?",
+        "State the category of this drawing.",
+        "This would be filed as which category?",
+        "Category, please.",
+        "How is this categorised?",
+        "Say which category it is from.",
+        "Where is this listed: which category?",
+        "Give the broad category.",
+        "Its category is which one?",
+        "Do you know the category?",
+        "What is the category here?",
+        "The category of it?",
+        "I need the category for this symbol.",
+    ),
+    "subcategory": (
+        "Under which subcategory would you look for it?",
+        "What narrow group is this part of?",
+        "Sort this into a subcategory.",
+        "Which subcategory lists this symbol?",
+        "State the subcategory of this drawing.",
+        "This would be filed as which subcategory?",
+        "Subcategory, please.",
+        "What is the finer grouping of this?",
+        "Say which subcategory it is from.",
+        "Where is this listed: which subcategory?",
+        "Give the narrow subcategory.",
+        "Its subcategory is which one?",
+        "Do you know the subcategory?",
+        "What is the subcategory here?",
+        "The subcategory of it?",
+        "I need the subcategory for this symbol.",
+    ),
+    "version": (
+        "When did this first appear, as a version?",
+        "Which release brought this symbol?",
+        "State the version of this drawing.",
+        "From which Emoji version on can it be used?",
+        "Its first version is which?",
+        "Version, please.",
+        "How new is this, by version number?",
+        "Give the Emoji version behind this.",
+        "Say which version it came with.",
+        "Which Emoji release is it from?",
+        "The version of it?",
+        "Do you know the version?",
+        "What is the version here?",
+        "It is part of Emoji since version what?",
+        "Name the release this came in.",
+        "I need the version for this symbol.",
+    ),
+    "short_name": (
+        "Give the code between the colons.",
+        "What would you type to get this symbol?",
+        "State the shortcode of this drawing.",
+        "Which chat code makes this appear?",
+        "Its shortcode is which?",
+        "Short name, please.",
+        "How do you enter this in a chat?",
+        "Write the short code for this one.",
+        "Say its shortcode.",
+        "The short name of it?",
+        "Do you know the short name?",
+        "What is the shortcode here?",
+        "Give the short form people type.",
+        "I need the shortcode for this symbol.",
+        "Which keyword brings this up in a chat?",
+        "In short form, this is what?",
+    ),
+}
+_LANGUAGE = (
+    "In {language}, this is what?",
+    "Give this a {language} name.",
+    "Translate this symbol into {language}.",
+    "Say what you see in {language}.",
+    "Under which name would a {language} dictionary list it?",
+    "Put a {language} word to this one.",
+    "{language} name, please.",
+    "How is this drawing titled in {language}?",
+    "What would you call it in {language}?",
+    "And in {language}?",
+    "{language}: what is it?",
+    "Do you know the {language} for this?",
+    "I need the {language} name of this symbol.",
+    "Answer in {language}: what are we looking at?",
+    "State this in {language}.",
+    "The {language} for it?",
+)
+
+
+def paraphrases(fact: str) -> tuple[str, ...]:
+    """Further wordings that ask for `fact` of a picture, for training alone."""
+    if fact in ENGLISH_FACTS:
+        return _ENGLISH[fact]
+    return tuple(wording.format(language=LANGUAGES[fact]) for wording in _LANGUAGE)
