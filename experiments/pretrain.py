@@ -69,7 +69,7 @@ def main() -> None:
         args.out,
         save_every=200,
         evaluate=evaluate,
-        evaluate_every=500,
+        evaluate_every=1000,
         stop_after_s=args.stop_after and 60 * args.stop_after,
     )
     print(f"step {step} of {cfg.steps_n} after {time.time() - begin:.0f} s of this run")

@@ -141,7 +141,11 @@ class EditMixture:
 
     # T of a step's rows and the share of the steps that have it: a step's samples need more than
     # the T before and at most this one, and the shares are those of the samples that do.
-    lengths: tuple[tuple[int, float], ...] = ((46, 0.65), (60, 0.35))
+    lengths: tuple[tuple[int, float], ...] = (
+        (44, 0.49),
+        (50, 0.36),
+        (60, 0.15),
+    )
     any_fact_share: float = 0.15  # targets that are a value of any fact, not of the same one
     spliced_share: float = 0.25  # targets that begin as one value and end as another
     paraphrase_share: float = 0.5  # wordings that are never edit prompts in evaluation
@@ -166,10 +170,11 @@ class PretrainConfig:
     pairs_n: int = 48  # further entities a step whose two drawings are only contrasted
     contrastive_weight: float = 1.0
     contrastive_temperature: float = 0.05
-    # What experts read at the edit layer: which token an answer state is, and which one of its
-    # answer (docs/mojiedit.md).
+    # What experts read at the edit layer: which token an answer state is, which one came before it,
+    # and how many (docs/mojiedit.md).
     token_weight: float = 0.1
-    index_weight: float = 0.1
+    previous_weight: float = 0.3
+    index_weight: float = 0.3
     seed: int = 0
 
 
@@ -220,16 +225,18 @@ TINY_BACKBONE = LlavaConfig(
 TINY_EDITOR = EditorConfig(
     module_width=192,
     heads_n=4,
+    generator_heads_n=1,
     rank=32,
     queries_n=4,
-    expert_scale=0.3,
+    expert_scale=0.1,
     query_init_scale=100.0,
     top_k=16,
 )
 TINY_EDITOR_TRAIN = EditorTrainConfig(
     batch_n=16,
+    routing_n=32,
     steps_n=8_000,
-    learning_rate=5e-3,
+    learning_rate=1e-2,
     warmup_steps=200,
     cosine=True,
     clip_norm=1.0,

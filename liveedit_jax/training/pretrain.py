@@ -85,12 +85,13 @@ def picture_rows(backbone: Backbone, n: int) -> Batch:
 def pretrain_loss(
     backbone: Backbone, cfg: PretrainConfig, params: dict, batch: PretrainingBatch
 ) -> tuple[Float[Array, ""], dict]:
-    """Cross-entropy on answers and their EOS, plus three terms on the edit layer's output.
+    """Cross-entropy on answers and their EOS, plus four terms on the edit layer's output.
 
     The first `rows.image.shape[0]` rows have an image (two drawings of each entity, halves in the
     same order), the rows after them are text only. The terms on the edit layer's output: the two
     drawings of an entity look alike (InfoNCE); an answer state tells its token through the model's
-    own head, and its number within the answer along fixed directions.
+    own head, the token before it through the same head after a fixed rotation, and its number
+    within the answer along fixed directions.
     """
     rows = batch.rows
     images_n, pairs_n = rows.image.shape[0], batch.pairs.shape[0]
@@ -110,10 +111,12 @@ def pretrain_loss(
 
     answers = mean(cross_entropy(logits, label), mask)
     is_answer = rows.role == Role.ANSWER
+    turn, code = (jax.random.orthogonal(jax.random.key(i), hidden.shape[-1]) for i in range(2))
+    before = jnp.roll(rows.token, 1, axis=1)  # the last prompt token comes before an answer
     token = mean(cross_entropy(backbone.head(params, hidden), rows.token), is_answer)
-    code = jax.random.orthogonal(jax.random.key(0), hidden.shape[-1])[:, :INDEX_N]
+    previous = mean(cross_entropy(backbone.head(params, hidden @ turn), before), is_answer)
     number = jnp.minimum(answer_index(rows.role), INDEX_N - 1)
-    index = mean(cross_entropy(normalise(hidden, 1e-5) @ code, number), mask)
+    index = mean(cross_entropy(normalise(hidden, 1e-5) @ code[:, :INDEX_N], number), mask)
 
     seen = pooled_vision(hidden[:images_n], rows.role[:images_n])
     only = picture_rows(backbone, pairs_n)
@@ -131,6 +134,7 @@ def pretrain_loss(
         answers
         + cfg.contrastive_weight * contrast
         + cfg.token_weight * token
+        + cfg.previous_weight * previous
         + cfg.index_weight * index
     )
     scalars = {
@@ -139,6 +143,7 @@ def pretrain_loss(
         "contrastive": contrast,
         "matched": matched,
         "token": token,
+        "previous": previous,
         "index": index,
         "accuracy": right.sum() / jnp.maximum(answer_mask.sum(), 1),
     }

@@ -93,6 +93,15 @@ def test_padding_changes_nothing(model):
     np.testing.assert_allclose(run(both)[1:, :n], run(short), atol=1e-5)
 
 
+def test_logits_of_some_positions_are_those_of_all(model):
+    backbone, weights = model
+    batch, at = rows([6, 3]), jnp.asarray([[3, 7, 10], [0, 1, 12]])
+    hidden = backbone.lower(weights, batch)
+    every = backbone.upper(weights, hidden, batch)
+    some = backbone.upper(weights, hidden, batch, at)
+    np.testing.assert_allclose(some, jnp.take_along_axis(every, at[..., None], 1), atol=1e-5)
+
+
 def test_packed_questions_equal_separate_ones(model):
     backbone, weights = model
     image = rows([1]).image

@@ -1,5 +1,7 @@
 """The absorbed attention is the plain one; features and experts do not see padding."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,6 +86,28 @@ def test_routing_keys_do_not_see_the_answer_and_bodies_do(params):
     np.testing.assert_array_equal(a.text_key, b.text_key)
     np.testing.assert_array_equal(a.vision_key, b.vision_key)
     assert float(jnp.abs(a.down - b.down).max()) > 1e-3
+
+
+@pytest.mark.parametrize("heads_n", [None, 1])
+def test_experts_are_plain_attention_with_the_generators_own_heads(params, heads_n):
+    """Equation 1: attend(phi, LN(h)) / (s sqrt(R)), with `generator_heads_n` heads."""
+    cfg = replace(CFG, generator_heads_n=heads_n)
+    hidden, role = states()
+    expert = liveedit.generate_expert(cfg, liveedit.prepare(cfg, params), hidden, role)
+    side = params["up"]
+    plain = att.attend(
+        side["attention"],
+        jnp.tile(side["query"], (3, 1, 1)),
+        att.layer_norm(side["norm"], hidden, cfg.norm_eps),
+        role >= Role.VISION,
+        heads_n or CFG.heads_n,
+    )
+    np.testing.assert_allclose(expert.up, plain / (2.0 * 3**0.5), atol=1e-5)
+
+
+def test_head_counts_that_do_not_divide_the_width_are_refused():
+    with pytest.raises(ValueError, match="generator_heads_n=5"):
+        replace(CFG, generator_heads_n=5)
 
 
 def test_empty_parts_give_zeros_not_nan(params):

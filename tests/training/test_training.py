@@ -14,16 +14,23 @@ from liveedit_jax.config import (
     PretrainConfig,
     preset,
 )
-from liveedit_jax.data.editing import EditingData
+from liveedit_jax.data.editing import EditingData, spliced
 from liveedit_jax.data.facts import split_entities
 from liveedit_jax.data.paraphrases import paraphrases
 from liveedit_jax.data.pretraining import PretrainingData, mojiedit_tokenizer
 from liveedit_jax.data.templates import templates
+from liveedit_jax.data.tokenise import answer_labels
+from liveedit_jax.editor.losses import answer_nll
 from liveedit_jax.training import editor as editor_training
 from liveedit_jax.training.loop import train
 from liveedit_jax.training.optimizers import editor_optimizer
-from liveedit_jax.training.pretrain import contrastive_loss, init_state, pretrain_step
-from liveedit_jax.types import Role
+from liveedit_jax.training.pretrain import (
+    answer_index,
+    contrastive_loss,
+    init_state,
+    pretrain_step,
+)
+from liveedit_jax.types import Batch, Role
 
 TINY = preset("tiny")
 SMALL = replace(
@@ -155,15 +162,91 @@ def test_the_editor_step_learns_and_its_loss_has_no_gradient_below(tokenizer):
 
 
 def test_pretraining_learns_one_batch(tokenizer):
-    backbone, cfg = Backbone(SMALL), PretrainConfig(images_n=4, steps_n=40, warmup_steps=1)
+    cfg = PretrainConfig(images_n=4, pairs_n=3, steps_n=40, warmup_steps=1)
+    backbone = Backbone(SMALL)
     data = PretrainingData(tokenizer, SMALL, cfg, text_n=1)
     batch = data.batch_at(0)
     jax.tree.map(np.testing.assert_array_equal, batch, data.batch_at(0))
     state, first = init_state(backbone, cfg, jax.random.key(0)), None
-    for _ in range(12):
+    for _ in range(30):
         state, scalars = pretrain_step(backbone, cfg, state, batch)
-        first = first or float(scalars["answers"])
-    assert float(scalars["answers"]) < 0.8 * first
+        first = first or jax.device_get(scalars)
+    for term in ("answers", "token", "previous", "index"):
+        assert float(scalars[term]) < 0.8 * first[term]
+    assert float(scalars["contrastive"]) < first["contrastive"]
+
+
+def test_pretraining_goes_on_from_given_weights():
+    backbone, cfg = Backbone(SMALL), PretrainConfig()
+    given = jax.jit(backbone.init)(jax.random.key(7))
+    state = init_state(backbone, cfg, jax.random.key(0), given)
+    jax.tree.map(np.testing.assert_array_equal, state.params, given)
+
+
+def test_contrasted_drawings_are_pairs_that_never_show_a_held_out_one(tokenizer):
+    cfg = PretrainConfig(images_n=4, pairs_n=40)
+    data = PretrainingData(tokenizer, SMALL, cfg)
+    chosen = data._contrasted(3)
+    assert len({entity.id for entity in chosen}) == 40
+    assert len({entity.facts["subcategory"] for entity in chosen}) < 20  # look-alikes meet
+    pairs = data.batch_at(3).pairs
+    first, second = np.split(pairs, 2)
+    for entity, a, b in zip(chosen, first, second, strict=True):
+        assert np.array_equal(a, b) == (entity.held_out is not None)
+
+
+def test_answer_index_counts_from_the_last_prompt_token():
+    pre, prompt, answer, pad = Role.PRE, Role.PROMPT, Role.ANSWER, Role.PAD
+    role = jnp.asarray([[pre, prompt, answer, answer, prompt, prompt, answer, answer, answer, pad]])
+    np.testing.assert_array_equal(answer_index(role), [[0, 0, 1, 2, 0, 0, 1, 2, 3, 0]])
+
+
+def test_spliced_targets_begin_as_one_value_and_end_as_another():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        target = spliced(rng, "smiling face", "grüne Ampel")
+        assert 0 < len(target) <= 32 and target[0] == "s"
+        begins = max(n for n in range(13) if target.startswith("smiling face"[:n]))
+        assert "grüne Ampel".endswith(target[begins:]) or target[begins:].strip() == ""
+
+
+def test_more_routing_samples_leave_the_edit_terms_alone(tokenizer):
+    backbone = Backbone(SMALL)
+    weights = jax.jit(backbone.init)(jax.random.key(0))
+    few, many = EditorTrainConfig(batch_n=4), EditorTrainConfig(batch_n=4, routing_n=7)
+    data = EditingData(tokenizer, SMALL, many, EditMixture())
+    batch = data.batch_at(0)
+    assert batch.picture.shape == (4, 7)
+    pictures = editor_training.picture_features(backbone, weights, data.pictures()[:1400])
+    params = editor_training.init_state(backbone, EDITOR, few, jax.random.key(1)).params
+
+    def scalars(recipe, batch):
+        features = pictures[batch.picture.reshape(-1)]
+        return editor_training.editor_loss(
+            backbone, EDITOR, recipe, weights, params, batch, features, jax.random.key(0)
+        )[1]
+
+    first = jax.tree.map(lambda leaf: leaf[:, :4], batch)
+    a, b = scalars(few, first), scalars(many, batch)
+    for term in ("reliability", "text_generality", "image_generality", "image_locality"):
+        np.testing.assert_allclose(a[term], b[term], rtol=1e-5)
+    assert float(a["hard_other"]) != float(b["hard_other"])
+    with pytest.raises(ValueError, match="routing_n=3 is below"):
+        replace(many, routing_n=3)
+
+
+def test_losses_read_at_answer_positions_are_those_read_everywhere(tokenizer):
+    backbone = Backbone(SMALL)
+    weights = jax.jit(backbone.init)(jax.random.key(0))
+    data = EditingData(tokenizer, SMALL, EditorTrainConfig(batch_n=3), EditMixture())
+    batch = data.batch_at(1)
+    rows = Batch(batch.token[0], batch.role[0], jnp.zeros((3, 1, 1, 3)))
+    hidden = jax.random.normal(jax.random.key(2), (*rows.token.shape, SMALL.decoder.width))
+    some = editor_training.answer_samples(EDITOR, backbone, hidden, rows)
+    label, answer, eos = answer_labels(rows, SMALL.eos_id)
+    want = answer_nll(backbone.upper(weights, hidden, rows), label, answer | eos)
+    got = answer_nll(backbone.upper(weights, hidden, rows, some.at), some.label, some.mask)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
 def test_contrastive_loss_prefers_the_other_drawing_of_the_same_entity():
