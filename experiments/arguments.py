@@ -9,7 +9,7 @@ from liveedit_jax.config import PRESETS
 
 
 def training_parser(text: str, out: str, shipped: str) -> argparse.ArgumentParser:
-    """A parser with preset, run folder, length, seed and shipping.
+    """A parser with preset, run folder, length, rate, seed and shipping.
 
     Args:
         text: the script's docstring; its first line is shown.
@@ -20,6 +20,7 @@ def training_parser(text: str, out: str, shipped: str) -> argparse.ArgumentParse
     parser.add_argument("--config", default="tiny", choices=sorted(PRESETS))
     parser.add_argument("--out", type=Path, default=Path(out), help="run folder, resumed from")
     parser.add_argument("--steps", type=int, help="the recipe's number of steps")
+    parser.add_argument("--learning-rate", type=float, help="the recipe's rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stop-after", type=float, help="minutes; the run can be resumed")
     parser.add_argument("--ship", type=Path, help=f"model folder to write {shipped} to")

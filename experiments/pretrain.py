@@ -31,7 +31,6 @@ from liveedit_jax.training.pretrain import init_state, pretrain_step
 def main() -> None:
     parser = training_parser(__doc__, "runs/pretrain", "weights and tokenizer")
     parser.add_argument("--start-from", type=Path, help="model folder whose backbone to go on from")
-    parser.add_argument("--learning-rate", type=float, help="the recipe's rate")
     args = parser.parse_args()
 
     chosen = preset(args.config)

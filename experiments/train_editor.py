@@ -27,7 +27,7 @@ from liveedit_jax.evaluation.lifelong import Parts
 from liveedit_jax.evaluation.quick import quick_figures
 from liveedit_jax.training.checkpoint import load_weights, model_folder, save_weights
 from liveedit_jax.training.editor import editor_step, init_state, picture_features
-from liveedit_jax.training.loop import train
+from liveedit_jax.training.loop import record_start, train
 
 DEV_SEED, DEV_N = 0, 100
 
@@ -42,6 +42,7 @@ def main() -> None:
         chosen.editor_train,
         seed=args.seed,
         steps_n=args.steps or chosen.editor_train.steps_n,
+        learning_rate=args.learning_rate or chosen.editor_train.learning_rate,
     )
     folder = args.model or model_folder(args.config)
     weights, made = load_weights(folder / "backbone")
@@ -58,8 +59,9 @@ def main() -> None:
         return {f"dev/{k}": v for k, v in quick_figures(parts, dev, known).items()}
 
     begin = time.time()
-    args.out.mkdir(parents=True, exist_ok=True)
-    run = {"editor_train": asdict(recipe), "backbone_sha256": made["sha256"]}
+    run = {"editor_train": asdict(recipe), "edit_mixture": asdict(chosen.edit_mixture)}
+    starts = record_start(args.out, run)
+    run["backbone_sha256"] = made["sha256"]
     (args.out / "config.json").write_text(json.dumps(as_dict(chosen) | run))
     state, step = train(
         lambda state, batch: editor_step(
@@ -81,7 +83,7 @@ def main() -> None:
             "steps": step,
             "editor": asdict(chosen.editor),
             **run,
-            "edit_mixture": asdict(chosen.edit_mixture),
+            "starts": starts,  # more than one where a resumed run went on with another recipe
             "dev": {"seed": DEV_SEED, "edits": DEV_N, **figures},
         }
         digest = save_weights(args.ship / "editor", state.params, recipe_of)

@@ -150,7 +150,7 @@ class EditMixture:
     spliced_share: float = 0.25  # targets that begin as one value and end as another
     paraphrase_share: float = 0.5  # wordings that are never edit prompts in evaluation
     swap_share: float = 0.5  # edits on the second drawing, with the first as image generality
-    sibling_share: float = 0.5  # samples on the same entity as the sample before, other fact
+    sibling_share: float = 0.15  # samples on the same entity as the sample before, other fact
     alike_share: float = 0.2  # samples on a look-alike of the sample before (same subcategory)
     look_alike_share: float = 0.25  # image locality: same subcategory, same question
     same_image_share: float = 0.0  # image locality: the edited image, another question

@@ -14,6 +14,28 @@ import numpy as np
 from tqdm import tqdm
 
 
+def record_start(folder: str | Path, run: dict) -> list[dict]:
+    """Note in `starts.jsonl` what a run goes on with, where that is not what it began with.
+
+    Args:
+        folder: the run folder.
+        run: configs as plain values.
+
+    Returns:
+        Every start that changed something, {"step": first step, **run}: what weights were made by.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    file, run = folder / "starts.jsonl", json.loads(json.dumps(run))
+    starts = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    saved = [int(p.name) for p in (folder / "state").glob("*") if p.name.isdigit()]
+    start = {"step": max(saved, default=0), **run}
+    if not starts or {**starts[-1], "step": 0} != {**start, "step": 0}:
+        starts.append(start)
+        file.write_text("".join(json.dumps(line) + "\n" for line in starts))
+    return starts
+
+
 def train(
     step: Callable[[Any, Any], tuple[Any, dict]],
     state: Any,

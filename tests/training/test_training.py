@@ -22,7 +22,7 @@ from liveedit_jax.data.templates import templates
 from liveedit_jax.data.tokenise import answer_labels
 from liveedit_jax.editor.losses import answer_nll
 from liveedit_jax.training import editor as editor_training
-from liveedit_jax.training.loop import train
+from liveedit_jax.training.loop import record_start, train
 from liveedit_jax.training.optimizers import editor_optimizer
 from liveedit_jax.training.pretrain import (
     answer_index,
@@ -208,6 +208,14 @@ def test_spliced_targets_begin_as_one_value_and_end_as_another():
         assert 0 < len(target) <= 32 and target[0] == "s"
         begins = max(n for n in range(13) if target.startswith("smiling face"[:n]))
         assert "grüne Ampel".endswith(target[begins:]) or target[begins:].strip() == ""
+
+
+def test_a_run_that_goes_on_with_another_recipe_says_so(tmp_path):
+    assert record_start(tmp_path, {"rate": 1.0}) == [{"step": 0, "rate": 1.0}]
+    (tmp_path / "state" / "500").mkdir(parents=True)
+    assert len(record_start(tmp_path, {"rate": 1.0})) == 1  # a plain resume is no news
+    assert record_start(tmp_path, {"rate": 0.5})[1] == {"step": 500, "rate": 0.5}
+    assert len(record_start(tmp_path, {"rate": 0.5})) == 2
 
 
 def test_more_routing_samples_leave_the_edit_terms_alone(tokenizer):
