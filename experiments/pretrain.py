@@ -24,7 +24,7 @@ from liveedit_jax.data.facts import entities
 from liveedit_jax.data.pretraining import PretrainingData, mojiedit_tokenizer
 from liveedit_jax.evaluation.knowledge import drawings, fact_accuracy
 from liveedit_jax.training.checkpoint import load_weights, save_weights
-from liveedit_jax.training.loop import train
+from liveedit_jax.training.loop import record_start, train
 from liveedit_jax.training.pretrain import init_state, pretrain_step
 
 
@@ -58,7 +58,7 @@ def main() -> None:
         return figures
 
     begin = time.time()
-    args.out.mkdir(parents=True, exist_ok=True)
+    starts = record_start(args.out, {"pretrain": asdict(cfg)})
     (args.out / "config.json").write_text(json.dumps(as_dict(chosen) | {"run": asdict(cfg)}))
     state, step = train(
         lambda state, batch: pretrain_step(backbone, cfg, state, batch),
@@ -85,6 +85,7 @@ def main() -> None:
             "config": args.config,
             "steps": step,
             "started_from": before,
+            "starts": starts,  # more than one where a resumed run went on with another recipe
             "pretrain": asdict(cfg),
             "backbone": asdict(chosen.backbone),
             "token_accuracy": figures,

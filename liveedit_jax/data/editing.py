@@ -17,9 +17,8 @@ from liveedit_jax.config import EditMixture, EditorTrainConfig, LlavaConfig
 from liveedit_jax.data.facts import FACTS, SOURCES, Entity, split_entities
 from liveedit_jax.data.images import drawing, normalise
 from liveedit_jax.data.packing import Question, pack_row
-from liveedit_jax.data.paraphrases import paraphrases
+from liveedit_jax.data.paraphrases import draw_wordings
 from liveedit_jax.data.stream import TARGET_MOST, target_values
-from liveedit_jax.data.templates import templates
 from liveedit_jax.data.tokenise import seam_ids
 from liveedit_jax.data.tokenizer import Tokenizer
 
@@ -87,13 +86,7 @@ class EditingData:
                 return value
 
     def _wordings(self, rng, fact: str, n: int) -> list[str]:
-        """`n` different wordings; `paraphrase_share` of them are none of the base's."""
-        known = rng.choice(templates(fact, False), n, replace=False)
-        if not self.mixture.paraphrase_share:
-            return [str(wording) for wording in known]
-        other = rng.choice(paraphrases(fact), n, replace=False)
-        drawn = rng.random(n) < self.mixture.paraphrase_share
-        return [str(w) for w in np.where(drawn, other, known)]
+        return draw_wordings(rng, fact, n, self.mixture.paraphrase_share)
 
     def _look_alike(self, rng, i: int) -> int:
         alike = [j for j in self._alike[self.entities[i].facts["subcategory"]] if j != i]

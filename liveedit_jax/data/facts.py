@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -135,3 +137,11 @@ def split_entities(split: str) -> tuple[Entity, ...]:
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; use one of {', '.join(SPLITS)}")
     return tuple(entity for entity in entities() if entity.split == split)
+
+
+def by_subcategory(chosen: Iterable[Entity]) -> dict[str, tuple[Entity, ...]]:
+    """Subcategory -> its entities among the chosen ones: each other's look-alikes."""
+    found = defaultdict(list)
+    for entity in chosen:
+        found[entity.facts["subcategory"]].append(entity)
+    return {name: tuple(group) for name, group in found.items()}

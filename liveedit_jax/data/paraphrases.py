@@ -7,7 +7,10 @@ languages were answered 20 points worse than the known ones (docs/mojiedit.md).
 
 from __future__ import annotations
 
+import numpy as np
+
 from liveedit_jax.data.facts import ENGLISH_FACTS, LANGUAGES
+from liveedit_jax.data.templates import templates
 
 _ENGLISH = {
     "name": (
@@ -126,3 +129,13 @@ def paraphrases(fact: str) -> tuple[str, ...]:
     if fact in ENGLISH_FACTS:
         return _ENGLISH[fact]
     return tuple(wording.format(language=LANGUAGES[fact]) for wording in _LANGUAGE)
+
+
+def draw_wordings(rng: np.random.Generator, fact: str, n: int, share: float) -> list[str]:
+    """`n` different training wordings of `fact`; `share` of them are paraphrases."""
+    known = rng.choice(templates(fact, evaluation=False), n, replace=False)
+    if not share:
+        return [str(wording) for wording in known]
+    other = rng.choice(paraphrases(fact), n, replace=False)
+    drawn = rng.random(n) < share
+    return [str(wording) for wording in np.where(drawn, other, known)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +11,18 @@ import numpy as np
 from jaxtyping import Float
 
 from liveedit_jax.config import LlavaConfig, PretrainConfig
-from liveedit_jax.data.facts import ENGLISH_FACTS, FACTS, LANGUAGES, SOURCES, Entity, entities
+from liveedit_jax.data.facts import (
+    ENGLISH_FACTS,
+    FACTS,
+    LANGUAGES,
+    SOURCES,
+    Entity,
+    by_subcategory,
+    entities,
+)
 from liveedit_jax.data.images import drawing, normalise
 from liveedit_jax.data.packing import Question, pack_row
-from liveedit_jax.data.paraphrases import paraphrases
+from liveedit_jax.data.paraphrases import draw_wordings
 from liveedit_jax.data.templates import templates, text_questions
 from liveedit_jax.data.tokenise import seam_ids
 from liveedit_jax.data.tokenizer import Tokenizer, train_tokenizer
@@ -65,19 +72,8 @@ class PretrainingData:
     def _order(self) -> np.ndarray:
         return np.array([entity.id for entity in entities()])
 
-    @cached_property
-    def _groups(self) -> list[list[int]]:
-        found = defaultdict(list)
-        for entity in entities():
-            found[entity.facts["subcategory"]].append(entity.id)
-        return list(found.values())
-
     def _wordings(self, rng, fact: str, n: int) -> list[str]:
-        """`n` different wordings; `paraphrase_share` of them are paraphrases."""
-        known = rng.choice(templates(fact, evaluation=False), n, replace=False)
-        other = rng.choice(paraphrases(fact), n, replace=False)
-        drawn = rng.random(n) < self.cfg.paraphrase_share
-        return [str(wording) for wording in np.where(drawn, other, known)]
+        return draw_wordings(rng, fact, n, self.cfg.paraphrase_share)
 
     def _ask(self, rng, entity: Entity, fact: str) -> Question:
         (wording,) = self._wordings(rng, fact, 1)
@@ -131,10 +127,11 @@ class PretrainingData:
         n = self.cfg.pairs_n
         epoch, at = divmod(step, len(entities()) // n)
         rng = np.random.default_rng([self.cfg.seed, 4, epoch])
+        groups = list(by_subcategory(entities()).values())
         order = [
             i
-            for group in rng.permutation(len(self._groups))
-            for i in rng.permutation(self._groups[group])
+            for group in rng.permutation(len(groups))
+            for i in rng.permutation([entity.id for entity in groups[group]])
         ]
         order = np.roll(order, -int(rng.integers(n)))  # no entity is always in the dropped tail
         return [entities()[i] for i in order[at * n : (at + 1) * n]]

@@ -6,12 +6,11 @@ machine, a longer stream begins with the shorter one, and two seeds share nothin
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from liveedit_jax.data.facts import FACTS, Entity, digest, split_entities
+from liveedit_jax.data.facts import FACTS, Entity, by_subcategory, digest, split_entities
 from liveedit_jax.data.records import Record
 from liveedit_jax.data.templates import templates, text_questions
 
@@ -48,10 +47,7 @@ def _pick(values: Sequence, *key: object):
 
 @cache
 def _probe_by_subcategory() -> dict[str, tuple[Entity, ...]]:
-    found = defaultdict(list)
-    for entity in split_entities("probe"):
-        found[entity.facts["subcategory"]].append(entity)
-    return {name: tuple(group) for name, group in found.items()}
+    return by_subcategory(split_entities("probe"))
 
 
 def edit_stream(

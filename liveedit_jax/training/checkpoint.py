@@ -77,6 +77,7 @@ def save_weights(folder: str | Path, params, recipe: dict, dtype=jnp.float16) ->
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(fresh / "weights", rounded)
+    (fresh / "weights" / "commit_success.txt").write_text("complete\n")  # it names our folders
     digest = sha256_of(rounded)
     (fresh / "recipe.json").write_text(json.dumps({**recipe, "sha256": digest}, indent=1) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
