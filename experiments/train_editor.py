@@ -27,6 +27,7 @@ from liveedit_jax.evaluation.lifelong import Parts
 from liveedit_jax.evaluation.quick import quick_figures
 from liveedit_jax.training.checkpoint import load_weights, model_folder, save_weights
 from liveedit_jax.training.editor import editor_step, init_state, picture_features
+from liveedit_jax.training.gates import edit_states, fit_gates, start_gates
 from liveedit_jax.training.loop import record_start, train
 
 DEV_SEED, DEV_N = 0, 100
@@ -58,6 +59,16 @@ def main() -> None:
         parts = Parts(backbone, chosen.editor, weights, state.params, tokenizer)
         return {f"dev/{k}": v for k, v in quick_figures(parts, dev, known).items()}
 
+    def start():
+        state = init_state(backbone, chosen.editor, recipe, jax.random.key(recipe.seed))
+        if recipe.gate_gain is None or any((args.out / "state").glob("*")):  # to be restored
+            return state
+        states = edit_states(backbone, weights, pictures, data, chosen.editor.norm_eps)
+        gates, loss = fit_gates(*states, recipe.seed)
+        print(f"gates of the down generator fitted, loss {loss:.3f}")
+        params = start_gates(chosen.editor, state.params, gates, recipe.gate_gain)
+        return replace(state, params=params)
+
     begin = time.time()
     run = {"editor_train": asdict(recipe), "edit_mixture": asdict(chosen.edit_mixture)}
     starts = record_start(args.out, run)
@@ -67,7 +78,7 @@ def main() -> None:
         lambda state, batch: editor_step(
             backbone, chosen.editor, recipe, weights, pictures, state, batch
         ),
-        init_state(backbone, chosen.editor, recipe, jax.random.key(recipe.seed)),
+        start(),
         data.batch_at,
         recipe.steps_n,
         args.out,

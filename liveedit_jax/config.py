@@ -84,6 +84,8 @@ class EditorConfig:
     # The generators' learned queries start this much larger than released: at 1 and a small width
     # all R rows of an expert start alike and part slowly (docs/method.md).
     query_init_scale: float = 1.0
+    # Sides that meet in one product start alike: both extractors, the attention of both generators.
+    paired_init: bool = False
     # Departures from the released code, each tested for both values.
     official_double_layer: bool = False  # released training runs the edit layer twice
     locality_kl: str = "edited_to_original"  # or "original_to_edited", as the paper writes
@@ -118,6 +120,13 @@ class EditorTrainConfig:
     cosine: bool = False  # decay to zero over steps_n instead of the cuts
     clip_norm: float | None = None
     muon: bool = False  # Muon on matrices and Adam on the rest, instead of Adam on everything
+    # The generators' rates as multiples of the rest's (docs/method.md): where rows look, and the
+    # value maps of `down`, whose entries are small, and of `up`, whose are large.
+    rate_attention: float = 1.0
+    rate_down: float = 1.0
+    rate_up: float = 1.0
+    # `down` starts as gates fitted to the frozen states, this far open; None: at random, as released
+    gate_gain: float | None = None
     weight_reliability: float = 1.0
     weight_generality: float = 1.0
     weight_locality: float = 1.0
@@ -229,14 +238,19 @@ TINY_EDITOR = EditorConfig(
     rank=32,
     queries_n=4,
     expert_scale=0.1,
-    query_init_scale=100.0,
+    query_init_scale=1000.0,
+    paired_init=True,
     top_k=16,
 )
 TINY_EDITOR_TRAIN = EditorTrainConfig(
     batch_n=16,
     routing_n=32,
     steps_n=8_000,
-    learning_rate=4e-3,  # at 1e-2 all losses stand still from step 600 on
+    learning_rate=4e-3,
+    rate_attention=0.25,
+    rate_down=0.0075,
+    rate_up=15.0,
+    gate_gain=0.25,
     warmup_steps=200,
     cosine=True,
     clip_norm=1.0,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import optax
 
@@ -11,7 +13,8 @@ from liveedit_jax.config import EditorTrainConfig, PretrainConfig
 def editor_optimizer(cfg: EditorTrainConfig) -> optax.GradientTransformation:
     """Adam (betas 0.9, 0.999, eps 1e-8, no decay) with the paper's step cuts, or a cosine.
 
-    With `cfg.muon`, matrices are updated by Muon instead (same schedule).
+    With `cfg.muon`, matrices are updated by Muon instead (same schedule). `cfg.rate_...` multiply
+    the steps of the generators' parts.
 
     The released schedule multiplies the rate by `lr_cut_rate` once for each cut that lies strictly
     before the step.
@@ -28,10 +31,25 @@ def editor_optimizer(cfg: EditorTrainConfig) -> optax.GradientTransformation:
             cfg.learning_rate, {cut + 1: cfg.lr_cut_rate for cut in cfg.lr_cut_steps}
         )
     adam = optax.adam(rate, b1=0.9, b2=0.999, eps=1e-8)
-    step = optax.contrib.muon(rate, consistent_rms=0.2) if cfg.muon else adam
-    if cfg.clip_norm is None:
-        return step
-    return optax.chain(optax.clip_by_global_norm(cfg.clip_norm), step)
+    parts = [optax.contrib.muon(rate, consistent_rms=0.2) if cfg.muon else adam]
+    if (cfg.rate_attention, cfg.rate_down, cfg.rate_up) != (1.0, 1.0, 1.0):
+        parts.append(optax.stateless(partial(_scale_generators, cfg)))
+    if cfg.clip_norm is not None:
+        parts.insert(0, optax.clip_by_global_norm(cfg.clip_norm))
+    return optax.chain(*parts)
+
+
+def _scale_generators(cfg: EditorTrainConfig, updates, params=None):
+    """Steps of the generators' value maps and of what decides where they look, rescaled."""
+
+    def scale(path, leaf):
+        part, *inner = (key.key for key in path)
+        if part not in ("down", "up") or inner[0] == "norm":
+            return leaf
+        value_rate = cfg.rate_down if part == "down" else cfg.rate_up
+        return leaf * (value_rate if "v" in inner else cfg.rate_attention)
+
+    return jax.tree_util.tree_map_with_path(scale, updates)
 
 
 def _is_matrix(path, leaf) -> bool:
