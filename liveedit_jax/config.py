@@ -125,7 +125,7 @@ class EditorTrainConfig:
     rate_attention: float = 1.0
     rate_down: float = 1.0
     rate_up: float = 1.0
-    # `down` starts as gates fitted to the frozen states, this far open; None: at random, as released
+    # `down` starts as gates fitted to frozen states, this far open; None: at random, as released
     gate_gain: float | None = None
     weight_reliability: float = 1.0
     weight_generality: float = 1.0
