@@ -86,6 +86,9 @@ class EditorConfig:
     query_init_scale: float = 1.0
     # Sides that meet in one product start alike: both extractors, the attention of both generators.
     paired_init: bool = False
+    # The extractors' vision value maps start this much larger than released: the margin between an
+    # entity and all others then stands from the first step where the states already part them.
+    vision_init_scale: float = 1.0
     # Departures from the released code, each tested for both values.
     official_double_layer: bool = False  # released training runs the edit layer twice
     locality_kl: str = "edited_to_original"  # or "original_to_edited", as the paper writes
@@ -120,8 +123,9 @@ class EditorTrainConfig:
     cosine: bool = False  # decay to zero over steps_n instead of the cuts
     clip_norm: float | None = None
     muon: bool = False  # Muon on matrices and Adam on the rest, instead of Adam on everything
-    # The generators' rates as multiples of the rest's (docs/method.md): where rows look, and the
-    # value maps of `down`, whose entries are small, and of `up`, whose are large.
+    # Rates as multiples of `learning_rate` (docs/method.md): both extractors, where rows of experts
+    # look, and the value maps of `down`, whose entries are small, and of `up`, whose are large.
+    rate_extractor: float = 1.0
     rate_attention: float = 1.0
     rate_down: float = 1.0
     rate_up: float = 1.0
@@ -159,7 +163,7 @@ class EditMixture:
     spliced_share: float = 0.25  # targets that begin as one value and end as another
     paraphrase_share: float = 0.5  # wordings that are never edit prompts in evaluation
     swap_share: float = 0.5  # edits on the second drawing, with the first as image generality
-    sibling_share: float = 0.15  # samples on the same entity as the sample before, other fact
+    sibling_share: float = 0.05  # samples on the same entity as the sample before, other fact
     alike_share: float = 0.2  # samples on a look-alike of the sample before (same subcategory)
     look_alike_share: float = 0.25  # image locality: same subcategory, same question
     same_image_share: float = 0.0  # image locality: the edited image, another question
@@ -240,13 +244,15 @@ TINY_EDITOR = EditorConfig(
     expert_scale=0.1,
     query_init_scale=1000.0,
     paired_init=True,
+    vision_init_scale=2.0,
     top_k=16,
 )
 TINY_EDITOR_TRAIN = EditorTrainConfig(
     batch_n=16,
     routing_n=32,
-    steps_n=8_000,
+    steps_n=6_000,
     learning_rate=4e-3,
+    rate_extractor=0.5,
     rate_attention=0.25,
     rate_down=0.0075,
     rate_up=15.0,

@@ -55,8 +55,12 @@ class EditingData:
 
     @cached_property
     def entities(self) -> tuple[Entity, ...]:
-        """The entities that edits and probes are about; picture 2i + s is drawing s of entity i."""
-        return split_entities(SPLIT)
+        """The entities that edits and probes are about; picture 2i + s is drawing s of entity i.
+
+        Only those whose two drawings the base was pretrained on: where one was held out of it, the
+        other cannot be told to be the same thing, and routing would be taught to let anything pass.
+        """
+        return tuple(entity for entity in split_entities(SPLIT) if entity.held_out is None)
 
     @cached_property
     def _alike(self) -> dict[str, list[int]]:

@@ -50,6 +50,8 @@ def init_extractor(key: Array, cfg: EditorConfig, width: int, vision_n: int | No
         "vision_attention": att.init_attention(keys[3], m, width, m),
         "text_attention": att.init_attention(keys[4], m, width, m),
     }
+    vision = params["vision_attention"]
+    vision["v"] = jax.tree.map(lambda leaf: cfg.vision_init_scale * leaf, vision["v"])
     if vision_n is not None:
         params["sentinel"] = _learned(keys[5], vision_n, width)
     return params

@@ -14,7 +14,7 @@ def editor_optimizer(cfg: EditorTrainConfig) -> optax.GradientTransformation:
     """Adam (betas 0.9, 0.999, eps 1e-8, no decay) with the paper's step cuts, or a cosine.
 
     With `cfg.muon`, matrices are updated by Muon instead (same schedule). `cfg.rate_...` multiply
-    the steps of the generators' parts.
+    the steps of an editor's parts.
 
     The released schedule multiplies the rate by `lr_cut_rate` once for each cut that lies strictly
     before the step.
@@ -32,19 +32,22 @@ def editor_optimizer(cfg: EditorTrainConfig) -> optax.GradientTransformation:
         )
     adam = optax.adam(rate, b1=0.9, b2=0.999, eps=1e-8)
     parts = [optax.contrib.muon(rate, consistent_rms=0.2) if cfg.muon else adam]
-    if (cfg.rate_attention, cfg.rate_down, cfg.rate_up) != (1.0, 1.0, 1.0):
-        parts.append(optax.stateless(partial(_scale_generators, cfg)))
+    rates = (cfg.rate_extractor, cfg.rate_attention, cfg.rate_down, cfg.rate_up)
+    if any(rate != 1.0 for rate in rates):
+        parts.append(optax.stateless(partial(_scale_parts, cfg)))
     if cfg.clip_norm is not None:
         parts.insert(0, optax.clip_by_global_norm(cfg.clip_norm))
     return optax.chain(*parts)
 
 
-def _scale_generators(cfg: EditorTrainConfig, updates, params=None):
-    """Steps of the generators' value maps and of what decides where they look, rescaled."""
+def _scale_parts(cfg: EditorTrainConfig, updates, params=None):
+    """Steps of an editor's parts, each at its own multiple of the rate."""
 
     def scale(path, leaf):
         part, *inner = (key.key for key in path)
-        if part not in ("down", "up") or inner[0] == "norm":
+        if part in ("edit", "input"):
+            return leaf * cfg.rate_extractor
+        if part == "norm" or inner[0] == "norm":
             return leaf
         value_rate = cfg.rate_down if part == "down" else cfg.rate_up
         return leaf * (value_rate if "v" in inner else cfg.rate_attention)

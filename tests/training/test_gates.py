@@ -83,7 +83,18 @@ def test_paired_init_starts_both_sides_alike(paired):
     assert all(jax.tree.leaves(same)) == paired
 
 
-def test_the_generators_have_rates_of_their_own():
+def test_vision_values_start_larger_by_their_scale():
+    one, three = (
+        init_params(jax.random.key(0), replace(EDITOR, vision_init_scale=scale), WIDTH, 4)
+        for scale in (1.0, 3.0)
+    )
+    for side in ("edit", "input"):
+        value, large = (params[side]["vision_attention"].pop("v") for params in (one, three))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(3 * a, b, rtol=1e-6), value, large)
+    jax.tree.map(np.testing.assert_array_equal, one, three)
+
+
+def test_the_parts_have_rates_of_their_own():
     plain = EditorTrainConfig(learning_rate=0.01, muon=True, clip_norm=1.0)
     params = init_params(jax.random.key(0), EDITOR, WIDTH, 4)
     grads = jax.tree.map(jnp.ones_like, params)
@@ -93,7 +104,7 @@ def test_the_generators_have_rates_of_their_own():
         return optimizer.update(grads, optimizer.init(params), params)[0]
 
     a = step(plain)
-    b = step(replace(plain, rate_attention=0.5, rate_down=0.1, rate_up=3.0))
+    b = step(replace(plain, rate_extractor=2.0, rate_attention=0.5, rate_down=0.1, rate_up=3.0))
     ratio = jax.tree.map(lambda x, y: float((y / x).mean()), a, b)
     for side, rate in (("down", 0.1), ("up", 3.0)):
         for leaf in jax.tree.leaves(ratio[side]["attention"]["v"]):
@@ -101,5 +112,5 @@ def test_the_generators_have_rates_of_their_own():
         assert ratio[side]["query"] == pytest.approx(0.5, rel=1e-4)
         assert ratio[side]["attention"]["k"]["kernel"] == pytest.approx(0.5, rel=1e-4)
         assert ratio[side]["norm"]["scale"] == pytest.approx(1.0, rel=1e-4)
-    for part in ("edit", "input", "norm"):
-        assert all(x == pytest.approx(1.0, rel=1e-4) for x in jax.tree.leaves(ratio[part]))
+    for part, rate in (("edit", 2.0), ("input", 2.0), ("norm", 1.0)):
+        assert all(x == pytest.approx(rate, rel=1e-4) for x in jax.tree.leaves(ratio[part]))

@@ -107,7 +107,10 @@ def test_editing_batches_are_fixed_and_use_training_entities_and_wordings(tokeni
     first, again, other = data.batch_at(3), data.batch_at(3), data.batch_at(4)
     jax.tree.map(np.testing.assert_array_equal, first, again)
     assert (first.token != other.token).any()
-    assert first.picture.max() < 2 * len(split_entities("editor_train"))
+    known_ids = {entity.id for entity in split_entities("editor_train")}
+    assert {entity.id for entity in data.entities} < known_ids
+    assert all(entity.held_out is None for entity in data.entities)
+    assert first.picture.max() < 2 * len(data.entities)
     edit, text, image, far = (first.picture[k] for k in range(4))
     assert (edit == text).all() and (edit // 2 == image // 2).all() and (edit != image).all()
     from liveedit_jax.data.facts import FACTS
