@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from liveedit_jax.config import PRESETS
+from liveedit_jax.presets import PRESETS
 
 
 def training_parser(text: str, out: str, shipped: str) -> argparse.ArgumentParser:

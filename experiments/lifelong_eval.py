@@ -16,8 +16,8 @@ import argparse  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from liveedit_jax.config import BACKBONES, DATASETS, EDITORS, PRESETS  # noqa: E402
 from liveedit_jax.evaluation.run import Choice, parse_marks, run, table  # noqa: E402
+from liveedit_jax.presets import BACKBONES, DATASETS, EDITORS, PRESETS  # noqa: E402
 
 
 def main() -> int:

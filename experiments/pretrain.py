@@ -19,10 +19,11 @@ import jax
 
 from experiments.arguments import training_parser
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.config import as_dict, preset
+from liveedit_jax.config import as_dict
 from liveedit_jax.data.facts import entities
 from liveedit_jax.data.pretraining import PretrainingData, mojiedit_tokenizer
 from liveedit_jax.evaluation.knowledge import drawings, fact_accuracy
+from liveedit_jax.presets import preset
 from liveedit_jax.training.checkpoint import load_weights, save_weights
 from liveedit_jax.training.loop import record_start, train
 from liveedit_jax.training.pretrain import init_state, pretrain_step

@@ -18,13 +18,14 @@ import jax
 
 from experiments.arguments import training_parser
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.config import as_dict, preset
+from liveedit_jax.config import as_dict
 from liveedit_jax.data import edit_stream
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.tokenizer import load_tokenizer
 from liveedit_jax.evaluation.cases import cases_of
 from liveedit_jax.evaluation.lifelong import Parts
 from liveedit_jax.evaluation.quick import quick_figures
+from liveedit_jax.presets import preset
 from liveedit_jax.training.checkpoint import load_weights, model_folder, save_weights
 from liveedit_jax.training.editor import editor_step, init_state, picture_features
 from liveedit_jax.training.gates import edit_states, fit_gates, start_gates

@@ -1,13 +1,13 @@
-"""Frozen configurations and their named variants: plain values, nothing computed, nothing global.
+"""Frozen configurations: plain values, nothing computed, nothing global.
 
-A variant is `dataclasses.replace`; a preset is three configs side by side. Unknown fields are
-errors because dataclasses refuse them.
+A variant is `dataclasses.replace`; the named ones are in `presets`. Unknown fields are errors
+because dataclasses refuse them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -217,89 +217,6 @@ class Preset:
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     editor_train: EditorTrainConfig = field(default_factory=EditorTrainConfig)
     edit_mixture: EditMixture = field(default_factory=EditMixture)
-
-
-TINY_BACKBONE = LlavaConfig(
-    vision=VisionConfig(
-        image_size=60, patch_size=12, width=192, layers_n=5, heads_n=6, mlp_width=576
-    ),
-    decoder=DecoderConfig(
-        vocab_n=1024,
-        width=192,
-        layers_n=7,
-        heads_n=6,
-        kv_heads_n=3,
-        head_width=32,
-        mlp_width=512,
-        tied_head=True,
-    ),
-    edit_layer=2,
-)
-TINY_EDITOR = EditorConfig(
-    module_width=192,
-    heads_n=4,
-    generator_heads_n=1,
-    rank=32,
-    queries_n=4,
-    expert_scale=0.1,
-    query_init_scale=1000.0,
-    paired_init=True,
-    vision_init_scale=2.0,
-    top_k=16,
-)
-TINY_EDITOR_TRAIN = EditorTrainConfig(
-    batch_n=16,
-    routing_n=32,
-    steps_n=6_000,
-    learning_rate=4e-3,
-    rate_extractor=0.5,
-    rate_attention=0.25,
-    rate_down=0.0075,
-    rate_up=15.0,
-    gate_gain=0.25,
-    warmup_steps=200,
-    cosine=True,
-    clip_norm=1.0,
-    muon=True,
-)
-
-BACKBONES: dict[str, LlavaConfig] = {"tiny": TINY_BACKBONE}
-EDITORS: dict[str, EditorConfig] = {"tiny": TINY_EDITOR}
-DATASETS: dict[str, DatasetConfig] = {"mojiedit": DatasetConfig()}
-PRESETS: dict[str, Preset] = {
-    "tiny": Preset(
-        dataset=DATASETS["mojiedit"],
-        backbone=TINY_BACKBONE,
-        editor=TINY_EDITOR,
-        editor_train=TINY_EDITOR_TRAIN,
-    )
-}
-
-
-def preset(
-    name: str, dataset: str | None = None, backbone: str | None = None, editor: str | None = None
-) -> Preset:
-    """The preset `name`, with any of its three parts replaced by another named one.
-
-    Raises:
-        KeyError: an unknown name; the message lists the known ones.
-    """
-
-    def pick(table: dict, kind: str, key: str):
-        if key not in table:
-            raise KeyError(f"unknown {kind} {key!r}; known: {', '.join(sorted(table))}")
-        return table[key]
-
-    chosen = pick(PRESETS, "config", name)
-    parts = {
-        "dataset": (DATASETS, dataset),
-        "backbone": (BACKBONES, backbone),
-        "editor": (EDITORS, editor),
-    }
-    changes = {
-        kind: pick(table, kind, key) for kind, (table, key) in parts.items() if key is not None
-    }
-    return replace(chosen, **changes)
 
 
 def as_dict(config) -> dict:

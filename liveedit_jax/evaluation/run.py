@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.config import Preset, preset
+from liveedit_jax.config import Preset
 from liveedit_jax.data import edit_stream
 from liveedit_jax.evaluation.cases import cases_of
 from liveedit_jax.evaluation.lifelong import Parts, Plan, evaluate
+from liveedit_jax.presets import preset
 from liveedit_jax.training.checkpoint import load_model
 
 

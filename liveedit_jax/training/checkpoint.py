@@ -24,8 +24,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from liveedit_jax.config import PRESETS, Preset, preset
+from liveedit_jax.config import Preset
 from liveedit_jax.data.tokenizer import Tokenizer, load_tokenizer
+from liveedit_jax.presets import PRESETS, preset
 
 SHIPPED = Path(__file__).resolve().parents[2] / "checkpoints"
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from liveedit_jax.config import preset
+from liveedit_jax.presets import preset
 from liveedit_jax.training.checkpoint import load_model, load_weights, save_weights
 
 

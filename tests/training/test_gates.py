@@ -7,12 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from liveedit_jax.config import EditorTrainConfig, preset
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.config import EditMixture, EditorTrainConfig
+from liveedit_jax.data.editing import EditingData
+from liveedit_jax.data.pretraining import mojiedit_tokenizer
 from liveedit_jax.editor import generator
+from liveedit_jax.editor.attention import normalise
 from liveedit_jax.editor.liveedit import init_params
-from liveedit_jax.training.gates import Gates, fit_gates, gate_loss, start_gates
+from liveedit_jax.presets import preset
+from liveedit_jax.training.gates import Gates, edit_states, fit_gates, gate_loss, start_gates
 from liveedit_jax.training.optimizers import editor_optimizer
-from liveedit_jax.types import Role
+from liveedit_jax.types import Batch, Role
 
 EDITOR = replace(preset("tiny").editor, module_width=16, heads_n=2, rank=4)
 N, WIDTH, CODE = 200, 96, 32
@@ -50,6 +55,26 @@ def test_fitted_gates_fire_before_their_token_and_nowhere_else(edits):
     answers = np.flatnonzero(role[0] == Role.ANSWER)
     found = np.asarray(scores[:, answers, :8].argmax(-1))
     assert (found == answers - 1).mean() > 0.99
+
+
+def test_states_of_edits_are_those_of_the_frozen_model():
+    tiny = preset("tiny")
+    shape = replace(
+        tiny.backbone, decoder=replace(tiny.backbone.decoder, width=32, layers_n=4, heads_n=2)
+    )
+    backbone, recipe = Backbone(shape), EditorTrainConfig(batch_n=3)
+    data = EditingData(mojiedit_tokenizer(1024), shape, recipe, EditMixture())
+    weights = backbone.init(jax.random.key(0))
+    pictures = jax.random.normal(jax.random.key(1), (2 * len(data.entities), shape.vision_n, 32))
+    states, token, role = edit_states(backbone, weights, pictures, data, 1e-5, batches_n=2)
+    assert states.shape == (6, 60, 32) and token.shape == role.shape == (6, 60)
+    batch = data.batch_at(1)
+    rows = Batch(batch.token[0], batch.role[0], jnp.zeros((3, 1, 1, 3)))
+    want = backbone.lower_from_features(weights, rows, pictures[batch.picture[0]])
+    t = want.shape[1]
+    np.testing.assert_allclose(states[3:, :t], normalise(want, 1e-5), atol=1e-5)
+    np.testing.assert_array_equal(token[3:, :t], batch.token[0])
+    assert not role[3:, t:].any()
 
 
 def test_the_down_generator_starts_as_the_gates(edits):

@@ -12,7 +12,6 @@ from liveedit_jax.config import (
     EditMixture,
     EditorTrainConfig,
     PretrainConfig,
-    preset,
 )
 from liveedit_jax.data.editing import EditingData, spliced
 from liveedit_jax.data.facts import split_entities
@@ -21,6 +20,7 @@ from liveedit_jax.data.pretraining import PretrainingData, mojiedit_tokenizer
 from liveedit_jax.data.templates import templates
 from liveedit_jax.data.tokenise import answer_labels
 from liveedit_jax.editor.losses import answer_nll
+from liveedit_jax.presets import preset
 from liveedit_jax.training import editor as editor_training
 from liveedit_jax.training.loop import record_start, train
 from liveedit_jax.training.optimizers import editor_optimizer
