@@ -9,6 +9,7 @@ ROOT = Path(liveedit_jax.__file__).parent
 LEVEL = {
     "config": 0,
     "types": 0,
+    "presets": 0,
     "backbones": 1,
     "editor": 1,
     "data": 1,

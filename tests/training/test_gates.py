@@ -59,9 +59,7 @@ def test_fitted_gates_fire_before_their_token_and_nowhere_else(edits):
 
 def test_states_of_edits_are_those_of_the_frozen_model():
     tiny = preset("tiny")
-    shape = replace(
-        tiny.backbone, decoder=replace(tiny.backbone.decoder, width=32, layers_n=4, heads_n=2)
-    )
+    shape = replace(tiny.backbone, decoder=replace(tiny.backbone.decoder, width=32, layers_n=4))
     backbone, recipe = Backbone(shape), EditorTrainConfig(batch_n=3)
     data = EditingData(mojiedit_tokenizer(1024), shape, recipe, EditMixture())
     weights = backbone.init(jax.random.key(0))
