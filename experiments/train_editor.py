@@ -29,7 +29,7 @@ from liveedit_jax.presets import preset
 from liveedit_jax.training.checkpoint import load_weights, model_folder, save_weights
 from liveedit_jax.training.editor import editor_step, init_state, picture_features
 from liveedit_jax.training.gates import edit_states, fit_gates, start_gates
-from liveedit_jax.training.loop import record_start, train
+from liveedit_jax.training.loop import record_start, saved_step, train
 
 DEV_SEED, DEV_N = 0, 100
 
@@ -62,7 +62,7 @@ def main() -> None:
 
     def start():
         state = init_state(backbone, chosen.editor, recipe, jax.random.key(recipe.seed))
-        if recipe.gate_gain is None or any((args.out / "state").glob("*")):  # to be restored
+        if recipe.gate_gain is None or saved_step(args.out):  # then weights are restored
             return state
         states = edit_states(backbone, weights, pictures, data, chosen.editor.norm_eps)
         gates, loss = fit_gates(*states, recipe.seed)

@@ -14,6 +14,12 @@ import numpy as np
 from tqdm import tqdm
 
 
+def saved_step(folder: str | Path) -> int:
+    """The step that a run in `folder` would resume from; 0 where nothing whole was saved."""
+    saved = (Path(folder) / "state").glob("*")
+    return max((int(path.name) for path in saved if path.name.isdigit()), default=0)
+
+
 def record_start(folder: str | Path, run: dict) -> list[dict]:
     """Note in `starts.jsonl` what a run goes on with, where that is not what it began with.
 
@@ -28,8 +34,7 @@ def record_start(folder: str | Path, run: dict) -> list[dict]:
     folder.mkdir(parents=True, exist_ok=True)
     file, run = folder / "starts.jsonl", json.loads(json.dumps(run))
     starts = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    saved = [int(p.name) for p in (folder / "state").glob("*") if p.name.isdigit()]
-    start = {"step": max(saved, default=0), **run}
+    start = {"step": saved_step(folder), **run}
     if not starts or {**starts[-1], "step": 0} != {**start, "step": 0}:
         starts.append(start)
         file.write_text("".join(json.dumps(line) + "\n" for line in starts))

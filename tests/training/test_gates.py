@@ -1,4 +1,4 @@
-"""Gates: `down` rows that fire right before the token they are made from."""
+"""Where editor training starts (gates, paired sides) and the rates of an editor's parts."""
 
 from dataclasses import replace
 

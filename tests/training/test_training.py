@@ -22,7 +22,7 @@ from liveedit_jax.data.tokenise import answer_labels
 from liveedit_jax.editor.losses import answer_nll
 from liveedit_jax.presets import preset
 from liveedit_jax.training import editor as editor_training
-from liveedit_jax.training.loop import record_start, train
+from liveedit_jax.training.loop import record_start, saved_step, train
 from liveedit_jax.training.optimizers import editor_optimizer
 from liveedit_jax.training.pretrain import (
     answer_index,
@@ -211,6 +211,14 @@ def test_spliced_targets_begin_as_one_value_and_end_as_another():
         assert 0 < len(target) <= 32 and target[0] == "s"
         begins = max(n for n in range(13) if target.startswith("smiling face"[:n]))
         assert "grüne Ampel".endswith(target[begins:]) or target[begins:].strip() == ""
+
+
+def test_a_torn_save_is_nothing_to_resume_from(tmp_path):
+    assert saved_step(tmp_path) == 0
+    (tmp_path / "state" / "500.orbax-checkpoint-tmp").mkdir(parents=True)
+    assert saved_step(tmp_path) == 0
+    (tmp_path / "state" / "500").mkdir()
+    assert saved_step(tmp_path) == 500
 
 
 def test_a_run_that_goes_on_with_another_recipe_says_so(tmp_path):
