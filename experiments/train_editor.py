@@ -26,9 +26,9 @@ from liveedit_jax.evaluation.cases import cases_of
 from liveedit_jax.evaluation.lifelong import Parts
 from liveedit_jax.evaluation.quick import quick_figures
 from liveedit_jax.presets import preset
+from liveedit_jax.training.addressing import edits_of, fit, start_generators
 from liveedit_jax.training.checkpoint import load_weights, model_folder, save_weights
 from liveedit_jax.training.editor import editor_step, init_state, picture_features
-from liveedit_jax.training.gates import edit_states, fit_gates, start_gates
 from liveedit_jax.training.loop import record_start, saved_step, train
 
 DEV_SEED, DEV_N = 0, 100
@@ -64,10 +64,12 @@ def main() -> None:
         state = init_state(backbone, chosen.editor, recipe, jax.random.key(recipe.seed))
         if recipe.gate_gain is None or saved_step(args.out):  # then weights are restored
             return state
-        states = edit_states(backbone, weights, pictures, data, chosen.editor.norm_eps)
-        gates, loss = fit_gates(*states, recipe.seed)
-        print(f"gates of the down generator fitted, loss {loss:.3f}")
-        params = start_gates(chosen.editor, state.params, gates, recipe.gate_gain)
+        edits = edits_of(backbone, weights, pictures, data, chosen.editor.norm_eps)
+        looks, gates, loss = fit(edits, chosen.editor.rank, recipe.seed)
+        print(
+            f"start of the generators fitted, losses {loss[0]:.3f} (looks), {loss[1]:.3f} (gates)"
+        )
+        params = start_generators(chosen.editor, state.params, looks, gates, recipe.gate_gain)
         return replace(state, params=params)
 
     begin = time.time()

@@ -81,10 +81,7 @@ class EditorConfig:
     expert_scale: float = 5.0  # s: experts are divided by s * sqrt(R)
     norm_eps: float = 1e-5
     top_k: int = 8  # K: expert bodies gathered per query; exact while K >= hit_n
-    # The generators' learned queries start this much larger than released: at 1 and a small width
-    # all R rows of an expert start alike and part slowly (docs/method.md).
-    query_init_scale: float = 1.0
-    # Sides that meet in one product start alike: both extractors, the attention of both generators.
+    # Both extractors start as one, so that a query's key is near that of an edit like it.
     paired_init: bool = False
     # The extractors' vision value maps start this much larger than released: the margin between an
     # entity and all others then stands from the first step where the states already part them.
@@ -115,6 +112,12 @@ class EditorTrainConfig:
 
     batch_n: int = 8  # B, samples a step
     routing_n: int | None = None  # samples of the routing terms (None: B); the first B are the rest
+    # Hard routing beyond the released code's (docs/method.md): pairs about one subject are not each
+    # other's negatives; the negatives weigh as if so many edits were stored (None: as many as are
+    # in the batch); images are blended with up to this much of another sample's.
+    routing_skip_same: bool = False
+    routing_repository_n: int | None = None
+    routing_blend: float = 0.0
     steps_n: int = 40_000
     learning_rate: float = 1e-4
     lr_cut_steps: tuple[int, ...] = (10_000,)
@@ -129,7 +132,8 @@ class EditorTrainConfig:
     rate_attention: float = 1.0
     rate_down: float = 1.0
     rate_up: float = 1.0
-    # `down` starts as gates fitted to frozen states, this far open; None: at random, as released
+    # Generators start where frozen states say (training/addressing.py), the gates of `down` this
+    # far open; None: at random, as released
     gate_gain: float | None = None
     weight_reliability: float = 1.0
     weight_generality: float = 1.0

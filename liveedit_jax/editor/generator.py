@@ -24,7 +24,7 @@ class Generator(NamedTuple):
 def init_generator(key: Array, cfg: EditorConfig, width: int) -> dict:
     """Fresh weights."""
     phi, attention = jax.random.split(key)
-    std = cfg.query_init_scale * (2 / (cfg.rank * cfg.module_width)) ** 0.5
+    std = (2 / (cfg.rank * cfg.module_width)) ** 0.5
     return {
         "query": jax.random.normal(phi, (cfg.rank, cfg.module_width)) * std,
         "norm": att.init_norm(width),

@@ -38,19 +38,15 @@ class Prepared(NamedTuple):
 def init_params(key: Array, cfg: EditorConfig, width: int, vision_n: int) -> dict:
     """Fresh editor weights for a decoder of `width` D and a sentinel of `vision_n` P rows.
 
-    With `cfg.paired_init` both extractors start as one (a query's key is near that of an edit like
-    it), and both generators attend alike (row r of `down` and of `up` begin at one token).
+    With `cfg.paired_init` both extractors start as one: a query's key is near that of an edit like
+    it.
     """
     keys = jax.random.split(key, 4)
-    down, up = (generator.init_generator(k, cfg, width) for k in keys[2:])
-    if cfg.paired_init:
-        value = down["attention"]["v"]
-        down = {**up, "attention": {**up["attention"], "v": value}}
     return {
         "edit": extractor.init_extractor(keys[0], cfg, width, None),
         "input": extractor.init_extractor(keys[1 - cfg.paired_init], cfg, width, vision_n),
-        "down": down,
-        "up": up,
+        "down": generator.init_generator(keys[2], cfg, width),
+        "up": generator.init_generator(keys[3], cfg, width),
         "norm": init_norm(width),
     }
 

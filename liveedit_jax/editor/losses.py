@@ -55,7 +55,11 @@ def soft_routing(score: Float[Array, "B B"]) -> tuple[Float[Array, ""], Float[Ar
 
 
 def hard_routing(
-    score: Float[Array, "B B"], threshold: Float[Array, " B"], neighbours: bool
+    score: Float[Array, "B B"],
+    threshold: Float[Array, " B"],
+    neighbours: bool,
+    same: Bool[Array, "B B"] | None = None,
+    repository_n: int | None = None,
 ) -> Float[Array, ""]:
     """InfoNCE over the batch's vision similarities and the own sentinel's.
 
@@ -63,6 +67,14 @@ def hard_routing(
         score: side 0 against every side 1.
         threshold: side 0 against its sentinel feature.
         neighbours: the right column is the own pair; else (non-neighbours) the sentinel.
+        same: pairs about one subject, which are no negatives; None, as released: all others are.
+        repository_n: the negatives weigh as if so many edits were stored, not B.
     """
+    b = score.shape[0]
+    negative = ~jnp.eye(b, dtype=bool) if neighbours else jnp.ones((b, b), bool)
+    if repository_n is not None:
+        score = score + jnp.where(negative, jnp.log(repository_n / b), 0.0)
+    if same is not None:
+        score = jnp.where(negative & same, -1e30, score)
     p = jax.nn.softmax(jnp.concatenate([score, threshold[:, None]], axis=1), axis=1)
     return -jnp.log((jnp.diag(p[:, :-1]) if neighbours else p[:, -1]) + 1e-8).mean()

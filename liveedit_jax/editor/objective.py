@@ -59,6 +59,7 @@ class Pool(NamedTuple):
 
     hidden: Float[Array, "S T D"]
     role: Int[Array, "S T"]
+    subject: Int[Array, " S"] | None = None  # what each is about, for `routing_skip_same`
 
 
 class Pairs(NamedTuple):
@@ -159,14 +160,10 @@ def edit_terms(
 
 
 def routing_terms(
-    cfg: EditorConfig,
-    editor: Prepared,
-    hidden: Float[Array, "S T D"],
-    role: Int[Array, "S T"],
-    pairs: Pairs,
+    cfg: EditorConfig, recipe: EditorTrainConfig, editor: Prepared, pool: Pool, pairs: Pairs
 ) -> dict:
     """Soft and hard routing losses on pairs drawn from a pool of S samples."""
-    hidden = jax.lax.stop_gradient(hidden)
+    hidden, role = jax.lax.stop_gradient(pool.hidden), pool.role
     first, second = (
         jnp.concatenate(side) for side in zip(pairs.neighbours, pairs.others, strict=True)
     )
@@ -178,17 +175,21 @@ def routing_terms(
 
     b = pairs.neighbours.shape[1]  # neighbours are the first B rows, others the last B
     relative, absolute = losses.soft_routing(similarity(cfg, text0[:b], text1[:b]))
-    neighbour = losses.hard_routing(
-        similarity(cfg, vision0[:b], vision1[:b]), threshold[:b], neighbours=True
-    )
-    other = losses.hard_routing(
-        similarity(cfg, vision0[b:], vision1[b:]), threshold[b:], neighbours=False
-    )
+
+    def hard(rows: slice, neighbours: bool) -> Float[Array, ""]:
+        same = None
+        if recipe.routing_skip_same:
+            same = pool.subject[first[rows], None] == pool.subject[second[rows]]
+        score = similarity(cfg, vision0[rows], vision1[rows])
+        return losses.hard_routing(
+            score, threshold[rows], neighbours, same, recipe.routing_repository_n
+        )
+
     return {
         "soft_relative": relative,
         "soft_absolute": absolute,
-        "hard_neighbour": neighbour,
-        "hard_other": other,
+        "hard_neighbour": hard(slice(None, b), neighbours=True),
+        "hard_other": hard(slice(b, None), neighbours=False),
     }
 
 
@@ -210,7 +211,7 @@ def training_loss(
 
     Args:
         cfg: the editor.
-        recipe: the weights of the five groups.
+        recipe: the weights of the five groups, and which routing pairs are negatives.
         backbone: the frozen model's functions.
         weights: the frozen model's weights; no gradient flows into them.
         params: the editor's weights, which the loss is differentiated by.
@@ -230,7 +231,7 @@ def training_loss(
     edits, seen = edit_terms(
         cfg, backbone, weights, editor, expert, reliability, generalities, locality, masks
     )
-    routing = routing_terms(cfg, editor, pool.hidden, pool.role, pairs)
+    routing = routing_terms(cfg, recipe, editor, pool, pairs)
     return total(recipe, edits, routing), (edits, routing, seen)
 
 

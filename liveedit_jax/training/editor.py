@@ -54,6 +54,21 @@ def answer_samples(
     return objective.Samples(hidden, rows, pick(label), pick(mask) & inside, at)
 
 
+def blend_images(
+    key: Array, hidden: Float[Array, "K N T D"], role: Int[Array, "K N T"], most: float
+) -> Float[Array, "K N T D"]:
+    """Images of subjects that do not exist, so that routing does not learn subjects by heart.
+
+    Every sample gets up to `most` (uniform) of another sample's states at VISION positions, the
+    same share in all its K rows. Images lie at the same positions of all rows.
+    """
+    other_key, share_key = jax.random.split(key)
+    n = hidden.shape[1]
+    share = jax.random.uniform(share_key, (n, 1, 1), maxval=most)
+    blend = (1 - share) * hidden + share * hidden[:, jax.random.permutation(other_key, n)]
+    return jnp.where((role == Role.VISION)[..., None], blend, hidden)
+
+
 def editor_loss(
     backbone: Backbone,
     cfg: EditorConfig,
@@ -79,7 +94,12 @@ def editor_loss(
     )
     answer = locality.label != backbone.cfg.eos_id  # EOS is no part of what locality compares
     locality = locality._replace(mask=locality.mask & answer)
-    mask_key, pair_key = jax.random.split(key)
+    mask_key, pair_key, blend_key = jax.random.split(key, 3)
+    pool = hidden
+    if recipe.routing_blend:
+        by_kind = hidden.reshape(4, n, *hidden.shape[1:])
+        pool = blend_images(blend_key, by_kind, batch.role, recipe.routing_blend)
+        pool = pool.reshape(hidden.shape)
     own = jnp.arange(b)
     value, (edits, routing, seen) = objective.training_loss(
         cfg,
@@ -91,7 +111,7 @@ def editor_loss(
         edit,
         (text, image),
         locality,
-        objective.Pool(hidden, rows.role),
+        objective.Pool(pool, rows.role, batch.picture.reshape(-1) // 2),
         objective.draw_masks(mask_key, own, own),
         objective.draw_pairs(pair_key, jnp.arange(n)[:, None] + n * jnp.arange(4)),
     )

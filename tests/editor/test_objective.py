@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from liveedit_jax.config import EditorTrainConfig
+from liveedit_jax.editor.losses import hard_routing
 from liveedit_jax.editor.objective import draw_masks, draw_pairs
 
 OWNER = jnp.asarray([0, 0, 1, 2, 2, 3])
@@ -57,6 +58,39 @@ def test_pairs_have_the_stated_shares():
 def test_without_generalities_every_side_is_the_edit():
     pairs = draw_pairs(jax.random.key(0), jnp.arange(16).reshape(8, 2))
     assert set((np.asarray(pairs.others) % 2).sum(0)) == {1}
+
+
+SCORE = jnp.array([[2.0, 1.0, 0.5], [0.0, 3.0, -1.0], [1.5, 0.2, 1.0]])
+THRESHOLD = jnp.array([0.3, -0.4, 0.9])
+
+
+@pytest.mark.parametrize("neighbours", [True, False])
+def test_pairs_about_one_subject_are_no_negatives_of_each_other(neighbours):
+    same = jnp.array([[1, 0, 1], [0, 1, 0], [1, 0, 1]], bool)
+    loss = hard_routing(SCORE, THRESHOLD, neighbours, same)
+    total = 0.0
+    for j in range(3):
+        rivals = [SCORE[j, k] for k in range(3) if not same[j, k]]
+        right = SCORE[j, j] if neighbours else THRESHOLD[j]
+        every = [*rivals, THRESHOLD[j], *([right] if neighbours else [])]
+        total -= right - jax.nn.logsumexp(jnp.array(every))
+    assert float(loss) == pytest.approx(float(total) / 3, abs=1e-5)
+
+
+@pytest.mark.parametrize("neighbours", [True, False])
+def test_negatives_weigh_as_if_the_repository_held_so_many(neighbours):
+    """Every negative 10 times over, the right pair and the sentinel once."""
+    loss = hard_routing(SCORE, THRESHOLD, neighbours, repository_n=30)
+    total = 0.0
+    for j in range(3):
+        rivals = [SCORE[j, k] for k in range(3) if not (neighbours and k == j)]
+        right = SCORE[j, j] if neighbours else THRESHOLD[j]
+        every = [*rivals * 10, THRESHOLD[j], *([right] if neighbours else [])]
+        total -= right - jax.nn.logsumexp(jnp.array(every))
+    assert float(loss) == pytest.approx(float(total) / 3, abs=1e-5)
+    assert hard_routing(SCORE, THRESHOLD, neighbours, repository_n=3) == hard_routing(
+        SCORE, THRESHOLD, neighbours
+    )
 
 
 def test_a_batch_of_one_is_refused():

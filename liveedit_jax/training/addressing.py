@@ -1,0 +1,207 @@
+"""Where the generators start: what the rows of an expert look at, and where they fire.
+
+Row r of an expert says "after this state comes that token". `up` has to look at an answer token j
+and write it, `down` to look at the token before it, and fire there and nowhere else. Whether R rows
+can share the tokens of an answer among themselves, and whether a row tells the state it looked at
+from all others, are properties of the frozen states alone. So before training begins both are
+fitted to them: first where rows look (`look_loss`), then the map from what a row of `down` looks at
+to what it fires on (`gate_loss`).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.config import EditorConfig
+from liveedit_jax.data.editing import EditingData
+from liveedit_jax.editor.attention import masked_softmax, normalise
+from liveedit_jax.types import Batch, Role
+
+LOOK_STEPS_N, LOOK_BATCH_N, LOOK_RATE = 2500, 64, 1e-2
+GATE_STEPS_N, GATE_BATCH_N, GATE_RATE = 1500, 32, 5e-3
+LOOK_STD = 0.3  # of a fresh row's entries: scores of normalised states then differ by a few units
+
+
+class Edits(NamedTuple):
+    """N edits at the edit layer: normalised states, their tokens and roles."""
+
+    states: Float[Array, "N T D"]
+    token: Int[Array, "N T"]
+    role: Int[Array, "N T"]
+
+
+class Looks(NamedTuple):
+    """Row r scores a normalised state h by <looks[r], h>; a softmax over tokens follows."""
+
+    up: Float[Array, "R D"]
+    down: Float[Array, "R D"]
+
+
+class Gates(NamedTuple):
+    """A look at h makes the `down` row h @ kernel + bias, which fires at t by <row, h_t>."""
+
+    kernel: Float[Array, "D D"]
+    bias: Float[Array, " D"]
+
+
+def attention(looks: Float[Array, "R D"], edits: Edits) -> Float[Array, "N R T"]:
+    """The share of each token in what each row looks at."""
+    scores = jnp.einsum("rd,ntd->nrt", looks, edits.states)
+    return masked_softmax(scores, (edits.role != Role.PAD)[:, None])
+
+
+def look_loss(looks: Looks, edits: Edits) -> Float[Array, ""]:
+    """Every answer token j is looked at by some row of `up` whose `down` looks at token j - 1.
+
+    Mean over answer tokens of -log Σ_r up[r, j] · down[r, j - 1], and a tenth of the cross-entropy
+    of all rows: where `up` looks at an answer token, `down` shall look at the one before it.
+    """
+    up = attention(looks.up, edits)
+    before = jnp.roll(attention(looks.down, edits), 1, axis=-1)
+    answer = edits.role == Role.ANSWER
+    covered = jnp.minimum((up * before).sum(1), 1.0)
+    missed = jnp.sum(answer * -jnp.log(covered + 1e-4)) / jnp.maximum(answer.sum(), 1)
+    up = up * answer[:, None]
+    apart = (up * -jnp.log(before + 1e-9)).sum((1, 2)) / jnp.maximum(up.sum((1, 2)), 0.1)
+    return missed + 0.1 * apart.mean()
+
+
+def writes(looks: Looks, gates: Gates, edits: Edits) -> Float[Array, "N T T"]:
+    """How much of token j the rows write at position t: [n, j, t], as relu gates let them."""
+    seen = jnp.einsum("nrt,ntd->nrd", attention(looks.down, edits), edits.states)
+    down = seen @ gates.kernel + gates.bias
+    fires = jax.nn.relu(jnp.einsum("nrd,ntd->nrt", down, edits.states))
+    return jnp.einsum("nrj,nrt->njt", attention(looks.up, edits), fires)
+
+
+def gate_loss(gates: Gates, looks: Looks, edits: Edits) -> Float[Array, ""]:
+    """Mean over answer tokens j of (1 - written at j - 1)² + Σ_t (written at t)².
+
+    The sum runs over all positions that are not PAD and before another token than j.
+    """
+    written = writes(looks, gates, edits)
+    here = jnp.pad(jnp.diagonal(written, -1, 1, 2), ((0, 0), (1, 0)))  # of j at t = j - 1
+    wrong = jnp.where(_elsewhere(edits), written, 0.0)
+    answer = edits.role == Role.ANSWER
+    error = (1 - here) ** 2 + (wrong**2).sum(-1)
+    return jnp.sum(error * answer) / jnp.maximum(answer.sum(), 1)
+
+
+def _elsewhere(edits: Edits) -> Bool[Array, "N T T"]:
+    """[n, j, t]: after t comes another token than j, so writing j there is wrong."""
+    due = jnp.roll(edits.token, -1, axis=1)
+    return (due[:, None, :] != edits.token[:, :, None]) & (edits.role != Role.PAD)[:, None, :]
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def fit(edits: Edits, rank: int, seed: int) -> tuple[Looks, Gates, Float[Array, 2]]:
+    """Looks of `rank` rows, their gates, and the loss of each over its last tenth of steps."""
+    width = edits.states.shape[-1]
+    start_key, look_key, gate_key = jax.random.split(jax.random.key(seed), 3)
+    rows = LOOK_STD * jax.random.normal(start_key, (rank, width))
+    looks, look_end = _adam(
+        look_loss, Looks(rows, rows), edits, look_key, LOOK_STEPS_N, LOOK_BATCH_N, LOOK_RATE
+    )
+
+    def scaled(gates: Gates) -> Gates:
+        # scores are sums of D products: fitted at D times their size, entries are of order 0.1
+        return jax.tree.map(lambda leaf: leaf / width, gates)
+
+    gates, gate_end = _adam(
+        lambda gates, some: gate_loss(scaled(gates), looks, some),
+        Gates(jnp.eye(width) * 0.1, jnp.zeros(width)),
+        edits,
+        gate_key,
+        GATE_STEPS_N,
+        GATE_BATCH_N,
+        GATE_RATE,
+    )
+    return looks, scaled(gates), jnp.stack([look_end, gate_end])
+
+
+def _adam(loss, params, edits: Edits, key: Array, steps_n: int, batch_n: int, rate: float):
+    """`params` after `steps_n` steps of Adam (cosine to zero), and the last tenth's mean loss."""
+    optimizer = optax.adam(optax.cosine_decay_schedule(rate, steps_n))
+    n = len(edits.states)
+
+    def step(carry, key):
+        params, moments = carry
+        rows = jax.random.randint(key, (min(batch_n, n),), 0, n)
+        some = jax.tree.map(lambda leaf: leaf[rows], edits)
+        value, grads = jax.value_and_grad(loss)(params, some)
+        updates, moments = optimizer.update(grads, moments)
+        return (optax.apply_updates(params, updates), moments), value
+
+    carry = params, optimizer.init(params)
+    (params, _), values = jax.lax.scan(step, carry, jax.random.split(key, steps_n))
+    return params, values[-steps_n // 10 :].mean()
+
+
+def edits_of(
+    backbone: Backbone,
+    weights: dict,
+    pictures: Float[Array, "X P D"],
+    data: EditingData,
+    eps: float,
+    batches_n: int = 150,
+) -> Edits:
+    """The edits of the first batches, padded to one T."""
+    t = max(length for length, _ in data.mixture.lengths)
+
+    @jax.jit
+    def states_of(batch: Batch, features: Float[Array, "N P D"]) -> Float[Array, "N T D"]:
+        return normalise(backbone.lower_from_features(weights, batch, features), eps)
+
+    parts = []
+    for i in range(batches_n):
+        batch = data.batch_at(i)
+        pad = ((0, 0), (0, t - batch.token.shape[-1]))
+        token, role = np.pad(batch.token[0], pad), np.pad(batch.role[0], pad)
+        rows = Batch(token, role, np.zeros((len(token), 1, 1, 3), np.float32))
+        parts.append(Edits(states_of(rows, pictures[batch.picture[0]]), token, role))
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+def start_generators(cfg: EditorConfig, params: dict, looks: Looks, gates: Gates, gain: float):
+    """Editor weights whose rows look by `looks`, and whose `down` is `gain` times `gates`.
+
+    Raises:
+        ValueError: a head is narrower than the rank, so that R looks do not fit into its keys.
+    """
+    heads_n = cfg.generator_heads_n or cfg.heads_n
+    if cfg.module_width // heads_n < cfg.rank:
+        raise ValueError(
+            f"module_width={cfg.module_width} over {heads_n} generator heads is below "
+            f"rank={cfg.rank}: fitted starts need a head of at least `rank`; use fewer heads"
+        )
+    size = gain * cfg.expert_scale * cfg.rank**0.5  # bodies are divided by s * sqrt(R)
+    started = dict(params)
+    for side in Looks._fields:
+        query, attention = _keys(getattr(looks, side), cfg.module_width, heads_n)
+        attention["v"] = params[side]["attention"]["v"]
+        if side == "down":
+            attention["v"] = {"kernel": size * gates.kernel, "bias": size * gates.bias}
+        started[side] = params[side] | {"query": query, "attention": attention}
+    return started
+
+
+def _keys(looks: Float[Array, "R D"], module_width: int, heads_n: int) -> tuple[Array, dict]:
+    """Queries f32[R, M] and q and k maps by which every head scores states as `looks` do."""
+    c = module_width // heads_n
+    basis = jnp.linalg.svd(looks)[2][:c].T  # f32[D, C]: orthonormal, and looks lie in its span
+    basis = jnp.pad(basis, ((0, 0), (0, c - basis.shape[1])))
+    query = jnp.tile(looks @ basis * c**0.5, (1, heads_n))
+    kernels = {"q": jnp.eye(module_width), "k": jnp.tile(basis, (1, heads_n))}
+    # every leaf an array of its own: training donates them
+    return query, {
+        name: {"kernel": kernel, "bias": jnp.zeros(module_width)}
+        for name, kernel in kernels.items()
+    }

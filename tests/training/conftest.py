@@ -1,0 +1,10 @@
+"""What training tests share."""
+
+import pytest
+
+from liveedit_jax.data.pretraining import mojiedit_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return mojiedit_tokenizer(1024)

@@ -1,0 +1,90 @@
+"""What the recipe may change about the routing terms, and that it leaves the edit terms alone."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_model import EDITOR, SMALL
+
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.config import EditMixture, EditorTrainConfig
+from liveedit_jax.data.editing import EditingData
+from liveedit_jax.training import editor as editor_training
+from liveedit_jax.types import Role
+
+
+def test_more_routing_samples_leave_the_edit_terms_alone(tokenizer):
+    backbone = Backbone(SMALL)
+    weights = jax.jit(backbone.init)(jax.random.key(0))
+    few, many = EditorTrainConfig(batch_n=4), EditorTrainConfig(batch_n=4, routing_n=7)
+    data = EditingData(tokenizer, SMALL, many, EditMixture())
+    batch = data.batch_at(0)
+    assert batch.picture.shape == (4, 7)
+    pictures = editor_training.picture_features(backbone, weights, data.pictures()[:1400])
+    params = editor_training.init_state(backbone, EDITOR, few, jax.random.key(1)).params
+
+    def scalars(recipe, batch):
+        features = pictures[batch.picture.reshape(-1)]
+        return editor_training.editor_loss(
+            backbone, EDITOR, recipe, weights, params, batch, features, jax.random.key(0)
+        )[1]
+
+    first = jax.tree.map(lambda leaf: leaf[:, :4], batch)
+    a, b = scalars(few, first), scalars(many, batch)
+    for term in ("reliability", "text_generality", "image_generality", "image_locality"):
+        np.testing.assert_allclose(a[term], b[term], rtol=1e-5)
+    assert float(a["hard_other"]) != float(b["hard_other"])
+    with pytest.raises(ValueError, match="routing_n=3 is below"):
+        replace(many, routing_n=3)
+
+
+def test_blended_images_share_one_partner_and_leave_prompts_alone():
+    role = jnp.broadcast_to(jnp.array([Role.PRE, Role.VISION, Role.VISION, Role.PROMPT]), (2, 6, 4))
+    hidden = jnp.broadcast_to(jnp.eye(6)[None, :, None], (2, 6, 4, 6))  # sample j is unit vector j
+    blend = np.asarray(editor_training.blend_images(jax.random.key(3), hidden, role, 0.5))
+    np.testing.assert_array_equal(blend[:, :, [0, 3]], hidden[:, :, [0, 3]])
+    np.testing.assert_array_equal(blend[0], blend[1])  # all kinds of a sample alike
+    image = blend[0, :, 1]
+    np.testing.assert_array_equal(blend[0, :, 2], image)
+    np.testing.assert_allclose(image.sum(-1), 1, rtol=1e-6)
+    own = image.diagonal()
+    assert (own >= 0.5).all() and own.min() < 0.95 and len(set(own)) > 1
+
+
+def test_routing_beyond_the_released_codes_changes_hard_routing_alone(tokenizer):
+    backbone = Backbone(SMALL)
+    weights = jax.jit(backbone.init)(jax.random.key(0))
+    plain = EditorTrainConfig(batch_n=6)
+    data = EditingData(tokenizer, SMALL, plain, EditMixture(sibling_share=1.0, alike_share=0.0))
+    batch = jax.tree.map(jnp.asarray, data.batch_at(0))
+    pictures = jax.random.normal(jax.random.key(2), (1400, SMALL.vision_n, 32))
+    params = editor_training.init_state(backbone, EDITOR, plain, jax.random.key(1)).params
+
+    @partial(jax.jit, static_argnums=0)
+    def scalars(recipe):
+        features = pictures[batch.picture.reshape(-1)]
+        return editor_training.editor_loss(
+            backbone, EDITOR, recipe, weights, params, batch, features, jax.random.key(0)
+        )[1]
+
+    before = scalars(plain)
+    hard = {"hard_neighbour", "hard_other"}
+    for change, less in (
+        ({"routing_skip_same": True}, True),
+        ({"routing_repository_n": 1000}, False),
+        ({"routing_blend": 0.5}, None),
+    ):
+        after = scalars(replace(plain, **change))
+        for term in before.keys() - hard - {"loss"}:
+            np.testing.assert_allclose(before[term], after[term], rtol=1e-4, atol=1e-6)
+        assert before["hard_neighbour"] != after["hard_neighbour"]
+        if less is not None:
+            assert (after["hard_neighbour"] < before["hard_neighbour"]) == less
+            assert (after["hard_other"] <= before["hard_other"]) == less
+    # siblings all the way down: no negative but the sentinel is left
+    assert (
+        float(scalars(replace(plain, routing_skip_same=True))["hard_neighbour"]) < np.log(2) + 0.2
+    )
