@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from liveedit_jax.backbones.generation import greedy
 from liveedit_jax.editor.liveedit import AddExperts, Plan
 from liveedit_jax.evaluation import predict
-from liveedit_jax.evaluation.layout import Rows, padded, pixels, take_prompt
+from liveedit_jax.evaluation.layout import Rows, by_width, padded, pixels, take_prompt
 from liveedit_jax.evaluation.predict import Subject
 from liveedit_jax.evaluation.probes import Probe
 from liveedit_jax.types import Repository, Route
@@ -98,9 +99,10 @@ class Decoder:
         eos_id = self.subject.tokenizer.eos_id
         ids = {i: [*rows.answer[i], eos_id] for i in chosen if decided(rows, after, i, eos_id)}
 
-        def plan_of(at: np.ndarray):
-            down, up = predict.bodies(repo, found.slot[at])
-            return Plan(self.subject.editor.norm, found.weight[at], down, up)
+        def plan_of(at: np.ndarray, k: int):
+            down, up = predict.bodies(repo, found.slot[at, :k])
+            return Plan(self.subject.editor.norm, found.weight[at, :k], down, up)
 
-        ids |= self.decode(rows, probes, [i for i in chosen if i not in ids], plan_of)
+        for some, k in by_width(found, [i for i in chosen if i not in ids]):
+            ids |= self.decode(rows, probes, some, partial(plan_of, k=k))
         return {i: self.text(made, len(rows.answer[i])) for i, made in ids.items()}

@@ -13,7 +13,7 @@ from liveedit_jax.data.images import normalise
 from liveedit_jax.data.tokenise import Example, seam_ids, tokenise
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.evaluation.probes import Case, Probe
-from liveedit_jax.types import Batch, Role
+from liveedit_jax.types import Batch, Role, Route
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,21 @@ def batches(rows: Rows, chosen: Sequence[int], shapes: Shapes) -> Iterator[tuple
     for group, t in ((chosen[fits], shapes.short_n), (chosen[~fits], shapes.long_n)):
         for start in range(0, len(group), shapes.batch_n):
             yield group[start : start + shapes.batch_n], t
+
+
+def narrow_k(top_k: int) -> int:
+    """Experts that most queries get along with."""
+    return -(-top_k // 4)
+
+
+def by_width(found: Route, chosen: Sequence[int]) -> Iterator[tuple[np.ndarray, int]]:
+    """Chosen rows by how many experts (of two static numbers) hold all that they use."""
+    chosen = np.asarray(chosen, np.int64)
+    top_k = found.weight.shape[1]
+    few = ~(found.weight[chosen, narrow_k(top_k) :] > 0).any(-1)
+    for group, k in ((chosen[few], narrow_k(top_k)), (chosen[~few], top_k)):
+        if len(group):
+            yield group, k
 
 
 def take(rows: Rows, chosen: np.ndarray, t: int) -> Batch:

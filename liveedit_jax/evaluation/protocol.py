@@ -17,7 +17,7 @@ import numpy as np
 from liveedit_jax.evaluation import predict
 from liveedit_jax.evaluation.chunks import chunk_of, counted_n
 from liveedit_jax.evaluation.decode import Decoder
-from liveedit_jax.evaluation.layout import Rows, batches, make_rows, padded, take
+from liveedit_jax.evaluation.layout import Rows, batches, by_width, make_rows, padded, take
 from liveedit_jax.evaluation.predict import Subject
 from liveedit_jax.evaluation.probes import EDIT, PROBES, Case, Probe
 from liveedit_jax.types import Expert, Query, Repository, Route
@@ -170,21 +170,22 @@ def edited(
     """Answers int32[len(chosen), A + 1] of the chosen rows under their routes."""
     place = {int(i): n for n, i in enumerate(chosen)}
     out = np.zeros((len(chosen), subject.shapes.answer_n + 1), np.int32)
-    for group, t in batches(encoded.rows, chosen, subject.shapes):
-        rows = padded(group, subject.shapes.batch_n)
-        ids = predict.edited_ids(
-            subject.backbone,
-            subject.cfg,
-            subject.weights,
-            subject.editor,
-            repo,
-            np.stack([encoded.hidden[i] for i in rows]),
-            take(encoded.rows, rows, t),
-            found.slot[rows],
-            found.weight[rows].astype(np.float32),
-            encoded.rows.position[rows],
-        )
-        out[[place[int(i)] for i in group]] = np.asarray(ids)[: len(group)]
+    for some, k in by_width(found, chosen):
+        for group, t in batches(encoded.rows, some, subject.shapes):
+            rows = padded(group, subject.shapes.batch_n)
+            ids = predict.edited_ids(
+                subject.backbone,
+                subject.cfg,
+                subject.weights,
+                subject.editor,
+                repo,
+                np.stack([encoded.hidden[i] for i in rows]),
+                take(encoded.rows, rows, t),
+                found.slot[rows, :k],
+                found.weight[rows, :k].astype(np.float32),
+                encoded.rows.position[rows],
+            )
+            out[[place[int(i)] for i in group]] = np.asarray(ids)[: len(group)]
     return out
 
 

@@ -10,7 +10,7 @@ from liveedit_jax.baselines import finetune
 from liveedit_jax.baselines.finetune import FinetuneConfig
 from liveedit_jax.editor.liveedit import AddExperts, Plan
 from liveedit_jax.evaluation import predict
-from liveedit_jax.evaluation.layout import no_image
+from liveedit_jax.evaluation.layout import narrow_k, no_image
 from liveedit_jax.evaluation.predict import Subject
 from liveedit_jax.types import Batch, Query, Repository, Role
 
@@ -29,17 +29,18 @@ def warm_up(subject: Subject, repo: Repository, tuning: FinetuneConfig | None) -
     side, key_n = backbone.cfg.vision.image_size, cfg.queries_n * cfg.module_width
     features = np.zeros((b, backbone.cfg.vision_n, backbone.cfg.width), np.float32)
     position = np.zeros((b, shapes.answer_n + 1), np.int32)
+    widths = sorted({narrow_k(k), k})
     slot, weight = np.zeros((b, k), np.int32), np.zeros((b, k), np.float32)
     picture = np.zeros((b, side, side, 3), np.float32)
     predict.vision(backbone, weights, picture)
     keys = np.zeros((b, key_n), np.float32)
     query = Query(keys, keys, np.zeros(b, np.float32))
     predict.routed(cfg, repo, query, np.zeros((b, 1), np.int32))
-    down, up = predict.bodies(repo, slot)
     prompt = _blank(b, 1 + backbone.cfg.vision_n + shapes.prompt_n).replace(image=picture)
     greedy(backbone, weights, prompt, shapes.steps_n, None, None)
-    plan = Plan(editor.norm, weight, down, up)
-    greedy(backbone, weights, prompt, shapes.steps_n, plan, AddExperts(cfg))
+    for n in widths:
+        plan = Plan(editor.norm, weight[:, :n], *predict.bodies(repo, slot[:, :n]))
+        greedy(backbone, weights, prompt, shapes.steps_n, plan, AddExperts(cfg))
     params, state = {"backbone": weights}, None
     if tuning is not None:
         state = jax.tree.map(np.asarray, finetune.init(backbone, params))
@@ -48,9 +49,11 @@ def warm_up(subject: Subject, repo: Repository, tuning: FinetuneConfig | None) -
         hidden, _, _ = predict.encode(backbone, cfg, weights, editor, batch, features, position)
         hidden = np.asarray(hidden)
         predict.experts(cfg, editor, hidden, batch.role)
-        predict.edited_ids(
-            backbone, cfg, weights, editor, repo, hidden, batch, slot, weight, position
-        )
+        for n in widths:
+            routed = slot[:, :n], weight[:, :n]
+            predict.edited_ids(
+                backbone, cfg, weights, editor, repo, hidden, batch, *routed, position
+            )
         if tuning is not None:
             predict.unedited_ids(backbone, weights, batch, features, position)
             states = finetune.jit_mlp_input(backbone, params, batch, features)
