@@ -10,8 +10,9 @@ import numpy as np
 from experiments.golden.case import MODEL_TOLERANCE, Arrays, Case
 from experiments.golden.editing import compare_labels, compare_span, expanded
 from experiments.golden.rows import PARTS, pad, roles, stack, states
+from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.editor.objective import Masks, Pairs, Pool, Requests, Samples
-from liveedit_jax.types import Batch, Role
+from liveedit_jax.types import Role
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,8 @@ def _check_states(case: Case, stored: Arrays, item: str, ids: np.ndarray, answer
 
 def _stacked(rows: list[tuple]) -> Samples:
     hidden, role, label, mask = (stack(column) for column in zip(*rows, strict=True))
-    blank = jnp.zeros((len(role), 1, 1, 3))
-    return Samples(hidden, Batch(jnp.zeros_like(role, jnp.int32), role, blank), label, mask)
+    rows = without_pixels(jnp.zeros_like(role, jnp.int32), role)
+    return Samples(hidden, rows, label, mask)
 
 
 def padded_to(samples: Samples, length_n: int) -> Samples:

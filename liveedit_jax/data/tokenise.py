@@ -23,6 +23,11 @@ class Example:
     image: np.ndarray | None  # float32[S, S, 3], normalised
 
 
+def without_pixels(token: Int[Array, "B T"], role: Int[Array, "B T"]) -> Batch:
+    """Rows whose pictures are given as vision features or lower states, or which have none."""
+    return Batch(token, role, np.zeros((len(role), 1, 1, 3), np.float32))
+
+
 def seam_ids(
     tokenizer: Tokenizer, prompt: str, target: str | None, has_image: bool
 ) -> tuple[list[int], list[int]]:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from liveedit_jax.config import LengthBudget, LlavaConfig
 from liveedit_jax.data.images import normalise
-from liveedit_jax.data.tokenise import Example, seam_ids, tokenise
+from liveedit_jax.data.tokenise import Example, seam_ids, tokenise, without_pixels
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.evaluation.probes import Case, Probe
 from liveedit_jax.types import Batch, Role, Route
@@ -146,17 +146,12 @@ def by_width(found: Route, chosen: Sequence[int]) -> Iterator[tuple[np.ndarray, 
 
 def take(rows: Rows, chosen: np.ndarray, t: int) -> Batch:
     """Rows as a batch of length `t` (at least their own), without pictures."""
-    return Batch(rows.token[chosen, :t], rows.role[chosen, :t], no_image(len(chosen)))
+    return without_pixels(rows.token[chosen, :t], rows.role[chosen, :t])
 
 
 def take_prompt(rows: Rows, chosen: np.ndarray) -> Batch:
     """Prompts without their targets, without pictures."""
-    return Batch(rows.prompt_token[chosen], rows.prompt_role[chosen], no_image(len(chosen)))
-
-
-def no_image(n: int) -> Float[np.ndarray, "X S S 3"]:
-    """A stand-in where vision features are given, or nothing is shown."""
-    return np.zeros((n, 1, 1, 3), np.float32)
+    return without_pixels(rows.prompt_token[chosen], rows.prompt_role[chosen])
 
 
 def pixels(cfg: LlavaConfig, image: np.ndarray) -> Float[np.ndarray, "S S 3"]:

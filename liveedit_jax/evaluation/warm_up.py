@@ -8,9 +8,10 @@ import numpy as np
 from liveedit_jax.backbones.generation import greedy
 from liveedit_jax.baselines import finetune
 from liveedit_jax.baselines.finetune import FinetuneConfig
+from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.editor.liveedit import AddExperts, Plan
 from liveedit_jax.evaluation import predict
-from liveedit_jax.evaluation.layout import narrow_k, no_image
+from liveedit_jax.evaluation.layout import narrow_k
 from liveedit_jax.evaluation.predict import Subject
 from liveedit_jax.types import Batch, Query, Repository, Role
 
@@ -18,7 +19,7 @@ from liveedit_jax.types import Batch, Query, Repository, Role
 def _blank(n: int, t: int) -> Batch:
     role = np.full((n, t), Role.PROMPT, np.int8)
     role[:, 0] = Role.PRE
-    return Batch(np.zeros((n, t), np.int32), role, no_image(n))
+    return without_pixels(np.zeros((n, t), np.int32), role)
 
 
 def warm_up(subject: Subject, repo: Repository, tuning: FinetuneConfig | None) -> None:

@@ -22,6 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.data.editing import EditingData
+from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.editor.attention import masked_softmax, normalise
 from liveedit_jax.types import Batch, Role
 
@@ -165,8 +166,8 @@ def edits_of(
         batch = data.batch_at(i)
         pad = ((0, 0), (0, t - batch.token.shape[-1]))
         token, role = np.pad(batch.token[0], pad), np.pad(batch.role[0], pad)
-        rows = Batch(token, role, np.zeros((len(token), 1, 1, 3), np.float32))
-        parts.append(Edits(states_of(rows, pictures[batch.picture[0]]), token, role))
+        states = states_of(without_pixels(token, role), pictures[batch.picture[0]])
+        parts.append(Edits(states, token, role))
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditorConfig, EditorTrainConfig
 from liveedit_jax.data.editing import EditingBatch
-from liveedit_jax.data.tokenise import answer_labels
+from liveedit_jax.data.tokenise import answer_labels, without_pixels
 from liveedit_jax.editor import losses, objective
 from liveedit_jax.editor.liveedit import init_params
 from liveedit_jax.training.optimizers import editor_optimizer
@@ -81,10 +81,8 @@ def editor_loss(
 ) -> tuple[Float[Array, ""], dict]:
     """The loss of a batch of N samples (the first B in the edit terms) and its terms as scalars."""
     b, n = recipe.batch_n, batch.token.shape[1]
-    rows = Batch(
-        rearrange(batch.token, "k n t -> (k n) t"),
-        rearrange(batch.role, "k n t -> (k n) t"),
-        jnp.zeros((4 * n, 1, 1, 3)),  # features are given, no picture is read
+    rows = without_pixels(
+        rearrange(batch.token, "k n t -> (k n) t"), rearrange(batch.role, "k n t -> (k n) t")
     )
     hidden = backbone.lower_from_features(weights, rows, features)
     hidden = jax.lax.stop_gradient(hidden)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import PretrainConfig
 from liveedit_jax.data.pretraining import PretrainingBatch
-from liveedit_jax.data.tokenise import answer_labels
+from liveedit_jax.data.tokenise import answer_labels, without_pixels
 from liveedit_jax.editor.attention import normalise
 from liveedit_jax.training.optimizers import pretrain_optimizer
 from liveedit_jax.types import Batch, Role
@@ -79,7 +79,7 @@ def picture_rows(backbone: Backbone, n: int) -> Batch:
     length = 1 + backbone.cfg.vision_n
     token = jnp.full((n, length), backbone.cfg.bos_id, jnp.int32)
     role = jnp.full((n, length), Role.VISION, jnp.int8).at[:, 0].set(Role.PRE)
-    return Batch(token, role, jnp.zeros((n, 1, 1, 3)))
+    return without_pixels(token, role)
 
 
 def pretrain_loss(

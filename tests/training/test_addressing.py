@@ -11,6 +11,7 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditMixture, EditorTrainConfig
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.pretraining import mojiedit_tokenizer
+from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.editor import generator
 from liveedit_jax.editor.attention import normalise
 from liveedit_jax.editor.liveedit import init_params
@@ -28,7 +29,7 @@ from liveedit_jax.training.addressing import (
     writes,
 )
 from liveedit_jax.training.optimizers import editor_optimizer
-from liveedit_jax.types import Batch, Role
+from liveedit_jax.types import Role
 
 EDITOR = replace(preset("tiny").editor, module_width=32, heads_n=2, rank=8)
 N, WIDTH, CODE, T = 200, 96, 32, 9
@@ -107,7 +108,7 @@ def test_edits_are_the_frozen_models_states():
     found = edits_of(backbone, weights, pictures, data, 1e-5, batches_n=2)
     assert found.states.shape == (6, 60, 32) and found.token.shape == found.role.shape == (6, 60)
     batch = data.batch_at(1)
-    rows = Batch(batch.token[0], batch.role[0], jnp.zeros((3, 1, 1, 3)))
+    rows = without_pixels(batch.token[0], batch.role[0])
     want = backbone.lower_from_features(weights, rows, pictures[batch.picture[0]])
     t = want.shape[1]
     np.testing.assert_allclose(found.states[3:, :t], normalise(want, 1e-5), atol=1e-5)

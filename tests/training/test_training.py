@@ -17,7 +17,7 @@ from liveedit_jax.data.facts import split_entities
 from liveedit_jax.data.paraphrases import paraphrases
 from liveedit_jax.data.pretraining import PretrainingData
 from liveedit_jax.data.templates import templates
-from liveedit_jax.data.tokenise import answer_labels
+from liveedit_jax.data.tokenise import answer_labels, without_pixels
 from liveedit_jax.editor.losses import answer_nll
 from liveedit_jax.training import editor as editor_training
 from liveedit_jax.training.loop import record_start, saved_step, train
@@ -28,7 +28,7 @@ from liveedit_jax.training.pretrain import (
     init_state,
     pretrain_step,
 )
-from liveedit_jax.types import Batch, Role
+from liveedit_jax.types import Role
 
 
 @jax.jit
@@ -216,7 +216,7 @@ def test_losses_read_at_answer_positions_are_those_read_everywhere(tokenizer):
     weights = jax.jit(backbone.init)(jax.random.key(0))
     data = EditingData(tokenizer, SMALL, EditorTrainConfig(batch_n=3), EditMixture())
     batch = data.batch_at(1)
-    rows = Batch(batch.token[0], batch.role[0], jnp.zeros((3, 1, 1, 3)))
+    rows = without_pixels(batch.token[0], batch.role[0])
     hidden = jax.random.normal(jax.random.key(2), (*rows.token.shape, SMALL.decoder.width))
     some = editor_training.answer_samples(EDITOR, backbone, hidden, rows)
     label, answer, eos = answer_labels(rows, SMALL.eos_id)
