@@ -31,6 +31,7 @@ def greedy(
     steps_n: int,
     plan: Any = None,
     intervene: Intervene | None = None,
+    most: Int[Array, ""] | int | None = None,
 ) -> Int[Array, "B steps"]:
     """The most likely continuation of each prompt, until EOS or `steps_n` tokens.
 
@@ -41,6 +42,7 @@ def greedy(
         steps_n: most tokens to generate.
         plan: a pytree that `intervene` reads.
         intervene: changes the edit layer's output (static: pass the same object each time).
+        most: stop after so many of the `steps_n` tokens; compiles nothing new.
 
     Returns:
         int32[B, steps_n]: tokens up to and with EOS, then padding.
@@ -48,7 +50,8 @@ def greedy(
     features = backbone.vision_features(params, batch.image)
     hidden = backbone.embed(params, batch, features)
     prefill = _prefill(backbone, params, batch, hidden, plan, intervene)
-    return _decode(backbone, params, batch, steps_n, plan, intervene, *prefill)
+    most = steps_n if most is None else jnp.minimum(most, steps_n)
+    return _decode(backbone, params, batch, steps_n, most, plan, intervene, *prefill)
 
 
 def _apply(plan, intervene, hidden, role):
@@ -66,7 +69,7 @@ def _prefill(backbone, params, batch, x, plan, intervene):
     return lower, upper, length, backbone.head(params, last)[:, 0].argmax(-1).astype(jnp.int32)
 
 
-def _decode(backbone, params, batch, steps_n, plan, intervene, lower, upper, length, first):
+def _decode(backbone, params, batch, steps_n, most, plan, intervene, lower, upper, length, first):
     cfg = backbone.cfg
     b, t = batch.token.shape
     role = jnp.full((b, 1), Role.ANSWER, batch.role.dtype)
@@ -79,7 +82,7 @@ def _decode(backbone, params, batch, steps_n, plan, intervene, lower, upper, len
 
     def unfinished(carry):
         step, done, *_ = carry
-        return (step < steps_n) & ~done.all()
+        return (step < most) & ~done.all()
 
     def advance(carry):
         step, done, token, out, lower, upper = carry

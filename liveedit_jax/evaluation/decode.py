@@ -30,6 +30,11 @@ def decided(rows: Rows, ids: np.ndarray, i: int, eos_id: int) -> bool:
     return rows.same_prompt[i] and ids[i, : len(path)].tolist() == path
 
 
+def most_n(answer_n: int) -> int:
+    """Tokens that a generation may take where the target has `answer_n`: 2A + 8."""
+    return 2 * answer_n + 8
+
+
 @dataclass(frozen=True, eq=False)
 class Decoder:
     """Batched greedy decoding; `known` remembers unedited generations, which many probes share."""
@@ -40,7 +45,7 @@ class Decoder:
 
     def text(self, ids: Sequence[int], answer_n: int) -> str:
         """What at most 2A + 8 generated tokens say."""
-        return self.subject.tokenizer.decode(ids[: 2 * answer_n + 8]).strip()
+        return self.subject.tokenizer.decode(ids[: most_n(answer_n)]).strip()
 
     def decode(
         self, rows: Rows, probes: Sequence[Probe], chosen: Sequence[int], plan_of=None
@@ -64,6 +69,7 @@ class Decoder:
                 subject.shapes.steps_n,
                 None if plan_of is None else plan_of(at),
                 None if plan_of is None else AddExperts(subject.cfg),
+                most_n(len(rows.answer[group[-1]])),
             )
             ids = np.asarray(ids)
             out |= {int(i): ids[b].tolist() for b, i in enumerate(group)}
@@ -72,7 +78,10 @@ class Decoder:
     def unedited(self, rows: Rows, probes: Sequence[Probe], before: np.ndarray) -> list[str]:
         """The text that this decoder's weights generate for every row."""
         eos_id = self.subject.tokenizer.eos_id
-        keys = [(p.prompt, predict.image_key(p.image)) for p in probes]
+        keys = [
+            (p.prompt, predict.image_key(p.image), len(answer))
+            for p, answer in zip(probes, rows.answer, strict=True)
+        ]
         todo, queued = [], set()
         for i, key in enumerate(keys):
             if key in self.known or key in queued:

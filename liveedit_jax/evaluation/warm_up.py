@@ -38,10 +38,10 @@ def warm_up(subject: Subject, repo: Repository, tuning: FinetuneConfig | None) -
     query = Query(keys, keys, np.zeros(b, np.float32))
     predict.routed(cfg, repo, query, np.zeros((b, 1), np.int32))
     prompt = _blank(b, 1 + backbone.cfg.vision_n + shapes.prompt_n).replace(image=picture)
-    greedy(backbone, weights, prompt, shapes.steps_n, None, None)
+    greedy(backbone, weights, prompt, shapes.steps_n, None, None, shapes.steps_n)
     for n in widths:
         plan = Plan(editor.norm, weight[:, :n], *predict.bodies(repo, slot[:, :n]))
-        greedy(backbone, weights, prompt, shapes.steps_n, plan, AddExperts(cfg))
+        greedy(backbone, weights, prompt, shapes.steps_n, plan, AddExperts(cfg), shapes.steps_n)
     params, state = {"backbone": weights}, None
     if tuning is not None:
         state = jax.tree.map(np.asarray, finetune.init(backbone, params))

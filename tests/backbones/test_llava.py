@@ -161,6 +161,9 @@ def test_generation_with_caches_equals_generation_without(model):
     plain = slow_greedy(backbone, weights, batch, 6, lambda b, h: h)
     shifted = slow_greedy(backbone, weights, batch, 6, lambda b, h: h + plan[b])
     assert np.asarray(greedy(backbone, weights, batch, 6)).tolist() == plain
+    short = np.asarray(greedy(backbone, weights, batch, 6, most=4))
+    pad = backbone.cfg.pad_id
+    assert short.tolist() == [[*row[:4], pad, pad] for row in plain]
     assert np.asarray(greedy(backbone, weights, batch, 6, plan, Shift())).tolist() == shifted
     assert plain != shifted
 
