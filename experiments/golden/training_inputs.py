@@ -159,8 +159,8 @@ def _check_states(case: Case, stored: Arrays, item: str, ids: np.ndarray, answer
 
 def _stacked(rows: list[tuple]) -> Samples:
     hidden, role, label, mask = (stack(column) for column in zip(*rows, strict=True))
-    rows = without_pixels(jnp.zeros_like(role, jnp.int32), role)
-    return Samples(hidden, rows, label, mask)
+    blank = without_pixels(jnp.zeros_like(role, jnp.int32), role)
+    return Samples(hidden, blank, label, mask)
 
 
 def padded_to(samples: Samples, length_n: int) -> Samples:

@@ -17,7 +17,7 @@ import numpy as np
 from liveedit_jax.backbones.generation import greedy
 from liveedit_jax.editor.liveedit import AddExperts, Plan
 from liveedit_jax.evaluation import predict
-from liveedit_jax.evaluation.layout import Rows, by_width, padded, pixels, take_prompt
+from liveedit_jax.evaluation.layout import Rows, by_width, most_n, padded, pixels, take_prompt
 from liveedit_jax.evaluation.predict import Subject
 from liveedit_jax.evaluation.probes import Probe
 from liveedit_jax.types import Repository, Route
@@ -28,11 +28,6 @@ def decided(rows: Rows, ids: np.ndarray, i: int, eos_id: int) -> bool:
     answer = rows.answer[i]
     path = [*answer, eos_id]
     return rows.same_prompt[i] and ids[i, : len(path)].tolist() == path
-
-
-def most_n(answer_n: int) -> int:
-    """Tokens that a generation may take where the target has `answer_n`: 2A + 8."""
-    return 2 * answer_n + 8
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,11 @@ from liveedit_jax.evaluation.probes import Case, Probe
 from liveedit_jax.types import Batch, Role, Route
 
 
+def most_n(answer_n: int) -> int:
+    """Tokens that a free generation may take where the target has `answer_n`: 2A + 8."""
+    return 2 * answer_n + 8
+
+
 @dataclass(frozen=True)
 class Shapes:
     """The static sizes of a run: two lengths of rows, the longest prompt and answer, batch rows."""
@@ -28,8 +33,8 @@ class Shapes:
 
     @property
     def steps_n(self) -> int:
-        """Tokens a free generation may take at most: 2A + 8."""
-        return 2 * self.answer_n + 8
+        """Tokens that any free generation of the run may take."""
+        return most_n(self.answer_n)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,17 +134,17 @@ def batches(rows: Rows, chosen: Sequence[int], shapes: Shapes) -> Iterator[tuple
             yield group[start : start + shapes.batch_n], t
 
 
-def narrow_k(top_k: int) -> int:
-    """Experts that most queries get along with."""
-    return -(-top_k // 4)
+def widths(top_k: int) -> tuple[int, int]:
+    """The static numbers of experts a batch may carry: what most queries get along with, and K."""
+    return -(-top_k // 4), top_k
 
 
 def by_width(found: Route, chosen: Sequence[int]) -> Iterator[tuple[np.ndarray, int]]:
-    """Chosen rows by how many experts (of two static numbers) hold all that they use."""
+    """Chosen rows by which of the `widths` holds all experts that they use."""
     chosen = np.asarray(chosen, np.int64)
-    top_k = found.weight.shape[1]
-    few = ~(found.weight[chosen, narrow_k(top_k) :] > 0).any(-1)
-    for group, k in ((chosen[few], narrow_k(top_k)), (chosen[~few], top_k)):
+    narrow, wide = widths(found.weight.shape[1])
+    few = ~(found.weight[chosen, narrow:] > 0).any(-1)
+    for group, k in ((chosen[few], narrow), (chosen[~few], wide)):
         if len(group):
             yield group, k
 

@@ -11,7 +11,7 @@ from liveedit_jax.baselines.finetune import FinetuneConfig
 from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.editor.liveedit import AddExperts, Plan
 from liveedit_jax.evaluation import predict
-from liveedit_jax.evaluation.layout import narrow_k
+from liveedit_jax.evaluation.layout import widths
 from liveedit_jax.evaluation.predict import Subject
 from liveedit_jax.types import Batch, Query, Repository, Role
 
@@ -30,7 +30,6 @@ def warm_up(subject: Subject, repo: Repository, tuning: FinetuneConfig | None) -
     side, key_n = backbone.cfg.vision.image_size, cfg.queries_n * cfg.module_width
     features = np.zeros((b, backbone.cfg.vision_n, backbone.cfg.width), np.float32)
     position = np.zeros((b, shapes.answer_n + 1), np.int32)
-    widths = sorted({narrow_k(k), k})
     slot, weight = np.zeros((b, k), np.int32), np.zeros((b, k), np.float32)
     picture = np.zeros((b, side, side, 3), np.float32)
     predict.vision(backbone, weights, picture)
@@ -39,7 +38,7 @@ def warm_up(subject: Subject, repo: Repository, tuning: FinetuneConfig | None) -
     predict.routed(cfg, repo, query, np.zeros((b, 1), np.int32))
     prompt = _blank(b, 1 + backbone.cfg.vision_n + shapes.prompt_n).replace(image=picture)
     greedy(backbone, weights, prompt, shapes.steps_n, None, None, shapes.steps_n)
-    for n in widths:
+    for n in widths(k):
         plan = Plan(editor.norm, weight[:, :n], *predict.bodies(repo, slot[:, :n]))
         greedy(backbone, weights, prompt, shapes.steps_n, plan, AddExperts(cfg), shapes.steps_n)
     params, state = {"backbone": weights}, None
@@ -50,7 +49,7 @@ def warm_up(subject: Subject, repo: Repository, tuning: FinetuneConfig | None) -
         hidden, _, _ = predict.encode(backbone, cfg, weights, editor, batch, features, position)
         hidden = np.asarray(hidden)
         predict.experts(cfg, editor, hidden, batch.role)
-        for n in widths:
+        for n in widths(k):
             routed = slot[:, :n], weight[:, :n]
             predict.edited_ids(
                 backbone, cfg, weights, editor, repo, hidden, batch, *routed, position

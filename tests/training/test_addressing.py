@@ -10,7 +10,6 @@ import pytest
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditMixture, EditorTrainConfig
 from liveedit_jax.data.editing import EditingData
-from liveedit_jax.data.pretraining import mojiedit_tokenizer
 from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.editor import generator
 from liveedit_jax.editor.attention import normalise
@@ -98,11 +97,11 @@ def test_what_is_fitted_covers_answers_and_fires_right_before_them(edits):
     assert (written.argmax(-1) == np.arange(1, 7)).mean() > 0.99
 
 
-def test_edits_are_the_frozen_models_states():
+def test_edits_are_the_frozen_models_states(tokenizer):
     tiny = preset("tiny")
     shape = replace(tiny.backbone, decoder=replace(tiny.backbone.decoder, width=32, layers_n=4))
     backbone, recipe = Backbone(shape), EditorTrainConfig(batch_n=3)
-    data = EditingData(mojiedit_tokenizer(1024), shape, recipe, EditMixture())
+    data = EditingData(tokenizer, shape, recipe, EditMixture())
     weights = backbone.init(jax.random.key(0))
     pictures = jax.random.normal(jax.random.key(1), (2 * len(data.entities), shape.vision_n, 32))
     found = edits_of(backbone, weights, pictures, data, 1e-5, batches_n=2)
