@@ -66,9 +66,7 @@ def main() -> None:
             return state
         edits = edits_of(backbone, weights, pictures, data, chosen.editor.norm_eps)
         looks, gates, loss = fit(edits, chosen.editor.rank, recipe.seed)
-        print(
-            f"start of the generators fitted, losses {loss[0]:.3f} (looks), {loss[1]:.3f} (gates)"
-        )
+        print(f"generators start fitted: losses {loss[0]:.3f} (looks), {loss[1]:.3f} (and gates)")
         params = start_generators(chosen.editor, state.params, looks, gates, recipe.gate_gain)
         return replace(state, params=params)
 

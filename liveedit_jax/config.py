@@ -164,7 +164,7 @@ class EditMixture:
         (60, 0.15),
     )
     any_fact_share: float = 0.15  # targets that are a value of any fact, not of the same one
-    spliced_share: float = 0.25  # targets that begin as one value and end as another
+    spliced_share: float = 0.6  # targets that begin as one value and end as another
     paraphrase_share: float = 0.5  # wordings that are never edit prompts in evaluation
     swap_share: float = 0.5  # edits on the second drawing, with the first as image generality
     sibling_share: float = 0.05  # samples on the same entity as the sample before, other fact

@@ -4,13 +4,12 @@ Row r of an expert says "after this state comes that token". `up` has to look at
 and write it, `down` to look at the token before it, and fire there and nowhere else. Whether R rows
 can share the tokens of an answer among themselves, and whether a row tells the state it looked at
 from all others, are properties of the frozen states alone. So before training begins both are
-fitted to them: first where rows look (`look_loss`), then the map from what a row of `down` looks at
-to what it fires on (`gate_loss`).
+fitted to them: first where rows look (`look_loss`), then that together with the map from what a row
+of `down` looks at to what it fires on (`write_loss`).
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
+from tqdm import tqdm
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditorConfig
@@ -26,13 +26,14 @@ from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.editor.attention import masked_softmax, normalise
 from liveedit_jax.types import Batch, Role
 
-LOOK_STEPS_N, LOOK_BATCH_N, LOOK_RATE = 2500, 64, 1e-2
-GATE_STEPS_N, GATE_BATCH_N, GATE_RATE = 1500, 32, 5e-3
+LOOK_STEPS_N, LOOK_BATCH_N, LOOK_RATE = 3000, 64, 1e-2
+WRITE_STEPS_N, WRITE_BATCH_N, WRITE_RATE = 8000, 48, 5e-3
+CALL_STEPS_N = 50  # of one compiled call
 LOOK_STD = 0.3  # of a fresh row's entries: scores of normalised states then differ by a few units
 
 
 class Edits(NamedTuple):
-    """N edits at the edit layer: normalised states, their tokens and roles."""
+    """N edits at the edit layer: normalised states (float16 holds them), their tokens and roles."""
 
     states: Float[Array, "N T D"]
     token: Int[Array, "N T"]
@@ -83,7 +84,7 @@ def writes(looks: Looks, gates: Gates, edits: Edits) -> Float[Array, "N T T"]:
     return jnp.einsum("nrj,nrt->njt", attention(looks.up, edits), fires)
 
 
-def gate_loss(gates: Gates, looks: Looks, edits: Edits) -> Float[Array, ""]:
+def write_loss(looks: Looks, gates: Gates, edits: Edits) -> Float[Array, ""]:
     """Mean over answer tokens j of (1 - written at j - 1)² + Σ_t (written at t)².
 
     The sum runs over all positions that are not PAD and before another token than j.
@@ -102,48 +103,71 @@ def _elsewhere(edits: Edits) -> Bool[Array, "N T T"]:
     return (due[:, None, :] != edits.token[:, :, None]) & (edits.role != Role.PAD)[:, None, :]
 
 
-@partial(jax.jit, static_argnums=(1, 2))
-def fit(edits: Edits, rank: int, seed: int) -> tuple[Looks, Gates, Float[Array, 2]]:
-    """Looks of `rank` rows, their gates, and the loss of each over its last tenth of steps."""
+def fit(
+    edits: Edits,
+    rank: int,
+    seed: int,
+    look_steps_n: int = LOOK_STEPS_N,
+    write_steps_n: int = WRITE_STEPS_N,
+) -> tuple[Looks, Gates, tuple[float, float]]:
+    """Looks of `rank` rows, their gates, and the loss of each fit over its last tenth of steps."""
     width = edits.states.shape[-1]
-    start_key, look_key, gate_key = jax.random.split(jax.random.key(seed), 3)
+    start_key, look_key, write_key = jax.random.split(jax.random.key(seed), 3)
     rows = LOOK_STD * jax.random.normal(start_key, (rank, width))
-    looks, look_end = _adam(
-        look_loss, Looks(rows, rows), edits, look_key, LOOK_STEPS_N, LOOK_BATCH_N, LOOK_RATE
-    )
 
     def scaled(gates: Gates) -> Gates:
         # scores are sums of D products: fitted at D times their size, entries are of order 0.1
         return jax.tree.map(lambda leaf: leaf / width, gates)
 
-    gates, gate_end = _adam(
-        lambda gates, some: gate_loss(scaled(gates), looks, some),
-        Gates(jnp.eye(width) * 0.1, jnp.zeros(width)),
-        edits,
-        gate_key,
-        GATE_STEPS_N,
-        GATE_BATCH_N,
-        GATE_RATE,
-    )
-    return looks, scaled(gates), jnp.stack([look_end, gate_end])
+    def written(fitted: tuple[Looks, Gates], some: Edits) -> Float[Array, ""]:
+        return write_loss(fitted[0], scaled(fitted[1]), some)
+
+    with tqdm(total=look_steps_n + write_steps_n, desc="looks and gates", mininterval=5) as bar:
+        looks, look_end = _adam(
+            look_loss,
+            Looks(rows, rows),
+            edits,
+            jax.random.split(look_key, look_steps_n),
+            LOOK_BATCH_N,
+            LOOK_RATE,
+            bar,
+        )
+        (looks, gates), write_end = _adam(
+            written,
+            (looks, Gates(jnp.eye(width) * 0.1, jnp.zeros(width))),
+            edits,
+            jax.random.split(write_key, write_steps_n),
+            WRITE_BATCH_N,
+            WRITE_RATE,
+            bar,
+        )
+    return looks, scaled(gates), (look_end, write_end)
 
 
-def _adam(loss, params, edits: Edits, key: Array, steps_n: int, batch_n: int, rate: float):
-    """`params` after `steps_n` steps of Adam (cosine to zero), and the last tenth's mean loss."""
-    optimizer = optax.adam(optax.cosine_decay_schedule(rate, steps_n))
+def _adam(loss, params, edits: Edits, keys: Array, batch_n: int, rate: float, bar: tqdm):
+    """`params` after a step of Adam for each key (cosine to zero), the last tenth's mean loss."""
+    optimizer = optax.adam(optax.cosine_decay_schedule(rate, len(keys)))
     n = len(edits.states)
 
-    def step(carry, key):
-        params, moments = carry
-        rows = jax.random.randint(key, (min(batch_n, n),), 0, n)
-        some = jax.tree.map(lambda leaf: leaf[rows], edits)
-        value, grads = jax.value_and_grad(loss)(params, some)
-        updates, moments = optimizer.update(grads, moments)
-        return (optax.apply_updates(params, updates), moments), value
+    @jax.jit
+    def steps(carry, edits, keys):
+        def step(carry, key):
+            params, moments = carry
+            rows = jax.random.randint(key, (min(batch_n, n),), 0, n)
+            some = jax.tree.map(lambda leaf: leaf[rows], edits)
+            some = some._replace(states=some.states.astype(jnp.float32))
+            value, grads = jax.value_and_grad(loss)(params, some)
+            updates, moments = optimizer.update(grads, moments)
+            return (optax.apply_updates(params, updates), moments), value
 
-    carry = params, optimizer.init(params)
-    (params, _), values = jax.lax.scan(step, carry, jax.random.split(key, steps_n))
-    return params, values[-steps_n // 10 :].mean()
+        return jax.lax.scan(step, carry, keys)
+
+    carry, values = (params, optimizer.init(params)), []
+    for i in range(0, len(keys), CALL_STEPS_N):
+        carry, some = steps(carry, edits, keys[i : i + CALL_STEPS_N])
+        values.append(np.asarray(some))
+        bar.update(len(some))
+    return carry[0], float(np.concatenate(values)[-len(keys) // 10 :].mean())
 
 
 def edits_of(
@@ -152,23 +176,32 @@ def edits_of(
     pictures: Float[Array, "X P D"],
     data: EditingData,
     eps: float,
-    batches_n: int = 150,
+    batches_n: int = 2000,
 ) -> Edits:
-    """The edits of the first batches, padded to one T."""
+    """The edits of the first batches, padded to one T; states as float16.
+
+    It takes many: the fit learned 4,800 by heart (docs/method.md).
+    """
     t = max(length for length, _ in data.mixture.lengths)
 
     @jax.jit
     def states_of(batch: Batch, features: Float[Array, "N P D"]) -> Float[Array, "N T D"]:
         return normalise(backbone.lower_from_features(weights, batch, features), eps)
 
-    parts = []
-    for i in range(batches_n):
+    n = data.cfg.routing_n or data.cfg.batch_n
+    found = Edits(
+        np.zeros((batches_n * n, t, backbone.cfg.width), np.float16),
+        np.zeros((batches_n * n, t), np.int32),
+        np.zeros((batches_n * n, t), np.int8),
+    )
+    for i in tqdm(range(batches_n), desc="states to fit", mininterval=5):
         batch = data.batch_at(i)
-        pad = ((0, 0), (0, t - batch.token.shape[-1]))
-        token, role = np.pad(batch.token[0], pad), np.pad(batch.role[0], pad)
-        states = states_of(without_pixels(token, role), pictures[batch.picture[0]])
-        parts.append(Edits(states, token, role))
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+        rows, length = slice(i * n, (i + 1) * n), batch.token.shape[-1]
+        found.token[rows, :length] = batch.token[0]
+        found.role[rows, :length] = batch.role[0]
+        edits = without_pixels(found.token[rows], found.role[rows])
+        found.states[rows] = states_of(edits, pictures[batch.picture[0]])
+    return jax.tree.map(jnp.asarray, found)
 
 
 def start_generators(cfg: EditorConfig, params: dict, looks: Looks, gates: Gates, gain: float):

@@ -22,9 +22,9 @@ from liveedit_jax.training.addressing import (
     attention,
     edits_of,
     fit,
-    gate_loss,
     look_loss,
     start_generators,
+    write_loss,
     writes,
 )
 from liveedit_jax.training.optimizers import editor_optimizer
@@ -63,12 +63,12 @@ def test_look_loss_tells_right_looks_from_wrong_ones(edits):
     assert float(half) > 3 and float(same) > 8
 
 
-def test_gate_loss_tells_right_gates_from_wrong_ones(edits):
+def test_write_loss_tells_right_gates_from_wrong_ones(edits):
     looks = Looks(by_place(list(range(2, 8))), by_place(list(range(1, 7))))
     own = jnp.zeros((WIDTH, WIDTH)).at[jnp.arange(CODE), jnp.arange(CODE)].set(1 / CODE)
     bias = jnp.zeros(WIDTH)
     right, everywhere, shut = (
-        float(gate_loss(Gates(kernel, bias + b), looks, edits))
+        float(write_loss(looks, Gates(kernel, bias + b), edits))
         for kernel, b in ((own, 0.0), (own, 0.05), (0 * own, 0.0))
     )
     assert shut == pytest.approx(1.0)
@@ -83,13 +83,13 @@ def test_writing_a_token_where_it_is_due_is_never_wrong(edits):
     role = jnp.where(jnp.arange(T) == 5, edits.role, jnp.minimum(edits.role, Role.PROMPT))
     once = edits._replace(role=role)
     twice = once._replace(token=once.token.at[:, 3].set(once.token[:, 5]))
-    assert float(gate_loss(gates, looks, once)) == pytest.approx(1.0, abs=0.01)
-    assert float(gate_loss(gates, looks, twice)) < 0.01
+    assert float(write_loss(looks, gates, once)) == pytest.approx(1.0, abs=0.01)
+    assert float(write_loss(looks, gates, twice)) < 0.01
 
 
 def test_what_is_fitted_covers_answers_and_fires_right_before_them(edits):
-    looks, gates, losses = fit(edits, 8, 0)
-    assert losses.shape == (2,) and float(losses[0]) < 0.2 and float(losses[1]) < 0.1
+    looks, gates, (look_end, write_end) = fit(edits, 8, 0, look_steps_n=1000, write_steps_n=1000)
+    assert look_end < 0.2 and write_end < 0.1
     up, down = attention(looks.up, edits), attention(looks.down, edits)
     covered = (up * jnp.roll(down, 1, axis=-1)).sum(1)[:, ANSWERS]
     assert float(covered.min()) > 0.7
@@ -110,7 +110,8 @@ def test_edits_are_the_frozen_models_states(tokenizer):
     rows = without_pixels(batch.token[0], batch.role[0])
     want = backbone.lower_from_features(weights, rows, pictures[batch.picture[0]])
     t = want.shape[1]
-    np.testing.assert_allclose(found.states[3:, :t], normalise(want, 1e-5), atol=1e-5)
+    assert found.states.dtype == jnp.float16
+    np.testing.assert_allclose(found.states[3:, :t], normalise(want, 1e-5), rtol=1e-3, atol=1e-5)
     np.testing.assert_array_equal(found.token[3:, :t], batch.token[0])
     assert not found.role[3:, t:].any()
 
