@@ -26,7 +26,12 @@ from liveedit_jax.evaluation.cases import cases_of
 from liveedit_jax.evaluation.lifelong import Parts
 from liveedit_jax.evaluation.quick import quick_figures
 from liveedit_jax.presets import preset
-from liveedit_jax.training.addressing import edits_of, fit, start_generators
+from liveedit_jax.training.addressing import (
+    edits_of,
+    fit,
+    generator_head_width,
+    start_generators,
+)
 from liveedit_jax.training.checkpoint import load_weights, model_folder, save_weights
 from liveedit_jax.training.editor import editor_step, init_state, picture_features
 from liveedit_jax.training.loop import record_start, saved_step, train
@@ -64,6 +69,7 @@ def main() -> None:
         state = init_state(backbone, chosen.editor, recipe, jax.random.key(recipe.seed))
         if recipe.gate_gain is None or saved_step(args.out):  # then weights are restored
             return state
+        generator_head_width(chosen.editor)  # refused now rather than after the fit
         edits = edits_of(backbone, weights, pictures, data, chosen.editor.norm_eps)
         looks, gates, loss = fit(edits, chosen.editor.rank, recipe.seed)
         print(f"generators start fitted: losses {loss[0]:.3f} (looks), {loss[1]:.3f} (and gates)")

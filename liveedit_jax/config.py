@@ -143,13 +143,17 @@ class EditorTrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        """A batch of one has no routing negatives."""
+        """Refuse what no step can be made of; a batch of one has no routing negatives."""
         if self.batch_n < 2:
             raise ValueError(
                 f"batch_n={self.batch_n}: routing losses need at least 2 samples a step"
             )
         if self.routing_n is not None and self.routing_n < self.batch_n:
             raise ValueError(f"routing_n={self.routing_n} is below batch_n={self.batch_n}")
+        if not 0 <= self.routing_blend <= 1:
+            raise ValueError(f"routing_blend={self.routing_blend}: a share between 0 and 1")
+        if self.routing_repository_n is not None and self.routing_repository_n < 1:
+            raise ValueError(f"routing_repository_n={self.routing_repository_n}: 1 edit or more")
 
 
 @dataclass(frozen=True)

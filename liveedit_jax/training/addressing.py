@@ -204,8 +204,8 @@ def edits_of(
     return jax.tree.map(jnp.asarray, found)
 
 
-def start_generators(cfg: EditorConfig, params: dict, looks: Looks, gates: Gates, gain: float):
-    """Editor weights whose rows look by `looks`, and whose `down` is `gain` times `gates`.
+def generator_head_width(cfg: EditorConfig) -> int:
+    """C, the entries of a generator head's keys.
 
     Raises:
         ValueError: a head is narrower than the rank, so that R looks do not fit into its keys.
@@ -216,10 +216,20 @@ def start_generators(cfg: EditorConfig, params: dict, looks: Looks, gates: Gates
             f"module_width={cfg.module_width} over {heads_n} generator heads is below "
             f"rank={cfg.rank}: fitted starts need a head of at least `rank`; use fewer heads"
         )
+    return cfg.module_width // heads_n
+
+
+def start_generators(cfg: EditorConfig, params: dict, looks: Looks, gates: Gates, gain: float):
+    """Editor weights whose rows look by `looks`, and whose `down` is `gain` times `gates`.
+
+    Raises:
+        ValueError: a head is narrower than the rank.
+    """
+    c = generator_head_width(cfg)
     size = gain * cfg.expert_scale * cfg.rank**0.5  # bodies are divided by s * sqrt(R)
     started = dict(params)
     for side in Looks._fields:
-        query, attention = _keys(getattr(looks, side), cfg.module_width, heads_n)
+        query, attention = _keys(getattr(looks, side), cfg.module_width, c)
         attention["v"] = params[side]["attention"]["v"]
         if side == "down":
             attention["v"] = {"kernel": size * gates.kernel, "bias": size * gates.bias}
@@ -227,9 +237,9 @@ def start_generators(cfg: EditorConfig, params: dict, looks: Looks, gates: Gates
     return started
 
 
-def _keys(looks: Float[Array, "R D"], module_width: int, heads_n: int) -> tuple[Array, dict]:
+def _keys(looks: Float[Array, "R D"], module_width: int, c: int) -> tuple[Array, dict]:
     """Queries f32[R, M] and q and k maps by which every head scores states as `looks` do."""
-    c = module_width // heads_n
+    heads_n = module_width // c
     basis = jnp.linalg.svd(looks)[2][:c].T  # f32[D, C]: orthonormal, and looks lie in its span
     basis = jnp.pad(basis, ((0, 0), (0, c - basis.shape[1])))
     query = jnp.tile(looks @ basis * c**0.5, (1, heads_n))

@@ -39,6 +39,10 @@ def test_more_routing_samples_leave_the_edit_terms_alone(tokenizer):
     assert float(a["hard_other"]) != float(b["hard_other"])
     with pytest.raises(ValueError, match="routing_n=3 is below"):
         replace(many, routing_n=3)
+    with pytest.raises(ValueError, match="routing_blend=1.5: a share"):
+        replace(many, routing_blend=1.5)
+    with pytest.raises(ValueError, match="routing_repository_n=0: 1 edit"):
+        replace(many, routing_repository_n=0)
 
 
 def test_blended_images_share_one_partner_and_leave_prompts_alone():
