@@ -192,11 +192,18 @@ class PretrainConfig:
     contrastive_weight: float = 1.0
     contrastive_temperature: float = 0.05
     # What experts read at the edit layer: which token an answer state is, which one came before it,
-    # and how many (docs/mojiedit.md).
+    # and how many (docs/mojiedit.md); learned on answers that are strange to the question, like
+    # those of edits, in so many rows a step.
+    strange_n: int = 16
     token_weight: float = 0.1
     previous_weight: float = 0.3
-    index_weight: float = 0.3
+    index_weight: float = 1.0
     seed: int = 0
+
+    def __post_init__(self):
+        """Strange rows have the images of other rows."""
+        if not 1 <= self.strange_n <= self.images_n:
+            raise ValueError(f"strange_n={self.strange_n}: from 1 to images_n={self.images_n}")
 
 
 @dataclass(frozen=True)

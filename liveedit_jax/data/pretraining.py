@@ -28,12 +28,19 @@ from liveedit_jax.data.tokenise import seam_ids
 from liveedit_jax.data.tokenizer import Tokenizer, train_tokenizer
 from liveedit_jax.types import Batch
 
+STRANGE_MOST = 24  # tokens of a jumbled answer
+
 
 @flax.struct.dataclass
 class PretrainingBatch:
-    """One step: packed rows (images first, then text), and drawings that are only contrasted."""
+    """One step: packed rows (images first, then text), and drawings that are only contrasted.
+
+    The strange rows have the images of the first rows, and answers that only the terms on the edit
+    layer's output see.
+    """
 
     rows: Batch
+    strange: Batch
     pairs: Float[np.ndarray, "2X S S 3"]  # one drawing of X entities, then the other
 
 
@@ -110,6 +117,27 @@ class PretrainingData:
                 questions.append(seam_ids(self.tokenizer, question, entity.facts[fact], False))
         return pack_row(questions, self.length_n, self.backbone.bos_id, 0)[0]
 
+    def _strange(self, rng, fact: str, question: str) -> Question:
+        """A question with an answer that it does not have: another value, or jumbled pieces."""
+        prompt, answer = seam_ids(
+            self.tokenizer, question, str(rng.choice(self._values[fact])), True
+        )
+        if rng.random() < 0.5:
+            for other in rng.choice(FACTS, 3):
+                value = str(rng.choice(self._values[str(other)]))
+                answer = answer + seam_ids(self.tokenizer, question, value, True)[1]
+            most = int(rng.integers(1, min(len(answer), STRANGE_MOST) + 1))
+            answer = [int(token) for token in rng.permutation(answer)[:most]]
+        return prompt, answer
+
+    def _strange_row(self, rng) -> dict[str, np.ndarray]:
+        questions = []
+        for _ in range(12):
+            fact = str(rng.choice(FACTS))
+            (question,) = self._wordings(rng, fact, 1)
+            questions.append(self._strange(rng, fact, question))
+        return pack_row(questions, self.length_n, self.backbone.bos_id, self.backbone.vision_n)[0]
+
     def _drawings(self, chosen: Sequence[Entity]) -> np.ndarray:
         """uint8[2 * chosen, S, S, 3]: one drawing of each, then the other.
 
@@ -146,9 +174,14 @@ class PretrainingData:
         chosen = [entities()[i] for i in order[at * half : (at + 1) * half]]
         rows = [self._image_row(rng, entity) for _ in SOURCES for entity in chosen]
         rows += [self._text_row(rng) for _ in range(self.text_n)]
-        stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        strange = [self._strange_row(rng) for _ in range(self.cfg.strange_n)]
+        rows, strange = (
+            {name: np.stack([row[name] for row in some]) for name in some[0]}
+            for some in (rows, strange)
+        )
         vision = self.backbone.vision
         return PretrainingBatch(
-            Batch(image=normalise(self._drawings(chosen), vision), **stacked),
+            Batch(image=normalise(self._drawings(chosen), vision), **rows),
+            Batch(image=np.zeros((self.cfg.strange_n, 1, 1, 3), np.float32), **strange),
             normalise(self._drawings(self._contrasted(step)), vision),
         )

@@ -91,7 +91,8 @@ def pretrain_loss(
     same order), the rows after them are text only. The terms on the edit layer's output: the two
     drawings of an entity look alike (InfoNCE); an answer state tells its token through the model's
     own head, the token before it through the same head after a fixed rotation, and its number
-    within the answer along fixed directions.
+    within the answer along fixed directions. These three are learned on the strange rows: from an
+    answer that it knows, the model tells the number without counting, and an edit's it does not.
     """
     rows = batch.rows
     images_n, pairs_n = rows.image.shape[0], batch.pairs.shape[0]
@@ -110,13 +111,16 @@ def pretrain_loss(
         return jnp.sum(value * chosen) / jnp.maximum(chosen.sum(), 1)
 
     answers = mean(cross_entropy(logits, label), mask)
-    is_answer = rows.role == Role.ANSWER
+    strange = batch.strange
+    unseen = backbone.lower_from_features(params, strange, features[: len(strange.token)])
+    is_answer = strange.role == Role.ANSWER
     turn, code = (jax.random.orthogonal(jax.random.key(i), hidden.shape[-1]) for i in range(2))
-    before = jnp.roll(rows.token, 1, axis=1)  # the last prompt token comes before an answer
-    token = mean(cross_entropy(backbone.head(params, hidden), rows.token), is_answer)
-    previous = mean(cross_entropy(backbone.head(params, hidden @ turn), before), is_answer)
-    number = jnp.minimum(answer_index(rows.role), INDEX_N - 1)
-    index = mean(cross_entropy(normalise(hidden, 1e-5) @ code[:, :INDEX_N], number), mask)
+    before = jnp.roll(strange.token, 1, axis=1)  # the last prompt token comes before an answer
+    token = mean(cross_entropy(backbone.head(params, unseen), strange.token), is_answer)
+    previous = mean(cross_entropy(backbone.head(params, unseen @ turn), before), is_answer)
+    number = jnp.minimum(answer_index(strange.role), INDEX_N - 1)
+    counted = is_answer | answer_labels(strange, backbone.cfg.eos_id)[1]
+    index = mean(cross_entropy(normalise(unseen, 1e-5) @ code[:, :INDEX_N], number), counted)
 
     seen = pooled_vision(hidden[:images_n], rows.role[:images_n])
     only = picture_rows(backbone, pairs_n)

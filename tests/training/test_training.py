@@ -147,7 +147,7 @@ def test_the_editor_step_learns_and_its_loss_has_no_gradient_below(tokenizer):
 
 
 def test_pretraining_learns_one_batch(tokenizer):
-    cfg = PretrainConfig(images_n=4, pairs_n=3, steps_n=40, warmup_steps=1)
+    cfg = PretrainConfig(images_n=4, strange_n=2, pairs_n=3, steps_n=40, warmup_steps=1)
     backbone = Backbone(SMALL)
     data = PretrainingData(tokenizer, SMALL, cfg, text_n=1)
     batch = data.batch_at(0)
@@ -169,7 +169,7 @@ def test_pretraining_goes_on_from_given_weights():
 
 
 def test_contrasted_drawings_are_pairs_that_never_show_a_held_out_one(tokenizer):
-    cfg = PretrainConfig(images_n=4, pairs_n=40)
+    cfg = PretrainConfig(images_n=4, strange_n=2, pairs_n=40)
     data = PretrainingData(tokenizer, SMALL, cfg)
     chosen = data._contrasted(3)
     assert len({entity.id for entity in chosen}) == 40
