@@ -147,13 +147,13 @@ def test_the_editor_step_learns_and_its_loss_has_no_gradient_below(tokenizer):
 
 
 def test_pretraining_learns_one_batch(tokenizer):
-    cfg = PretrainConfig(images_n=4, strange_n=2, pairs_n=3, steps_n=40, warmup_steps=1)
+    cfg = PretrainConfig(images_n=4, strange_n=2, pairs_n=3, steps_n=60, warmup_steps=1)
     backbone = Backbone(SMALL)
     data = PretrainingData(tokenizer, SMALL, cfg, text_n=1)
     batch = data.batch_at(0)
     jax.tree.map(np.testing.assert_array_equal, batch, data.batch_at(0))
     state, first = init_state(backbone, cfg, jax.random.key(0)), None
-    for _ in range(30):
+    for _ in range(60):
         state, scalars = pretrain_step(backbone, cfg, state, batch)
         first = first or jax.device_get(scalars)
     for term in ("answers", "token", "previous", "index"):
