@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+
 import jax
 import pytest
 
@@ -16,12 +18,12 @@ from liveedit_jax.training.checkpoint import save_weights
 def model_folder(tmp_path_factory):
     """The folder; its backbone and editor belong together."""
     folder, chosen = tmp_path_factory.mktemp("model"), preset("tiny")
+    cfg = replace(chosen.editor, rank=8)
     backbone = Backbone(chosen.backbone)
     weights = jax.jit(backbone.init)(jax.random.key(0))
     sha256 = save_weights(folder / "backbone", weights, {"config": "tiny"})
-    editor = init_params(
-        jax.random.key(1), chosen.editor, chosen.backbone.width, chosen.backbone.vision_n
-    )
-    save_weights(folder / "editor", editor, {"config": "tiny", "backbone_sha256": sha256})
+    editor = init_params(jax.random.key(1), cfg, chosen.backbone.width, chosen.backbone.vision_n)
+    recipe = {"config": "tiny", "editor": asdict(cfg), "backbone_sha256": sha256}
+    save_weights(folder / "editor", editor, recipe)
     mojiedit_tokenizer(chosen.backbone.decoder.vocab_n).save(folder / "tokenizer.json")
     return folder

@@ -49,8 +49,9 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
         ValueError: marks or cases that no stream has, a damaged model, a folder of another run.
         FileNotFoundError: no model.
     """
-    chosen = choice.preset
-    model = load_model(choice.model or choice.config, chosen)
+    asked, overridden = choice.preset, choice.backbone is not None or choice.editor is not None
+    model = load_model(choice.model or choice.config, asked if overridden else None)
+    chosen = model.config
     cases_n = choice.cases_n or max(choice.marks)
     side = chosen.backbone.vision.image_size
     cases = cases_of(edit_stream(choice.split, choice.seed, cases_n, image_size=side), side)

@@ -16,7 +16,7 @@ import hashlib
 import json
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from liveedit_jax.config import Preset
+from liveedit_jax.config import EditorConfig, Preset
 from liveedit_jax.data.tokenizer import Tokenizer, load_tokenizer
+from liveedit_jax.editor.liveedit import init_params
 from liveedit_jax.presets import PRESETS, preset
 
 SHIPPED = Path(__file__).resolve().parents[2] / "checkpoints"
@@ -129,9 +130,14 @@ def model_folder(name_or_folder: str | Path) -> Path:
 def load_model(name_or_folder: str | Path = "tiny", config: Preset | None = None) -> Model:
     """A VLLM with its editor, from a preset's shipped folder or from a folder of the same layout.
 
+    Args:
+        name_or_folder: a preset's name or a model folder.
+        config: None: the preset that the recipe names, with the editor that was trained.
+
     Raises:
         FileNotFoundError: a part is missing.
-        ValueError: a part is corrupt, or the editor was trained for another backbone.
+        ValueError: a part is corrupt, the editor was trained for another backbone, or `config` has
+            another editor than the weights.
     """
     folder = model_folder(name_or_folder)
     if not folder.is_dir():
@@ -143,8 +149,12 @@ def load_model(name_or_folder: str | Path = "tiny", config: Preset | None = None
     editor, editor_recipe = load_weights(folder / "editor")
     if editor_recipe["backbone_sha256"] != backbone_recipe["sha256"]:
         raise ValueError(f"the editor in {folder} was trained for another backbone; retrain it")
+    if config is None:
+        config = preset(backbone_recipe["config"])
+        config = replace(config, editor=_trained_editor(folder, editor_recipe))
+    _check_editor(folder, config, editor)
     return Model(
-        config=config or preset(backbone_recipe["config"]),
+        config=config,
         backbone=backbone,
         editor=editor,
         tokenizer=load_tokenizer(folder / "tokenizer.json"),
@@ -152,3 +162,30 @@ def load_model(name_or_folder: str | Path = "tiny", config: Preset | None = None
         editor_sha256=editor_recipe["sha256"],
         folder=folder,
     )
+
+
+def _trained_editor(folder: Path, recipe: dict) -> EditorConfig:
+    try:
+        return EditorConfig(**recipe["editor"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"the recipe of the editor in {folder} does not fit this version ({error}); retrain it"
+        ) from error
+
+
+def _check_editor(folder: Path, config: Preset, editor: dict) -> None:
+    """Refuse weights of other shapes than the config's."""
+    width, vision_n = config.backbone.width, config.backbone.vision_n
+    wanted = jax.eval_shape(lambda: init_params(jax.random.key(0), config.editor, width, vision_n))
+
+    def shapes(tree) -> dict:
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
+
+    ours, theirs = shapes(wanted), shapes(editor)
+    wrong = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
+    if wrong:
+        raise ValueError(
+            f"the editor in {folder} has other shapes than the config: {wrong[0]} is "
+            f"{theirs.get(wrong[0])}, not {ours.get(wrong[0])} ({len(wrong)} such leaves)"
+        )

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -30,12 +31,19 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 
 def test_a_whole_model_loads(model_folder):
     model = load_model(model_folder)
-    assert model.config == preset("tiny") and model.tokenizer.vocab_n == 1024
+    tiny = preset("tiny")
+    assert model.config == replace(tiny, editor=replace(tiny.editor, rank=8))  # as it was trained
+    assert model.tokenizer.vocab_n == 1024
+    with pytest.raises(ValueError, match=r"other shapes than the config.*\(8, 192\)"):
+        load_model(model_folder, tiny)
     with pytest.raises(FileNotFoundError, match="not a preset"):
         load_model("no-such-model")
 
 
-@pytest.mark.parametrize("damage", ["truncated", "altered", "recipe", "missing", "other backbone"])
+DAMAGES = ("truncated", "altered", "recipe", "missing", "other editor", "other backbone")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_model_is_refused(model_folder, tmp_path, damage):
     folder = tmp_path / "model"
     shutil.copytree(model_folder, folder)
@@ -55,6 +63,9 @@ def test_a_damaged_model_is_refused(model_folder, tmp_path, damage):
     elif damage == "missing":
         recipe.unlink()
         says = "recipe.json is missing"
+    elif damage == "other editor":
+        recipe.write_text(json.dumps(content | {"editor": {"ranks": 4}}))
+        says = "does not fit this version .*ranks"
     else:
         recipe.write_text(json.dumps(content | {"backbone_sha256": "1" * 64}))
         says = "trained for another backbone"
