@@ -1,7 +1,9 @@
 """Where the generators start: what the rows of an expert look at, and where they fire.
 
 Row r of an expert says "after this state comes that token". `up` has to look at an answer token j
-and write it, `down` to look at the token before it, and fire there and nowhere else. Whether R rows
+and write it, `down` to look at the token before it, and fire there and nowhere else. EOS has no
+state to look at; what stands for it is the first prompt token, after LLaVA's image always the same
+newline, and the token before it is the answer's last. Whether R rows
 can share the tokens of an answer among themselves, and whether a row tells the state it looked at
 from all others, are properties of the frozen states alone. So before training begins both are
 fitted to them: first where rows look (`look_loss`), then that together with the map from what a row
@@ -29,6 +31,7 @@ from liveedit_jax.types import Batch, Role
 LOOK_STEPS_N, LOOK_BATCH_N, LOOK_RATE = 3000, 64, 1e-2
 WRITE_STEPS_N, WRITE_BATCH_N, WRITE_RATE = 8000, 48, 5e-3
 CALL_STEPS_N = 50  # of one compiled call
+EOS = -1  # among token ids, where any will do that is no token's
 LOOK_STD = 0.3  # of a fresh row's entries: scores of normalised states then differ by a few units
 
 
@@ -57,21 +60,44 @@ class Gates(NamedTuple):
 def attention(looks: Float[Array, "R D"], edits: Edits) -> Float[Array, "N R T"]:
     """The share of each token in what each row looks at."""
     scores = jnp.einsum("rd,ntd->nrt", looks, edits.states)
-    return masked_softmax(scores, (edits.role != Role.PAD)[:, None])
+    return masked_softmax(scores, _real(edits)[:, None])
+
+
+class Items(NamedTuple):
+    """What an edit has to write, by the token that `up` looks at for it."""
+
+    mask: Bool[Array, "N T"]  # answer tokens, and the first prompt token for EOS
+    token: Int[Array, "N T"]  # what is written: the token itself, or EOS
+    place: Int[Array, "N T"]  # where: at the token before it
+    due: Int[Array, "N T"]  # which token comes after each position
+
+
+def items_of(edits: Edits) -> Items:
+    """An edit's answer tokens and EOS."""
+    answer, prompt = edits.role == Role.ANSWER, edits.role == Role.PROMPT
+    here = jnp.arange(answer.shape[1])
+    last = jnp.max(jnp.where(answer, here, 0), axis=1, keepdims=True)
+    eos = prompt & (jnp.cumsum(prompt, axis=1) == 1)
+    return Items(
+        mask=answer | eos,
+        token=jnp.where(eos, EOS, edits.token),
+        place=jnp.where(eos, last, jnp.maximum(here - 1, 0)),
+        due=jnp.where(here == last, EOS, jnp.roll(edits.token, -1, axis=1)),
+    )
 
 
 def look_loss(looks: Looks, edits: Edits) -> Float[Array, ""]:
-    """Every answer token j is looked at by some row of `up` whose `down` looks at token j - 1.
+    """Every item j is looked at by some row of `up` whose `down` looks at j's place.
 
-    Mean over answer tokens of -log Σ_r up[r, j] · down[r, j - 1], and a tenth of the cross-entropy
-    of all rows: where `up` looks at an answer token, `down` shall look at the one before it.
+    Mean over items of -log Σ_r up[r, j] · down[r, place of j], and a tenth of the cross-entropy of
+    all rows: where `up` looks at an item, `down` shall look at its place.
     """
+    items = items_of(edits)
     up = attention(looks.up, edits)
-    before = jnp.roll(attention(looks.down, edits), 1, axis=-1)
-    answer = edits.role == Role.ANSWER
+    before = jnp.take_along_axis(attention(looks.down, edits), items.place[:, None], axis=-1)
     covered = jnp.minimum((up * before).sum(1), 1.0)
-    missed = jnp.sum(answer * -jnp.log(covered + 1e-4)) / jnp.maximum(answer.sum(), 1)
-    up = up * answer[:, None]
+    missed = jnp.sum(items.mask * -jnp.log(covered + 1e-4)) / jnp.maximum(items.mask.sum(), 1)
+    up = up * items.mask[:, None]
     apart = (up * -jnp.log(before + 1e-9)).sum((1, 2)) / jnp.maximum(up.sum((1, 2)), 0.1)
     return missed + 0.1 * apart.mean()
 
@@ -85,22 +111,21 @@ def writes(looks: Looks, gates: Gates, edits: Edits) -> Float[Array, "N T T"]:
 
 
 def write_loss(looks: Looks, gates: Gates, edits: Edits) -> Float[Array, ""]:
-    """Mean over answer tokens j of (1 - written at j - 1)² + Σ_t (written at t)².
+    """Mean over items j of (1 - written at j's place)² + Σ_t (written at t)².
 
-    The sum runs over all positions that are not PAD and before another token than j.
+    The sum runs over all positions that are not PAD and before another token than j's.
     """
+    items = items_of(edits)
     written = writes(looks, gates, edits)
-    here = jnp.pad(jnp.diagonal(written, -1, 1, 2), ((0, 0), (1, 0)))  # of j at t = j - 1
-    wrong = jnp.where(_elsewhere(edits), written, 0.0)
-    answer = edits.role == Role.ANSWER
-    error = (1 - here) ** 2 + (wrong**2).sum(-1)
-    return jnp.sum(error * answer) / jnp.maximum(answer.sum(), 1)
+    right = jnp.take_along_axis(written, items.place[..., None], axis=-1)[..., 0]
+    elsewhere = (items.due[:, None, :] != items.token[:, :, None]) & _real(edits)[:, None, :]
+    wrong = jnp.where(elsewhere, written, 0.0)
+    error = (1 - right) ** 2 + (wrong**2).sum(-1)
+    return jnp.sum(error * items.mask) / jnp.maximum(items.mask.sum(), 1)
 
 
-def _elsewhere(edits: Edits) -> Bool[Array, "N T T"]:
-    """[n, j, t]: after t comes another token than j, so writing j there is wrong."""
-    due = jnp.roll(edits.token, -1, axis=1)
-    return (due[:, None, :] != edits.token[:, :, None]) & (edits.role != Role.PAD)[:, None, :]
+def _real(edits: Edits) -> Bool[Array, "N T"]:
+    return edits.role != Role.PAD
 
 
 def fit(

@@ -16,12 +16,14 @@ from liveedit_jax.editor.attention import normalise
 from liveedit_jax.editor.liveedit import init_params
 from liveedit_jax.presets import preset
 from liveedit_jax.training.addressing import (
+    EOS,
     Edits,
     Gates,
     Looks,
     attention,
     edits_of,
     fit,
+    items_of,
     look_loss,
     start_generators,
     write_loss,
@@ -32,7 +34,6 @@ from liveedit_jax.types import Role
 
 EDITOR = replace(preset("tiny").editor, module_width=32, heads_n=2, rank=8)
 N, WIDTH, CODE, T = 200, 96, 32, 9
-ANSWERS = slice(2, 8)
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +55,16 @@ def by_place(rows: list[int]) -> jax.Array:
 
 
 def test_look_loss_tells_right_looks_from_wrong_ones(edits):
-    answers = list(range(2, 8))
-    before = [j - 1 for j in answers]
-    right = look_loss(Looks(by_place(answers), by_place(before)), edits)
-    same = look_loss(Looks(by_place(answers), by_place(answers)), edits)
-    half = look_loss(Looks(by_place(answers[:3]), by_place(before[:3])), edits)
+    items, places = [2, 3, 4, 5, 6, 7, 1], [1, 2, 3, 4, 5, 6, 7]  # the last one is EOS
+    right = look_loss(Looks(by_place(items), by_place(places)), edits)
+    same = look_loss(Looks(by_place(items), by_place(items)), edits)
+    half = look_loss(Looks(by_place(items[:3]), by_place(places[:3])), edits)
     assert float(right) < 0.01
     assert float(half) > 3 and float(same) > 8
 
 
 def test_write_loss_tells_right_gates_from_wrong_ones(edits):
-    looks = Looks(by_place(list(range(2, 8))), by_place(list(range(1, 7))))
+    looks = Looks(by_place([2, 3, 4, 5, 6, 7, 1]), by_place([1, 2, 3, 4, 5, 6, 7]))
     own = jnp.zeros((WIDTH, WIDTH)).at[jnp.arange(CODE), jnp.arange(CODE)].set(1 / CODE)
     bias = jnp.zeros(WIDTH)
     right, everywhere, shut = (
@@ -83,18 +83,29 @@ def test_writing_a_token_where_it_is_due_is_never_wrong(edits):
     role = jnp.where(jnp.arange(T) == 5, edits.role, jnp.minimum(edits.role, Role.PROMPT))
     once = edits._replace(role=role)
     twice = once._replace(token=once.token.at[:, 3].set(once.token[:, 5]))
+    # EOS is not written: a loss of 1, and half of the items
     assert float(write_loss(looks, gates, once)) == pytest.approx(1.0, abs=0.01)
-    assert float(write_loss(looks, gates, twice)) < 0.01
+    assert float(write_loss(looks, gates, twice)) == pytest.approx(0.5, abs=0.01)
 
 
 def test_what_is_fitted_covers_answers_and_fires_right_before_them(edits):
-    looks, gates, (look_end, write_end) = fit(edits, 8, 0, look_steps_n=1000, write_steps_n=1000)
+    looks, gates, (look_end, write_end) = fit(edits, 9, 0, look_steps_n=1000, write_steps_n=1000)
     assert look_end < 0.2 and write_end < 0.1
     up, down = attention(looks.up, edits), attention(looks.down, edits)
-    covered = (up * jnp.roll(down, 1, axis=-1)).sum(1)[:, ANSWERS]
+    items, places = np.array([2, 3, 4, 5, 6, 7, 1]), np.array([1, 2, 3, 4, 5, 6, 7])
+    covered = (up[..., items] * down[..., places]).sum(1)
     assert float(covered.min()) > 0.7
-    written = np.asarray(writes(looks, gates, edits))[:, ANSWERS, :8]
-    assert (written.argmax(-1) == np.arange(1, 7)).mean() > 0.99
+    written = np.asarray(writes(looks, gates, edits))[:, items, :8]
+    assert (written.argmax(-1) == places).mean() > 0.99
+
+
+def test_items_are_the_answer_and_eos(edits):
+    found = items_of(jax.tree.map(lambda leaf: leaf[:1], edits))
+    token = np.asarray(edits.token[0])
+    assert np.flatnonzero(found.mask[0]).tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert found.place[0, 1:8].tolist() == [7, 1, 2, 3, 4, 5, 6]
+    assert found.token[0, 1] == found.due[0, 7] == EOS
+    assert found.due[0, :7].tolist() == token[1:8].tolist()
 
 
 def test_edits_are_the_frozen_models_states(tokenizer):
