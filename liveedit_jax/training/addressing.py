@@ -28,8 +28,8 @@ from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.editor.attention import masked_softmax, normalise
 from liveedit_jax.types import Batch, Role
 
-LOOK_STEPS_N, LOOK_BATCH_N, LOOK_RATE = 3000, 64, 1e-2
-WRITE_STEPS_N, WRITE_BATCH_N, WRITE_RATE = 8000, 48, 5e-3
+LOOK_STEPS_N, LOOK_BATCH_N, LOOK_RATE = 2500, 64, 1e-2
+WRITE_STEPS_N, WRITE_BATCH_N, WRITE_RATE = 3000, 32, 5e-3
 CALL_STEPS_N = 50  # of one compiled call
 EOS = -1  # among token ids, where any will do that is no token's
 LOOK_STD = 0.3  # of a fresh row's entries: scores of normalised states then differ by a few units
@@ -201,7 +201,7 @@ def edits_of(
     pictures: Float[Array, "X P D"],
     data: EditingData,
     eps: float,
-    batches_n: int = 2000,
+    batches_n: int = 500,
 ) -> Edits:
     """The edits of the first batches, padded to one T; states as float16.
 
