@@ -79,6 +79,11 @@ class PretrainingData:
     def _order(self) -> np.ndarray:
         return np.array([entity.id for entity in entities()])
 
+    def _value(self, rng, fact: str) -> str:
+        """Some entity's value of a fact."""
+        values = self._values[fact]
+        return values[int(rng.integers(len(values)))]
+
     def _wordings(self, rng, fact: str, n: int) -> list[str]:
         return draw_wordings(rng, fact, n, self.cfg.paraphrase_share)
 
@@ -89,7 +94,7 @@ class PretrainingData:
     def _in_context(self, rng, entity: Entity, has_image: bool) -> Question:
         """A stated (counterfactual) fact, then a question: the same one, or (1/4) another."""
         fact = str(rng.choice(FACTS))
-        stated = str(rng.choice(self._values[fact]))
+        stated = self._value(rng, fact)
         first, second = self._wordings(rng, fact, 2)
         answer = stated
         if has_image and rng.random() < 0.25:
@@ -119,12 +124,10 @@ class PretrainingData:
 
     def _strange(self, rng, fact: str, question: str) -> Question:
         """A question with an answer that it does not have: another value, or jumbled pieces."""
-        prompt, answer = seam_ids(
-            self.tokenizer, question, str(rng.choice(self._values[fact])), True
-        )
+        prompt, answer = seam_ids(self.tokenizer, question, self._value(rng, fact), True)
         if rng.random() < 0.5:
             for other in rng.choice(FACTS, 3):
-                value = str(rng.choice(self._values[str(other)]))
+                value = self._value(rng, str(other))
                 answer = answer + seam_ids(self.tokenizer, question, value, True)[1]
             most = int(rng.integers(1, min(len(answer), STRANGE_MOST) + 1))
             answer = [int(token) for token in rng.permutation(answer)[:most]]
