@@ -9,64 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-
-@dataclass(frozen=True)
-class VisionConfig:
-    """A CLIP vision tower; `layers_n` is the checkpoint's, `feature_layer` picks a hidden state."""
-
-    image_size: int = 336
-    patch_size: int = 14
-    width: int = 1024
-    layers_n: int = 24
-    heads_n: int = 16
-    mlp_width: int = 4096
-    norm_eps: float = 1e-5
-    feature_layer: int = -2  # LLaVA-1.5: the second-to-last hidden state, CLS dropped
-    image_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
-    image_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
-
-    @property
-    def patches_n(self) -> int:
-        """P, the number of vision tokens of one image."""
-        return (self.image_size // self.patch_size) ** 2
-
-
-@dataclass(frozen=True)
-class DecoderConfig:
-    """A Llama decoder: RMSNorm, RoPE, SwiGLU, grouped-query attention."""
-
-    vocab_n: int = 32064
-    width: int = 4096  # D
-    layers_n: int = 32
-    heads_n: int = 32
-    kv_heads_n: int = 32
-    head_width: int = 128
-    mlp_width: int = 11008
-    norm_eps: float = 1e-5
-    rope_base: float = 10000.0
-    tied_head: bool = False
-
-
-@dataclass(frozen=True)
-class LlavaConfig:
-    """LLaVA-1.5: CLIP tower, two-layer GELU projector, Llama decoder split after `edit_layer`."""
-
-    vision: VisionConfig = field(default_factory=VisionConfig)
-    decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    edit_layer: int = 21  # 0-based; `lower` ends with this layer's OUTPUT
-    bos_id: int = 1
-    eos_id: int = 2
-    pad_id: int = 0
-
-    @property
-    def vision_n(self) -> int:
-        """P, the nominal number of vision tokens (the sentinel has as many rows)."""
-        return self.vision.patches_n
-
-    @property
-    def width(self) -> int:
-        """D, the decoder's width."""
-        return self.decoder.width
+from liveedit_jax.backbone_config import BackboneConfig
 
 
 @dataclass(frozen=True)
@@ -227,7 +170,7 @@ class Preset:
     """A dataset, a backbone and an editor that belong together, with their training recipes."""
 
     dataset: DatasetConfig
-    backbone: LlavaConfig
+    backbone: BackboneConfig
     editor: EditorConfig
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     editor_train: EditorTrainConfig = field(default_factory=EditorTrainConfig)

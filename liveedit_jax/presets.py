@@ -1,35 +1,12 @@
-"""The named configurations: backbones, editors, datasets, and presets that join one of each."""
+"""The named editors, datasets, and presets that join one of each with a backbone."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from liveedit_jax.config import (
-    DatasetConfig,
-    DecoderConfig,
-    EditorConfig,
-    EditorTrainConfig,
-    LlavaConfig,
-    Preset,
-    VisionConfig,
-)
+from liveedit_jax.backbone_presets import BACKBONES
+from liveedit_jax.config import DatasetConfig, EditorConfig, EditorTrainConfig, Preset
 
-TINY_BACKBONE = LlavaConfig(
-    vision=VisionConfig(
-        image_size=60, patch_size=12, width=192, layers_n=5, heads_n=6, mlp_width=576
-    ),
-    decoder=DecoderConfig(
-        vocab_n=1024,
-        width=192,
-        layers_n=7,
-        heads_n=6,
-        kv_heads_n=3,
-        head_width=32,
-        mlp_width=512,
-        tied_head=True,
-    ),
-    edit_layer=2,
-)
 TINY_EDITOR = EditorConfig(
     module_width=192,
     heads_n=4,
@@ -60,13 +37,12 @@ TINY_EDITOR_TRAIN = EditorTrainConfig(
     muon=True,
 )
 
-BACKBONES: dict[str, LlavaConfig] = {"tiny": TINY_BACKBONE}
 EDITORS: dict[str, EditorConfig] = {"tiny": TINY_EDITOR}
 DATASETS: dict[str, DatasetConfig] = {"mojiedit": DatasetConfig()}
 PRESETS: dict[str, Preset] = {
     "tiny": Preset(
         dataset=DATASETS["mojiedit"],
-        backbone=TINY_BACKBONE,
+        backbone=BACKBONES["tiny"],
         editor=TINY_EDITOR,
         editor_train=TINY_EDITOR_TRAIN,
     )

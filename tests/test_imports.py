@@ -7,6 +7,8 @@ import liveedit_jax
 
 ROOT = Path(liveedit_jax.__file__).parent
 LEVEL = {
+    "backbone_config": 0,
+    "backbone_presets": 0,
     "config": 0,
     "types": 0,
     "presets": 0,

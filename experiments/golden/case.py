@@ -11,7 +11,8 @@ import numpy as np
 
 from experiments.golden.functions import Functions
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.backbones.llava_convert import config_from_hf, from_hf
+from liveedit_jax.backbones.llava_convert import config_from_hf
+from liveedit_jax.backbones.weights import from_named
 from liveedit_jax.config import EditorConfig, EditorTrainConfig
 from liveedit_jax.editor.convert import from_released
 
@@ -158,7 +159,9 @@ class Case:
         """The tiny LLaVA's weights."""
         stored = self.arrays("llava_weights")
         absent = {n: np.zeros(s, np.float32) for n, s in self.config.get("absent", {}).items()}
-        return from_hf(self.backbone.cfg, absent | {name: stored[name] for name in stored.arrays})
+        return from_named(
+            self.backbone.cfg, absent | {name: stored[name] for name in stored.arrays}
+        )
 
     def released(self, stored: dict[str, np.ndarray]) -> dict:
         """Editor weights under the released names as ours."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from experiments.golden.case import MODEL_TOLERANCE, Arrays, Case
-from liveedit_jax.backbones.llava import positions
+from liveedit_jax.backbones.backbone import positions
 from liveedit_jax.types import Batch, Role
 
 

@@ -8,9 +8,8 @@ import jax
 import numpy as np
 
 from experiments.golden.rows import pad
-from liveedit_jax.backbones import Backbone
-from liveedit_jax.backbones.clip_vision import ClipVision
-from liveedit_jax.backbones.llama import DecoderLayer, RMSNorm
+from liveedit_jax.backbones import Backbone, decoder
+from liveedit_jax.backbones.parts import tower
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor import extractor, liveedit
 from liveedit_jax.editor.routing import hits, route, similarity, soft_weights
@@ -89,8 +88,8 @@ class Functions:
 
     @cached_property
     def _tower(self):
-        tower = ClipVision(self.backbone.cfg.vision)
-        return jax.jit(lambda weights, pixels: tower.apply({"params": weights}, pixels))
+        states = tower(self.backbone.cfg)
+        return jax.jit(lambda weights, pixels: states.apply({"params": weights}, pixels))
 
     @cached_property
     def _embed(self):
@@ -111,17 +110,17 @@ class Functions:
     @cached_property
     def _layers(self):
         backbone = self.backbone
-        decoder = backbone.cfg.decoder
+        cfg = backbone.cfg.decoder
 
         def run(weights, x, batch):
             context, states = backbone.context(batch), []
-            for i in range(decoder.layers_n):
+            for i in range(cfg.layers_n):
                 below = i < backbone.lower_n
                 part, at = ("lower", i) if below else ("upper", i - backbone.lower_n)
                 layer = jax.tree.map(lambda leaf, at=at: leaf[at], weights[part])
-                x, _ = DecoderLayer(decoder).apply({"params": layer}, x, None, context)
+                x, _ = decoder.layer(cfg).apply({"params": layer}, x, None, context)
                 states.append(x)
-            norm = RMSNorm(decoder.norm_eps).apply({"params": weights["norm"]}, x)
+            norm = decoder.norm(cfg).apply({"params": weights["norm"]}, x)
             return [*states[:-1], norm]
 
         return jax.jit(run)

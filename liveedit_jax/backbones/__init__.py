@@ -1,5 +1,5 @@
 """Frozen vision-language models, split after the edit layer."""
 
-from liveedit_jax.backbones.llava import Backbone
+from liveedit_jax.backbones.backbone import Backbone
 
 __all__ = ["Backbone"]

@@ -1,4 +1,8 @@
-"""Weights under foreign names into our trees, by one regex table that accounts for every name."""
+"""Weights under foreign names into our trees, by one regex table that accounts for every name.
+
+Names are resolved and shapes checked before anything is read; then leaf by leaf: only the leaf in
+the making is held beside what is finished.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,23 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
+from flax import traverse_util
 
 
 class Rule(NamedTuple):
     """Names matching `pattern` go to leaf `path` (None: known and not needed).
 
-    A `(?P<layer>\\d+)` group stacks the layers that `stack` lists into one leaf, in its order.
+    A `(?P<layer>\\d+)` group stacks the layers that `layers` lists into one leaf, in its order. A
+    fused tensor has one rule for each leaf that it holds, with `part` set in all of them.
     """
 
     pattern: str
     path: str | None
     transform: Callable[[np.ndarray], np.ndarray] = lambda array: array
     layers: Sequence[int] | None = None
+    part: bool = False
 
 
 def transpose(array: np.ndarray) -> np.ndarray:
@@ -26,58 +34,112 @@ def transpose(array: np.ndarray) -> np.ndarray:
     return array.T
 
 
-def convert(weights: Mapping[str, np.ndarray], rules: Sequence[Rule], like: dict) -> dict:
+def patches(array: np.ndarray) -> np.ndarray:
+    """A convolution [W, 3, p, p] as a matrix over patches flattened (row, column, channel)."""
+    return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
+
+
+def either(*alternatives: str) -> str:
+    """A pattern that matches any of the given ones."""
+    return "(?:" + "|".join(alternatives) + ")"
+
+
+def norm_rules(theirs: str, ours: str, layers: Sequence[int] | None = None) -> list[Rule]:
+    """A LayerNorm: weight and bias to scale and bias."""
+    return [
+        Rule(rf"{theirs}\.weight", f"{ours}/scale", layers=layers),
+        Rule(rf"{theirs}\.bias", f"{ours}/bias", layers=layers),
+    ]
+
+
+def linear_rules(theirs: str, ours: str, layers: Sequence[int] | None = None) -> list[Rule]:
+    """A linear layer with bias: weight and bias to kernel and bias."""
+    return [
+        Rule(rf"{theirs}\.weight", f"{ours}/kernel", transpose, layers),
+        Rule(rf"{theirs}\.bias", f"{ours}/bias", layers=layers),
+    ]
+
+
+def _resolve(names: Sequence[str], rules: Sequence[Rule]) -> tuple[dict, list[str]]:
+    """(path, layer) -> (name, rule), and every name that has no or no single place."""
+    found, problems = {}, []
+    compiled = [(re.compile(rule.pattern), rule) for rule in rules]
+    for name in names:
+        matches = [(m, rule) for p, rule in compiled if (m := p.fullmatch(name))]
+        matches = [(m, r) for m, r in matches if r.layers is None or int(m["layer"]) in r.layers]
+        if not matches:
+            problems.append(f"unknown name {name}")
+        elif len(matches) > 1 and not all(rule.part for _, rule in matches):
+            problems.append(f"ambiguous name {name}")
+        else:
+            for match, rule in matches:
+                if rule.path is None:
+                    continue
+                layer = None if rule.layers is None else rule.layers.index(int(match["layer"]))
+                if (rule.path, layer) in found:
+                    problems.append(f"doubled name {name}: {rule.path} was filled before")
+                found.setdefault((rule.path, layer), (name, rule))
+    return found, problems
+
+
+def convert(
+    weights: Mapping[str, np.ndarray],
+    rules: Sequence[Rule],
+    like: dict,
+    dtype=np.float32,
+    shardings: dict | None = None,
+) -> dict:
     """Fill a tree shaped as `like` (arrays or ShapeDtypeStructs) from named weights.
+
+    Args:
+        weights: named arrays; a lazy mapping is read once, one tensor at a time.
+        rules: where each name goes.
+        like: the tree to fill.
+        dtype: of every leaf.
+        shardings: a tree of shardings like `like`; each finished leaf is put there. None: numpy
+            arrays.
 
     Raises:
         ValueError: listing every unknown, doubled, missing, mis-shaped or non-finite name.
     """
-    problems, found = [], {}
-    compiled = [(re.compile(rule.pattern), rule) for rule in rules]
-    for name, array in weights.items():
-        matches = [(m, rule) for p, rule in compiled if (m := p.fullmatch(name))]
-        matches = [
-            (m, rule)
-            for m, rule in matches
-            if rule.layers is None or int(m["layer"]) in rule.layers
-        ]
-        if len(matches) != 1:
-            problems.append(f"unknown name {name}" if not matches else f"ambiguous name {name}")
-            continue
-        match, rule = matches[0]
-        if rule.path is None:
-            continue
-        layer = None if rule.layers is None else rule.layers.index(int(match["layer"]))
-        if (rule.path, layer) in found:
-            problems.append(f"doubled name {name}: {rule.path} was filled before")
-            continue
-        if not np.isfinite(array).all():
-            problems.append(f"non-finite values in {name}")
-        found[rule.path, layer] = rule.transform(np.asarray(array))
-
-    def fill(tree: dict, prefix: str) -> dict:
-        filled = {}
-        for name, leaf in tree.items():
-            path = f"{prefix}{name}"
-            if isinstance(leaf, dict):
-                filled[name] = fill(leaf, path + "/")
-                continue
-            parts = sorted((k for k in found if k[0] == path), key=lambda k: k[1] or 0)
-            stacked = bool(parts) and parts[0][1] is not None
-            if not parts or (stacked and len(parts) != leaf.shape[0]):
-                problems.append(f"missing weights for {path} ({len(parts)} of its parts found)")
-                continue
-            arrays = [found[k] for k in parts]
-            if len({array.shape for array in arrays}) > 1:
-                problems.append(f"layers of different shapes for {path}")
-                continue
-            array = np.stack(arrays) if stacked else arrays[0]
-            if array.shape != leaf.shape:
-                problems.append(f"{path} has shape {array.shape}, expected {leaf.shape}")
-            filled[name] = array.astype(np.float32)
-        return filled
-
-    tree = fill(like, "")
+    found, problems = _resolve(list(weights), rules)
+    wanted = traverse_util.flatten_dict(like, sep="/")
+    places = traverse_util.flatten_dict(shardings, sep="/") if shardings else {}
+    parts_of: dict[str, dict] = {}
+    for (path, layer), source in found.items():
+        parts_of.setdefault(path, {})[layer] = source
+    for path, leaf in wanted.items():
+        parts = parts_of.get(path, {})
+        stacked = bool(parts) and None not in parts
+        if not parts or (stacked and len(parts) != leaf.shape[0]):
+            problems.append(f"missing weights for {path} ({len(parts)} of its parts found)")
+    problems += [f"no leaf {path}" for path in parts_of if path not in wanted]
+    filled = {}
+    for path, leaf in wanted.items() if not problems else ():
+        array, wrong = _leaf(weights, parts_of[path], path, leaf.shape, dtype)
+        problems += wrong
+        if not problems:
+            filled[path] = jax.device_put(array, places[path]) if places else array
+        else:
+            filled.clear()  # only the list of what is wrong is still wanted
     if problems:
         raise ValueError("weights do not fit:\n  " + "\n  ".join(problems))
-    return tree
+    return traverse_util.unflatten_dict(filled, sep="/")
+
+
+def _leaf(weights, parts: dict, path: str, shape, dtype) -> tuple[np.ndarray, list[str]]:
+    """One leaf from its named parts, and what is wrong with them."""
+    array, problems = np.empty(shape, dtype), []
+    for layer, (name, rule) in parts.items():
+        part = rule.transform(np.asarray(weights[name]))
+        expected = shape if layer is None else shape[1:]
+        if part.shape != expected:
+            problems.append(f"{name} makes {path} of shape {part.shape}, expected {expected}")
+            continue
+        if layer is None:
+            array[...] = part
+        else:
+            array[layer] = part
+        if not np.isfinite(part.astype(np.float32, copy=False)).all():
+            problems.append(f"non-finite values in {name}")
+    return array, problems

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from liveedit_jax.backbones.llama import Cache, Context, rotary
-from liveedit_jax.backbones.llava import Backbone
+from liveedit_jax.backbones import decoder
+from liveedit_jax.backbones.attention import Cache
+from liveedit_jax.backbones.backbone import Backbone
 from liveedit_jax.types import Batch, Role
 
 Intervene = Callable[[Any, Float[Array, "B T D"], Int[Array, "B T"]], Float[Array, "B T D"]]
@@ -90,9 +91,8 @@ def _decode(backbone, params, batch, steps_n, most, plan, intervene, lower, uppe
         done = done | (token == cfg.eos_id)
         at = length + step  # the new token's position, and its row in the caches
         mask = (rows <= at[:, None])[:, None]
-        angle = rotary(at[:, None], cfg.decoder.head_width, cfg.decoder.rope_base)
-        context = Context(*angle, mask, at)
-        x = params["embed"][token][:, None]
+        context = decoder.context(cfg.decoder, at[:, None], mask, at)
+        x = backbone.embed_next(params, token, at)
         hidden, lower = backbone.run_lower(params, x, context, lower, keep_cache=True)
         hidden = _apply(plan, intervene, hidden, role)
         states, upper = backbone.run_upper(params, hidden, context, upper, keep_cache=True)

@@ -1,7 +1,7 @@
 """Sequential fine-tuning, the simplest editor: a few Adam steps an edit on the edit layer's MLP.
 
 Everything in front of that MLP is constant, so an edit computes it once and its steps only run the
-MLP and the layers above. Weights are `{"backbone": ...}`; the state is the MLP's three kernels.
+MLP and the layers above. Weights are `{"backbone": ...}`; the state is the MLP's linear layers.
 """
 
 from __future__ import annotations
@@ -14,13 +14,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from liveedit_jax.backbones import Backbone
-from liveedit_jax.backbones.llama import RMSNorm
+from liveedit_jax.backbones import Backbone, decoder
 from liveedit_jax.data.tokenise import answer_labels
 from liveedit_jax.editor.losses import answer_nll
 from liveedit_jax.types import Batch
-
-PARTS = ("gate", "up", "down")
 
 
 @dataclass(frozen=True)
@@ -33,31 +30,33 @@ class FinetuneConfig:
 
 
 def init(backbone: Backbone, params: dict) -> dict:
-    """The state before the first edit: the edit layer's own gate, up and down kernels."""
-    last = backbone.cfg.edit_layer
-    return {name: params["backbone"]["lower"][name]["kernel"][last] for name in PARTS}
+    """The state before the first edit: the edit layer's own MLP, `{part: {"kernel": ...}}`."""
+    last, lower = backbone.cfg.edit_layer, params["backbone"]["lower"]
+    parts = {name: lower[name] for name in decoder.mlp_parts(backbone.cfg.decoder)}
+    return jax.tree.map(lambda leaf: leaf[last], parts)
 
 
-def _with_kernels(backbone: Backbone, weights: dict, kernels: dict) -> dict:
-    last, lower = backbone.cfg.edit_layer, dict(weights["lower"])
-    for name, kernel in kernels.items():
-        stacked = lower[name]["kernel"]
-        lower[name] = {"kernel": stacked.at[last].set(kernel)}
-    return weights | {"lower": lower}
+def _with_mlp(backbone: Backbone, weights: dict, mlp: dict) -> dict:
+    last, lower = backbone.cfg.edit_layer, weights["lower"]
+    placed = {
+        name: jax.tree.map(lambda all_, one: all_.at[last].set(one), lower[name], part)
+        for name, part in mlp.items()
+    }
+    return weights | {"lower": lower | placed}
 
 
 def merged(backbone: Backbone, params: dict, state: dict) -> dict:
     """The backbone's weights with the fine-tuned MLP in place."""
-    return _with_kernels(backbone, params["backbone"], state)
+    return _with_mlp(backbone, params["backbone"], state)
 
 
 def mlp_input(
     backbone: Backbone, params: dict, batch: Batch, features: Float[Array, "B P D"]
 ) -> Float[Array, "B T D"]:
     """The edit layer's states after its attention: its output when its MLP adds nothing."""
-    last = backbone.cfg.edit_layer
-    down = params["backbone"]["lower"]["down"]["kernel"][last]
-    silent = _with_kernels(backbone, params["backbone"], {"down": jnp.zeros_like(down)})
+    final = decoder.mlp_parts(backbone.cfg.decoder)[-1]
+    zeros = jax.tree.map(jnp.zeros_like, init(backbone, params)[final])
+    silent = _with_mlp(backbone, params["backbone"], {final: zeros})
     return backbone.lower_from_features(silent, batch, features)
 
 
@@ -70,10 +69,10 @@ def loss(
 ) -> Float[Array, ""]:
     """Mean cross-entropy of the answer tokens and EOS, from the MLP's input."""
     weights = params["backbone"]
-    scale = weights["lower"]["norm2"]["scale"][backbone.cfg.edit_layer]
-    norm = RMSNorm(backbone.cfg.decoder.norm_eps)
-    x = norm.apply({"params": {"scale": scale}}, states)
-    hidden = states + (jax.nn.silu(x @ state["gate"]) * (x @ state["up"])) @ state["down"]
+    cfg = backbone.cfg.decoder
+    norm = jax.tree.map(lambda leaf: leaf[backbone.cfg.edit_layer], weights["lower"]["norm2"])
+    x = decoder.norm(cfg).apply({"params": norm}, states)
+    hidden = states + decoder.mlp(cfg, state, x)
     logits = backbone.upper(weights, hidden, batch)
     label, mask = labels(batch, backbone.cfg.eos_id)
     return answer_nll(logits, label, mask)

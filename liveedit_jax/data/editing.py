@@ -13,7 +13,8 @@ import flax.struct
 import numpy as np
 from jaxtyping import Int
 
-from liveedit_jax.config import EditMixture, EditorTrainConfig, LlavaConfig
+from liveedit_jax.backbone_config import BackboneConfig
+from liveedit_jax.config import EditMixture, EditorTrainConfig
 from liveedit_jax.data.facts import FACTS, SOURCES, Entity, split_entities
 from liveedit_jax.data.images import drawing, normalise
 from liveedit_jax.data.packing import Question, pack_row
@@ -49,7 +50,7 @@ class EditingData:
     """Batches as a function of the step."""
 
     tokenizer: Tokenizer
-    backbone: LlavaConfig
+    backbone: BackboneConfig
     cfg: EditorTrainConfig
     mixture: EditMixture
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from liveedit_jax.config import VisionConfig
+from liveedit_jax.backbone_config import ClipConfig
 from liveedit_jax.data.facts import Entity, drawing_files, entities
 
 
@@ -70,7 +70,7 @@ def load_image(file: str | Path, size: int) -> np.ndarray:
     return decode_image(read_bytes(file), size, str(file))
 
 
-def normalise(image: np.ndarray, cfg: VisionConfig) -> np.ndarray:
+def normalise(image: np.ndarray, cfg: ClipConfig) -> np.ndarray:
     """uint8[..., S, S, 3] to the float32 the vision tower was trained on."""
     mean = np.asarray(cfg.image_mean, np.float32)
     std = np.asarray(cfg.image_std, np.float32)

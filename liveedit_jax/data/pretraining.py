@@ -10,7 +10,8 @@ import flax.struct
 import numpy as np
 from jaxtyping import Float
 
-from liveedit_jax.config import LlavaConfig, PretrainConfig
+from liveedit_jax.backbone_config import BackboneConfig
+from liveedit_jax.config import PretrainConfig
 from liveedit_jax.data.facts import (
     ENGLISH_FACTS,
     FACTS,
@@ -65,7 +66,7 @@ class PretrainingData:
     """Batches as a function of the step: `images_n` packed image rows, then `text_n` text rows."""
 
     tokenizer: Tokenizer
-    backbone: LlavaConfig
+    backbone: BackboneConfig
     cfg: PretrainConfig
     length_n: int = 160  # T of a packed row
     text_n: int = 6

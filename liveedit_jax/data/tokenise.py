@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from liveedit_jax.config import LengthBudget, LlavaConfig
+from liveedit_jax.backbone_config import BackboneConfig
+from liveedit_jax.config import LengthBudget
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.types import Batch, Role
 
@@ -60,7 +61,7 @@ def seam_ids(
 
 def tokenise(
     tokenizer: Tokenizer,
-    cfg: LlavaConfig,
+    cfg: BackboneConfig,
     examples: Sequence[Example],
     budget: LengthBudget,
 ) -> Batch:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 from liveedit_jax.baselines import finetune
 from liveedit_jax.baselines.finetune import FinetuneConfig
@@ -104,11 +105,12 @@ def _tuned(subject, cfg, cases, folder: RunFolder, known, save) -> dict:
     state, at = None, done["edits"]
     if at:
         with np.load(folder.work / f"finetune_{at}.npz") as stored:
-            state = {name: stored[name] for name in finetune.PARTS}
+            state = traverse_util.unflatten_dict({n: stored[n] for n in stored.files}, sep="/")
     while at < len(cases):
         part = cases[at : at + SAVE_EVERY]
         state = tune(subject, cfg, part, known, state)
         at += len(part)
-        np.savez(folder.work / f"finetune_{at}.npz", **jax.tree.map(np.asarray, state))
+        flat = traverse_util.flatten_dict(jax.tree.map(np.asarray, state), sep="/")
+        np.savez(folder.work / f"finetune_{at}.npz", **flat)
         save("finetune_state", {"edits": at}, 5 * len(part))
     return state

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.config import LlavaConfig
 from liveedit_jax.data.facts import ENGLISH_FACTS, FACTS, LANGUAGES, SOURCES, Entity, digest
 from liveedit_jax.data.images import drawing, normalise
 from liveedit_jax.data.packing import pack_row
@@ -56,7 +56,7 @@ def fact_accuracy(
     Returns:
         fact -> accuracy in 0..1, with "english" and "languages" as means over those facts.
     """
-    cfg: LlavaConfig = backbone.cfg
+    cfg: BackboneConfig = backbone.cfg
     sums = np.zeros(len(FACTS))
     for start in range(0, len(shown), batch_n):
         chunk = list(shown[start : start + batch_n])

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from liveedit_jax.config import LengthBudget, LlavaConfig
+from liveedit_jax.backbone_config import BackboneConfig
+from liveedit_jax.config import LengthBudget
 from liveedit_jax.data.images import normalise
 from liveedit_jax.data.tokenise import Example, seam_ids, tokenise, without_pixels
 from liveedit_jax.data.tokenizer import Tokenizer
@@ -59,7 +60,9 @@ def _round_up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-def measure(tokenizer: Tokenizer, cfg: LlavaConfig, cases: Sequence[Case], batch_n: int) -> Shapes:
+def measure(
+    tokenizer: Tokenizer, cfg: BackboneConfig, cases: Sequence[Case], batch_n: int
+) -> Shapes:
     """The shapes that fit every probe of a stream."""
     prompts, answers, lengths = [], [], []
     for case in cases:
@@ -81,7 +84,7 @@ def measure(tokenizer: Tokenizer, cfg: LlavaConfig, cases: Sequence[Case], batch
 
 
 def make_rows(
-    tokenizer: Tokenizer, cfg: LlavaConfig, probes: Sequence[Probe], shapes: Shapes
+    tokenizer: Tokenizer, cfg: BackboneConfig, probes: Sequence[Probe], shapes: Shapes
 ) -> Rows:
     """Tokenise probes; their images stay with the probes."""
     # A picture's pixels do not pass through here: a stand-in only gives its rows VISION tokens.
@@ -159,6 +162,6 @@ def take_prompt(rows: Rows, chosen: np.ndarray) -> Batch:
     return without_pixels(rows.prompt_token[chosen], rows.prompt_role[chosen])
 
 
-def pixels(cfg: LlavaConfig, image: np.ndarray) -> Float[np.ndarray, "S S 3"]:
+def pixels(cfg: BackboneConfig, image: np.ndarray) -> Float[np.ndarray, "S S 3"]:
     """A drawing as the vision tower sees it."""
     return normalise(image, cfg.vision)

@@ -5,17 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, LlamaConfig
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.convert import Rule, convert
 from liveedit_jax.backbones.generation import greedy
-from liveedit_jax.backbones.llava_convert import config_from_hf, from_hf
-from liveedit_jax.config import DecoderConfig, LlavaConfig, VisionConfig
+from liveedit_jax.backbones.llava_convert import config_from_hf
+from liveedit_jax.backbones.weights import from_named
 from liveedit_jax.data.packing import pack_row
 from liveedit_jax.types import Batch, Role
 
-CFG = LlavaConfig(
-    vision=VisionConfig(image_size=12, patch_size=4, width=24, layers_n=3, heads_n=2, mlp_width=32),
-    decoder=DecoderConfig(
+CFG = BackboneConfig(
+    vision=ClipConfig(image_size=12, patch_size=4, width=24, layers_n=3, heads_n=2, mlp_width=32),
+    decoder=LlamaConfig(
         vocab_n=50, width=32, layers_n=4, heads_n=4, kv_heads_n=2, head_width=8, mlp_width=48
     ),
     edit_layer=1,
@@ -64,7 +65,7 @@ def test_equals_the_pytorch_original():
     for p in net.parameters():  # away from the special values of a fresh model
         p.data += 0.05 * torch.randn_like(p)
     cfg = config_from_hf(theirs.to_dict(), edit_layer=1)
-    weights = from_hf(cfg, {k: v.numpy() for k, v in net.state_dict().items()})
+    weights = from_named(cfg, {k: v.numpy() for k, v in net.state_dict().items()})
     backbone, batch = Backbone(cfg), rows([5])
     ids = np.array(batch.token)
     ids[ids == 49] = 7

@@ -5,16 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, LlamaConfig
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.baselines import finetune
 from liveedit_jax.baselines.finetune import FinetuneConfig
-from liveedit_jax.config import DecoderConfig, LlavaConfig, VisionConfig
 from liveedit_jax.data.tokenise import answer_labels
 from liveedit_jax.types import Batch
 
-CFG = LlavaConfig(
-    vision=VisionConfig(image_size=8, patch_size=4, width=16, layers_n=2, heads_n=2, mlp_width=16),
-    decoder=DecoderConfig(
+CFG = BackboneConfig(
+    vision=ClipConfig(image_size=8, patch_size=4, width=16, layers_n=2, heads_n=2, mlp_width=16),
+    decoder=LlamaConfig(
         vocab_n=50, width=16, layers_n=3, heads_n=2, kv_heads_n=1, head_width=8, mlp_width=24
     ),
     edit_layer=1,

@@ -4,14 +4,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from liveedit_jax.config import LengthBudget, LlavaConfig, VisionConfig
+from liveedit_jax.backbone_config import BackboneConfig, ClipConfig
+from liveedit_jax.config import LengthBudget
 from liveedit_jax.data.images import decode_image, load_image
 from liveedit_jax.data.packing import pack_row
 from liveedit_jax.data.tokenise import Example, answer_labels, seam_ids, tokenise
 from liveedit_jax.data.tokenizer import load_tokenizer, train_tokenizer
 from liveedit_jax.types import Batch, Role
 
-CFG = LlavaConfig(vision=VisionConfig(image_size=4, patch_size=2))
+CFG = BackboneConfig(vision=ClipConfig(image_size=4, patch_size=2))
 BUDGET = LengthBudget(prompt_n=20, answer_n=10)
 
 

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, LlamaConfig
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.config import DecoderConfig, EditorConfig, LlavaConfig, VisionConfig
+from liveedit_jax.config import EditorConfig
 from liveedit_jax.data.tokenizer import train_tokenizer
 from liveedit_jax.editor import liveedit
 from liveedit_jax.evaluation.layout import measure
@@ -15,9 +16,9 @@ from liveedit_jax.evaluation.lifelong import Parts
 from liveedit_jax.evaluation.predict import Subject
 from liveedit_jax.evaluation.probes import PROBES, Case, Probe
 
-BACKBONE = LlavaConfig(
-    vision=VisionConfig(image_size=8, patch_size=4, width=16, layers_n=2, heads_n=2, mlp_width=16),
-    decoder=DecoderConfig(
+BACKBONE = BackboneConfig(
+    vision=ClipConfig(image_size=8, patch_size=4, width=16, layers_n=2, heads_n=2, mlp_width=16),
+    decoder=LlamaConfig(
         vocab_n=300,
         width=16,
         layers_n=3,

@@ -7,11 +7,7 @@ import pytest
 from small_model import EDITOR, SMALL, TINY
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.config import (
-    EditMixture,
-    EditorTrainConfig,
-    PretrainConfig,
-)
+from liveedit_jax.config import EditMixture, EditorTrainConfig, PretrainConfig
 from liveedit_jax.data.editing import EditingData, spliced
 from liveedit_jax.data.facts import split_entities
 from liveedit_jax.data.paraphrases import paraphrases

@@ -1,7 +1,7 @@
-"""LLaVA-1.5 as pure functions of its weights, split after the edit layer.
+"""A vision-language model as pure functions of its weights, split after the edit layer.
 
-image ─ ClipVision ─ Projector ─► features ┐
-tokens ─ embed ────────────────────────────┴► lower (layers 0..edit_layer) ─► hidden
+image ─ tower ─ bridge ─► features ┐
+tokens ─ embed ────────────────────┴► lower (layers 0..edit_layer) ─► hidden
 hidden ─► upper (the layers after it, norm, head) ─► logits
 """
 
@@ -14,17 +14,10 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float, Int
 
-from liveedit_jax.backbones.clip_vision import ClipVision
-from liveedit_jax.backbones.llama import (
-    Cache,
-    Context,
-    DecoderLayer,
-    RMSNorm,
-    decoder_stack,
-    rotary,
-)
-from liveedit_jax.backbones.projector import Projector
-from liveedit_jax.config import LlavaConfig
+from liveedit_jax.backbone_config import BackboneConfig
+from liveedit_jax.backbones import decoder
+from liveedit_jax.backbones.attention import Cache, Context
+from liveedit_jax.backbones.parts import bridge, tower
 from liveedit_jax.types import Batch, Role
 
 
@@ -38,7 +31,7 @@ def positions(batch: Batch) -> Int[Array, "B T"]:
 def attention_mask(batch: Batch) -> Array:
     """Causal, never to padding, and within a packed row only to segment 0 or one's own."""
     t = batch.token.shape[1]
-    mask = jnp.tril(jnp.ones((t, t), bool)) & (batch.role != Role.PAD)[:, None, :]
+    mask = decoder.causal(t) & (batch.role != Role.PAD)[:, None, :]
     if batch.segment is not None:
         query, key = batch.segment[:, :, None], batch.segment[:, None, :]
         mask = mask & ((key == 0) | (key == query))
@@ -49,7 +42,7 @@ def attention_mask(batch: Batch) -> Array:
 class Backbone:
     """The functions of one backbone; hashable, so it can be a static argument of jit."""
 
-    cfg: LlavaConfig
+    cfg: BackboneConfig
 
     @property
     def lower_n(self) -> int:
@@ -65,59 +58,77 @@ class Backbone:
         """Fresh float32 weights as nested dicts."""
         cfg = self.cfg
         keys = jax.random.split(key, 6)
-        side, width = cfg.vision.image_size, cfg.decoder.width
-        hidden, context = (
-            jnp.zeros((1, 2, width)),
-            self._context(jnp.zeros((1, 2), jnp.int32), None),
-        )
-        features = jnp.zeros((1, 1, cfg.vision.width))
+        side, width = cfg.vision.image_size, cfg.width
+        image, hidden = jnp.zeros((1, side, side, 3)), jnp.zeros((1, 2, width))
+        context = decoder.context(cfg.decoder, jnp.zeros((1, 2), int), jnp.ones((1, 2, 2), bool))
+        states = jax.eval_shape(lambda: tower(cfg).init_with_output(keys[0], image)[0])
 
         def stack(key, n):
-            return decoder_stack(cfg.decoder, n, False, False).init(key, hidden, None, context)
+            made = decoder.stack(cfg.decoder, n, False, False)
+            return made.init(key, hidden, None, context)["params"]
 
+        normal = jax.nn.initializers.normal(width**-0.5)
         params = {
-            "vision": ClipVision(cfg.vision).init(keys[0], jnp.zeros((1, side, side, 3))),
-            "projector": Projector(width).init(keys[1], features),
+            "vision": tower(cfg).init(keys[0], image)["params"],
+            "projector": bridge(cfg).init(keys[1], jnp.zeros(states.shape))["params"],
             "lower": stack(keys[2], self.lower_n),
             "upper": stack(keys[3], self.upper_n),
+            "embed": normal(keys[4], (cfg.decoder.vocab_n, width)),
+            "norm": decoder.norm(cfg.decoder).init(key, hidden)["params"],
+            **decoder.init_positions(cfg.decoder, jax.random.fold_in(key, 6)),
         }
-        params = {name: tree["params"] for name, tree in params.items()}
-        normal = jax.nn.initializers.normal(width**-0.5)
-        params["embed"] = normal(keys[4], (cfg.decoder.vocab_n, width))
-        params["norm"] = {"scale": jnp.ones(width)}
         if not cfg.decoder.tied_head:
             params["head"] = normal(keys[5], (width, cfg.decoder.vocab_n))
+        if cfg.grids:
+            params["newline"] = normal(jax.random.fold_in(key, 7), (width,))
         return params
 
-    def _context(self, position: Array, mask: Array | None, write: Array | None = None) -> Context:
-        decoder = self.cfg.decoder
-        cos, sin = rotary(position, decoder.head_width, decoder.rope_base)
-        if mask is None:
-            mask = jnp.ones((*position.shape, position.shape[1]), bool)
-        return Context(cos, sin, mask, write)
-
     def context(self, batch: Batch) -> Context:
-        """Rotary tables and attention mask of a whole batch."""
-        return self._context(positions(batch), attention_mask(batch))
+        """Positions and attention mask of a whole batch, as its layers need them."""
+        return decoder.context(self.cfg.decoder, positions(batch), attention_mask(batch))
 
     def vision_features(
-        self, params: dict, image: Float[Array, "B S S 3"]
+        self, params: dict, image: Float[Array, "B S S 3"] | Float[Array, "B N S S 3"]
     ) -> Float[Array, "B P D"]:
-        """Projected vision tokens."""
-        states = ClipVision(self.cfg.vision).apply({"params": params["vision"]}, image)
-        return Projector(self.cfg.decoder.width).apply({"params": params["projector"]}, states)
+        """Projected vision tokens.
+
+        A picture in N tiles has the rows of all tiles, one after another, and the newline as the
+        last row: `Batch.place` says which of them a VISION token is.
+        """
+        pixels = rearrange(image, "b n s t c -> (b n) s t c") if self.cfg.grids else image
+        states = tower(self.cfg).apply({"params": params["vision"]}, pixels)
+        features = bridge(self.cfg).apply({"params": params["projector"]}, states)
+        if not self.cfg.grids:
+            return features
+        features = rearrange(features, "(b n) p d -> b (n p) d", b=image.shape[0])
+        newline = jnp.broadcast_to(params["newline"], (image.shape[0], 1, self.cfg.width))
+        return jnp.concatenate([features, newline.astype(features.dtype)], axis=1)
 
     def embed(
         self, params: dict, batch: Batch, features: Float[Array, "B P D"] | None
     ) -> Float[Array, "B T D"]:
-        """Token embeddings with the vision features at the VISION roles, in order; zero at PAD."""
+        """Token embeddings with the vision features at the VISION roles; zero at PAD.
+
+        Features are placed in order, or as `batch.place` says.
+        """
         x = params["embed"][batch.token]
         if features is not None:
             is_vision = batch.role == Role.VISION
-            nth = jnp.clip(jnp.cumsum(is_vision, axis=1) - 1, 0, features.shape[1] - 1)
-            placed = jnp.take_along_axis(features, nth[..., None], axis=1)
+            place = batch.place
+            if place is None:
+                place = jnp.cumsum(is_vision, axis=1) - 1
+            place = jnp.clip(place, 0, features.shape[1] - 1)
+            placed = jnp.take_along_axis(features, place[..., None], axis=1)
             x = jnp.where(is_vision[..., None], placed, x)
+        x = decoder.add_positions(self.cfg.decoder, params, x, positions(batch))
         return jnp.where((batch.role != Role.PAD)[..., None], x, 0)
+
+    def embed_next(
+        self, params: dict, token: Int[Array, " B"], position: Int[Array, " B"]
+    ) -> Float[Array, "B 1 D"]:
+        """Embeddings of one generated token a row."""
+        x = params["embed"][token][:, None]
+        return decoder.add_positions(self.cfg.decoder, params, x, position[:, None])
 
     def lower_from_features(
         self, params: dict, batch: Batch, features: Float[Array, "B P D"] | None
@@ -148,7 +159,7 @@ class Backbone:
     ) -> Float[Array, "B T D"]:
         """Decoder layer `edit_layer` applied to its own output (the released training does)."""
         last = jax.tree.map(lambda leaf: leaf[-1], params["lower"])
-        layer = DecoderLayer(self.cfg.decoder)
+        layer = decoder.layer(self.cfg.decoder)
         return layer.apply({"params": last}, hidden, None, self.context(batch))[0]
 
     def run_lower(
@@ -160,7 +171,7 @@ class Backbone:
         keep_cache: bool = False,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """Layers 0..edit_layer on embeddings, with an optional stacked key-value cache."""
-        stack = decoder_stack(self.cfg.decoder, self.lower_n, cache is not None, keep_cache)
+        stack = decoder.stack(self.cfg.decoder, self.lower_n, cache is not None, keep_cache)
         return stack.apply({"params": params["lower"]}, x, cache, context)
 
     def run_upper(
@@ -172,13 +183,12 @@ class Backbone:
         keep_cache: bool = False,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """The layers after the edit layer, with an optional stacked key-value cache."""
-        stack = decoder_stack(self.cfg.decoder, self.upper_n, cache is not None, keep_cache)
+        stack = decoder.stack(self.cfg.decoder, self.upper_n, cache is not None, keep_cache)
         return stack.apply({"params": params["upper"]}, hidden, cache, context)
 
     def head(self, params: dict, states: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Final norm and language-model head."""
-        norm = RMSNorm(self.cfg.decoder.norm_eps)
-        states = norm.apply({"params": params["norm"]}, states)
+        states = decoder.norm(self.cfg.decoder).apply({"params": params["norm"]}, states)
         kernel = params["embed"].T if self.cfg.decoder.tied_head else params["head"]
         flat = rearrange(states, "b t d -> (b t) d") @ kernel
         return rearrange(flat.astype(jnp.float32), "(b t) v -> b t v", b=states.shape[0])

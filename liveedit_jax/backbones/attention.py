@@ -1,0 +1,93 @@
+"""Causal self-attention of the decoders, with grouped keys, optional rotary positions and cache."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, Bool, Float, Int
+
+
+class Cache(NamedTuple):
+    """Keys and values of one layer (or, with a leading axis, of a stack of layers)."""
+
+    key: Float[Array, "B S G C"]
+    value: Float[Array, "B S G C"]
+
+
+class Context(NamedTuple):
+    """What every layer of one forward pass shares.
+
+    `mask[b, t, s]` lets token t see key s. In decoding, keys live in a cache of S rows and this
+    pass writes its tokens' rows at `write[b]`; elsewhere `write` is None and keys are the tokens'.
+    `cos` and `sin` are None where positions are not rotary.
+    """
+
+    cos: Float[Array, "B T C"] | None
+    sin: Float[Array, "B T C"] | None
+    mask: Bool[Array, "B T S"]
+    write: Int[Array, " B"] | None = None
+
+
+def rotary(
+    position: Int[Array, "B T"], head_width: int, base: float
+) -> tuple[Float[Array, "B T C"], Float[Array, "B T C"]]:
+    """Cosines and sines of the half-split rotation, each frequency twice."""
+    frequency = base ** (-jnp.arange(0, head_width, 2, dtype=jnp.float32) / head_width)
+    angle = position[..., None].astype(jnp.float32) * frequency
+    angle = jnp.concatenate([angle, angle], axis=-1)
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(x: Float[Array, "B T N C"], cos: Array, sin: Array) -> Float[Array, "B T N C"]:
+    """Apply the rotary positions to every head."""
+    first, second = jnp.split(x, 2, axis=-1)
+    turned = jnp.concatenate([-second, first], axis=-1)
+    return (x * cos[:, :, None] + turned * sin[:, :, None]).astype(x.dtype)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention; each of `kv_heads_n` key heads serves a group of query heads."""
+
+    heads_n: int
+    kv_heads_n: int
+    head_width: int
+    use_bias: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B T D"], context: Context, cache: Cache | None
+    ) -> tuple[Float[Array, "B T D"], Cache]:
+        """Attended states, and the keys and values that were attended to."""
+        b, t, width = x.shape
+        flat = rearrange(x, "b t d -> (b t) d")  # one large matrix product beats B small ones
+
+        def heads(n: int, name: str, turned: bool) -> Float[Array, "B T N C"]:
+            y = nn.Dense(n * self.head_width, use_bias=self.use_bias, name=name)(flat)
+            y = rearrange(y, "(b t) (n c) -> b t n c", b=b, n=n)
+            return y if context.cos is None or not turned else rotate(y, context.cos, context.sin)
+
+        query = heads(self.heads_n, "q", turned=True)
+        key = heads(self.kv_heads_n, "k", turned=True)
+        value = heads(self.kv_heads_n, "v", turned=False)
+        if cache is not None:
+            rows = jnp.arange(b)[:, None]
+            slots = context.write[:, None] + jnp.arange(t)
+            key = cache.key.at[rows, slots].set(key)
+            value = cache.value.at[rows, slots].set(value)
+        g = self.kv_heads_n
+        grouped = rearrange(query, "b t (g r) c -> (b g) (r t) c", g=g)
+        keys = rearrange(key, "b s g c -> (b g) s c")
+        values = rearrange(value, "b s g c -> (b g) s c")
+        scores = jnp.einsum("xqc,xsc->xqs", grouped, keys).astype(jnp.float32)
+        scores = rearrange(scores, "(b g) (r t) s -> b (g r) t s", b=b, t=t)
+        scores = scores * self.head_width**-0.5 + jnp.where(context.mask, 0.0, -1e30)[:, None]
+        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+        weights = rearrange(weights, "b (g r) t s -> (b g) (r t) s", g=g)
+        mixed = jnp.einsum("xqs,xsc->xqc", weights, values)
+        mixed = rearrange(mixed, "(b g) (r t) c -> (b t) (g r c)", b=b, t=t)
+        out = nn.Dense(width, use_bias=self.use_bias, name="o")(mixed)
+        return rearrange(out, "(b t) d -> b t d", b=b), Cache(key, value)

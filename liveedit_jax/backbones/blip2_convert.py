@@ -1,0 +1,92 @@
+"""Hugging Face BLIP-2 with an OPT decoder into ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from liveedit_jax.backbone_config import BackboneConfig, EvaConfig, Fit, OptConfig, QFormerConfig
+from liveedit_jax.backbones.convert import Rule, linear_rules, norm_rules
+from liveedit_jax.backbones.tables import eva_rules, opt_rules, qformer_rules, qkv_bias_rules
+
+VISION = r"vision_model\."
+LAYER = VISION + r"encoder\.layers\.(?P<layer>\d+)\."
+EVA = {
+    "cls": VISION + r"embeddings\.class_embedding",
+    "position": VISION + r"embeddings\.position_embedding",
+    "patch": VISION + r"embeddings\.patch_embedding",
+    "norm_last": VISION + r"post_layernorm",
+    "qkv": r"self_attn\.qkv",
+    "o": r"self_attn\.projection",
+    "fc1": r"mlp\.fc1",
+    "fc2": r"mlp\.fc2",
+    "norm1": r"layer_norm1",
+    "norm2": r"layer_norm2",
+}
+
+
+def rules(cfg: BackboneConfig) -> list[Rule]:
+    """The conversion table of one config."""
+    return [
+        *eva_rules(cfg.vision, EVA, LAYER),
+        *qkv_bias_rules(cfg.vision, LAYER + r"self_attn\.qkv\.bias"),
+        Rule("query_tokens", "projector/query", lambda array: array[0]),
+        *norm_rules(r"qformer\.layernorm", "projector/norm"),
+        *qformer_rules(cfg.bridge, r"qformer\.encoder\.layer\.{i}\.", {"inner": "attention"}),
+        # its path for text, which the queries do not take
+        Rule(r"qformer\.encoder\.layer\.\d+\.(?:intermediate|output)\..*", None),
+        Rule(r"qformer\.embeddings\..*", None),
+        *linear_rules("language_projection", "projector/linear"),
+        *opt_rules(cfg, r"language_model\.model\.decoder\.", r"language_model\.lm_head\."),
+    ]
+
+
+def config_from_hf(config: Mapping, edit_layer: int) -> BackboneConfig:
+    """Our config from a Hugging Face `Blip2Config` with an OPT text config, as a dict.
+
+    Raises:
+        ValueError: another decoder, or an OPT of the layout of its 350M variant.
+    """
+    vision, bridge, text = (config[f"{part}_config"] for part in ("vision", "qformer", "text"))
+    width = text.get("hidden_size", 2560)
+    if text["model_type"] != "opt":
+        raise ValueError(f"BLIP-2 with a {text['model_type']} decoder; only OPT is supported")
+    if (
+        not text.get("do_layer_norm_before", True)
+        or text.get("word_embed_proj_dim", width) != width
+    ):
+        raise ValueError("OPT with norms after its parts or with projected embeddings")
+    return BackboneConfig(
+        vision=EvaConfig(
+            image_size=vision["image_size"],
+            patch_size=vision["patch_size"],
+            width=vision["hidden_size"],
+            layers_n=vision["num_hidden_layers"],
+            heads_n=vision["num_attention_heads"],
+            mlp_width=vision["intermediate_size"],
+            norm_eps=vision["layer_norm_eps"],
+            last_norm_eps=vision["layer_norm_eps"],
+        ),
+        bridge=QFormerConfig(
+            queries_n=config["num_query_tokens"],
+            width=bridge["hidden_size"],
+            layers_n=bridge["num_hidden_layers"],
+            heads_n=bridge["num_attention_heads"],
+            mlp_width=bridge["intermediate_size"],
+            cross_every=bridge["cross_attention_frequency"],
+            norm_eps=bridge["layer_norm_eps"],
+        ),
+        decoder=OptConfig(
+            vocab_n=text["vocab_size"],
+            width=width,
+            layers_n=text["num_hidden_layers"],
+            heads_n=text["num_attention_heads"],
+            mlp_width=text["ffn_dim"],
+            positions_n=text["max_position_embeddings"],
+        ),
+        edit_layer=edit_layer,
+        bos_id=2,  # OPT begins with </s>
+        eos_id=50118 if text["vocab_size"] > 50118 else 2,  # a newline ends BLIP-2's answers
+        image_first=True,
+        after_image="",
+        fit=Fit.SQUASH,
+    )

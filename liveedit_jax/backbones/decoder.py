@@ -1,0 +1,95 @@
+"""What the backbone needs of a decoder, whichever it is: this file alone tells Llama from OPT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from liveedit_jax.backbone_config import LlamaConfig, OptConfig
+from liveedit_jax.backbones import llama, opt
+from liveedit_jax.backbones.attention import Context, rotary
+
+DecoderConfig = LlamaConfig | OptConfig
+
+
+def layer(cfg: DecoderConfig, keep_cache: bool = False) -> nn.Module:
+    """One decoder layer, called as `layer(hidden, cache, context)`."""
+    found = llama.LlamaLayer if isinstance(cfg, LlamaConfig) else opt.OptLayer
+    return found(cfg, keep_cache)
+
+
+def stack(cfg: DecoderConfig, layers_n: int, cached: bool, keep_cache: bool) -> nn.Module:
+    """`layers_n` decoder layers under one scan; every parameter has a leading layer axis.
+
+    Called as `stack(hidden, cache, context)`; `cached` says that a stacked cache is given (else
+    None), `keep_cache` that the layers' keys and values are returned, stacked.
+    """
+    scanned = nn.scan(
+        llama.LlamaLayer if isinstance(cfg, LlamaConfig) else opt.OptLayer,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=(0 if cached else nn.broadcast, nn.broadcast),
+        length=layers_n,
+    )
+    return scanned(cfg, keep_cache)
+
+
+def norm(cfg: DecoderConfig) -> nn.Module:
+    """The norm of every layer's input and of the head's."""
+    if isinstance(cfg, LlamaConfig):
+        return llama.RMSNorm(cfg.norm_eps)
+    return nn.LayerNorm(epsilon=cfg.norm_eps)
+
+
+def context(
+    cfg: DecoderConfig,
+    position: Int[Array, "B T"],
+    mask: Bool[Array, "B T S"],
+    write: Int[Array, " B"] | None = None,
+) -> Context:
+    """What all layers of one pass share."""
+    if isinstance(cfg, LlamaConfig):
+        return Context(*rotary(position, cfg.head_width, cfg.rope_base), mask, write)
+    return Context(None, None, mask, write)
+
+
+def init_positions(cfg: DecoderConfig, key: Array) -> dict[str, Array]:
+    """The learned position table, where the decoder has one."""
+    if isinstance(cfg, LlamaConfig):
+        return {}
+    shape = (cfg.positions_n + opt.POSITION_OFFSET, cfg.width)
+    return {"position": 0.02 * jax.random.normal(key, shape)}
+
+
+def add_positions(
+    cfg: DecoderConfig, params: dict, x: Float[Array, "B T D"], position: Int[Array, "B T"]
+) -> Float[Array, "B T D"]:
+    """Embeddings with learned positions added; rotary ones come in with the context."""
+    if isinstance(cfg, LlamaConfig):
+        return x
+    return x + params["position"][position + opt.POSITION_OFFSET]
+
+
+def mlp_parts(cfg: DecoderConfig) -> tuple[str, ...]:
+    """Names of the linear layers of a decoder layer's MLP."""
+    return llama.MLP if isinstance(cfg, LlamaConfig) else opt.MLP
+
+
+def mlp(cfg: DecoderConfig, params: dict, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    """The MLP of normalised states, from one layer's `{part: {"kernel": ..., "bias": ...}}`."""
+
+    def linear(name: str, y: Array) -> Array:
+        y = y @ params[name]["kernel"]
+        return y + params[name]["bias"] if "bias" in params[name] else y
+
+    run: Callable = llama.mlp if isinstance(cfg, LlamaConfig) else opt.mlp
+    return run(linear, x)
+
+
+def causal(t: int) -> Bool[Array, "T T"]:
+    """Token t sees tokens 0..t."""
+    return jnp.tril(jnp.ones((t, t), bool))

@@ -1,0 +1,103 @@
+"""EfficientNet-lite as a frozen vision tower: its last map, averaged to a small square of tokens."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from jaxtyping import Array, Float
+
+from liveedit_jax.backbone_config import EfficientNetConfig, Stage
+
+
+class FrozenNorm(nn.Module):
+    """Batch normalisation with stored statistics."""
+
+    eps: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B I J W"]) -> Float[Array, "B I J W"]:
+        """Normalised maps."""
+        shape, ones, zeros = (x.shape[-1],), nn.initializers.ones, nn.initializers.zeros
+        scale, bias = self.param("scale", ones, shape), self.param("bias", zeros, shape)
+        mean, var = self.param("mean", zeros, shape), self.param("var", ones, shape)
+        gain = scale * jax.lax.rsqrt(var + self.eps)
+        return x * gain + (bias - mean * gain)
+
+
+class ConvNorm(nn.Module):
+    """A convolution with TensorFlow's SAME padding, its norm and, unless `linear`, a ReLU6."""
+
+    width: int
+    kernel_size: int
+    eps: float
+    stride: int = 1
+    depthwise: bool = False
+    linear: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B I J W"]) -> Float[Array, "B I2 J2 X"]:
+        """Maps to maps."""
+        x = nn.Conv(
+            self.width,
+            (self.kernel_size,) * 2,
+            self.stride,
+            padding="SAME",
+            feature_group_count=self.width if self.depthwise else 1,
+            use_bias=False,
+            name="conv",
+        )(x)
+        x = FrozenNorm(self.eps, name="norm")(x)
+        return x if self.linear else jax.nn.relu6(x)
+
+
+class Bottleneck(nn.Module):
+    """Expand, convolve each channel, project; added to its input where shapes agree."""
+
+    stage: Stage
+    stride: int
+    eps: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B I J W"]) -> Float[Array, "B I2 J2 X"]:
+        """Maps to maps."""
+        stage, width, y = self.stage, x.shape[-1], x
+        if stage.expand_ratio != 1:
+            y = ConvNorm(width * stage.expand_ratio, 1, self.eps, name="expand")(y)
+        y = ConvNorm(
+            y.shape[-1], stage.kernel_size, self.eps, self.stride, depthwise=True, name="depthwise"
+        )(y)
+        y = ConvNorm(stage.width, 1, self.eps, linear=True, name="project")(y)
+        return x + y if self.stride == 1 and width == stage.width else y
+
+
+def windows(n: int, side: int) -> Float[np.ndarray, "side n"]:
+    """Rows of means over `side` windows that cover 0..n-1, overlapping where n is no multiple."""
+    rows = np.zeros((side, n), np.float32)
+    for i in range(side):
+        begin, end = i * n // side, -(-(i + 1) * n // side)
+        rows[i, begin:end] = 1 / (end - begin)
+    return rows
+
+
+class EfficientNet(nn.Module):
+    """Stem, stages, head; one token for each window of the last map, in reading order."""
+
+    cfg: EfficientNetConfig
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "B S S 3"]) -> Float[Array, "B P W"]:
+        """Pictures to visual tokens."""
+        cfg, at = self.cfg, 0
+        x = ConvNorm(cfg.stem_width, 3, cfg.norm_eps, 2, name="stem")(image)
+        for stage in cfg.stages:
+            for i in range(stage.blocks_n):
+                stride = stage.stride if i == 0 else 1
+                x = Bottleneck(stage, stride, cfg.norm_eps, name=f"block{at}")(x)
+                at += 1
+        x = ConvNorm(cfg.width, 1, cfg.norm_eps, name="head")(x)
+        mean = jnp.asarray(windows(x.shape[1], cfg.side))
+        x = jnp.einsum("ik,bklw,jl->bijw", mean, x, mean)
+        return rearrange(x, "b i j w -> b (i j) w")

@@ -1,0 +1,33 @@
+"""EVA's ViT-g as BLIP-2 and MiniGPT-4 use it: biased patches, exact GELU, a last norm, CLS kept."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array, Float
+
+from liveedit_jax.backbone_config import EvaConfig
+from liveedit_jax.backbones.vit import patches, vit_stack, with_cls
+
+exact_gelu = partial(jax.nn.gelu, approximate=False)
+
+
+class EvaVision(nn.Module):
+    """Patch embedding, CLS token, learned positions, all layers and the norm after them."""
+
+    cfg: EvaConfig
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "B S S 3"]) -> Float[Array, "B P W"]:
+        """The last states, CLS first."""
+        cfg = self.cfg
+        x = nn.Dense(cfg.width, name="patch")(patches(image, cfg.patch_size))
+        cls = self.param("cls", nn.initializers.normal(0.02), (cfg.width,))
+        shape = (cfg.tokens_n, cfg.width)
+        x = with_cls(cls, x, self.param("position", nn.initializers.normal(0.02), shape))
+        layers = vit_stack(
+            cfg.layers_n, cfg.heads_n, cfg.mlp_width, cfg.norm_eps, exact_gelu, name="layers"
+        )
+        return nn.LayerNorm(epsilon=cfg.last_norm_eps, name="norm_last")(layers(x, None)[0])

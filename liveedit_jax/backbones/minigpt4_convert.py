@@ -1,0 +1,125 @@
+"""MiniGPT-4 from its four files: EVA ViT-g, BLIP-2's Q-Former, Vicuna, and its own projection.
+
+The names of the first two are those of the projects that trained them (a timm-like ViT without a
+key bias; a BERT with queries); `sources` reads the four places and keeps their names apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from liveedit_jax.backbone_config import BackboneConfig
+from liveedit_jax.backbones.convert import Rule, linear_rules, norm_rules
+from liveedit_jax.backbones.tables import eva_rules, llama_rules, qformer_rules
+
+LAYER = r"vit:blocks\.(?P<layer>\d+)\."
+EVA = {
+    "cls": r"vit:cls_token",
+    "position": r"vit:pos_embed",
+    "patch": r"vit:patch_embed\.proj",
+    "norm_last": r"qformer:ln_vision",
+    "qkv": r"attn\.qkv",
+    "o": r"attn\.proj",
+    "fc1": r"mlp\.fc1",
+    "fc2": r"mlp\.fc2",
+    "norm1": r"norm1",
+    "norm2": r"norm2",
+}
+FILES = {
+    "vit": "eva_vit_g.pth",
+    "qformer": "blip2_pretrained_flant5xxl.pth",
+    "projection": "pretrained_minigpt4_7b.pth",
+}
+LANGUAGE = "vicuna"  # a folder
+
+
+def rules(cfg: BackboneConfig) -> list[Rule]:
+    """The conversion table of one config; names carry the file that they are from."""
+    layers = range(cfg.vision.layers_n)
+    bert = r"qformer:Qformer\.bert\."
+    return [
+        *eva_rules(cfg.vision, EVA, LAYER),
+        *(
+            Rule(LAYER + rf"attn\.{n}_bias", f"vision/layers/{n}/bias", layers=layers)
+            for n in "qkv"
+        ),
+        # the file has one block more than BLIP-2 runs, and a head
+        Rule(LAYER + ".*", None, layers=range(cfg.vision.layers_n, cfg.vision.layers_n + 1)),
+        Rule(r"vit:(?:norm|fc_norm|head)\..*", None),
+        Rule(r"vit:.*rel_pos.*|vit:mask_token", None),
+        Rule(r"qformer:query_tokens", "projector/query", lambda array: array[0]),
+        *norm_rules(bert + r"embeddings\.LayerNorm", "projector/norm"),
+        *qformer_rules(cfg.bridge, bert + r"encoder\.layer\.{i}\.", {"inner": "self"}),
+        # its path for text, which the queries do not take, and what other models add to it
+        Rule(bert + r"encoder\.layer\.\d+\.(?:intermediate|output)\..*", None),
+        Rule(bert + r"embeddings\.(?:word_embeddings|position_embeddings|position_ids).*", None),
+        Rule(r"qformer:Qformer\.cls\..*", None),
+        Rule(r"qformer:(?:t5_proj|opt_proj|llama_proj|vision_proj|text_proj|itm_head)\..*", None),
+        Rule(r"qformer:temp", None),
+        *linear_rules(r"projection:llama_proj", "projector/linear"),
+        *llama_rules(cfg, r"language:model\.", r"language:lm_head\."),
+    ]
+
+
+class _Named(Mapping):
+    """Several mappings as one, names told apart by a prefix."""
+
+    def __init__(self, parts: Mapping[str, Mapping[str, np.ndarray]]):
+        self.parts = parts
+        self.names = [f"{part}:{name}" for part, inner in parts.items() for name in inner]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        part, inner = name.split(":", 1)
+        return self.parts[part][inner]
+
+    def __iter__(self):
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def join(
+    cfg: BackboneConfig, parts: Mapping[str, Mapping[str, np.ndarray]]
+) -> Mapping[str, np.ndarray]:
+    """The four sources under one set of names; EVA's keys have no bias, so zeros stand for it."""
+    vit = dict(parts["vit"].items())
+    for i in range(cfg.vision.layers_n):
+        if f"blocks.{i}.attn.q_bias" in vit:
+            vit[f"blocks.{i}.attn.k_bias"] = np.zeros_like(vit[f"blocks.{i}.attn.q_bias"])
+
+    def inside(part: str) -> Mapping:
+        stored = parts[part]  # both files keep their tensors under "model"
+        return {name.removeprefix("model."): stored[name] for name in stored}
+
+    projection = inside("projection")
+    return _Named(
+        {
+            "vit": vit,
+            "qformer": inside("qformer"),
+            "projection": {n: projection[n] for n in projection if n.startswith("llama_proj.")},
+            "language": parts["language"],
+        }
+    )
+
+
+def sources(folder: Path) -> dict[str, list[Path] | Path]:
+    """Where the four parts are in a folder.
+
+    Raises:
+        FileNotFoundError: naming what is missing and what it is.
+    """
+    found: dict[str, list[Path] | Path] = {}
+    for part, name in FILES.items():
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} lacks {name}: MiniGPT-4 is made of {', '.join(FILES.values())} and a "
+                f"folder {LANGUAGE}/ with Vicuna's Hugging Face weights"
+            )
+        found[part] = [folder / name]
+    if not (folder / LANGUAGE).is_dir():
+        raise FileNotFoundError(f"{folder} lacks the folder {LANGUAGE}/ with Vicuna's weights")
+    return found | {"language": folder / LANGUAGE}

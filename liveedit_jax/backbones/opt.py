@@ -1,0 +1,46 @@
+"""The OPT decoder layer: LayerNorm before each part, attention with biases, a ReLU MLP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+from einops import rearrange
+from jaxtyping import Array, Float
+
+from liveedit_jax.backbone_config import OptConfig
+from liveedit_jax.backbones.attention import Attention, Cache, Context
+
+MLP = ("fc1", "fc2")  # the linear layers that `mlp` applies
+POSITION_OFFSET = 2  # rows of the position table that no token uses
+
+
+def mlp(linear: Callable[[str, Array], Array], x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    """Two layers with ReLU on normalised states; `linear(name, x)` applies one of `MLP`."""
+    return linear("fc2", jax.nn.relu(linear("fc1", x)))
+
+
+class OptLayer(nn.Module):
+    """One OPT layer; a scan body (hidden, cache) -> (hidden, cache or None)."""
+
+    cfg: OptConfig
+    keep_cache: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B T D"], cache: Cache | None, context: Context
+    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+        """The layer's output and, with `keep_cache`, its keys and values."""
+        cfg = self.cfg
+        width = {"fc1": cfg.mlp_width, "fc2": cfg.width}
+        attention = Attention(
+            cfg.heads_n, cfg.kv_heads_n, cfg.head_width, use_bias=True, name="attention"
+        )
+        y, cache = attention(nn.LayerNorm(epsilon=cfg.norm_eps, name="norm1")(x), context, cache)
+        x = x + y
+        y = nn.LayerNorm(epsilon=cfg.norm_eps, name="norm2")(x)
+        y = rearrange(y, "b t d -> (b t) d")
+        y = mlp(lambda name, y: nn.Dense(width[name], name=name)(y), y)
+        x = x + rearrange(y, "(b t) d -> b t d", b=x.shape[0])
+        return x, cache if self.keep_cache else None

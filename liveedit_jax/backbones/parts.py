@@ -1,0 +1,34 @@
+"""The vision tower and the bridge of a config: this file alone tells them apart."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+
+from liveedit_jax.backbone_config import (
+    BackboneConfig,
+    ClipConfig,
+    EfficientNetConfig,
+    EvaConfig,
+    ProjectorConfig,
+    QFormerConfig,
+)
+from liveedit_jax.backbones.clip_vision import ClipVision
+from liveedit_jax.backbones.efficientnet import EfficientNet
+from liveedit_jax.backbones.eva_vision import EvaVision
+from liveedit_jax.backbones.projector import Projector
+from liveedit_jax.backbones.qformer import QFormer
+
+TOWERS = {ClipConfig: ClipVision, EvaConfig: EvaVision, EfficientNetConfig: EfficientNet}
+
+
+def tower(cfg: BackboneConfig) -> nn.Module:
+    """Pictures [B, S, S, 3] to vision states [B, P', W]."""
+    return TOWERS[type(cfg.vision)](cfg.vision)
+
+
+def bridge(cfg: BackboneConfig) -> nn.Module:
+    """Vision states [B, P', W] to decoder states [B, P, D]."""
+    if isinstance(cfg.bridge, QFormerConfig):
+        return QFormer(cfg.bridge, cfg.width)
+    assert isinstance(cfg.bridge, ProjectorConfig)
+    return Projector(cfg.width)

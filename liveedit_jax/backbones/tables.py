@@ -1,0 +1,144 @@
+"""Conversion tables of the parts that several models share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, EvaConfig, QFormerConfig
+from liveedit_jax.backbones.clip_vision import used_layers_n
+from liveedit_jax.backbones.convert import Rule, linear_rules, norm_rules, patches, transpose
+
+LAYER = r"layers\.(?P<layer>\d+)\."
+
+
+def halves(cfg: BackboneConfig) -> Iterator[tuple[str, range]]:
+    """The two stacks of decoder layers and the checkpoint's numbers of theirs."""
+    yield "lower", range(cfg.edit_layer + 1)
+    yield "upper", range(cfg.edit_layer + 1, cfg.decoder.layers_n)
+
+
+def llama_rules(cfg: BackboneConfig, model: str, head: str) -> list[Rule]:
+    """A Hugging Face Llama; `model` and `head` are patterns of its two parts' prefixes."""
+    head = rf"{head}weight"
+    table = [
+        Rule(model + r"embed_tokens\.weight", "embed"),
+        Rule(model + r"norm\.weight", "norm/scale"),
+        Rule(model + r".*rotary_emb\.inv_freq", None),
+        Rule(head, None) if cfg.decoder.tied_head else Rule(head, "head", transpose),
+    ]
+    for stack, layers in halves(cfg):
+        for theirs, ours in (
+            *((rf"self_attn\.{n}_proj", f"attention/{n}") for n in "qkvo"),
+            *((rf"mlp\.{n}_proj", n) for n in ("gate", "up", "down")),
+        ):
+            name, path = model + LAYER + theirs + r"\.weight", f"{stack}/{ours}/kernel"
+            table.append(Rule(name, path, transpose, layers))
+        for theirs, ours in (("input", "norm1"), ("post_attention", "norm2")):
+            name, path = model + LAYER + rf"{theirs}_layernorm\.weight", f"{stack}/{ours}/scale"
+            table.append(Rule(name, path, layers=layers))
+    return table
+
+
+def opt_rules(cfg: BackboneConfig, model: str, head: str) -> list[Rule]:
+    """A Hugging Face OPT decoder with its embeddings tied to the head."""
+    table = [
+        Rule(model + r"embed_tokens\.weight", "embed"),
+        Rule(model + r"embed_positions\.weight", "position"),
+        Rule(head + "weight", None),
+        *norm_rules(model + r"final_layer_norm", "norm"),
+    ]
+    for stack, layers in halves(cfg):
+        at = model + LAYER
+        for n in "qkv":
+            table += linear_rules(at + rf"self_attn\.{n}_proj", f"{stack}/attention/{n}", layers)
+        table += linear_rules(at + r"self_attn\.out_proj", f"{stack}/attention/o", layers)
+        for name in ("fc1", "fc2"):
+            table += linear_rules(at + name, f"{stack}/{name}", layers)
+        table += norm_rules(at + r"self_attn_layer_norm", f"{stack}/norm1", layers)
+        table += norm_rules(at + r"final_layer_norm", f"{stack}/norm2", layers)
+    return table
+
+
+def clip_rules(cfg: ClipConfig, tower: str) -> list[Rule]:
+    """A Hugging Face CLIP vision tower, up to the layer that is read."""
+    used = range(used_layers_n(cfg))
+    encoder = tower + r"encoder\." + LAYER
+    table = [
+        Rule(tower + r"embeddings\.class_embedding", "vision/cls"),
+        Rule(tower + r"embeddings\.patch_embedding\.weight", "vision/patch/kernel", patches),
+        Rule(tower + r"embeddings\.position_embedding\.weight", "vision/position"),
+        Rule(tower + r"embeddings\.position_ids", None),
+        Rule(tower + r"post_layernorm\.(weight|bias)", None),  # after the layer that is read
+        *norm_rules(tower + r"pre_layrnorm", "vision/norm_pre"),
+        Rule(encoder + ".*", None, layers=range(len(used), cfg.layers_n)),
+    ]
+    blocks = {f"self_attn\\.{n}_proj": n for n in "qkv"} | {"self_attn\\.out_proj": "o"}
+    for theirs, ours in (blocks | {"mlp\\.fc1": "fc1", "mlp\\.fc2": "fc2"}).items():
+        table += linear_rules(encoder + theirs, f"vision/layers/{ours}", used)
+    for i in (1, 2):
+        table += norm_rules(encoder + rf"layer_norm{i}", f"vision/layers/norm{i}", used)
+    return table
+
+
+def _third(i: int):
+    def take(array: np.ndarray) -> np.ndarray:
+        return np.split(array, 3)[i].T
+
+    return take
+
+
+def eva_rules(cfg: EvaConfig, names: dict[str, str], layer: str) -> list[Rule]:
+    """EVA's ViT-g; `names` gives the checkpoint's pattern of each part, `layer` of a layer.
+
+    The fused query-key-value weight is in all checkpoints; how its bias is stored is not, so the
+    caller adds those rules.
+    """
+    layers = range(cfg.layers_n)
+    table = [
+        Rule(names["cls"], "vision/cls", np.ravel),
+        Rule(names["position"], "vision/position", lambda array: array[0]),
+        Rule(names["patch"] + r"\.weight", "vision/patch/kernel", patches),
+        Rule(names["patch"] + r"\.bias", "vision/patch/bias"),
+        *norm_rules(names["norm_last"], "vision/norm_last"),
+    ]
+    for i, n in enumerate("qkv"):
+        name, path = layer + names["qkv"] + r"\.weight", f"vision/layers/{n}/kernel"
+        table.append(Rule(name, path, _third(i), layers, part=True))
+    for ours in ("o", "fc1", "fc2"):
+        table += linear_rules(layer + names[ours], f"vision/layers/{ours}", layers)
+    for ours in ("norm1", "norm2"):
+        table += norm_rules(layer + names[ours], f"vision/layers/{ours}", layers)
+    return table
+
+
+def qkv_bias_rules(cfg: EvaConfig, name: str) -> list[Rule]:
+    """The biases of a fused query-key-value layer, from one tensor."""
+    return [
+        Rule(name, f"vision/layers/{n}/bias", _third(i), range(cfg.layers_n), part=True)
+        for i, n in enumerate("qkv")
+    ]
+
+
+def qformer_rules(cfg: QFormerConfig, layer: str, names: dict[str, str]) -> list[Rule]:
+    """BLIP-2's Q-Former; `names` gives the pattern inside a layer of each attention's parts.
+
+    `layer` holds `{i}` where the layer's number stands.
+    """
+    table = []
+    for i in range(cfg.layers_n):
+        at, ours = layer.format(i=i), f"projector/layer{i}"
+        kinds = {"attention": "attention"}
+        if i % cfg.cross_every == 0:
+            kinds["crossattention"] = "cross"
+        for kind, path in kinds.items():
+            for theirs, short in (("query", "q"), ("key", "k"), ("value", "v")):
+                name = at + kind + rf"\.{names['inner']}\.{theirs}"
+                table += linear_rules(name, f"{ours}/{path}/{short}")
+            table += linear_rules(at + kind + r"\.output\.dense", f"{ours}/{path}/o")
+            table += norm_rules(at + kind + r"\.output\.LayerNorm", f"{ours}/{path}/norm")
+        table += linear_rules(at + r"intermediate_query\.dense", f"{ours}/fc1")
+        table += linear_rules(at + r"output_query\.dense", f"{ours}/fc2")
+        table += norm_rules(at + r"output_query\.LayerNorm", f"{ours}/norm")
+    return table

@@ -1,0 +1,62 @@
+"""The pre-norm vision transformer layer that CLIP's and EVA's towers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, Float
+
+
+class VitLayer(nn.Module):
+    """One layer with full attention; a scan body (carry, _) -> (carry, _)."""
+
+    heads_n: int
+    mlp_width: int
+    norm_eps: float
+    activation: Callable[[Array], Array]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B P W"], _=None):
+        """Patch states to patch states; a scan body."""
+        b, _, width = x.shape
+        y = nn.LayerNorm(epsilon=self.norm_eps, name="norm1")(x)
+        y = rearrange(y, "b p w -> (b p) w")  # one large matrix product beats B small ones
+
+        def heads(name: str) -> Float[Array, "BH P C"]:
+            z = nn.Dense(width, name=name)(y)
+            return rearrange(z, "(b p) (h c) -> (b h) p c", b=b, h=self.heads_n)
+
+        q, k, v = heads("q"), heads("k"), heads("v")
+        scores = jnp.einsum("xqc,xkc->xqk", q, k) * (width // self.heads_n) ** -0.5
+        weights = jax.nn.softmax(scores.astype(jnp.float32), -1).astype(v.dtype)
+        y = rearrange(jnp.einsum("xqk,xkc->xqc", weights, v), "(b h) p c -> (b p) (h c)", b=b)
+        x = x + rearrange(nn.Dense(width, name="o")(y), "(b p) w -> b p w", b=b)
+        y = nn.LayerNorm(epsilon=self.norm_eps, name="norm2")(x)
+        y = nn.Dense(self.mlp_width, name="fc1")(rearrange(y, "b p w -> (b p) w"))
+        y = nn.Dense(width, name="fc2")(self.activation(y))
+        return x + rearrange(y, "(b p) w -> b p w", b=b), None
+
+
+def vit_stack(layers_n: int, *args, name: str) -> nn.Module:
+    """`layers_n` layers under one scan; every parameter has a leading layer axis."""
+    scanned = nn.scan(
+        VitLayer, variable_axes={"params": 0}, split_rngs={"params": True}, length=layers_n
+    )
+    return scanned(*args, name=name)
+
+
+def patches(image: Float[Array, "B S S 3"], size: int) -> Float[Array, "B P X"]:
+    """Square patches in reading order, each flattened (row, column, channel)."""
+    return rearrange(image, "b (i p) (j q) c -> b (i j) (p q c)", p=size, q=size)
+
+
+def with_cls(
+    cls: Float[Array, " W"], x: Float[Array, "B P W"], position: Float[Array, "P1 W"]
+) -> Float[Array, "B P1 W"]:
+    """The CLS row in front, and learned positions added."""
+    row = jnp.broadcast_to(cls.astype(x.dtype), (x.shape[0], 1, x.shape[2]))
+    return jnp.concatenate([row, x], axis=1) + position

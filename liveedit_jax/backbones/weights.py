@@ -1,0 +1,69 @@
+"""A model's checkpoint files as our weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from liveedit_jax.backbone_config import (
+    BackboneConfig,
+    ClipConfig,
+    OptConfig,
+    QFormerConfig,
+)
+from liveedit_jax.backbones import blip2_convert, llava_convert, minigpt4_convert
+from liveedit_jax.backbones.backbone import Backbone
+from liveedit_jax.backbones.convert import Rule, convert
+from liveedit_jax.backbones.tensors import read_tensors, weight_files
+
+
+def table(cfg: BackboneConfig) -> list[Rule]:
+    """The conversion table of a config.
+
+    Raises:
+        ValueError: parts that no published checkpoint joins.
+    """
+    found: Callable[[BackboneConfig], list[Rule]] | None = None
+    if isinstance(cfg.vision, ClipConfig):
+        found = llava_convert.rules
+    elif isinstance(cfg.bridge, QFormerConfig):
+        is_opt = isinstance(cfg.decoder, OptConfig)
+        found = blip2_convert.rules if is_opt else minigpt4_convert.rules
+    if found is None:
+        raise ValueError("no conversion table for these parts")
+    return found(cfg)
+
+
+def from_named(
+    cfg: BackboneConfig,
+    weights: Mapping[str, np.ndarray],
+    dtype=np.float32,
+    shardings: dict | None = None,
+) -> dict:
+    """Named weights (for MiniGPT-4 as `minigpt4_convert.join` names them) as ours.
+
+    Raises:
+        ValueError: listing every unknown, doubled, missing, mis-shaped or non-finite name.
+    """
+    like = jax.eval_shape(Backbone(cfg).init, jax.random.key(0))
+    return convert(weights, table(cfg), like, dtype, shardings)
+
+
+def open_folder(cfg: BackboneConfig, folder: Path) -> Mapping[str, np.ndarray]:
+    """The named tensors of a checkpoint folder, read as they are asked for.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged.
+    """
+    if isinstance(cfg.bridge, QFormerConfig) and not isinstance(cfg.decoder, OptConfig):
+        places = minigpt4_convert.sources(folder)
+        parts = {
+            part: read_tensors(weight_files(where) if isinstance(where, Path) else where)
+            for part, where in places.items()
+        }
+        return minigpt4_convert.join(cfg, parts)
+    return read_tensors(weight_files(folder))
