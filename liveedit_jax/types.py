@@ -28,8 +28,9 @@ class Batch:
     """Right-padded token sequences with at most one image each.
 
     A text-only row has no VISION role and its image is ignored (zeros). Pictures in tiles are
-    [B, N, S, S, 3], and `place` says which feature row a VISION token is (elsewhere: the next one).
-    `position` and `segment` default to None: positions are then 0..n-1 over the non-pad tokens and every row is one segment.
+    [B, N, S, S, 3], and `place` says which feature row a VISION token is (None: the next one).
+    `position` and `segment` default to None: positions are then 0..n-1 over the non-pad tokens
+    and every row is one segment.
     Segment 0 is seen by every later token, segment k >= 1 only by itself (several questions about
     one image packed into one row).
     """

@@ -1,4 +1,4 @@
-"""EfficientNet-lite as a frozen vision tower: its last map, averaged to a small square of tokens."""
+"""EfficientNet-lite as a frozen vision tower: its last map, averaged to a square of tokens."""
 
 from __future__ import annotations
 

@@ -194,9 +194,9 @@ def test_conversion_accounts_for_every_name():
     assert convert(good, rules, like)["a"].tolist() == [[1, 1, 1], [0, 0, 0]]
     for change, says in (
         ({"d": np.ones(1)}, "unknown name d"),
-        ({"b": np.ones(5)}, r"b has shape \(5,\)"),
+        ({"b": np.ones(5)}, r"b makes b of shape \(5,\), expected \(2,\)"),
         ({"b": np.array([1, np.inf])}, "non-finite values in b"),
-        ({"a.1": np.zeros(4)}, "different shapes"),
+        ({"a.1": np.zeros(4)}, r"a.1 makes a of shape \(4,\)"),
     ):
         with pytest.raises(ValueError, match=says):
             convert(good | change, rules, like)
