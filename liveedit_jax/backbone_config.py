@@ -110,6 +110,9 @@ class EfficientNetConfig:
         return self.side**2
 
 
+VisionConfig = ClipConfig | EvaConfig | EfficientNetConfig
+
+
 @dataclass(frozen=True)
 class ProjectorConfig:
     """LLaVA's bridge: every vision token through two linear layers with an exact GELU."""
@@ -169,10 +172,20 @@ class OptConfig:
 
 
 @dataclass(frozen=True)
+class ChatTemplate:
+    """The words around image and prompt that a model was tuned with."""
+
+    before: str = ""  # before the image; PRE
+    between: str = ""  # between image and prompt, instead of the backbone's `after_image`
+    after: str = ""  # after the prompt
+    plain_before: str | None = None  # before a prompt without an image (None: as with one)
+
+
+@dataclass(frozen=True)
 class BackboneConfig:
     """A VLLM split after decoder layer `edit_layer`."""
 
-    vision: ClipConfig | EvaConfig | EfficientNetConfig = field(default_factory=ClipConfig)
+    vision: VisionConfig = field(default_factory=ClipConfig)
     decoder: LlamaConfig | OptConfig = field(default_factory=LlamaConfig)
     bridge: ProjectorConfig | QFormerConfig = field(default_factory=ProjectorConfig)
     edit_layer: int = 21  # 0-based; `lower` ends with this layer's OUTPUT
@@ -183,6 +196,7 @@ class BackboneConfig:
     # and BOS belongs to the prompt. `after_image` joins image and prompt, and is prompt.
     image_first: bool = False
     after_image: str = "\n"
+    chat: ChatTemplate = field(default_factory=ChatTemplate)
     fit: Fit = Fit.PAD
     # LLaVA-NeXT: the grids of tiles that a picture may be cut into, (rows, columns).
     grids: tuple[tuple[int, int], ...] = ()
@@ -208,3 +222,14 @@ class BackboneConfig:
     def width(self) -> int:
         """D, the decoder's width."""
         return self.decoder.width
+
+    @property
+    def tiles_n(self) -> int:
+        """N, tiles of a batch row: the whole picture and the largest grid."""
+        return 1 + max((rows * columns for rows, columns in self.grids), default=0)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """A picture's shape: (S, S, 3), in tiles (N, S, S, 3)."""
+        side = self.vision.image_size
+        return (*((self.tiles_n,) if self.grids else ()), side, side, 3)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.data.images import decode_image, normalise
+from liveedit_jax.data.images import Picture, preprocess
 from liveedit_jax.data.tokenise import Example, tokenise
 from liveedit_jax.editor import liveedit
 from liveedit_jax.store import Header
@@ -49,15 +49,10 @@ class Maker:
             ValueError: an unreadable image, an empty text, or one longer than the budget.
         """
         model, cfg = self.model, self.backbone.cfg
-        side = cfg.vision.image_size
-        examples = [
-            Example(
-                prompt,
-                target,
-                None if image is None else normalise(decode_image(image, side), cfg.vision),
-            )
-            for image, prompt, target in rows
-        ]
+        examples = []
+        for image, prompt, target in rows:
+            picture = Picture(None) if image is None else preprocess(cfg, image)
+            examples.append(Example(prompt, target, *picture))
         return tokenise(model.tokenizer, cfg, examples, model.config.dataset.budget)
 
     def experts(self, rows: Sequence[tuple[bytes, str, str]]) -> dict[str, np.ndarray]:

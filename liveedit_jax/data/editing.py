@@ -118,7 +118,7 @@ class EditingData:
         target, shown, other = self._target(rng, entity, fact), 2 * i + source, 2 * i + 1 - source
         question, answer, far = self._locality(rng, i, fact, src, source)
         return [
-            (seam_ids(self.tokenizer, prompt, said, True), picture)
+            (seam_ids(self.tokenizer, prompt, said, self.backbone.after_image), picture)
             for prompt, said, picture in (
                 (src, target, shown),
                 (rephrase, target, shown),

@@ -1,16 +1,28 @@
-"""Pictures: rendering the drawings, reading a user's file, normalising for a vision tower."""
+"""Pictures: rendering the drawings, reading a user's file, and what each vision tower wants."""
 
 from __future__ import annotations
 
 import io
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from jaxtyping import Float, Int
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from liveedit_jax.backbone_config import ClipConfig
+from liveedit_jax.backbone_config import BackboneConfig, Fit, VisionConfig
+from liveedit_jax.data import tiling
 from liveedit_jax.data.facts import Entity, drawing_files, entities
+
+LONGEST = 16  # times the shorter edge; what is longer is cut to its centre before a centre crop
+
+
+class Picture(NamedTuple):
+    """A picture as a backbone takes it; `place` says which feature row each token is (tiles)."""
+
+    pixels: Float[np.ndarray, "S S 3"] | Float[np.ndarray, "N S S 3"] | None
+    place: Int[np.ndarray, " P"] | None = None
 
 
 def png(entity: Entity, source: str, size: int) -> bytes:
@@ -27,8 +39,8 @@ def drawing(entity_id: int, source: str, size: int) -> np.ndarray:
     return decode_image(png(entities()[entity_id], source, size), size)
 
 
-def decode_image(data: bytes, size: int, name: str = "image") -> np.ndarray:
-    """Encoded image bytes as uint8[size, size, 3]: padded to a white square, bicubic.
+def open_picture(data: bytes, name: str = "image") -> Image.Image:
+    """Encoded image bytes as the first frame, upright, 8 bits a channel.
 
     Raises:
         ValueError: the bytes are not a whole image.
@@ -36,9 +48,24 @@ def decode_image(data: bytes, size: int, name: str = "image") -> np.ndarray:
     try:
         picture = Image.open(io.BytesIO(data))
         picture.load()
+        picture = ImageOps.exif_transpose(picture)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{name} is not a readable image ({error}); use a PNG or JPEG") from error
-    picture = picture.convert("RGBA")
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name} is too large ({error}); shrink it first") from error
+    if picture.mode.startswith("I"):  # 16 bits: Pillow would clip, not scale
+        wide = np.asarray(picture, np.int64)
+        picture = Image.fromarray((wide.clip(0, 65535) // 257).astype(np.uint8))
+    return picture
+
+
+def decode_image(data: bytes, size: int, name: str = "image") -> np.ndarray:
+    """Encoded image bytes as uint8[size, size, 3]: padded to a white square, bicubic.
+
+    Raises:
+        ValueError: the bytes are not a whole image.
+    """
+    picture = open_picture(data, name).convert("RGBA")
     side = max(picture.size)
     square = Image.new("RGBA", (side, side), "white")
     corner = ((side - picture.width) // 2, (side - picture.height) // 2)
@@ -46,6 +73,48 @@ def decode_image(data: bytes, size: int, name: str = "image") -> np.ndarray:
     if side != size:
         square = square.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(square.convert("RGB"))
+
+
+def _crop(picture: Image.Image, side: int) -> Image.Image:
+    """The shorter edge resized to `side`, then the centre."""
+    short, long = sorted(picture.size)
+    if long > LONGEST * short:
+        kept = [min(n, LONGEST * short) for n in picture.size]
+        left, top = ((n - k) // 2 for n, k in zip(picture.size, kept, strict=True))
+        picture = picture.crop((left, top, left + kept[0], top + kept[1]))
+        short, long = sorted(picture.size)
+    longer = int(side * long / short)
+    wide = picture.width > picture.height
+    width, height = (longer, side) if wide else (side, longer)
+    picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - side) // 2, (height - side) // 2
+    return picture.crop((left, top, left + side, top + side))
+
+
+def preprocess(cfg: BackboneConfig, data: bytes, name: str = "image") -> Picture:
+    """Encoded image bytes as the backbone's own processor makes them.
+
+    Transparency is put on white where the model pads (`Fit.PAD`) and dropped elsewhere, as the
+    original processors do.
+
+    Raises:
+        ValueError: the bytes are not a whole image.
+    """
+    side = cfg.vision.image_size
+    if cfg.fit is Fit.PAD:
+        return Picture(normalise(decode_image(data, side, name), cfg.vision))
+    picture = open_picture(data, name).convert("RGB")
+    if cfg.fit is Fit.TILES:
+        cut = [np.asarray(tile) for tile in tiling.cut(picture, cfg.grids, side)]
+        pixels = np.zeros(cfg.image_shape, np.float32)
+        pixels[: len(cut)] = normalise(np.stack(cut), cfg.vision)
+        size, patch = (picture.height, picture.width), cfg.vision.patch_size
+        return Picture(pixels, tiling.token_rows(size, cfg.grids, side, patch, cfg.tiles_n))
+    if cfg.fit is Fit.CROP:
+        picture = _crop(picture, side)
+    else:
+        picture = picture.resize((side, side), Image.Resampling.BICUBIC)
+    return Picture(normalise(np.asarray(picture), cfg.vision))
 
 
 def read_bytes(file: str | Path) -> bytes:
@@ -60,17 +129,7 @@ def read_bytes(file: str | Path) -> bytes:
     return path.read_bytes()
 
 
-def load_image(file: str | Path, size: int) -> np.ndarray:
-    """A user's image file as uint8[size, size, 3].
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a readable image.
-    """
-    return decode_image(read_bytes(file), size, str(file))
-
-
-def normalise(image: np.ndarray, cfg: ClipConfig) -> np.ndarray:
+def normalise(image: np.ndarray, cfg: VisionConfig) -> np.ndarray:
     """uint8[..., S, S, 3] to the float32 the vision tower was trained on."""
     mean = np.asarray(cfg.image_mean, np.float32)
     std = np.asarray(cfg.image_std, np.float32)

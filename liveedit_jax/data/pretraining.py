@@ -90,7 +90,7 @@ class PretrainingData:
 
     def _ask(self, rng, entity: Entity, fact: str) -> Question:
         (wording,) = self._wordings(rng, fact, 1)
-        return seam_ids(self.tokenizer, wording, entity.facts[fact], True)
+        return seam_ids(self.tokenizer, wording, entity.facts[fact], self.backbone.after_image)
 
     def _in_context(self, rng, entity: Entity, has_image: bool) -> Question:
         """A stated (counterfactual) fact, then a question: the same one, or (1/4) another."""
@@ -102,7 +102,8 @@ class PretrainingData:
             other = str(rng.choice([f for f in ENGLISH_FACTS if f != fact]))
             (second,), answer = self._wordings(rng, other, 1), entity.facts[other]
         prompt = f"Fact: {first} {stated}\n{second}"
-        return seam_ids(self.tokenizer, prompt, answer, has_image)
+        between = self.backbone.after_image if has_image else ""
+        return seam_ids(self.tokenizer, prompt, answer, between)
 
     def _image_row(self, rng, entity: Entity) -> dict[str, np.ndarray]:
         languages = list(rng.choice(list(LANGUAGES), self.languages_n, replace=False))
@@ -120,16 +121,17 @@ class PretrainingData:
                 questions.append(self._in_context(rng, entity, False))
             else:
                 question = str(rng.choice(text_questions(fact, entity.facts)))
-                questions.append(seam_ids(self.tokenizer, question, entity.facts[fact], False))
+                questions.append(seam_ids(self.tokenizer, question, entity.facts[fact], ""))
         return pack_row(questions, self.length_n, self.backbone.bos_id, 0)[0]
 
     def _strange(self, rng, fact: str, question: str) -> Question:
         """A question with an answer that it does not have: another value, or jumbled pieces."""
-        prompt, answer = seam_ids(self.tokenizer, question, self._value(rng, fact), True)
+        between = self.backbone.after_image
+        prompt, answer = seam_ids(self.tokenizer, question, self._value(rng, fact), between)
         if rng.random() < 0.5:
             for other in rng.choice(FACTS, 3):
                 value = self._value(rng, str(other))
-                answer = answer + seam_ids(self.tokenizer, question, value, True)[1]
+                answer = answer + seam_ids(self.tokenizer, question, value, between)[1]
             most = int(rng.integers(1, min(len(answer), STRANGE_MOST) + 1))
             answer = [int(token) for token in rng.permutation(answer)[:most]]
         return prompt, answer

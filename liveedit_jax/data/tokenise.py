@@ -21,7 +21,8 @@ class Example:
 
     prompt: str
     target: str | None
-    image: np.ndarray | None  # float32[S, S, 3], normalised
+    image: np.ndarray | None  # float32[S, S, 3], normalised; [N, S, S, 3] in tiles
+    place: np.ndarray | None = None  # int32[P]: the feature row of each vision token, in tiles
 
 
 def without_pixels(token: Int[Array, "B T"], role: Int[Array, "B T"]) -> Batch:
@@ -30,21 +31,21 @@ def without_pixels(token: Int[Array, "B T"], role: Int[Array, "B T"]) -> Batch:
 
 
 def seam_ids(
-    tokenizer: Tokenizer, prompt: str, target: str | None, has_image: bool
+    tokenizer: Tokenizer, prompt: str, target: str | None, between: str
 ) -> tuple[list[int], list[int]]:
     """Prompt ids and answer ids.
 
-    LLaVA's layout is "<image>\\n{prompt}"; the newline belongs to the prompt. The target gets one
-    leading space when neither side has a space or newline at the seam, and the answer is what
-    tokenising prompt + target has beyond the prompt's own length.
+    `between` joins an image to its prompt and belongs to the prompt (LLaVA's layout is
+    "<image>\\n{prompt}"). The target gets one leading space when neither side has a space or
+    newline at the seam, and the answer is what tokenising prompt + target has beyond the prompt's
+    own length.
 
     Raises:
         ValueError: an empty prompt or target, or a seam that merges the target into the prompt.
     """
     if not prompt.strip():
         raise ValueError("the prompt is empty")
-    if has_image:
-        prompt = "\n" + prompt
+    prompt = between + prompt
     prompt_ids = tokenizer.encode(prompt)
     if target is None:
         return prompt_ids, []
@@ -59,6 +60,41 @@ def seam_ids(
     return both[: len(prompt_ids)], both[len(prompt_ids) :]
 
 
+def _vision_n(cfg: BackboneConfig, example: Example) -> int:
+    if example.image is None:
+        return 0
+    return cfg.vision_n if example.place is None else len(example.place)
+
+
+def _row(
+    tokenizer: Tokenizer, cfg: BackboneConfig, example: Example, budget: LengthBudget
+) -> tuple[list[int], list[int]]:
+    """Token ids and roles of one example, unpadded."""
+    vision_n = _vision_n(cfg, example)
+    between = cfg.after_image if vision_n else ""
+    prompt, answer = seam_ids(tokenizer, example.prompt, example.target, between)
+    if cfg.image_first:
+        prompt = [cfg.bos_id, *prompt]
+    for name, ids, most, field in (
+        ("prompt", prompt, budget.prompt_n, "prompt_n"),
+        ("target", answer, budget.answer_n, "answer_n"),
+    ):
+        if len(ids) > most:
+            raise ValueError(
+                f"the {name} has {len(ids)} tokens, the budget is {most}: shorten it or raise "
+                f"LengthBudget.{field}"
+            )
+    pre = [] if cfg.image_first else [cfg.bos_id]
+    parts = (
+        (Role.PRE, pre),
+        (Role.VISION, [cfg.pad_id] * vision_n),
+        (Role.PROMPT, prompt),
+        (Role.ANSWER, answer),
+    )
+    ids = [i for _, part in parts for i in part]
+    return ids, [role for role, part in parts for _ in part]
+
+
 def tokenise(
     tokenizer: Tokenizer,
     cfg: BackboneConfig,
@@ -67,39 +103,30 @@ def tokenise(
 ) -> Batch:
     """A right-padded batch of numpy arrays, T = 1 + P + prompt_n + answer_n.
 
+    Pictures in tiles have as many vision tokens as their shapes say; P is then the next multiple of
+    the backbone's nominal number, so that few lengths are compiled.
+
     Raises:
         ValueError: an empty prompt or target, one longer than the budget, or a wrong image shape.
     """
-    length_n = 1 + cfg.vision_n + budget.prompt_n + budget.answer_n
-    side = cfg.vision.image_size
+    most = max((_vision_n(cfg, example) for example in examples), default=0)
+    room = max(-(-most // cfg.vision_n), 1) * cfg.vision_n
+    length_n = 1 + room + budget.prompt_n + budget.answer_n
+    shape = cfg.image_shape
     token = np.zeros((len(examples), length_n), np.int32)
     role = np.zeros((len(examples), length_n), np.int8)
-    image = np.zeros((len(examples), side, side, 3), np.float32)
+    image = np.zeros((len(examples), *shape), np.float32)
+    place = np.zeros((len(examples), length_n), np.int32) if cfg.grids else None
     for b, example in enumerate(examples):
-        vision_n = 0 if example.image is None else cfg.vision_n
-        prompt, answer = seam_ids(tokenizer, example.prompt, example.target, vision_n > 0)
-        for name, ids, most in (
-            ("prompt", prompt, budget.prompt_n),
-            ("target", answer, budget.answer_n),
-        ):
-            if len(ids) > most:
-                raise ValueError(
-                    f"the {name} has {len(ids)} tokens, the budget is {most}: shorten it or raise "
-                    f"LengthBudget.{'prompt_n' if name == 'prompt' else 'answer_n'}"
-                )
+        ids, roles = _row(tokenizer, cfg, example, budget)
         if example.image is not None:
-            if example.image.shape != image.shape[1:]:
-                raise ValueError(f"image shape {example.image.shape}, expected {image.shape[1:]}")
+            if example.image.shape != shape:
+                raise ValueError(f"image shape {example.image.shape}, expected {shape}")
             image[b] = example.image
-        ids = [cfg.bos_id] + [cfg.pad_id] * vision_n + prompt + answer
-        token[b, : len(ids)] = ids
-        role[b, : len(ids)] = (
-            [Role.PRE]
-            + [Role.VISION] * vision_n
-            + [Role.PROMPT] * len(prompt)
-            + [Role.ANSWER] * len(answer)
-        )
-    return Batch(token, role, image)
+        token[b, : len(ids)], role[b, : len(ids)] = ids, roles
+        if place is not None and example.image is not None:
+            place[b, role[b] == Role.VISION] = example.place
+    return Batch(token, role, image, place=place)
 
 
 def answer_labels(

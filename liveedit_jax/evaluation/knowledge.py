@@ -68,7 +68,7 @@ def fact_accuracy(
             for fact in FACTS:
                 wordings = templates(fact, evaluation)
                 wording = wordings[digest(entity.file_key, source, fact) % len(wordings)]
-                questions.append(seam_ids(tokenizer, wording, entity.facts[fact], True))
+                questions.append(seam_ids(tokenizer, wording, entity.facts[fact], cfg.after_image))
             row, packed_n = pack_row(questions, length_n, cfg.bos_id, cfg.vision_n)
             if packed_n != len(FACTS):
                 raise ValueError(

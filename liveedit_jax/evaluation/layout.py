@@ -68,9 +68,10 @@ def measure(
     for case in cases:
         for probe in case.probes.values():
             has_image = probe.image is not None
-            prompt, answer = seam_ids(tokenizer, probe.prompt, probe.target, has_image)
-            alone, _ = seam_ids(tokenizer, probe.prompt, None, has_image)
-            prompts.append(max(len(prompt), len(alone)))
+            between = cfg.after_image if has_image else ""
+            prompt, answer = seam_ids(tokenizer, probe.prompt, probe.target, between)
+            alone, _ = seam_ids(tokenizer, probe.prompt, None, between)
+            prompts.append(max(len(prompt), len(alone)) + cfg.image_first)
             answers.append(len(answer))
             lengths.append(1 + cfg.vision_n * has_image + len(prompt) + len(answer))
     short_n = _round_up(int(np.median(lengths)), 4)
@@ -88,8 +89,7 @@ def make_rows(
 ) -> Rows:
     """Tokenise probes; their images stay with the probes."""
     # A picture's pixels do not pass through here: a stand-in only gives its rows VISION tokens.
-    side = cfg.vision.image_size
-    blank = np.zeros((side, side, 3), np.float32)
+    blank = np.zeros(cfg.image_shape, np.float32)
     budget = LengthBudget(shapes.prompt_n, shapes.answer_n)
 
     def batch(target: bool) -> Batch:

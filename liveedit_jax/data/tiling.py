@@ -1,0 +1,94 @@
+"""LLaVA-NeXT's tiles: which grid a picture is cut into, and which feature row each token is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+from PIL import Image
+
+Grid = tuple[int, int]  # rows, columns of tiles
+Size = tuple[int, int]  # height, width in pixels
+
+
+def best_grid(size: Size, grids: Sequence[Grid], side: int) -> Grid:
+    """The grid that shows most of a picture's own pixels, and among those wastes the fewest."""
+    height, width = size
+
+    def merit(grid: Grid) -> tuple[int, int]:
+        rows, columns = grid[0] * side, grid[1] * side
+        scale = min(columns / width, rows / height)
+        shown = min(int(width * scale) * int(height * scale), width * height)
+        return shown, shown - rows * columns
+
+    return max(grids, key=merit)
+
+
+def fitted_size(size: Size, grid: Grid, side: int) -> Size:
+    """The picture's size inside its grid, proportions kept."""
+    (height, width), (rows, columns) = size, (grid[0] * side, grid[1] * side)
+    if columns / width < rows / height:
+        return min(math.ceil(height * (columns / width)), rows), columns
+    return rows, min(math.ceil(width * (rows / height)), columns)
+
+
+def cut(picture: Image.Image, grids: Sequence[Grid], side: int) -> list[Image.Image]:
+    """The whole picture squashed to a tile, then the tiles of its grid in reading order.
+
+    Inside the grid the picture is centred on black.
+    """
+    size = (picture.height, picture.width)
+    grid = best_grid(size, grids, side)
+    height, width = fitted_size(size, grid, side)
+    rows, columns = grid[0] * side, grid[1] * side
+    canvas = Image.new("RGB", (columns, rows))
+    shrunk = picture.resize((width, height), Image.Resampling.BICUBIC)
+    canvas.paste(shrunk, ((columns - width) // 2, (rows - height) // 2))
+    whole = picture.resize((side, side), Image.Resampling.BICUBIC)
+    boxes = [
+        (x * side, y * side, (x + 1) * side, (y + 1) * side)
+        for y in range(grid[0])
+        for x in range(grid[1])
+    ]
+    return [whole, *(canvas.crop(box) for box in boxes)]
+
+
+def _band(size: Size, grid_size: Size) -> tuple[slice, slice]:
+    """The rows and columns of a map over the grid that the picture covers."""
+    (height, width), (rows, columns) = size, grid_size
+    if width / height > columns / rows:
+        covered = int(round(height * (columns / width), 7))
+        margin = (rows - covered) // 2
+        return slice(margin, rows - margin), slice(None)
+    covered = int(round(width * (rows / height), 7))
+    margin = (columns - covered) // 2
+    return slice(None), slice(margin, columns - margin)
+
+
+def token_rows(
+    size: Size, grids: Sequence[Grid], side: int, patch: int, tiles_n: int
+) -> Int[np.ndarray, " P"]:
+    """The feature row of every vision token of a picture.
+
+    Feature rows are those of the whole picture, of each of up to `tiles_n` - 1 tiles, and the
+    newline, which comes after every line of the map that the tiles make together.
+
+    Args:
+        size: the picture's height and width.
+        grids: those that the model allows.
+        side: pixels of a tile's side.
+        patch: pixels of a patch's side.
+        tiles_n: N, tiles in a batch row, the whole picture included.
+    """
+    n = side // patch
+    rows, columns = best_grid(size, grids, side)
+    tile = 1 + np.arange(rows * columns).reshape(rows, 1, columns, 1)
+    inner = np.arange(n)[:, None, None] * n + np.arange(n)
+    map_ = tile * n * n + inner[None]
+    map_ = map_.reshape(rows * n, columns * n)
+    map_ = map_[_band(size, map_.shape)]
+    newline = np.full((len(map_), 1), tiles_n * n * n)
+    tiled = np.concatenate([map_, newline], axis=1).ravel()
+    return np.concatenate([np.arange(n * n), tiled]).astype(np.int32)

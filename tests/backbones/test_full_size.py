@@ -1,0 +1,133 @@
+"""The published models at full size, by shapes alone: parameter counts equal the originals'."""
+
+import jax
+import numpy as np
+import pytest
+
+from liveedit_jax.backbone_presets import BACKBONES
+from liveedit_jax.backbones import Backbone
+
+LLAMA_7B = dict(vocab_size=32064, hidden_size=4096, intermediate_size=11008,
+                num_hidden_layers=32, num_attention_heads=32)  # fmt: skip
+LLAMA_13B = dict(vocab_size=32064, hidden_size=5120, intermediate_size=13824,
+                 num_hidden_layers=40, num_attention_heads=40)  # fmt: skip
+CLIP_L = dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24,
+              num_attention_heads=16, image_size=336, patch_size=14)  # fmt: skip
+
+
+def ours_n(name: str) -> int:
+    shapes = jax.eval_shape(Backbone(BACKBONES[name]).init, jax.random.key(0))
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
+
+
+def theirs_n(net) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    ("name", "text"), [("llava-1.5-7b", LLAMA_7B), ("llava-1.5-13b", LLAMA_13B)]
+)
+def test_llava(name, text):
+    import torch
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+    )
+
+    theirs = LlavaConfig(
+        vision_config=CLIPVisionConfig(**CLIP_L).to_dict(),
+        text_config=LlamaConfig(**text).to_dict(),
+    )
+    with torch.device("meta"):
+        net = LlavaForConditionalGeneration(theirs)
+    vision = net.model.vision_tower
+    unused = theirs_n(vision.encoder.layers[-1]) + theirs_n(vision.post_layernorm)
+    assert ours_n(name) == theirs_n(net) - unused
+
+
+@pytest.mark.parity
+def test_llava_next():
+    import torch
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaNextConfig,
+        LlavaNextForConditionalGeneration,
+    )
+
+    theirs = LlavaNextConfig(
+        vision_config=CLIPVisionConfig(**CLIP_L).to_dict(),
+        text_config=LlamaConfig(**LLAMA_7B).to_dict(),
+    )
+    with torch.device("meta"):
+        net = LlavaNextForConditionalGeneration(theirs)
+    vision = net.model.vision_tower
+    unused = theirs_n(vision.encoder.layers[-1]) + theirs_n(vision.post_layernorm)
+    assert ours_n("llava-next-7b") == theirs_n(net) - unused
+    side = 336
+    grids = tuple((h // side, w // side) for h, w in theirs.image_grid_pinpoints)
+    assert BACKBONES["llava-next-7b"].grids == grids
+
+
+@pytest.mark.parity
+def test_blip2():
+    import torch
+    from transformers import Blip2Config, Blip2ForConditionalGeneration, OPTConfig
+
+    text = OPTConfig(vocab_size=50304, hidden_size=2560, num_hidden_layers=32, ffn_dim=10240,
+                     num_attention_heads=32, word_embed_proj_dim=2560)  # fmt: skip
+    with torch.device("meta"):
+        net = Blip2ForConditionalGeneration(Blip2Config(text_config=text.to_dict()))
+    assert ours_n("blip2-opt-2.7b") == theirs_n(net)
+
+
+@pytest.mark.parity
+def test_minigpt4():
+    import torch
+    from transformers import (
+        Blip2QFormerConfig,
+        Blip2QFormerModel,
+        Blip2VisionConfig,
+        Blip2VisionModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+    )
+
+    with torch.device("meta"):
+        vit, qformer = (
+            Blip2VisionModel(Blip2VisionConfig()),
+            Blip2QFormerModel(Blip2QFormerConfig()),
+        )
+        language = LlamaForCausalLM(LlamaConfig(**{**LLAMA_7B, "vocab_size": 32000}))
+        projection = torch.nn.Linear(768, 4096)
+    queries_n = 32 * 768
+    want = sum(map(theirs_n, (vit, qformer, language, projection))) + queries_n
+    # the key bias that Hugging Face's fused layer has is a leaf of ours too, filled with zeros
+    assert ours_n("minigpt-4-vicuna-7b") == want
+
+
+@pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"tiny"}))
+def test_the_split_lowers_ahead_of_time(name):
+    backbone = Backbone(BACKBONES[name])
+    cfg = backbone.cfg
+    params = jax.eval_shape(backbone.init, jax.random.key(0))
+    tiles = (5,) if cfg.grids else ()
+    side, t = cfg.vision.image_size, cfg.vision_n * (6 if cfg.grids else 1) + 40
+    shape = jax.ShapeDtypeStruct
+    from liveedit_jax.types import Batch
+
+    batch = Batch(
+        shape((2, t), np.int32),
+        shape((2, t), np.int8),
+        shape((2, *tiles, side, side, 3), np.float32),
+        place=shape((2, t), np.int32) if cfg.grids else None,
+    )
+
+    def logits(params, batch):
+        return backbone.upper(params, backbone.lower(params, batch), batch)
+
+    lowered = jax.jit(logits).lower(params, batch)
+    assert lowered.out_info.shape == (2, t, cfg.decoder.vocab_n)
