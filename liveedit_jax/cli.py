@@ -97,6 +97,29 @@ def _info(args) -> None:
         print(cli_text.info(store, args.max_edits, args.model, model_hashes(args.model)))
 
 
+def _convert(args) -> None:
+    from liveedit_jax import exchange
+    from liveedit_jax.backbone_presets import BACKBONES
+
+    if args.model not in exchange.CONVERTED:
+        raise ValueError(f"unknown model {args.model!r}; known: {', '.join(exchange.CONVERTED)}")
+    source, cfg = exchange.source_folder(args.source), BACKBONES[args.model]
+    print(exchange.convert_backbone(cfg, args.model, source, Path(args.target), args.dtype))
+
+
+def _import_editor(args) -> None:
+    from liveedit_jax import exchange
+
+    print(exchange.import_editor(Path(args.file), args.model))
+
+
+def _export_editor(args) -> None:
+    from liveedit_jax import exchange
+
+    exchange.export_editor(args.model, Path(args.file))
+    print(args.file)
+
+
 def _session(args, write: bool = False):
     from liveedit_jax.session import open_editor
 
@@ -133,14 +156,18 @@ def parser() -> Parser:
     top.add_argument("--version", action="version", version=f"liveedit {__version__}")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
 
-    def verb(name: str, run, text: str) -> Parser:
+    def plain(name: str, run, text: str) -> Parser:
         made = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
         made.set_defaults(run=run)
         made.add_argument(
-            "--repo", default=DEFAULT_REPO, help="folder of the edits (default: %(default)s)"
-        )
-        made.add_argument(
             "--model", default="tiny", help="preset name or model folder (default: %(default)s)"
+        )
+        return made
+
+    def verb(name: str, run, text: str) -> Parser:
+        made = plain(name, run, text)
+        made.add_argument(
+            "--repo", default=DEFAULT_REPO, help="folder of the edits (default: %(default)s)"
         )
         made.add_argument(
             "--max-edits", type=_positive, default=DEFAULT_MAX_EDITS, metavar="N",
@@ -170,6 +197,16 @@ def parser() -> Parser:
     made.add_argument("operations", type=_positive, metavar="N")
     verb("rebuild", _rebuild, "re-make all experts from their requests with today's model")
     verb("info", _info, "what the repository holds and which model made it")
+    made = plain("convert", _convert, "a published checkpoint as a model folder")
+    made.add_argument("--from", dest="source", required=True, metavar="DIR", help="or a hub id")
+    made.add_argument("--to", dest="target", required=True, metavar="DIR")
+    made.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    made = plain(
+        "import-editor", _import_editor, "a released editor checkpoint into a model folder"
+    )
+    made.add_argument("file", metavar="FILE")
+    made = plain("export-editor", _export_editor, "a model folder's editor in the released form")
+    made.add_argument("file", metavar="FILE")
     return top
 
 

@@ -37,15 +37,19 @@ TINY_EDITOR_TRAIN = EditorTrainConfig(
     muon=True,
 )
 
-EDITORS: dict[str, EditorConfig] = {"tiny": TINY_EDITOR}
+PAPER_EDITOR = EditorConfig()  # M 1024, R 4, E 4, 8 heads: the paper's, for every 7B backbone
+
+EDITORS: dict[str, EditorConfig] = {"tiny": TINY_EDITOR, "paper": PAPER_EDITOR}
 DATASETS: dict[str, DatasetConfig] = {"mojiedit": DatasetConfig()}
+PUBLISHED = tuple(name for name in BACKBONES if name not in ("tiny", "smol"))
 PRESETS: dict[str, Preset] = {
     "tiny": Preset(
         dataset=DATASETS["mojiedit"],
         backbone=BACKBONES["tiny"],
         editor=TINY_EDITOR,
         editor_train=TINY_EDITOR_TRAIN,
-    )
+    ),
+    **{name: Preset(DATASETS["mojiedit"], BACKBONES[name], PAPER_EDITOR) for name in PUBLISHED},
 }
 
 

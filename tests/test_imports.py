@@ -21,6 +21,7 @@ LEVEL = {
     "evaluation": 3,
     "maker": 4,
     "session": 4,
+    "exchange": 4,
     "cli_text": 4,
     "requests": 4,
     "demo": 5,

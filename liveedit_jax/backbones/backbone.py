@@ -96,6 +96,7 @@ class Backbone:
         last row: `Batch.place` says which of them a VISION token is.
         """
         pixels = rearrange(image, "b n s t c -> (b n) s t c") if self.cfg.grids else image
+        pixels = pixels.astype(params["embed"].dtype)
         states = tower(self.cfg).apply({"params": params["vision"]}, pixels)
         features = bridge(self.cfg).apply({"params": params["projector"]}, states)
         if not self.cfg.grids:
@@ -118,7 +119,7 @@ class Backbone:
             if place is None:
                 place = jnp.cumsum(is_vision, axis=1) - 1
             place = jnp.clip(place, 0, features.shape[1] - 1)
-            placed = jnp.take_along_axis(features, place[..., None], axis=1)
+            placed = jnp.take_along_axis(features, place[..., None], axis=1).astype(x.dtype)
             x = jnp.where(is_vision[..., None], placed, x)
         x = decoder.add_positions(self.cfg.decoder, params, x, positions(batch))
         return jnp.where((batch.role != Role.PAD)[..., None], x, 0)
@@ -184,6 +185,7 @@ class Backbone:
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """The layers after the edit layer, with an optional stacked key-value cache."""
         stack = decoder.stack(self.cfg.decoder, self.upper_n, cache is not None, keep_cache)
+        hidden = hidden.astype(params["embed"].dtype)  # an editor's residual is float32
         return stack.apply({"params": params["upper"]}, hidden, cache, context)
 
     def head(self, params: dict, states: Float[Array, "B T D"]) -> Float[Array, "B T V"]:

@@ -87,7 +87,7 @@ def convert(
     rules: Sequence[Rule],
     like: dict,
     dtype=np.float32,
-    shardings: dict | None = None,
+    shardings: dict | jax.sharding.Sharding | None = None,
 ) -> dict:
     """Fill a tree shaped as `like` (arrays or ShapeDtypeStructs) from named weights.
 
@@ -96,15 +96,17 @@ def convert(
         rules: where each name goes.
         like: the tree to fill.
         dtype: of every leaf.
-        shardings: a tree of shardings like `like`; each finished leaf is put there. None: numpy
-            arrays.
+        shardings: a tree of shardings like `like`, or one for all; each finished leaf is put there
+            before the next is made. None: numpy arrays.
 
     Raises:
         ValueError: listing every unknown, doubled, missing, mis-shaped or non-finite name.
     """
     found, problems = _resolve(list(weights), rules)
     wanted = traverse_util.flatten_dict(like, sep="/")
-    places = traverse_util.flatten_dict(shardings, sep="/") if shardings else {}
+    one = isinstance(shardings, jax.sharding.Sharding)
+    places = dict.fromkeys(wanted, shardings) if one else shardings or {}
+    places = traverse_util.flatten_dict(places, sep="/")
     parts_of: dict[str, dict] = {}
     for (path, layer), source in found.items():
         parts_of.setdefault(path, {})[layer] = source

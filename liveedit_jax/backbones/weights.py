@@ -41,7 +41,7 @@ def from_named(
     cfg: BackboneConfig,
     weights: Mapping[str, np.ndarray],
     dtype=np.float32,
-    shardings: dict | None = None,
+    shardings: dict | jax.sharding.Sharding | None = None,
 ) -> dict:
     """Named weights (for MiniGPT-4 as `minigpt4_convert.join` names them) as ours.
 

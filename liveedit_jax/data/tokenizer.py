@@ -36,7 +36,7 @@ class Tokenizer:
         for i in ids:
             if i == self.eos_id:
                 break
-            if i > self.eos_id:
+            if i not in (self.pad_id, self.bos_id):
                 kept.append(int(i))
         return self.inner.decode(kept)
 
@@ -62,8 +62,10 @@ def train_tokenizer(texts: Iterable[str], vocab_n: int) -> Tokenizer:
     return Tokenizer(inner)
 
 
-def load_tokenizer(file: str | Path) -> Tokenizer:
-    """A saved tokenizer.
+def load_tokenizer(
+    file: str | Path, pad_id: int = 0, bos_id: int = 1, eos_id: int = 2
+) -> Tokenizer:
+    """A saved tokenizer; the ids are the backbone's.
 
     Raises:
         FileNotFoundError: no such file.
@@ -76,4 +78,4 @@ def load_tokenizer(file: str | Path) -> Tokenizer:
     except Exception as error:  # the library raises bare Exception
         raise ValueError(f"{file} is not a valid tokenizer.json: {error}") from error
     inner.encode_special_tokens = True
-    return Tokenizer(inner)
+    return Tokenizer(inner, pad_id, bos_id, eos_id)

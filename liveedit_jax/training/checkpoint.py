@@ -67,7 +67,7 @@ def save_weights(folder: str | Path, params, recipe: dict, dtype=jnp.float16) ->
     import orbax.checkpoint as ocp
 
     folder = Path(folder).resolve()
-    rounded = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
+    rounded = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)  # no copy of such a leaf
     for path, leaf in jax.tree_util.tree_leaves_with_path(rounded):
         if not bool(jnp.all(jnp.isfinite(leaf))):
             raise ValueError(
@@ -88,7 +88,7 @@ def save_weights(folder: str | Path, params, recipe: dict, dtype=jnp.float16) ->
 
 
 def load_weights(folder: str | Path) -> tuple[Any, dict]:
-    """Weights as float32 and the recipe of one part.
+    """Weights and the recipe of one part; float16 is a form of storage, and comes back as float32.
 
     Raises:
         FileNotFoundError: there is no checkpoint in `folder`.
@@ -119,7 +119,11 @@ def load_weights(folder: str | Path) -> tuple[Any, dict]:
             f"checkpoint {folder} does not match the sha256 of its recipe.json; "
             "restore both together"
         )
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), stored), recipe
+    return jax.tree.map(_as_computed, stored), recipe
+
+
+def _as_computed(leaf: jax.Array) -> jax.Array:
+    return leaf.astype(jnp.float32) if leaf.dtype == jnp.float16 else jnp.asarray(leaf)
 
 
 def model_folder(name_or_folder: str | Path) -> Path:
@@ -153,11 +157,12 @@ def load_model(name_or_folder: str | Path = "tiny", config: Preset | None = None
         config = preset(backbone_recipe["config"])
         config = replace(config, editor=_trained_editor(folder, editor_recipe))
     _check_editor(folder, config, editor)
+    cfg = config.backbone
     return Model(
         config=config,
         backbone=backbone,
         editor=editor,
-        tokenizer=load_tokenizer(folder / "tokenizer.json"),
+        tokenizer=load_tokenizer(folder / "tokenizer.json", cfg.pad_id, cfg.bos_id, cfg.eos_id),
         backbone_sha256=backbone_recipe["sha256"],
         editor_sha256=editor_recipe["sha256"],
         folder=folder,

@@ -1,0 +1,157 @@
+"""Other people's checkpoints into model folders, and editors back out in the released form."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+
+from liveedit_jax.backbone_config import BackboneConfig
+from liveedit_jax.backbones.tensors import read_tensors
+from liveedit_jax.backbones.weights import from_named, open_folder
+from liveedit_jax.config import EditorConfig
+from liveedit_jax.data.tokenizer import Tokenizer
+from liveedit_jax.editor.convert import from_released, to_released
+from liveedit_jax.presets import PUBLISHED, preset
+from liveedit_jax.training.checkpoint import load_weights, model_folder, save_weights
+
+DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
+CONVERTED = PUBLISHED  # names that `convert_backbone` has a table for
+MODULES = ("edit_extractor", "inpt_extractor", "moegen_c", "moegen_r", "instant_reps_norm")
+INSIDE = "train_modules."  # where a released checkpoint keeps the editor's weights
+
+
+def source_folder(source: str) -> Path:
+    """A folder as it is, or a hub id's files, fetched.
+
+    Raises:
+        FileNotFoundError: neither a folder nor a hub id that can be reached.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    if source.count("/") != 1 or source.startswith((".", "/")):
+        raise FileNotFoundError(f"no folder {source}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        wanted = ["*.json", "*.safetensors", "*.model", "*.bin"]
+        return Path(snapshot_download(source, allow_patterns=wanted))
+    except Exception as error:  # many classes: no network, no such repository, no permission
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
+        raise FileNotFoundError(
+            f"no folder {source}, and it cannot be fetched as a hub id ({reason})"
+        ) from error
+
+
+def read_tokenizer(cfg: BackboneConfig, folder: Path) -> Tokenizer:
+    """The tokenizer of a Hugging Face folder.
+
+    Raises:
+        ValueError: there is none that can be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        inner = AutoTokenizer.from_pretrained(folder, use_fast=True).backend_tokenizer
+    except Exception as error:  # transformers raises many classes
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
+        raise ValueError(f"no readable tokenizer in {folder}: {reason}") from error
+    return Tokenizer(inner, cfg.pad_id, cfg.bos_id, cfg.eos_id)
+
+
+def convert_backbone(
+    cfg: BackboneConfig, name: str, source: Path, target: Path, dtype: str = "bfloat16"
+) -> str:
+    """Write a checkpoint folder's weights and tokenizer as `target`; returns their sha256.
+
+    Args:
+        cfg: the model's shapes.
+        name: the preset that the recipe names.
+        source: the original's folder (MiniGPT-4: the folder of its four parts).
+        target: the model folder to write.
+        dtype: of the written weights, bfloat16 or float32.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a damaged file, weights of another model, no tokenizer.
+    """
+    words = source / "vicuna" if (source / "vicuna").is_dir() else source
+    tokenizer = read_tokenizer(cfg, words)
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    weights = from_named(cfg, open_folder(cfg, source), DTYPES[dtype], place)
+    recipe = {"config": name, "dtype": dtype, "converted_from": source.name}
+    sha256 = save_weights(target / "backbone", weights, recipe, DTYPES[dtype])
+    tokenizer.save(target / "tokenizer.json")
+    return sha256
+
+
+def _released_file(file: Path) -> dict[str, np.ndarray]:
+    """The named arrays of a released editor checkpoint, whatever wraps them."""
+    if file.suffix == ".npz":
+        with np.load(file, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    found = read_tensors([file])
+    inside = [name for name in found if name.startswith(INSIDE)]
+    if inside:
+        return {name.removeprefix(INSIDE): found[name] for name in inside}
+    return {name: found[name] for name in found}
+
+
+def import_editor(file: Path, model: str, cfg: EditorConfig | None = None) -> Path:
+    """Put a released editor checkpoint into a model folder; returns the part's folder.
+
+    Args:
+        file: what the released code's training saves, or its state dict as safetensors or npz.
+        model: a preset's name or a model folder, whose backbone the editor belongs to.
+        cfg: the editor's sizes; None: the preset's.
+
+    Raises:
+        FileNotFoundError: no such file, or no backbone in the model folder.
+        ValueError: a damaged file, or names and shapes that are not this editor's.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"no editor checkpoint at {file}")
+    folder = model_folder(model)
+    recipe_file = folder / "backbone" / "recipe.json"
+    if not recipe_file.is_file():
+        raise FileNotFoundError(f"no backbone in {folder}: convert it first (liveedit convert)")
+    recipe = json.loads(recipe_file.read_text())
+    chosen = preset(recipe["config"])
+    cfg = cfg or chosen.editor
+    weights = from_released(
+        cfg, chosen.backbone.width, chosen.backbone.vision_n, _released_file(file)
+    )
+    made = {
+        "config": recipe["config"],
+        "editor": asdict(cfg),
+        "backbone_sha256": recipe["sha256"],
+        "imported_from": file.name,
+    }
+    save_weights(folder / "editor", weights, made, jnp.float32)
+    return folder / "editor"
+
+
+def export_editor(model: str, file: Path) -> None:
+    """Write a model folder's editor as the released code's training saves it; needs torch.
+
+    Raises:
+        ImportError: torch is not installed.
+        FileNotFoundError, ValueError: no editor there, or a damaged one.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError("writing a released checkpoint needs torch: pip install torch") from error
+    params, _ = load_weights(model_folder(model) / "editor")
+    modules: dict[str, dict] = {name: {} for name in MODULES}
+    for name, array in to_released(jax.tree.map(np.asarray, params)).items():
+        module, _, inner = name.partition(".")
+        modules[module][inner] = torch.tensor(array)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    empty = {"i": 0, "epoch": 0, "loss": 0.0, "ema_loss": 0.0, "opt": {}, "lr_scheduler": None}
+    torch.save(empty | {"train_modules": modules}, file)
