@@ -178,7 +178,7 @@ class ChatTemplate:
     before: str = ""  # before the image; PRE
     between: str = ""  # between image and prompt, instead of the backbone's `after_image`
     after: str = ""  # after the prompt
-    plain_before: str | None = None  # before a prompt without an image (None: as with one)
+    bos: bool = True  # the row begins with BOS
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class BackboneConfig:
     # and BOS belongs to the prompt. `after_image` joins image and prompt, and is prompt.
     image_first: bool = False
     after_image: str = "\n"
-    chat: ChatTemplate = field(default_factory=ChatTemplate)
+    chat: ChatTemplate | None = None
     fit: Fit = Fit.PAD
     # LLaVA-NeXT: the grids of tiles that a picture may be cut into, (rows, columns).
     grids: tuple[tuple[int, int], ...] = ()

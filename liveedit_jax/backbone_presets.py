@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from liveedit_jax.backbone_config import (
     BackboneConfig,
+    ChatTemplate,
     ClipConfig,
     EfficientNetConfig,
     EvaConfig,
@@ -45,18 +46,33 @@ SMOL = BackboneConfig(
         tied_head=True,
     ),
     edit_layer=20,
-    bos_id=1,
-    eos_id=2,
-    pad_id=2,
+    bos_id=0,  # <|endoftext|>, which plain text follows in its training
+    eos_id=2,  # <|im_end|>
+    pad_id=0,
+    chat=ChatTemplate(
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+        "<|im_end|>\n<|im_start|>user\n",
+        "\n",
+        "<|im_end|>\n<|im_start|>assistant\n",
+        bos=False,
+    ),
 )
-LLAVA_1_5_7B = BackboneConfig(fit=Fit.CROP)
+LLAVA_1_5_7B = BackboneConfig(fit=Fit.CROP, chat=ChatTemplate("USER: ", "\n", " ASSISTANT:"))
 LLAVA_1_5_13B = replace(
     LLAVA_1_5_7B,
     decoder=LlamaConfig(width=5120, layers_n=40, heads_n=40, kv_heads_n=40, mlp_width=13824),
     edit_layer=26,  # as deep in 40 layers as 21 in 32
 )
 LLAVA_NEXT_7B = replace(  # llava-v1.6-vicuna-7b
-    LLAVA_1_5_7B, fit=Fit.TILES, grids=((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
+    LLAVA_1_5_7B,
+    fit=Fit.TILES,
+    grids=((1, 2), (2, 1), (2, 2), (3, 1), (1, 3)),
+    chat=ChatTemplate(
+        "A chat between a curious human and an artificial intelligence assistant. The assistant "
+        "gives helpful, detailed, and polite answers to the human's questions. USER: ",
+        "\n",
+        " ASSISTANT:",
+    ),
 )
 BLIP2_OPT_2_7B = BackboneConfig(
     vision=EvaConfig(),
@@ -68,12 +84,19 @@ BLIP2_OPT_2_7B = BackboneConfig(
     image_first=True,
     after_image="",
     fit=Fit.SQUASH,
+    chat=ChatTemplate("", "Question: ", " Answer:"),
 )
 MINIGPT_4_VICUNA_7B = BackboneConfig(
     vision=EvaConfig(last_norm_eps=1e-5),
     bridge=QFormerConfig(),
     decoder=LlamaConfig(vocab_n=32000, norm_eps=1e-6),
     fit=Fit.SQUASH,
+    chat=ChatTemplate(
+        "Give the following image: <Img>ImageContent</Img>. You will be able to see the image once "
+        "I provide it to you. Please answer my questions.###Human: <Img>",
+        "</Img> ",
+        "###Assistant:",
+    ),
 )
 
 BACKBONES: dict[str, BackboneConfig] = {

@@ -19,7 +19,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from liveedit_jax.backbones.generation import greedy
+from liveedit_jax.backbones.generation import generate
 from liveedit_jax.data.images import read_bytes
 from liveedit_jax.editor import liveedit, repository
 from liveedit_jax.maker import BATCH_N, Maker
@@ -188,11 +188,11 @@ class Editor:
         steps_n = 2 * maker.model.config.dataset.budget.answer_n + 8
         prompt_t = batch.token.shape[1] - maker.model.config.dataset.budget.answer_n
         batch = batch.replace(token=batch.token[:, :prompt_t], role=batch.role[:, :prompt_t])
-        before = after = greedy(backbone, weights, batch, steps_n)
+        before = after = generate(backbone, weights, batch, steps_n)
         hit_n = int(found.hit_n[0])
         if hit_n:
             add = liveedit.AddExperts(maker.cfg)
-            after = greedy(backbone, weights, batch, steps_n, plan, add)
+            after = generate(backbone, weights, batch, steps_n, plan, add)
         slot, weight = np.asarray(found.slot[0]), np.asarray(found.weight[0])
         ids = np.asarray(self._repo.edit_id)[slot]
         edits = self.store.history.edits

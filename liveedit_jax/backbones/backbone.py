@@ -18,6 +18,7 @@ from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import decoder
 from liveedit_jax.backbones.attention import Cache, Context
 from liveedit_jax.backbones.parts import bridge, tower
+from liveedit_jax.backbones.quantise import widen
 from liveedit_jax.types import Batch, Role
 
 
@@ -97,8 +98,10 @@ class Backbone:
         """
         pixels = rearrange(image, "b n s t c -> (b n) s t c") if self.cfg.grids else image
         pixels = pixels.astype(params["embed"].dtype)
-        states = tower(self.cfg).apply({"params": params["vision"]}, pixels)
-        features = bridge(self.cfg).apply({"params": params["projector"]}, states)
+        layers = {name: part for name, part in params["vision"].items() if name == "layers"}
+        vision = widen(params["vision"] | dict.fromkeys(layers)) | layers  # they widen themselves
+        states = tower(self.cfg).apply({"params": vision}, pixels)
+        features = bridge(self.cfg).apply({"params": widen(params["projector"])}, states)
         if not self.cfg.grids:
             return features
         features = rearrange(features, "(b n) p d -> b (n p) d", b=image.shape[0])
@@ -159,7 +162,7 @@ class Backbone:
         self, params: dict, hidden: Float[Array, "B T D"], batch: Batch
     ) -> Float[Array, "B T D"]:
         """Decoder layer `edit_layer` applied to its own output (the released training does)."""
-        last = jax.tree.map(lambda leaf: leaf[-1], params["lower"])
+        last = widen(jax.tree.map(lambda leaf: leaf[-1], params["lower"]))
         layer = decoder.layer(self.cfg.decoder)
         return layer.apply({"params": last}, hidden, None, self.context(batch))[0]
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from liveedit_jax.backbone_config import LlamaConfig, OptConfig
 from liveedit_jax.backbones import llama, opt
 from liveedit_jax.backbones.attention import Context, rotary
+from liveedit_jax.backbones.quantise import widening
 
 DecoderConfig = LlamaConfig | OptConfig
 
@@ -29,7 +30,7 @@ def stack(cfg: DecoderConfig, layers_n: int, cached: bool, keep_cache: bool) -> 
     None), `keep_cache` that the layers' keys and values are returned, stacked.
     """
     scanned = nn.scan(
-        llama.LlamaLayer if isinstance(cfg, LlamaConfig) else opt.OptLayer,
+        widening(llama.LlamaLayer if isinstance(cfg, LlamaConfig) else opt.OptLayer),
         variable_axes={"params": 0},
         split_rngs={"params": True},
         in_axes=(0 if cached else nn.broadcast, nn.broadcast),

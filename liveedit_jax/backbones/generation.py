@@ -1,4 +1,4 @@
-"""Greedy generation with key-value caches around the edit layer.
+"""Greedy and sampled generation with key-value caches around the edit layer.
 
     prompt ─ run_lower ─ intervene ─ run_upper ─► first token ─► (one token at a time, same path)
 
@@ -9,6 +9,7 @@ once, at prefill (for LiveEdit the routed experts), and carried beside the cache
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,8 +25,40 @@ from liveedit_jax.types import Batch, Role
 Intervene = Callable[[Any, Float[Array, "B T D"], Int[Array, "B T"]], Float[Array, "B T D"]]
 
 
-@partial(jax.jit, static_argnums=(0, 3, 5))
-def greedy(
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is drawn; None in a field leaves its restriction out."""
+
+    temperature: float = 1.0
+    top_k: int | None = None  # among the most likely so many
+    top_p: float | None = None  # among the fewest that have this share of the probability
+
+    def __post_init__(self):
+        """Refuse what leaves nothing to draw from."""
+        if self.temperature <= 0:
+            raise ValueError(f"temperature={self.temperature}: above 0 (greedy: no Sampling)")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k={self.top_k}: 1 or more")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p}: above 0 and at most 1")
+
+
+def restrict(sampling: Sampling, logits: Float[Array, "B V"]) -> Float[Array, "B V"]:
+    """Logits at the temperature, -inf where the restrictions leave nothing."""
+    logits = logits / sampling.temperature
+    if sampling.top_k is not None:
+        least = jax.lax.top_k(logits, sampling.top_k)[0][:, -1:]
+        logits = jnp.where(logits < least, -jnp.inf, logits)
+    if sampling.top_p is not None:
+        ordered = -jnp.sort(-logits, axis=-1)
+        before = jnp.cumsum(jax.nn.softmax(ordered, -1), -1) - jax.nn.softmax(ordered, -1)
+        least = jnp.where(before < sampling.top_p, ordered, jnp.inf).min(-1, keepdims=True)
+        logits = jnp.where(logits < least, -jnp.inf, logits)
+    return logits
+
+
+@partial(jax.jit, static_argnums=(0, 3, 5, 7))
+def generate(
     backbone: Backbone,
     params: dict,
     batch: Batch,
@@ -33,8 +66,10 @@ def greedy(
     plan: Any = None,
     intervene: Intervene | None = None,
     most: Int[Array, ""] | int | None = None,
+    sampling: Sampling | None = None,
+    key: Array | None = None,
 ) -> Int[Array, "B steps"]:
-    """The most likely continuation of each prompt, until EOS or `steps_n` tokens.
+    """A continuation of each prompt, until EOS or `steps_n` tokens.
 
     Args:
         backbone: the model's functions.
@@ -44,22 +79,33 @@ def greedy(
         plan: a pytree that `intervene` reads.
         intervene: changes the edit layer's output (static: pass the same object each time).
         most: stop after so many of the `steps_n` tokens; compiles nothing new.
+        sampling: how tokens are drawn; None: always the most likely.
+        key: the randomness of the draws.
 
     Returns:
         int32[B, steps_n]: tokens up to and with EOS, then padding.
     """
+    if (sampling is None) != (key is None):
+        raise ValueError("sampling needs a key, and a key a Sampling")
+
+    def pick(logits: Float[Array, "B V"], step: Array | int) -> Int[Array, " B"]:
+        if sampling is None:
+            return logits.argmax(-1).astype(jnp.int32)
+        drawn = jax.random.categorical(jax.random.fold_in(key, step), restrict(sampling, logits))
+        return drawn.astype(jnp.int32)
+
     features = backbone.vision_features(params, batch.image)
     hidden = backbone.embed(params, batch, features)
-    prefill = _prefill(backbone, params, batch, hidden, plan, intervene)
+    prefill = _prefill(backbone, params, batch, hidden, plan, intervene, pick)
     most = steps_n if most is None else jnp.minimum(most, steps_n)
-    return _decode(backbone, params, batch, steps_n, most, plan, intervene, *prefill)
+    return _decode(backbone, params, batch, steps_n, most, plan, intervene, pick, *prefill)
 
 
 def _apply(plan, intervene, hidden, role):
     return hidden if intervene is None else intervene(plan, hidden, role)
 
 
-def _prefill(backbone, params, batch, x, plan, intervene):
+def _prefill(backbone, params, batch, x, plan, intervene, pick):
     """The caches of all layers over the prompt, and the first token."""
     context = backbone.context(batch)
     hidden, lower = backbone.run_lower(params, x, context, keep_cache=True)
@@ -67,10 +113,12 @@ def _prefill(backbone, params, batch, x, plan, intervene):
     states, upper = backbone.run_upper(params, hidden, context, keep_cache=True)
     length = (batch.role != Role.PAD).sum(1)  # int[B]
     last = jnp.take_along_axis(states, (length - 1)[:, None, None], axis=1)
-    return lower, upper, length, backbone.head(params, last)[:, 0].argmax(-1).astype(jnp.int32)
+    return lower, upper, length, pick(backbone.head(params, last)[:, 0], 0)
 
 
-def _decode(backbone, params, batch, steps_n, most, plan, intervene, lower, upper, length, first):
+def _decode(
+    backbone, params, batch, steps_n, most, plan, intervene, pick, lower, upper, length, first
+):
     cfg = backbone.cfg
     b, t = batch.token.shape
     role = jnp.full((b, 1), Role.ANSWER, batch.role.dtype)
@@ -96,7 +144,7 @@ def _decode(backbone, params, batch, steps_n, most, plan, intervene, lower, uppe
         hidden, lower = backbone.run_lower(params, x, context, lower, keep_cache=True)
         hidden = _apply(plan, intervene, hidden, role)
         states, upper = backbone.run_upper(params, hidden, context, upper, keep_cache=True)
-        following = backbone.head(params, states)[:, 0].argmax(-1).astype(jnp.int32)
+        following = pick(backbone.head(params, states)[:, 0], step + 1)
         return step + 1, done, following, out, lower, upper
 
     out = jnp.full((b, steps_n), cfg.pad_id, jnp.int32)

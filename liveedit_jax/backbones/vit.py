@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float
 
+from liveedit_jax.backbones.quantise import widening
+
 
 class VitLayer(nn.Module):
     """One layer with full attention; a scan body (carry, _) -> (carry, _)."""
@@ -44,7 +46,10 @@ class VitLayer(nn.Module):
 def vit_stack(layers_n: int, *args, name: str) -> nn.Module:
     """`layers_n` layers under one scan; every parameter has a leading layer axis."""
     scanned = nn.scan(
-        VitLayer, variable_axes={"params": 0}, split_rngs={"params": True}, length=layers_n
+        widening(VitLayer),
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        length=layers_n,
     )
     return scanned(*args, name=name)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from liveedit_jax.backbone_config import BackboneConfig
+from liveedit_jax.backbone_config import BackboneConfig, ChatTemplate
 from liveedit_jax.config import LengthBudget
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.types import Batch, Role
@@ -31,28 +31,33 @@ def without_pixels(token: Int[Array, "B T"], role: Int[Array, "B T"]) -> Batch:
 
 
 def seam_ids(
-    tokenizer: Tokenizer, prompt: str, target: str | None, between: str
+    tokenizer: Tokenizer, prompt: str, target: str | None, between: str, after: str = ""
 ) -> tuple[list[int], list[int]]:
     """Prompt ids and answer ids.
 
     `between` joins an image to its prompt and belongs to the prompt (LLaVA's layout is
     "<image>\\n{prompt}"). The target gets one leading space when neither side has a space or
     newline at the seam, and the answer is what tokenising prompt + target has beyond the prompt's
-    own length.
+    own length. `after` is a chat template's: what stands between prompt and answer.
 
     Raises:
         ValueError: an empty prompt or target, or a seam that merges the target into the prompt.
     """
     if not prompt.strip():
         raise ValueError("the prompt is empty")
-    prompt = between + prompt
-    prompt_ids = tokenizer.encode(prompt)
+
+    def encode(target: str) -> list[int]:
+        return tokenizer.encode_parts(
+            (between, True), (prompt, False), (after, True), (target, False)
+        )
+
+    prompt_ids, end = encode(""), (after or prompt)[-1]
     if target is None:
         return prompt_ids, []
     if not target.strip():
         raise ValueError("the target is empty")
-    seam = "" if prompt[-1] in " \n" or target[0] in " \n" else " "
-    both = tokenizer.encode(prompt + seam + target)
+    seam = "" if end in " \n" or target[0] in " \n" else " "
+    both = encode(seam + target)
     if len(both) <= len(prompt_ids):
         raise ValueError(
             "the target adds no token to the prompt: remove the space at the prompt's end"
@@ -67,14 +72,19 @@ def _vision_n(cfg: BackboneConfig, example: Example) -> int:
 
 
 def _row(
-    tokenizer: Tokenizer, cfg: BackboneConfig, example: Example, budget: LengthBudget
+    tokenizer: Tokenizer,
+    cfg: BackboneConfig,
+    example: Example,
+    budget: LengthBudget,
+    chat: ChatTemplate,
 ) -> tuple[list[int], list[int]]:
     """Token ids and roles of one example, unpadded."""
     vision_n = _vision_n(cfg, example)
-    between = cfg.after_image if vision_n else ""
-    prompt, answer = seam_ids(tokenizer, example.prompt, example.target, between)
+    pre = [cfg.bos_id] * chat.bos + tokenizer.encode_parts((chat.before, True))
+    between = chat.between if vision_n or cfg.image_first else ""
+    prompt, answer = seam_ids(tokenizer, example.prompt, example.target, between, chat.after)
     if cfg.image_first:
-        prompt = [cfg.bos_id, *prompt]
+        pre, prompt = [], pre + prompt
     for name, ids, most, field in (
         ("prompt", prompt, budget.prompt_n, "prompt_n"),
         ("target", answer, budget.answer_n, "answer_n"),
@@ -84,7 +94,6 @@ def _row(
                 f"the {name} has {len(ids)} tokens, the budget is {most}: shorten it or raise "
                 f"LengthBudget.{field}"
             )
-    pre = [] if cfg.image_first else [cfg.bos_id]
     parts = (
         (Role.PRE, pre),
         (Role.VISION, [cfg.pad_id] * vision_n),
@@ -100,8 +109,12 @@ def tokenise(
     cfg: BackboneConfig,
     examples: Sequence[Example],
     budget: LengthBudget,
+    chat: ChatTemplate | None = None,
 ) -> Batch:
-    """A right-padded batch of numpy arrays, T = 1 + P + prompt_n + answer_n.
+    """A right-padded batch of numpy arrays, T = PRE + P + prompt_n + answer_n.
+
+    `chat` puts a template's words around image and prompt; None is the editing protocols' plain
+    prompt, whose only PRE token is BOS.
 
     Pictures in tiles have as many vision tokens as their shapes say; P is then the next multiple of
     the backbone's nominal number, so that few lengths are compiled.
@@ -111,14 +124,16 @@ def tokenise(
     """
     most = max((_vision_n(cfg, example) for example in examples), default=0)
     room = max(-(-most // cfg.vision_n), 1) * cfg.vision_n
-    length_n = 1 + room + budget.prompt_n + budget.answer_n
+    chat = chat or ChatTemplate(between=cfg.after_image)
+    pre_n = chat.bos + len(tokenizer.encode_parts((chat.before, True)))
+    length_n = pre_n + room + budget.prompt_n + budget.answer_n
     shape = cfg.image_shape
     token = np.zeros((len(examples), length_n), np.int32)
     role = np.zeros((len(examples), length_n), np.int8)
     image = np.zeros((len(examples), *shape), np.float32)
     place = np.zeros((len(examples), length_n), np.int32) if cfg.grids else None
     for b, example in enumerate(examples):
-        ids, roles = _row(tokenizer, cfg, example, budget)
+        ids, roles = _row(tokenizer, cfg, example, budget, chat)
         if example.image is not None:
             if example.image.shape != shape:
                 raise ValueError(f"image shape {example.image.shape}, expected {shape}")

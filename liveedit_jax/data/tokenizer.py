@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import tokenizers
@@ -29,6 +31,29 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without special tokens."""
         return self.inner.encode(text, add_special_tokens=False).ids
+
+    @cached_property
+    def _specials(self) -> tuple[dict[str, int], re.Pattern]:
+        """Special tokens' ids, and what finds them in a text."""
+        added = self.inner.get_added_tokens_decoder()
+        specials = {token.content: i for i, token in added.items() if token.special}
+        return specials, re.compile("(" + ("|".join(map(re.escape, specials)) or "(?!)") + ")")
+
+    def encode_parts(self, *parts: tuple[str, bool]) -> list[int]:
+        """Ids of (text, trusted) parts read as one text.
+
+        Special tokens are recognised in trusted parts only: a template's, never a user's.
+        """
+        specials, pattern = self._specials
+        ids, text = [], ""
+        for part, trusted in parts:
+            for piece in pattern.split(part) if trusted else (part,):
+                if trusted and piece in specials:
+                    ids += [*self.encode(text), specials[piece]]
+                    text = ""
+                else:
+                    text += piece
+        return ids + self.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text up to the first EOS, without padding."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from liveedit_jax.backbones.generation import greedy
+from liveedit_jax.backbones.generation import generate
 from liveedit_jax.editor.liveedit import AddExperts, Plan
 from liveedit_jax.evaluation import predict
 from liveedit_jax.evaluation.layout import Rows, by_width, most_n, padded, pixels, take_prompt
@@ -57,7 +57,7 @@ class Decoder:
             for b, i in enumerate(at):
                 if probes[i].image is not None:
                     picture[b] = pixels(cfg, probes[i].image)
-            ids = greedy(
+            ids = generate(
                 subject.backbone,
                 self.weights,
                 take_prompt(rows, at).replace(image=picture),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from liveedit_jax.backbones.generation import greedy
+from liveedit_jax.backbones.generation import generate
 from liveedit_jax.baselines import finetune
 from liveedit_jax.baselines.finetune import FinetuneConfig
 from liveedit_jax.data.tokenise import without_pixels
@@ -37,10 +37,10 @@ def warm_up(subject: Subject, repo: Repository, tuning: FinetuneConfig | None) -
     query = Query(keys, keys, np.zeros(b, np.float32))
     predict.routed(cfg, repo, query, np.zeros((b, 1), np.int32))
     prompt = _blank(b, 1 + backbone.cfg.vision_n + shapes.prompt_n).replace(image=picture)
-    greedy(backbone, weights, prompt, shapes.steps_n, None, None, shapes.steps_n)
+    generate(backbone, weights, prompt, shapes.steps_n, None, None, shapes.steps_n)
     for n in widths(k):
         plan = Plan(editor.norm, weight[:, :n], *predict.bodies(repo, slot[:, :n]))
-        greedy(backbone, weights, prompt, shapes.steps_n, plan, AddExperts(cfg), shapes.steps_n)
+        generate(backbone, weights, prompt, shapes.steps_n, plan, AddExperts(cfg), shapes.steps_n)
     params, state = {"backbone": weights}, None
     if tuning is not None:
         state = jax.tree.map(np.asarray, finetune.init(backbone, params))

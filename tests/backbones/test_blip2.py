@@ -9,7 +9,7 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones import weights as checkpoint
 from liveedit_jax.backbones.blip2_convert import config_from_hf
 from liveedit_jax.backbones.convert import convert, transpose
-from liveedit_jax.backbones.generation import greedy
+from liveedit_jax.backbones.generation import generate
 from liveedit_jax.backbones.parts import bridge, tower
 from liveedit_jax.types import Role
 
@@ -123,7 +123,7 @@ def test_generation_with_learned_positions_equals_the_original(pair):
         if want[-1] == backbone.cfg.eos_id:
             break
         ids = __import__("torch").cat([ids, logits.argmax()[None, None]], dim=1)
-    made = np.asarray(greedy(backbone, weights, batch, 6))[0].tolist()
+    made = np.asarray(generate(backbone, weights, batch, 6))[0].tolist()
     assert made[: len(want)] == want
 
 

@@ -8,8 +8,9 @@ import pytest
 from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, LlamaConfig
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.convert import Rule, convert
-from liveedit_jax.backbones.generation import greedy
+from liveedit_jax.backbones.generation import Sampling, generate
 from liveedit_jax.backbones.llava_convert import config_from_hf
+from liveedit_jax.backbones.quantise import quantise, widen
 from liveedit_jax.backbones.weights import from_named
 from liveedit_jax.data.packing import pack_row
 from liveedit_jax.types import Batch, Role
@@ -161,11 +162,11 @@ def test_generation_with_caches_equals_generation_without(model):
     plan = jax.random.normal(jax.random.key(3), (3, 32))
     plain = slow_greedy(backbone, weights, batch, 6, lambda b, h: h)
     shifted = slow_greedy(backbone, weights, batch, 6, lambda b, h: h + plan[b])
-    assert np.asarray(greedy(backbone, weights, batch, 6)).tolist() == plain
-    short = np.asarray(greedy(backbone, weights, batch, 6, most=4))
+    assert np.asarray(generate(backbone, weights, batch, 6)).tolist() == plain
+    short = np.asarray(generate(backbone, weights, batch, 6, most=4))
     pad = backbone.cfg.pad_id
     assert short.tolist() == [[*row[:4], pad, pad] for row in plain]
-    assert np.asarray(greedy(backbone, weights, batch, 6, plan, Shift())).tolist() == shifted
+    assert np.asarray(generate(backbone, weights, batch, 6, plan, Shift())).tolist() == shifted
     assert plain != shifted
 
 
@@ -173,10 +174,10 @@ def test_generation_stops_at_eos(model):
     backbone, weights = model
     weights = weights | {"head": weights["head"].at[:, CFG.eos_id].set(0)}
     batch = rows([4], image=False)
-    first = int(greedy(backbone, weights, batch, 1)[0, 0])
+    first = int(generate(backbone, weights, batch, 1)[0, 0])
     swapped = weights["head"].at[:, CFG.eos_id].set(weights["head"][:, first])
     swapped = swapped.at[:, first].set(0)
-    made = greedy(backbone, weights | {"head": swapped}, batch, 5)
+    made = generate(backbone, weights | {"head": swapped}, batch, 5)
     assert np.asarray(made).tolist() == [[CFG.eos_id, 0, 0, 0, 0]]
 
 
@@ -205,3 +206,79 @@ def test_conversion_accounts_for_every_name():
     doubled = [*rules, Rule("e", "b")]
     with pytest.raises(ValueError, match="doubled name e"):
         convert(good | {"e": np.ones(2)}, doubled, like)
+
+
+class Nothing:
+    """Adds a residual of zeros, as an editor does where nothing is hit."""
+
+    def __call__(self, plan, hidden, role):
+        return hidden + jnp.zeros((*hidden.shape[:2], 1))
+
+
+def test_generation_is_the_unedited_one_where_nothing_is_hit(model):
+    backbone, weights = model
+    batch = rows([6, 3, 1], seed=5)
+    plain = generate(backbone, weights, batch, 8)
+    np.testing.assert_array_equal(generate(backbone, weights, batch, 8, None, Nothing()), plain)
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), weights)
+    plain = generate(backbone, half, batch, 8)
+    np.testing.assert_array_equal(generate(backbone, half, batch, 8, None, Nothing()), plain)
+
+
+def test_draws_follow_the_probabilities(model):
+    backbone, weights = model
+    one = rows([4], seed=6)
+    many = jax.tree.map(lambda leaf: jnp.repeat(leaf, 2000, 0), one)
+    sampling = Sampling(temperature=1.0, top_k=5, top_p=0.9)
+    drawn = np.asarray(
+        generate(backbone, weights, many, 1, sampling=sampling, key=jax.random.key(1))
+    )[:, 0]
+    logits = backbone.upper(weights, backbone.lower(weights, one), one)
+    last = int((np.asarray(one.role[0]) != Role.PAD).sum()) - 1
+    p = np.sort(np.asarray(jax.nn.softmax(logits[0, last])))[::-1]
+    kept = int((np.cumsum(p[:5] / p[:5].sum()) - p[:5] / p[:5].sum() < 0.9).sum())
+    want = p[:kept] / p[:kept].sum()
+    values, counts = np.unique(drawn, return_counts=True)
+    assert len(values) == kept
+    np.testing.assert_allclose(np.sort(counts)[::-1] / 2000, want, atol=0.05)
+
+
+def test_sampling_is_reproducible_and_cold_sampling_is_greedy(model):
+    backbone, weights = model
+    batch, key = rows([6, 3], seed=7), jax.random.key(3)
+    cold = Sampling(temperature=1e-4)
+    plain = generate(backbone, weights, batch, 6)
+    np.testing.assert_array_equal(
+        generate(backbone, weights, batch, 6, sampling=cold, key=key), plain
+    )
+    warm = Sampling(temperature=3.0)
+    first = generate(backbone, weights, batch, 6, sampling=warm, key=key)
+    np.testing.assert_array_equal(
+        generate(backbone, weights, batch, 6, sampling=warm, key=key), first
+    )
+    other = generate(backbone, weights, batch, 6, sampling=warm, key=jax.random.key(4))
+    assert not np.array_equal(other, first)
+
+
+@pytest.mark.parametrize("field", [{"temperature": 0}, {"top_k": 0}, {"top_p": 1.5}])
+def test_impossible_sampling_is_refused(field):
+    with pytest.raises(ValueError, match=next(iter(field))):
+        Sampling(**field)
+
+
+def test_weights_in_8_bits_stay_near(model):
+    backbone, weights = model
+    batch = rows([6, 3])
+    small = quantise(weights)
+    kernel = small["lower"]["gate"]["kernel"]
+    assert kernel.integer.dtype == jnp.int8 and kernel.integer.shape == (2, 32, 48)
+    run = jax.jit(lambda w: backbone.upper(w, backbone.lower(w, batch), batch))
+    exact, near, widened = run(weights), run(small), run(widen(small))
+    np.testing.assert_allclose(near, widened, atol=1e-5)
+    assert 0 < np.abs(near - exact).max() < 0.05 * np.abs(exact).max()
+
+    def loss(hidden):
+        return backbone.upper(small, hidden, batch).sum()
+
+    gradient = jax.grad(loss)(backbone.lower(small, batch))
+    assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
