@@ -33,8 +33,12 @@ LLAMA = {
 def original_shapes(name: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the original's state dict."""
     import torch
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
-    from transformers import LlavaForConditionalGeneration
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+    )
 
     sizes = LLAMA[name]
     theirs = LlavaConfig(

@@ -6,7 +6,13 @@ from collections.abc import Mapping
 
 from liveedit_jax.backbone_config import BackboneConfig, EvaConfig, Fit, OptConfig, QFormerConfig
 from liveedit_jax.backbones.convert import Rule, linear_rules, norm_rules
-from liveedit_jax.backbones.tables import eva_rules, opt_rules, qformer_rules, qkv_bias_rules
+from liveedit_jax.backbones.tables import (
+    eva_rules,
+    opt_rules,
+    qformer_rules,
+    qkv_bias_rules,
+    vit_fields,
+)
 
 VISION = r"vision_model\."
 LAYER = VISION + r"encoder\.layers\.(?P<layer>\d+)\."
@@ -57,13 +63,7 @@ def config_from_hf(config: Mapping, edit_layer: int) -> BackboneConfig:
         raise ValueError("OPT with norms after its parts or with projected embeddings")
     return BackboneConfig(
         vision=EvaConfig(
-            image_size=vision["image_size"],
-            patch_size=vision["patch_size"],
-            width=vision["hidden_size"],
-            layers_n=vision["num_hidden_layers"],
-            heads_n=vision["num_attention_heads"],
-            mlp_width=vision["intermediate_size"],
-            norm_eps=vision["layer_norm_eps"],
+            **vit_fields(vision),
             last_norm_eps=vision["layer_norm_eps"],
         ),
         bridge=QFormerConfig(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, Fit, LlamaConfig
 from liveedit_jax.backbones.convert import Rule, linear_rules
-from liveedit_jax.backbones.tables import clip_rules, llama_rules
+from liveedit_jax.backbones.tables import clip_rules, llama_rules, vit_fields
 
 LM = r"(?:model\.language_model\.|language_model\.model\.)"
 VISION = r"(?:model\.)?vision_tower\.(?:vision_model\.)?"
@@ -48,13 +48,7 @@ def config_from_hf(config: Mapping, edit_layer: int) -> BackboneConfig:
     pinpoints = config.get("image_grid_pinpoints") or ()
     return BackboneConfig(
         vision=ClipConfig(
-            image_size=side,
-            patch_size=vision["patch_size"],
-            width=vision["hidden_size"],
-            layers_n=vision["num_hidden_layers"],
-            heads_n=vision["num_attention_heads"],
-            mlp_width=vision["intermediate_size"],
-            norm_eps=vision["layer_norm_eps"],
+            **vit_fields(vision),
             feature_layer=config["vision_feature_layer"],
         ),
         decoder=llama_from_hf(config["text_config"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -11,6 +11,19 @@ from liveedit_jax.backbones.clip_vision import used_layers_n
 from liveedit_jax.backbones.convert import Rule, linear_rules, norm_rules, patches, transpose
 
 LAYER = r"layers\.(?P<layer>\d+)\."
+
+
+def vit_fields(vision: Mapping) -> dict[str, int | float]:
+    """What our two ViT configs share, from a Hugging Face vision config as a dict."""
+    return {
+        "image_size": vision["image_size"],
+        "patch_size": vision["patch_size"],
+        "width": vision["hidden_size"],
+        "layers_n": vision["num_hidden_layers"],
+        "heads_n": vision["num_attention_heads"],
+        "mlp_width": vision["intermediate_size"],
+        "norm_eps": vision["layer_norm_eps"],
+    }
 
 
 def halves(cfg: BackboneConfig) -> Iterator[tuple[str, range]]:

@@ -26,50 +26,28 @@ def theirs_n(net) -> int:
 
 @pytest.mark.parity
 @pytest.mark.parametrize(
-    ("name", "text"), [("llava-1.5-7b", LLAMA_7B), ("llava-1.5-13b", LLAMA_13B)]
+    ("name", "kind", "text"),
+    [
+        ("llava-1.5-7b", "Llava", LLAMA_7B),
+        ("llava-1.5-13b", "Llava", LLAMA_13B),
+        ("llava-next-7b", "LlavaNext", LLAMA_7B),
+    ],
 )
-def test_llava(name, text):
+def test_llava(name, kind, text):
     import torch
-    from transformers import (
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-    )
+    import transformers
 
-    theirs = LlavaConfig(
-        vision_config=CLIPVisionConfig(**CLIP_L).to_dict(),
-        text_config=LlamaConfig(**text).to_dict(),
+    theirs = getattr(transformers, f"{kind}Config")(
+        vision_config=transformers.CLIPVisionConfig(**CLIP_L).to_dict(),
+        text_config=transformers.LlamaConfig(**text).to_dict(),
     )
     with torch.device("meta"):
-        net = LlavaForConditionalGeneration(theirs)
+        net = getattr(transformers, f"{kind}ForConditionalGeneration")(theirs)
     vision = net.model.vision_tower
     unused = theirs_n(vision.encoder.layers[-1]) + theirs_n(vision.post_layernorm)
     assert ours_n(name) == theirs_n(net) - unused
-
-
-@pytest.mark.parity
-def test_llava_next():
-    import torch
-    from transformers import (
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaNextConfig,
-        LlavaNextForConditionalGeneration,
-    )
-
-    theirs = LlavaNextConfig(
-        vision_config=CLIPVisionConfig(**CLIP_L).to_dict(),
-        text_config=LlamaConfig(**LLAMA_7B).to_dict(),
-    )
-    with torch.device("meta"):
-        net = LlavaNextForConditionalGeneration(theirs)
-    vision = net.model.vision_tower
-    unused = theirs_n(vision.encoder.layers[-1]) + theirs_n(vision.post_layernorm)
-    assert ours_n("llava-next-7b") == theirs_n(net) - unused
-    side = 336
-    grids = tuple((h // side, w // side) for h, w in theirs.image_grid_pinpoints)
-    assert BACKBONES["llava-next-7b"].grids == grids
+    pinpoints = getattr(theirs, "image_grid_pinpoints", ())
+    assert BACKBONES[name].grids == tuple((h // 336, w // 336) for h, w in pinpoints)
 
 
 @pytest.mark.parity
