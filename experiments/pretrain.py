@@ -88,7 +88,7 @@ def main() -> None:
             "started_from": before,
             "starts": starts,  # more than one where a resumed run went on with another recipe
             "pretrain": asdict(cfg),
-            "backbone": asdict(chosen.backbone),
+            "backbone": as_dict(chosen.backbone),
             "token_accuracy": figures,
         }
         digest = save_weights(args.ship / "backbone", state.params, recipe)

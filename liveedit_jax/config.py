@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from enum import Enum
 
 from liveedit_jax.backbone_config import BackboneConfig
 
@@ -178,5 +179,9 @@ class Preset:
 
 
 def as_dict(config) -> dict:
-    """A config as plain nested dicts, for JSON."""
-    return dataclasses.asdict(config)
+    """A config as plain nested dicts, for JSON; an enum as its value."""
+
+    def plain(fields: list[tuple]) -> dict:
+        return {k: v.value if isinstance(v, Enum) else v for k, v in fields}
+
+    return dataclasses.asdict(config, dict_factory=plain)
