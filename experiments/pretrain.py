@@ -3,6 +3,8 @@
     python -m experiments.pretrain --config tiny --out runs/pretrain [--stop-after MINUTES]
     python -m experiments.pretrain --config tiny --out runs/pretrain --ship checkpoints/tiny
 
+    python -m experiments.pretrain --config smol --out runs/smol   # its projector alone
+
 Killed or stopped runs resume where they were. About 2 s a step on 2 cores. `--start-from MODEL`
 goes on from a model's weights with a fresh optimiser at `--learning-rate`. `--ship` measures the
 reached weights and writes them with their recipe.
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import jax
 
+from experiments import pretrain_bridge
 from experiments.arguments import training_parser
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import as_dict
@@ -35,6 +38,9 @@ def main() -> None:
     args = parser.parse_args()
 
     chosen = preset(args.config)
+    if chosen.bridge_train is not None:
+        pretrain_bridge.run(args, chosen)
+        return
     cfg = replace(
         chosen.pretrain,
         seed=args.seed,

@@ -32,7 +32,7 @@ from liveedit_jax.training.addressing import (
     generator_head_width,
     start_generators,
 )
-from liveedit_jax.training.checkpoint import load_weights, model_folder, save_weights
+from liveedit_jax.training.checkpoint import load_backbone, model_folder, save_weights
 from liveedit_jax.training.editor import editor_step, init_state, picture_features
 from liveedit_jax.training.loop import record_start, saved_step, train
 
@@ -52,8 +52,9 @@ def main() -> None:
         learning_rate=args.learning_rate or chosen.editor_train.learning_rate,
     )
     folder = args.model or model_folder(args.config)
-    weights, made = load_weights(folder / "backbone")
-    tokenizer = load_tokenizer(folder / "tokenizer.json")
+    weights, made = load_backbone(folder)
+    cfg = chosen.backbone
+    tokenizer = load_tokenizer(folder / "tokenizer.json", cfg.pad_id, cfg.bos_id, cfg.eos_id)
     backbone = Backbone(chosen.backbone)
     data = EditingData(tokenizer, chosen.backbone, recipe, chosen.edit_mixture)
     pictures = picture_features(backbone, weights, data.pictures())

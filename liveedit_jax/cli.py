@@ -16,6 +16,7 @@ from liveedit_jax import __version__, cli_text
 
 DEFAULT_REPO = "liveedit-repo"
 DEFAULT_MAX_EDITS = 100_000
+CHAT = "put the words around image and prompt that the model was tuned with"
 
 
 class Parser(argparse.ArgumentParser):
@@ -123,7 +124,7 @@ def _export_editor(args) -> None:
 def _session(args, write: bool = False):
     from liveedit_jax.session import open_editor
 
-    return open_editor(args.model, args.repo, write=write, max_edits=args.max_edits)
+    return open_editor(args.model, args.repo, write, args.max_edits, args.chat)
 
 
 def _store(args, write: bool = False, model: bool = False):
@@ -185,9 +186,11 @@ def parser() -> Parser:
     made.add_argument(
         "--from", dest="file", metavar="FILE.jsonl", help="one edit a line: image, prompt, target"
     )
+    made.add_argument("--chat", action="store_true", help=CHAT)
     made = verb("ask", _ask, "the answer before and after the edits, and which edits fired")
     made.add_argument("--image", metavar="FILE", help="without it no edit can fire")
     made.add_argument("--prompt", required=True)
+    made.add_argument("--chat", action="store_true", help=CHAT)
     made.add_argument("--json", action="store_true", help="one JSON object")
     made = verb("list", _list, "one line per live edit: id, prompt, target")
     made.add_argument("--json", action="store_true", help="one JSON object a line")

@@ -151,6 +151,23 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True)
+class BridgeTrainConfig:
+    """How a bridge is trained between a frozen tower and a frozen decoder (LLaVA's first stage)."""
+
+    # which rows are drawn (its rates and terms are those of training everything)
+    data: PretrainConfig = field(
+        default_factory=lambda: PretrainConfig(images_n=8, pairs_n=16, strange_n=1)
+    )
+    length_n: int = 160  # T of a packed row
+    answers_n: int = 80  # most positions of a row whose logits are computed
+    steps_n: int = 1_200
+    learning_rate: float = 2e-3
+    warmup_steps: int = 50
+    contrastive_weight: float = 0.3
+    contrastive_temperature: float = 0.05
+
+
+@dataclass(frozen=True)
 class LengthBudget:
     """Static token budgets: the longest prompt and answer that fit a batch."""
 
@@ -174,6 +191,7 @@ class Preset:
     backbone: BackboneConfig
     editor: EditorConfig
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    bridge_train: BridgeTrainConfig | None = None  # only the bridge is trained, the rest is frozen
     editor_train: EditorTrainConfig = field(default_factory=EditorTrainConfig)
     edit_mixture: EditMixture = field(default_factory=EditMixture)
 

@@ -28,9 +28,15 @@ def _experts(backbone, cfg, weights, editor, batch: Batch) -> Expert:
 class Maker:
     """Checked requests to experts, in batches of one static shape."""
 
-    def __init__(self, model: Model):
-        """Fold the editor's constants."""
-        self.model = model
+    def __init__(self, model: Model, chat: bool = False):
+        """Fold the editor's constants; `chat` puts the model's chat template around prompts.
+
+        Raises:
+            ValueError: the model was tuned with no template.
+        """
+        self.model, self.chat = model, model.config.backbone.chat if chat else None
+        if chat and self.chat is None:
+            raise ValueError(f"the model in {model.folder} has no chat template")
         self.backbone, self.cfg = Backbone(model.config.backbone), model.config.editor
         self.editor = jax.jit(liveedit.prepare, static_argnums=0)(self.cfg, model.editor)
 
@@ -53,7 +59,8 @@ class Maker:
         for image, prompt, target in rows:
             picture = Picture(None) if image is None else preprocess(cfg, image)
             examples.append(Example(prompt, target, *picture))
-        return tokenise(model.tokenizer, cfg, examples, model.config.dataset.budget)
+        budget = model.config.dataset.budget
+        return tokenise(model.tokenizer, cfg, examples, budget, self.chat)
 
     def experts(self, rows: Sequence[tuple[bytes, str, str]]) -> dict[str, np.ndarray]:
         """The arrays [N, ...] of at most BATCH_N requests' experts."""

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from liveedit_jax.backbone_presets import BACKBONES
-from liveedit_jax.config import DatasetConfig, EditorConfig, EditorTrainConfig, Preset
+from liveedit_jax.config import (
+    BridgeTrainConfig,
+    DatasetConfig,
+    EditorConfig,
+    EditorTrainConfig,
+    LengthBudget,
+    Preset,
+)
 
 TINY_EDITOR = EditorConfig(
     module_width=192,
@@ -39,7 +46,12 @@ TINY_EDITOR_TRAIN = EditorTrainConfig(
 
 PAPER_EDITOR = EditorConfig()  # M 1024, R 4, E 4, 8 heads: the paper's, for every 7B backbone
 
-EDITORS: dict[str, EditorConfig] = {"tiny": TINY_EDITOR, "paper": PAPER_EDITOR}
+SMOL_EDITOR = replace(TINY_EDITOR, module_width=512)
+EDITORS: dict[str, EditorConfig] = {
+    "tiny": TINY_EDITOR,
+    "smol": SMOL_EDITOR,
+    "paper": PAPER_EDITOR,
+}
 DATASETS: dict[str, DatasetConfig] = {"mojiedit": DatasetConfig()}
 PUBLISHED = tuple(name for name in BACKBONES if name not in ("tiny", "smol"))
 PRESETS: dict[str, Preset] = {
@@ -48,6 +60,13 @@ PRESETS: dict[str, Preset] = {
         backbone=BACKBONES["tiny"],
         editor=TINY_EDITOR,
         editor_train=TINY_EDITOR_TRAIN,
+    ),
+    "smol": Preset(
+        dataset=DatasetConfig(budget=LengthBudget(48, 64)),
+        backbone=BACKBONES["smol"],
+        editor=SMOL_EDITOR,
+        editor_train=TINY_EDITOR_TRAIN,
+        bridge_train=BridgeTrainConfig(),
     ),
     **{name: Preset(DATASETS["mojiedit"], BACKBONES[name], PAPER_EDITOR) for name in PUBLISHED},
 }

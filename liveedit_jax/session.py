@@ -215,6 +215,7 @@ def open_editor(
     repo: str | Path = "liveedit-repo",
     write: bool = False,
     max_edits: int = 100_000,
+    chat: bool = False,
 ) -> Editor:
     """A model with a repository folder.
 
@@ -223,13 +224,14 @@ def open_editor(
         repo: the repository folder; with `write` it is made when there is none.
         write: take the folder's write lock; otherwise a snapshot that can only be asked.
         max_edits: live edits that it may hold.
+        chat: put the words around image and prompt that the model was tuned with.
 
     Raises:
         FileNotFoundError: no model, or no repository to read.
         BlockingIOError: another process is writing to the repository.
-        ValueError: a damaged model or repository, or one made with another model.
+        ValueError: a damaged model or repository, one made with another model, or no template.
     """
-    maker = Maker(load_model(model))
+    maker = Maker(load_model(model), chat)
     header = maker.header
     store = open_store(repo, write=write, create=header if write else None)
     try:

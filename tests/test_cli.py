@@ -109,6 +109,10 @@ BAD = {
     "corrupt PNG": (("--image", "{corrupt}", "--prompt", "a?", "--target", "b"), "readable image"),
     "no target": (("--image", "{0}", "--prompt", "a?"), "--target"),
     "unknown flag": (("--colour", "red"), "--colour"),
+    "no template": (
+        ("--image", "{0}", "--prompt", "a?", "--target", "b", "--chat"),
+        "no chat template",
+    ),
     "full": (
         ("--image", "{0}", "--prompt", "new?", "--target", "b", "--max-edits", "1"),
         "full: 1 live edits of at most 1",

@@ -61,6 +61,23 @@ def mojiedit_tokenizer(vocab_n: int) -> Tokenizer:
     return train_tokenizer(texts, vocab_n)
 
 
+def stacked(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Rows of one length as arrays [B, T]."""
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def shown(chosen: Sequence[Entity]) -> list[tuple[int, str]]:
+    """(entity id, source) of one drawing of each, then of the other.
+
+    An entity with a held-out drawing is shown twice in the drawing that remains.
+    """
+    return [
+        (entity.id, SOURCES[1 - n] if entity.held_out == source else source)
+        for n, source in enumerate(SOURCES)
+        for entity in chosen
+    ]
+
+
 @dataclass(frozen=True)
 class PretrainingData:
     """Batches as a function of the step: `images_n` packed image rows, then `text_n` text rows."""
@@ -145,18 +162,11 @@ class PretrainingData:
         return pack_row(questions, self.length_n, self.backbone.bos_id, self.backbone.vision_n)[0]
 
     def _drawings(self, chosen: Sequence[Entity]) -> np.ndarray:
-        """uint8[2 * chosen, S, S, 3]: one drawing of each, then the other.
+        """uint8[2 * chosen, S, S, 3]: the `shown` drawings."""
+        side = self.backbone.vision.image_size
+        return np.stack([drawing(i, source, side) for i, source in shown(chosen)])
 
-        An entity with a held-out drawing is shown twice in the drawing that remains.
-        """
-        side, shown = self.backbone.vision.image_size, []
-        for n, source in enumerate(SOURCES):
-            for entity in chosen:
-                known = SOURCES[1 - n] if entity.held_out == source else source
-                shown.append(drawing(entity.id, known, side))
-        return np.stack(shown)
-
-    def _contrasted(self, step: int) -> list[Entity]:
+    def contrasted(self, step: int) -> list[Entity]:
         """`pairs_n` entities, subcategory by subcategory, so that look-alikes meet."""
         n = self.cfg.pairs_n
         epoch, at = divmod(step, len(entities()) // n)
@@ -170,8 +180,12 @@ class PretrainingData:
         order = np.roll(order, -int(rng.integers(n)))  # no entity is always in the dropped tail
         return [entities()[i] for i in order[at * n : (at + 1) * n]]
 
-    def batch_at(self, step: int) -> PretrainingBatch:
-        """The batch of one step: both drawings of images_n / 2 entities, halves in one order."""
+    def image_rows(self, step: int) -> tuple[list[dict], list[Entity], np.random.Generator]:
+        """Packed rows about both drawings of images_n / 2 entities, halves in one order.
+
+        Returns:
+            The rows, the entities of one half, and the step's generator as the rows left it.
+        """
         half = self.cfg.images_n // 2
         per_epoch = len(self._order) // half
         epoch, at = divmod(step, per_epoch)
@@ -179,15 +193,17 @@ class PretrainingData:
         rng = np.random.default_rng([self.cfg.seed, 2, step])
         chosen = [entities()[i] for i in order[at * half : (at + 1) * half]]
         rows = [self._image_row(rng, entity) for _ in SOURCES for entity in chosen]
+        return rows, chosen, rng
+
+    def batch_at(self, step: int) -> PretrainingBatch:
+        """The batch of one step: image rows, text rows, strange rows, and drawings to contrast."""
+        rows, chosen, rng = self.image_rows(step)
         rows += [self._text_row(rng) for _ in range(self.text_n)]
         strange = [self._strange_row(rng) for _ in range(self.cfg.strange_n)]
-        rows, strange = (
-            {name: np.stack([row[name] for row in some]) for name in some[0]}
-            for some in (rows, strange)
-        )
+        rows, strange = stacked(rows), stacked(strange)
         vision = self.backbone.vision
         return PretrainingBatch(
             Batch(image=normalise(self._drawings(chosen), vision), **rows),
             Batch(image=np.zeros((self.cfg.strange_n, 1, 1, 3), np.float32), **strange),
-            normalise(self._drawings(self._contrasted(step)), vision),
+            normalise(self._drawings(self.contrasted(step)), vision),
         )

@@ -144,6 +144,11 @@ def tokenise(
     return Batch(token, role, image, place=place)
 
 
+def first_true(mask: Bool[np.ndarray, "B T"], n: int) -> Int[np.ndarray, "B n"]:
+    """Positions of each row's first `n` true entries, in order, then of some false ones."""
+    return np.argsort(~np.asarray(mask), axis=1, kind="stable")[:, :n].astype(np.int32)
+
+
 def answer_labels(
     batch: Batch, eos_id: int
 ) -> tuple[Int[Array, "B T"], Bool[Array, "B T"], Bool[Array, "B T"]]:

@@ -8,27 +8,34 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.data.facts import ENGLISH_FACTS, FACTS, LANGUAGES, SOURCES, Entity, digest
 from liveedit_jax.data.images import drawing, normalise
 from liveedit_jax.data.packing import pack_row
+from liveedit_jax.data.pretraining import stacked
 from liveedit_jax.data.templates import templates
-from liveedit_jax.data.tokenise import answer_labels, seam_ids
+from liveedit_jax.data.tokenise import answer_labels, first_true, seam_ids
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.types import Batch
+
+ROUND = 32  # answer positions of a batch are padded to a multiple: few shapes, few compilations
 
 
 @partial(jax.jit, static_argnums=0)
 def segment_accuracy(
-    backbone: Backbone, params: dict, batch: Batch
+    backbone: Backbone, params: dict, batch: Batch, at: Int[Array, "B A"]
 ) -> tuple[Float[Array, "B G"], Float[Array, "B G"]]:
-    """Right answer tokens and all answer tokens of every packed question (segment 1..G)."""
-    logits = backbone.upper(params, backbone.lower(params, batch), batch)
+    """Right answer tokens and all answer tokens of every packed question (segment 1..G).
+
+    `at` holds every position that predicts an answer token; logits are computed there alone.
+    """
+    logits = backbone.upper(params, backbone.lower(params, batch), batch, at)
     label, mask, _ = answer_labels(batch, backbone.cfg.eos_id)
-    groups = jax.nn.one_hot(batch.segment - 1, len(FACTS)) * mask[..., None]
+    label, mask, segment = (jnp.take_along_axis(x, at, 1) for x in (label, mask, batch.segment))
+    groups = jax.nn.one_hot(segment - 1, len(FACTS)) * mask[..., None]
     right = (logits.argmax(-1) == label)[..., None] * groups
     return right.sum(1), groups.sum(1)
 
@@ -76,9 +83,10 @@ def fact_accuracy(
                 )
             rows.append(row)
             pictures.append(drawing(entity.id, source, cfg.vision.image_size))
-        stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-        batch = Batch(image=normalise(np.stack(pictures), cfg.vision), **stacked)
-        right, total = segment_accuracy(backbone, params, jax.tree.map(jnp.asarray, batch))
+        batch = Batch(image=normalise(np.stack(pictures), cfg.vision), **stacked(rows))
+        mask = np.asarray(answer_labels(batch, cfg.eos_id)[1])
+        at = first_true(mask, -(-int(mask.sum(1).max()) // ROUND) * ROUND)
+        right, total = segment_accuracy(backbone, params, jax.tree.map(jnp.asarray, batch), at)
         sums += np.asarray(right / jnp.maximum(total, 1))[:real_n].sum(0)
     figures = dict(zip(FACTS, sums / len(shown), strict=True))
     figures["english"] = float(np.mean([figures[fact] for fact in ENGLISH_FACTS]))

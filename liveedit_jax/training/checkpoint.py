@@ -28,6 +28,7 @@ from liveedit_jax.config import EditorConfig, Preset
 from liveedit_jax.data.tokenizer import Tokenizer, load_tokenizer
 from liveedit_jax.editor.liveedit import init_params
 from liveedit_jax.presets import PRESETS, preset
+from liveedit_jax.training.frozen import smol_parts
 
 SHIPPED = Path(__file__).resolve().parents[2] / "checkpoints"
 
@@ -126,6 +127,22 @@ def _as_computed(leaf: jax.Array) -> jax.Array:
     return leaf.astype(jnp.float32) if leaf.dtype == jnp.float16 else jnp.asarray(leaf)
 
 
+def load_backbone(folder: Path) -> tuple[Any, dict]:
+    """A backbone's weights and recipe; of some only the bridge is in the folder.
+
+    Raises:
+        FileNotFoundError, ImportError: no checkpoint, or its frozen parts are not installed.
+        ValueError: a part is damaged, or the bridge was trained between other parts.
+    """
+    weights, recipe = load_weights(folder / "backbone")
+    if "frozen_sha256" not in recipe:
+        return weights, recipe
+    frozen, sha256 = smol_parts(preset(recipe["config"]).backbone)
+    if sha256 != recipe["frozen_sha256"]:
+        raise ValueError(f"the bridge in {folder} was trained between other frozen parts")
+    return frozen | weights, recipe
+
+
 def model_folder(name_or_folder: str | Path) -> Path:
     """The folder of a shipped model by preset name, or any other folder as it is."""
     return SHIPPED / str(name_or_folder) if str(name_or_folder) in PRESETS else Path(name_or_folder)
@@ -149,7 +166,7 @@ def load_model(name_or_folder: str | Path = "tiny", config: Preset | None = None
             f"no model {str(name_or_folder)!r}: "
             f"not a preset ({', '.join(PRESETS)}) and not a folder"
         )
-    backbone, backbone_recipe = load_weights(folder / "backbone")
+    backbone, backbone_recipe = load_backbone(folder)
     editor, editor_recipe = load_weights(folder / "editor")
     if editor_recipe["backbone_sha256"] != backbone_recipe["sha256"]:
         raise ValueError(f"the editor in {folder} was trained for another backbone; retrain it")

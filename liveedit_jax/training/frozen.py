@@ -1,0 +1,49 @@
+"""The frozen parts of models of which only a bridge is shipped: read once, then kept in a cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from liveedit_jax.backbone_config import BackboneConfig
+from liveedit_jax.backbones import smol_convert
+from liveedit_jax.data.tokenizer import Tokenizer
+
+
+def cache_folder() -> Path:
+    """$LIVEEDIT_CACHE, or ~/.cache/liveedit_jax."""
+    return Path(os.environ.get("LIVEEDIT_CACHE") or Path.home() / ".cache" / "liveedit_jax")
+
+
+def smol_tokenizer(cfg: BackboneConfig) -> Tokenizer:
+    """SmolLM2's tokenizer; a user's text never becomes a special token.
+
+    Raises:
+        FileNotFoundError, ImportError: its packages are not installed.
+    """
+    inner = smol_convert.gguf_tokenizer(smol_convert.open_gguf(smol_convert.smollm2_file()))
+    inner.encode_special_tokens = True
+    return Tokenizer(inner, cfg.pad_id, cfg.bos_id, cfg.eos_id)
+
+
+def smol_parts(cfg: BackboneConfig) -> tuple[dict, str]:
+    """Tower and language model of `smol`, float32, and their sha256.
+
+    The first call reads the packages that carry them and keeps what it found in the cache.
+
+    Raises:
+        FileNotFoundError, ImportError: the packages are not installed and nothing is cached.
+        ValueError: the cache is damaged (remove the folder that is named).
+    """
+    from liveedit_jax.training.checkpoint import load_weights, save_weights
+
+    folder = cache_folder() / "smol"
+    if not (folder / "recipe.json").is_file():
+        reader = smol_convert.open_gguf(smol_convert.smollm2_file())
+        parts = smol_convert.read_tower(cfg) | smol_convert.read_language(cfg, reader)
+        save_weights(folder, parts, {"config": "smol"}, jnp.float32)
+    parts, recipe = load_weights(folder)
+    return jax.tree.map(jnp.asarray, parts), recipe["sha256"]

@@ -1,0 +1,95 @@
+"""Training of a bridge between frozen parts."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from liveedit_jax.backbone_config import BackboneConfig, EfficientNetConfig, LlamaConfig, Stage
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.config import BridgeTrainConfig, PretrainConfig
+from liveedit_jax.data.pretraining import mojiedit_tokenizer
+from liveedit_jax.data.tokenise import first_true
+from liveedit_jax.training.bridge import BridgeData, bridge_loss, bridge_step, init_state
+from liveedit_jax.types import Role
+
+SMALL = BackboneConfig(
+    vision=EfficientNetConfig(32, 8, (Stage(1, 3, 2, 1, 8),), width=24, side=2),
+    decoder=LlamaConfig(1024, 32, 4, 2, 1, 16, 48, tied_head=True),
+    edit_layer=1,
+)
+CFG = BridgeTrainConfig(
+    data=PretrainConfig(images_n=4, pairs_n=4, strange_n=1),
+    steps_n=40,
+    learning_rate=1e-2,
+    warmup_steps=2,
+)
+
+
+@pytest.fixture(scope="module")
+def parts():
+    backbone = Backbone(SMALL)
+    weights = jax.jit(backbone.init)(jax.random.key(0))
+    frozen = {name: part for name, part in weights.items() if name != "projector"}
+    states = jnp.asarray(np.random.default_rng(0).normal(size=(3796, 4, 24)), jnp.float16)
+    return backbone, frozen, states, BridgeData(mojiedit_tokenizer(1024), backbone, CFG)
+
+
+def test_first_true_keeps_the_order():
+    mask = np.array([[0, 1, 0, 1, 1], [0, 0, 0, 0, 1]], bool)
+    assert first_true(mask, 3)[0].tolist() == [1, 3, 4]
+    assert first_true(mask, 3)[1, 0] == 4
+
+
+def test_a_batch_asks_about_the_pictures_it_shows(parts):
+    _, _, _, data = parts
+    batch = data.batch_at(3)
+    again = data.batch_at(3)
+    jax.tree.map(np.testing.assert_array_equal, batch, again)
+    role = np.take_along_axis(np.asarray(batch.rows.role), np.asarray(batch.at), 1)
+    assert set(role[np.asarray(batch.mask)]) <= {Role.PROMPT, Role.ANSWER}
+    assert np.asarray(batch.mask).sum() > 4 * 10
+    first, second = np.split(np.asarray(batch.picture), 2)
+    assert (first // 2 == second // 2).all()  # both halves show the same entities
+    assert (np.asarray(batch.pairs) < 3796).all()
+
+
+def test_the_bridge_learns_and_nothing_else_changes(parts):
+    backbone, frozen, states, data = parts
+    before = jax.tree.map(np.array, frozen)
+    state = init_state(backbone, CFG, jax.random.key(1))
+    start = jax.tree.map(np.array, state.params)
+    batch, losses = data.batch_at(0), []
+    for _ in range(25):
+        state, scalars = bridge_step(backbone, CFG, frozen, states, state, batch)
+        losses.append(float(scalars["loss"]))
+    assert losses[-1] < losses[0] - 0.1
+    jax.tree.map(np.testing.assert_array_equal, frozen, before)
+    changed = jax.tree.map(lambda a, b: float(np.abs(np.asarray(a) - b).max()), state.params, start)
+    assert min(jax.tree.leaves(changed)) > 0
+
+
+def test_logits_at_answers_are_the_loss_of_all_positions(parts):
+    """Cross-entropy over the chosen positions is that over the whole rows."""
+    import optax
+
+    from liveedit_jax.backbones.parts import bridge
+    from liveedit_jax.data.tokenise import answer_labels
+
+    backbone, frozen, states, data = parts
+    params, batch = init_state(backbone, CFG, jax.random.key(1)).params, data.batch_at(1)
+    alone = replace(CFG, contrastive_weight=0.0)
+    found, _ = bridge_loss(backbone, alone, frozen, states, params, batch)
+    weights = frozen | {"projector": params}
+    read = states[batch.picture].astype(jnp.float32)
+    features = bridge(SMALL).apply({"params": params}, read)
+    logits = backbone.upper(
+        weights, backbone.lower_from_features(weights, batch.rows, features), batch.rows
+    )
+    label, answer, eos = answer_labels(batch.rows, SMALL.eos_id)
+    mask = answer | eos
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    assert int(mask.sum()) == int(batch.mask.sum())  # no answer was cut off
+    np.testing.assert_allclose(found, (loss * mask).sum() / mask.sum(), rtol=1e-5)
