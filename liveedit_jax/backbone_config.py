@@ -198,6 +198,7 @@ class BackboneConfig:
     after_image: str = "\n"
     chat: ChatTemplate | None = None
     fit: Fit = Fit.PAD
+    remat: bool = False  # gradients recompute each layer's inside instead of keeping it
     # LLaVA-NeXT: the grids of tiles that a picture may be cut into, (rows, columns).
     grids: tuple[tuple[int, int], ...] = ()
 

@@ -56,8 +56,11 @@ SMOL = BackboneConfig(
         "<|im_end|>\n<|im_start|>assistant\n",
         bos=False,
     ),
+    remat=True,
 )
-LLAVA_1_5_7B = BackboneConfig(fit=Fit.CROP, chat=ChatTemplate("USER: ", "\n", " ASSISTANT:"))
+LLAVA_1_5_7B = BackboneConfig(
+    fit=Fit.CROP, remat=True, chat=ChatTemplate("USER: ", "\n", " ASSISTANT:")
+)
 LLAVA_1_5_13B = replace(
     LLAVA_1_5_7B,
     decoder=LlamaConfig(width=5120, layers_n=40, heads_n=40, kv_heads_n=40, mlp_width=13824),
@@ -85,6 +88,7 @@ BLIP2_OPT_2_7B = BackboneConfig(
     after_image="",
     fit=Fit.SQUASH,
     chat=ChatTemplate("", "Question: ", " Answer:"),
+    remat=True,
 )
 MINIGPT_4_VICUNA_7B = BackboneConfig(
     vision=EvaConfig(last_norm_eps=1e-5),
@@ -97,6 +101,7 @@ MINIGPT_4_VICUNA_7B = BackboneConfig(
         "</Img> ",
         "###Assistant:",
     ),
+    remat=True,
 )
 
 BACKBONES: dict[str, BackboneConfig] = {

@@ -166,6 +166,10 @@ class Backbone:
         layer = decoder.layer(self.cfg.decoder)
         return layer.apply({"params": last}, hidden, None, self.context(batch))[0]
 
+    def _stack(self, layers_n: int, cache: Cache | None, keep_cache: bool):
+        cfg = self.cfg
+        return decoder.stack(cfg.decoder, layers_n, cache is not None, keep_cache, cfg.remat)
+
     def run_lower(
         self,
         params: dict,
@@ -175,7 +179,7 @@ class Backbone:
         keep_cache: bool = False,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """Layers 0..edit_layer on embeddings, with an optional stacked key-value cache."""
-        stack = decoder.stack(self.cfg.decoder, self.lower_n, cache is not None, keep_cache)
+        stack = self._stack(self.lower_n, cache, keep_cache)
         return stack.apply({"params": params["lower"]}, x, cache, context)
 
     def run_upper(
@@ -187,7 +191,7 @@ class Backbone:
         keep_cache: bool = False,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """The layers after the edit layer, with an optional stacked key-value cache."""
-        stack = decoder.stack(self.cfg.decoder, self.upper_n, cache is not None, keep_cache)
+        stack = self._stack(self.upper_n, cache, keep_cache)
         hidden = hidden.astype(params["embed"].dtype)  # an editor's residual is float32
         return stack.apply({"params": params["upper"]}, hidden, cache, context)
 

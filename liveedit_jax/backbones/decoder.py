@@ -23,14 +23,18 @@ def layer(cfg: DecoderConfig, keep_cache: bool = False) -> nn.Module:
     return found(cfg, keep_cache)
 
 
-def stack(cfg: DecoderConfig, layers_n: int, cached: bool, keep_cache: bool) -> nn.Module:
+def stack(
+    cfg: DecoderConfig, layers_n: int, cached: bool, keep_cache: bool, remat: bool = False
+) -> nn.Module:
     """`layers_n` decoder layers under one scan; every parameter has a leading layer axis.
 
     Called as `stack(hidden, cache, context)`; `cached` says that a stacked cache is given (else
-    None), `keep_cache` that the layers' keys and values are returned, stacked.
+    None), `keep_cache` that the layers' keys and values are returned, stacked. With `remat`,
+    gradients keep each layer's input alone and compute the rest again.
     """
+    body = widening(llama.LlamaLayer if isinstance(cfg, LlamaConfig) else opt.OptLayer)
     scanned = nn.scan(
-        widening(llama.LlamaLayer if isinstance(cfg, LlamaConfig) else opt.OptLayer),
+        nn.remat(body, prevent_cse=False) if remat else body,
         variable_axes={"params": 0},
         split_rngs={"params": True},
         in_axes=(0 if cached else nn.broadcast, nn.broadcast),

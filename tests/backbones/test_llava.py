@@ -1,5 +1,7 @@
 """LLaVA: parity with Hugging Face, the split at the edit layer, packing, generation."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -282,3 +284,15 @@ def test_weights_in_8_bits_stay_near(model):
 
     gradient = jax.grad(loss)(backbone.lower(small, batch))
     assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
+
+
+def test_recomputed_gradients_are_the_same(model):
+    backbone, weights = model
+    batch = rows([6, 3])
+    hidden = backbone.lower(weights, batch)
+    again = Backbone(replace(CFG, remat=True))
+
+    def gradient(net):
+        return jax.jit(jax.grad(lambda h: (net.upper(weights, h, batch) ** 2).sum()))(hidden)
+
+    np.testing.assert_allclose(gradient(again), gradient(backbone), rtol=1e-4, atol=1e-5)

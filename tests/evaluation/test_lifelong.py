@@ -1,6 +1,7 @@
 """A whole run: its files, killing and resuming it, refusing another run's folder."""
 
 import json
+import resource
 import time
 
 import pytest
@@ -37,7 +38,9 @@ def test_results_hold_every_figure_and_are_recomputable(run):
         assert {key: mark[key] for key in figures} == figures
         assert all(mark[key] > 0 for key in ("edit_ms", "add_ms", "query_ms"))
     assert results["finetune"]["edits"] == 10 and results["compile_n"] > 0
-    assert results["seconds"] > 0 and 0 < results["peak_rss_gb"] < 4
+    assert results["seconds"] > 0
+    now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # the process's, so far
+    assert 0.1 < results["peak_rss_gb"] <= now
 
 
 def test_every_probe_is_a_line_with_the_listed_fields(run, cases_of):

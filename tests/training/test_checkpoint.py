@@ -74,7 +74,7 @@ def test_a_damaged_model_is_refused(model_folder, tmp_path, damage):
 
 
 def test_unknown_presets_are_named():
-    with pytest.raises(KeyError, match="unknown config 'huge'; known: tiny"):
+    with pytest.raises(KeyError, match="unknown config 'huge'; known: .*tiny"):
         preset("huge")
     with pytest.raises(KeyError, match="unknown editor"):
         preset("tiny", editor="none")

@@ -167,7 +167,7 @@ def test_pretraining_goes_on_from_given_weights():
 def test_contrasted_drawings_are_pairs_that_never_show_a_held_out_one(tokenizer):
     cfg = PretrainConfig(images_n=4, strange_n=2, pairs_n=40)
     data = PretrainingData(tokenizer, SMALL, cfg)
-    chosen = data._contrasted(3)
+    chosen = data.contrasted(3)
     assert len({entity.id for entity in chosen}) == 40
     assert len({entity.facts["subcategory"] for entity in chosen}) < 20  # look-alikes meet
     pairs = data.batch_at(3).pairs
