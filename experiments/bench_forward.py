@@ -19,6 +19,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from experiments.originals import torch_llama, torch_llava
 from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, LlamaConfig
 from liveedit_jax.backbone_presets import BACKBONES
 from liveedit_jax.backbones import Backbone
@@ -46,22 +47,6 @@ def make_batch(cfg: BackboneConfig, b: int, prompt_n: int, image: bool) -> Batch
     return Batch(token, np.tile(np.array(role, np.int8), (b, 1)), pixels)
 
 
-def torch_llama(cfg: LlamaConfig):
-    """transformers' Llama of our config, with random weights."""
-    from transformers import LlamaConfig as Theirs
-    from transformers import LlamaForCausalLM
-
-    return LlamaForCausalLM(
-        Theirs(
-            vocab_size=cfg.vocab_n, hidden_size=cfg.width, intermediate_size=cfg.mlp_width,
-            num_hidden_layers=cfg.layers_n, num_attention_heads=cfg.heads_n,
-            num_key_value_heads=cfg.kv_heads_n, head_dim=cfg.head_width,
-            rms_norm_eps=cfg.norm_eps, tie_word_embeddings=cfg.tied_head,
-            rope_parameters={"rope_type": "default", "rope_theta": cfg.rope_base},
-        )
-    ).eval()  # fmt: skip
-
-
 def state_of(net) -> dict[str, np.ndarray]:
     """A torch module's weights as arrays."""
     return {name: value.detach().numpy() for name, value in net.state_dict().items()}
@@ -85,23 +70,10 @@ def ours_of(cfg: BackboneConfig, weights: dict, batch: Batch) -> Callable[[], np
 def tiny(b: int = 32) -> Pair:
     """LLaVA-1.5 at the size of `tiny`."""
     import torch
-    from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
 
     cfg = BACKBONES["tiny"]
-    vision, text = cfg.vision, torch_llama(cfg.decoder).config
     image_id = cfg.decoder.vocab_n - 1
-    net = LlavaForConditionalGeneration(
-        LlavaConfig(
-            vision_config=CLIPVisionConfig(
-                hidden_size=vision.width, intermediate_size=vision.mlp_width,
-                num_hidden_layers=vision.layers_n, num_attention_heads=vision.heads_n,
-                image_size=vision.image_size, patch_size=vision.patch_size,
-            ).to_dict(),
-            text_config=text.to_dict(), image_token_index=image_id,
-            vision_feature_layer=-2, vision_feature_select_strategy="default",
-            tie_word_embeddings=True,
-        )
-    ).eval()  # fmt: skip
+    net = torch_llava(cfg, image_id)
     batch = make_batch(cfg, b, 40, image=True)
     ids = torch.tensor(np.where(batch.role == Role.VISION, image_id, batch.token))
     pixels = torch.tensor(np.moveaxis(batch.image, -1, 1).copy())

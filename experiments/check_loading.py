@@ -20,38 +20,21 @@ from pathlib import Path
 
 import jax
 
+from experiments.originals import torch_llava
+from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbone_presets import BACKBONES
 from liveedit_jax.backbones.weights import from_named, open_folder
 
 SHARD = 5_000_000_000  # bytes
-LLAMA = {
-    "llava-1.5-7b": dict(hidden_size=4096, intermediate_size=11008, num_hidden_layers=32),
-    "llava-1.5-13b": dict(hidden_size=5120, intermediate_size=13824, num_hidden_layers=40),
-}
+MODELS = ("llava-1.5-13b", "llava-1.5-7b")
 
 
-def original_shapes(name: str) -> dict[str, tuple[int, ...]]:
+def original_shapes(cfg: BackboneConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the original's state dict."""
     import torch
-    from transformers import (
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-    )
 
-    sizes = LLAMA[name]
-    theirs = LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=1024, intermediate_size=4096, num_hidden_layers=24,
-            num_attention_heads=16, image_size=336, patch_size=14,
-        ).to_dict(),
-        text_config=LlamaConfig(
-            vocab_size=32064, num_attention_heads=sizes["hidden_size"] // 128, **sizes
-        ).to_dict(),
-    )  # fmt: skip
     with torch.device("meta"):
-        net = LlavaForConditionalGeneration(theirs)
+        net = torch_llava(cfg, cfg.decoder.vocab_n - 1)
     return {name: tuple(value.shape) for name, value in net.state_dict().items()}
 
 
@@ -75,14 +58,14 @@ def write_sparse(shapes: dict[str, tuple[int, ...]], folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", choices=sorted(LLAMA), default="llava-1.5-7b")
+    parser.add_argument("--model", choices=MODELS, default="llava-1.5-7b")
     parser.add_argument("--out", type=Path, default=Path("runs/loading"))
     args = parser.parse_args()
     cfg, folder = BACKBONES[args.model], args.out / "weights"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        write_sparse(original_shapes(args.model), folder)
+        write_sparse(original_shapes(cfg), folder)
         import ml_dtypes
 
         begin = time.time()

@@ -101,9 +101,10 @@ def _info(args) -> None:
 def _convert(args) -> None:
     from liveedit_jax import exchange
     from liveedit_jax.backbone_presets import BACKBONES
+    from liveedit_jax.presets import PUBLISHED
 
-    if args.model not in exchange.CONVERTED:
-        raise ValueError(f"unknown model {args.model!r}; known: {', '.join(exchange.CONVERTED)}")
+    if args.model not in PUBLISHED:
+        raise ValueError(f"unknown model {args.model!r}; known: {', '.join(PUBLISHED)}")
     source, cfg = exchange.source_folder(args.source), BACKBONES[args.model]
     print(exchange.convert_backbone(cfg, args.model, source, Path(args.target), args.dtype))
 

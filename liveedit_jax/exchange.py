@@ -12,16 +12,16 @@ import ml_dtypes
 import numpy as np
 
 from liveedit_jax.backbone_config import BackboneConfig
-from liveedit_jax.backbones.tensors import read_tensors
+from liveedit_jax.backbones.minigpt4_convert import LANGUAGE
+from liveedit_jax.backbones.tensors import first_line, read_tensors
 from liveedit_jax.backbones.weights import from_named, open_folder
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.editor.convert import from_released, to_released
-from liveedit_jax.presets import PUBLISHED, preset
+from liveedit_jax.presets import preset
 from liveedit_jax.training.checkpoint import load_weights, model_folder, save_weights
 
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
-CONVERTED = PUBLISHED  # names that `convert_backbone` has a table for
 MODULES = ("edit_extractor", "inpt_extractor", "moegen_c", "moegen_r", "instant_reps_norm")
 INSIDE = "train_modules."  # where a released checkpoint keeps the editor's weights
 
@@ -42,9 +42,8 @@ def source_folder(source: str) -> Path:
         wanted = ["*.json", "*.safetensors", "*.model", "*.bin"]
         return Path(snapshot_download(source, allow_patterns=wanted))
     except Exception as error:  # many classes: no network, no such repository, no permission
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
         raise FileNotFoundError(
-            f"no folder {source}, and it cannot be fetched as a hub id ({reason})"
+            f"no folder {source}, and it cannot be fetched as a hub id ({first_line(error)})"
         ) from error
 
 
@@ -59,8 +58,7 @@ def read_tokenizer(cfg: BackboneConfig, folder: Path) -> Tokenizer:
     try:
         inner = AutoTokenizer.from_pretrained(folder, use_fast=True).backend_tokenizer
     except Exception as error:  # transformers raises many classes
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
-        raise ValueError(f"no readable tokenizer in {folder}: {reason}") from error
+        raise ValueError(f"no readable tokenizer in {folder}: {first_line(error)}") from error
     return Tokenizer(inner, cfg.pad_id, cfg.bos_id, cfg.eos_id)
 
 
@@ -80,7 +78,7 @@ def convert_backbone(
         FileNotFoundError: a file is missing.
         ValueError: a damaged file, weights of another model, no tokenizer.
     """
-    words = source / "vicuna" if (source / "vicuna").is_dir() else source
+    words = source / LANGUAGE if (source / LANGUAGE).is_dir() else source
     tokenizer = read_tokenizer(cfg, words)
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     weights = from_named(cfg, open_folder(cfg, source), DTYPES[dtype], place)

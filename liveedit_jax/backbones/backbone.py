@@ -32,7 +32,7 @@ def positions(batch: Batch) -> Int[Array, "B T"]:
 def attention_mask(batch: Batch) -> Array:
     """Causal, never to padding, and within a packed row only to segment 0 or one's own."""
     t = batch.token.shape[1]
-    mask = decoder.causal(t) & (batch.role != Role.PAD)[:, None, :]
+    mask = jnp.tril(jnp.ones((t, t), bool)) & (batch.role != Role.PAD)[:, None, :]
     if batch.segment is not None:
         query, key = batch.segment[:, :, None], batch.segment[:, None, :]
         mask = mask & ((key == 0) | (key == query))
@@ -98,8 +98,10 @@ class Backbone:
         """
         pixels = rearrange(image, "b n s t c -> (b n) s t c") if self.cfg.grids else image
         pixels = pixels.astype(params["embed"].dtype)
-        layers = {name: part for name, part in params["vision"].items() if name == "layers"}
-        vision = widen(params["vision"] | dict.fromkeys(layers)) | layers  # they widen themselves
+        vision = {
+            name: part if name == "layers" else widen(part)  # scanned layers widen themselves
+            for name, part in params["vision"].items()
+        }
         states = tower(self.cfg).apply({"params": vision}, pixels)
         features = bridge(self.cfg).apply({"params": widen(params["projector"])}, states)
         if not self.cfg.grids:

@@ -1,7 +1,7 @@
 """Weights under foreign names into our trees, by one regex table that accounts for every name.
 
-Names are resolved and shapes checked before anything is read; then leaf by leaf: only the leaf in
-the making is held beside what is finished.
+Names are resolved before anything is read; then leaf by leaf: only the leaf in the making is held
+beside what is finished.
 """
 
 from __future__ import annotations
@@ -37,11 +37,6 @@ def transpose(array: np.ndarray) -> np.ndarray:
 def patches(array: np.ndarray) -> np.ndarray:
     """A convolution [W, 3, p, p] as a matrix over patches flattened (row, column, channel)."""
     return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
-
-
-def either(*alternatives: str) -> str:
-    """A pattern that matches any of the given ones."""
-    return "(?:" + "|".join(alternatives) + ")"
 
 
 def norm_rules(theirs: str, ours: str, layers: Sequence[int] | None = None) -> list[Rule]:

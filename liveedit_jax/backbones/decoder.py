@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from liveedit_jax.backbone_config import LlamaConfig, OptConfig
@@ -17,10 +16,13 @@ from liveedit_jax.backbones.quantise import widening
 DecoderConfig = LlamaConfig | OptConfig
 
 
+def _layer_class(cfg: DecoderConfig) -> type[nn.Module]:
+    return llama.LlamaLayer if isinstance(cfg, LlamaConfig) else opt.OptLayer
+
+
 def layer(cfg: DecoderConfig, keep_cache: bool = False) -> nn.Module:
     """One decoder layer, called as `layer(hidden, cache, context)`."""
-    found = llama.LlamaLayer if isinstance(cfg, LlamaConfig) else opt.OptLayer
-    return found(cfg, keep_cache)
+    return _layer_class(cfg)(cfg, keep_cache)
 
 
 def stack(
@@ -32,7 +34,7 @@ def stack(
     None), `keep_cache` that the layers' keys and values are returned, stacked. With `remat`,
     gradients keep each layer's input alone and compute the rest again.
     """
-    body = widening(llama.LlamaLayer if isinstance(cfg, LlamaConfig) else opt.OptLayer)
+    body = widening(_layer_class(cfg))
     scanned = nn.scan(
         nn.remat(body, prevent_cse=False) if remat else body,
         variable_axes={"params": 0},
@@ -93,8 +95,3 @@ def mlp(cfg: DecoderConfig, params: dict, x: Float[Array, "... D"]) -> Float[Arr
 
     run: Callable = llama.mlp if isinstance(cfg, LlamaConfig) else opt.mlp
     return run(linear, x)
-
-
-def causal(t: int) -> Bool[Array, "T T"]:
-    """Token t sees tokens 0..t."""
-    return jnp.tril(jnp.ones((t, t), bool))

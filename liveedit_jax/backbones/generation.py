@@ -51,7 +51,8 @@ def restrict(sampling: Sampling, logits: Float[Array, "B V"]) -> Float[Array, "B
         logits = jnp.where(logits < least, -jnp.inf, logits)
     if sampling.top_p is not None:
         ordered = -jnp.sort(-logits, axis=-1)
-        before = jnp.cumsum(jax.nn.softmax(ordered, -1), -1) - jax.nn.softmax(ordered, -1)
+        share = jax.nn.softmax(ordered, -1)
+        before = jnp.cumsum(share, -1) - share
         least = jnp.where(before < sampling.top_p, ordered, jnp.inf).min(-1, keepdims=True)
         logits = jnp.where(logits < least, -jnp.inf, logits)
     return logits

@@ -105,12 +105,17 @@ def torch_tensors(file: Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError as error:
         raise ImportError(f"reading {file.name} needs torch: pip install torch") from error
+
+    def load(**how):
+        return torch.load(file, map_location="cpu", weights_only=True, **how)
+
     try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError:  # written by an old torch, which cannot be mapped
-        loaded = _load_whole(torch, file)
+        try:
+            loaded = load(mmap=True)
+        except RuntimeError:  # written by an old torch, which cannot be mapped
+            loaded = load()
     except Exception as error:
-        raise ValueError(f"{file} cannot be read as weights ({_first_line(error)})") from error
+        raise ValueError(f"{file} cannot be read as weights ({first_line(error)})") from error
     found: dict[str, np.ndarray] = {}
 
     def visit(prefix: str, value) -> None:
@@ -131,14 +136,8 @@ def torch_tensors(file: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def _load_whole(torch, file: Path):
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{file} cannot be read as weights ({_first_line(error)})") from error
-
-
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says in at most 200 characters, its class where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 

@@ -20,6 +20,10 @@ from liveedit_jax.backbones.convert import Rule, convert
 from liveedit_jax.backbones.tensors import read_tensors, weight_files
 
 
+def _is_minigpt4(cfg: BackboneConfig) -> bool:
+    return isinstance(cfg.bridge, QFormerConfig) and not isinstance(cfg.decoder, OptConfig)
+
+
 def table(cfg: BackboneConfig) -> list[Rule]:
     """The conversion table of a config.
 
@@ -30,8 +34,7 @@ def table(cfg: BackboneConfig) -> list[Rule]:
     if isinstance(cfg.vision, ClipConfig):
         found = llava_convert.rules
     elif isinstance(cfg.bridge, QFormerConfig):
-        is_opt = isinstance(cfg.decoder, OptConfig)
-        found = blip2_convert.rules if is_opt else minigpt4_convert.rules
+        found = minigpt4_convert.rules if _is_minigpt4(cfg) else blip2_convert.rules
     if found is None:
         raise ValueError("no conversion table for these parts")
     return found(cfg)
@@ -59,7 +62,7 @@ def open_folder(cfg: BackboneConfig, folder: Path) -> Mapping[str, np.ndarray]:
         FileNotFoundError: a file is missing.
         ValueError: a file is damaged.
     """
-    if isinstance(cfg.bridge, QFormerConfig) and not isinstance(cfg.decoder, OptConfig):
+    if _is_minigpt4(cfg):
         places = minigpt4_convert.sources(folder)
         parts = {
             part: read_tensors(weight_files(where) if isinstance(where, Path) else where)

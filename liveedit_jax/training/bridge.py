@@ -26,6 +26,7 @@ from liveedit_jax.data.images import drawing, normalise
 from liveedit_jax.data.pretraining import PretrainingData, shown, stacked
 from liveedit_jax.data.tokenise import answer_labels, first_true, without_pixels
 from liveedit_jax.data.tokenizer import Tokenizer
+from liveedit_jax.training.optimizers import TrainState, advance, begin
 from liveedit_jax.training.pretrain import contrastive_loss, picture_rows, pooled_vision
 from liveedit_jax.types import Batch
 
@@ -42,26 +43,17 @@ class BridgeBatch:
     mask: Bool[Array, "B A"]
 
 
-@flax.struct.dataclass
-class BridgeState:
-    """The bridge's weights, optimiser state and step."""
-
-    params: dict
-    optimizer: optax.OptState
-    step: Int[Array, ""]
-
-
 def optimizer(cfg: BridgeTrainConfig) -> optax.GradientTransformation:
     """Adam with warm-up and a cosine to zero."""
     rate = optax.warmup_cosine_decay_schedule(0.0, cfg.learning_rate, cfg.warmup_steps, cfg.steps_n)
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
 
 
-def init_state(backbone: Backbone, cfg: BridgeTrainConfig, key: Array) -> BridgeState:
+def init_state(backbone: Backbone, cfg: BridgeTrainConfig, key: Array) -> TrainState:
     """A fresh bridge."""
     width = backbone.cfg.vision.width
     params = bridge(backbone.cfg).init(key, jnp.zeros((1, 1, width)))["params"]
-    return BridgeState(params, optimizer(cfg).init(params), jnp.zeros((), jnp.int32))
+    return begin(optimizer(cfg), params)
 
 
 def tower_states(
@@ -156,13 +148,11 @@ def bridge_step(
     cfg: BridgeTrainConfig,
     frozen: dict,
     states: Float[Array, "drawings P W"],
-    state: BridgeState,
+    state: TrainState,
     batch: BridgeBatch,
-) -> tuple[BridgeState, dict]:
+) -> tuple[TrainState, dict]:
     """One optimiser step of the bridge."""
     grads, scalars = jax.grad(
         lambda params: bridge_loss(backbone, cfg, frozen, states, params, batch), has_aux=True
     )(state.params)
-    updates, moments = optimizer(cfg).update(grads, state.optimizer, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return BridgeState(params, moments, state.step + 1), scalars
+    return advance(optimizer(cfg), state, grads), scalars

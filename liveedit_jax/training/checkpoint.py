@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from liveedit_jax.backbones.tensors import first_line
 from liveedit_jax.config import EditorConfig, Preset
 from liveedit_jax.data.tokenizer import Tokenizer, load_tokenizer
 from liveedit_jax.editor.liveedit import init_params
@@ -108,11 +109,8 @@ def load_weights(folder: str | Path) -> tuple[Any, dict]:
             stored = checkpointer.restore(folder / "weights")
         digest = sha256_of(stored)
     except Exception as error:  # Orbax raises a different class for every way a folder can be torn
-        reason = (
-            str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        )
         raise ValueError(
-            f"checkpoint {folder} is truncated or corrupt ({reason}); "
+            f"checkpoint {folder} is truncated or corrupt ({first_line(error)}); "
             "restore it from version control"
         ) from error
     if digest != recipe.get("sha256"):

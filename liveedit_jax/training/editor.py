@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,26 +16,17 @@ from liveedit_jax.data.editing import EditingBatch
 from liveedit_jax.data.tokenise import answer_labels, without_pixels
 from liveedit_jax.editor import losses, objective
 from liveedit_jax.editor.liveedit import init_params
-from liveedit_jax.training.optimizers import editor_optimizer
+from liveedit_jax.training.optimizers import TrainState, advance, begin, editor_optimizer
 from liveedit_jax.types import Batch, Role
-
-
-@flax.struct.dataclass
-class EditorState:
-    """Weights, optimiser state and step."""
-
-    params: dict
-    optimizer: optax.OptState
-    step: Int[Array, ""]
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def init_state(
     backbone: Backbone, cfg: EditorConfig, recipe: EditorTrainConfig, key: Array
-) -> EditorState:
+) -> TrainState:
     """Fresh weights and optimiser state."""
     params = init_params(key, cfg, backbone.cfg.width, backbone.cfg.vision_n)
-    return EditorState(params, editor_optimizer(recipe).init(params), jnp.zeros((), jnp.int32))
+    return begin(editor_optimizer(recipe), params)
 
 
 def answer_samples(
@@ -138,9 +128,9 @@ def editor_step(
     recipe: EditorTrainConfig,
     weights: dict,
     pictures: Float[Array, "X P D"],
-    state: EditorState,
+    state: TrainState,
     batch: EditingBatch,
-) -> tuple[EditorState, dict]:
+) -> tuple[TrainState, dict]:
     """One optimiser step; `pictures` are the vision features that `batch.picture` names."""
     key = jax.random.fold_in(jax.random.key(recipe.seed + 1), state.step)
     features = pictures[batch.picture.reshape(-1)]
@@ -149,9 +139,7 @@ def editor_step(
         has_aux=True,
     )(state.params)
     scalars["gradient_norm"] = optax.global_norm(grads)
-    updates, optimizer = editor_optimizer(recipe).update(grads, state.optimizer, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return EditorState(params, optimizer, state.step + 1), scalars
+    return advance(editor_optimizer(recipe), state, grads), scalars
 
 
 def picture_features(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 
 from liveedit_jax.backbone_config import BackboneConfig
@@ -46,4 +45,4 @@ def smol_parts(cfg: BackboneConfig) -> tuple[dict, str]:
         parts = smol_convert.read_tower(cfg) | smol_convert.read_language(cfg, reader)
         save_weights(folder, parts, {"config": "smol"}, jnp.float32)
     parts, recipe = load_weights(folder)
-    return jax.tree.map(jnp.asarray, parts), recipe["sha256"]
+    return parts, recipe["sha256"]

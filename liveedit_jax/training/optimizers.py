@@ -4,10 +4,33 @@ from __future__ import annotations
 
 from functools import partial
 
+import flax.struct
 import jax
+import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int
 
 from liveedit_jax.config import EditorTrainConfig, PretrainConfig
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Weights, optimiser state and step."""
+
+    params: dict
+    optimizer: optax.OptState
+    step: Int[Array, ""]
+
+
+def begin(optimizer: optax.GradientTransformation, params: dict) -> TrainState:
+    """The state before the first step."""
+    return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+
+def advance(optimizer: optax.GradientTransformation, state: TrainState, grads: dict) -> TrainState:
+    """The state after a step along `grads`."""
+    updates, moments = optimizer.update(grads, state.optimizer, state.params)
+    return TrainState(optax.apply_updates(state.params, updates), moments, state.step + 1)
 
 
 def editor_optimizer(cfg: EditorTrainConfig) -> optax.GradientTransformation:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -15,27 +14,18 @@ from liveedit_jax.config import PretrainConfig
 from liveedit_jax.data.pretraining import PretrainingBatch
 from liveedit_jax.data.tokenise import answer_labels, without_pixels
 from liveedit_jax.editor.attention import normalise
-from liveedit_jax.training.optimizers import pretrain_optimizer
+from liveedit_jax.training.optimizers import TrainState, advance, begin, pretrain_optimizer
 from liveedit_jax.types import Batch, Role
 
 INDEX_N = 25  # answer positions that the index term tells apart, 0 = the last prompt token
 
 
-@flax.struct.dataclass
-class PretrainState:
-    """Weights, optimiser state and step."""
-
-    params: dict
-    optimizer: optax.OptState
-    step: Int[Array, ""]
-
-
 def init_state(
     backbone: Backbone, cfg: PretrainConfig, key: Array, params: dict | None = None
-) -> PretrainState:
+) -> TrainState:
     """Fresh weights (or a copy of `params`) and fresh optimiser state."""
     params = backbone.init(key) if params is None else jax.tree.map(jnp.copy, params)
-    return PretrainState(params, pretrain_optimizer(cfg).init(params), jnp.zeros((), jnp.int32))
+    return begin(pretrain_optimizer(cfg), params)
 
 
 def contrastive_loss(
@@ -156,12 +146,10 @@ def pretrain_loss(
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def pretrain_step(
-    backbone: Backbone, cfg: PretrainConfig, state: PretrainState, batch: PretrainingBatch
-) -> tuple[PretrainState, dict]:
+    backbone: Backbone, cfg: PretrainConfig, state: TrainState, batch: PretrainingBatch
+) -> tuple[TrainState, dict]:
     """One optimiser step."""
     grads, scalars = jax.grad(
         lambda params: pretrain_loss(backbone, cfg, params, batch), has_aux=True
     )(state.params)
-    updates, optimizer = pretrain_optimizer(cfg).update(grads, state.optimizer, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return PretrainState(params, optimizer, state.step + 1), scalars
+    return advance(pretrain_optimizer(cfg), state, grads), scalars

@@ -43,18 +43,11 @@ def text_batch(ids) -> Batch:
 def theirs_of(weights):
     """transformers' Llama with the same dequantised weights."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from experiments.originals import torch_llama
 
     cfg = CFG.decoder
-    net = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=cfg.vocab_n, hidden_size=cfg.width, intermediate_size=cfg.mlp_width,
-            num_hidden_layers=cfg.layers_n, num_attention_heads=cfg.heads_n,
-            num_key_value_heads=cfg.kv_heads_n, head_dim=cfg.head_width,
-            rms_norm_eps=cfg.norm_eps, rope_theta=cfg.rope_base, tie_word_embeddings=True,
-            rope_parameters={"rope_type": "default", "rope_theta": cfg.rope_base},
-        )
-    ).eval()  # fmt: skip
+    net = torch_llama(cfg)
     state = {
         "model.embed_tokens.weight": weights["embed"],
         "model.norm.weight": weights["norm"]["scale"],
