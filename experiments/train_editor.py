@@ -35,6 +35,7 @@ from liveedit_jax.training.addressing import (
 from liveedit_jax.training.checkpoint import load_backbone, model_folder, save_weights
 from liveedit_jax.training.editor import editor_step, init_state, picture_features
 from liveedit_jax.training.loop import record_start, saved_step, train
+from liveedit_jax.training.statistics import start_norms
 
 DEV_SEED, DEV_N = 0, 100
 
@@ -71,10 +72,13 @@ def main() -> None:
         if recipe.gate_gain is None or saved_step(args.out):  # then weights are restored
             return state
         generator_head_width(chosen.editor)  # refused now rather than after the fit
+        params = state.params
         edits = edits_of(backbone, weights, pictures, data, chosen.editor.norm_eps)
+        if recipe.standardise:
+            params, edits = start_norms(params, edits)
         looks, gates, loss = fit(edits, chosen.editor.rank, recipe.seed)
         print(f"generators start fitted: losses {loss[0]:.3f} (looks), {loss[1]:.3f} (and gates)")
-        params = start_generators(chosen.editor, state.params, looks, gates, recipe.gate_gain)
+        params = start_generators(chosen.editor, params, looks, gates, recipe.gate_gain)
         return replace(state, params=params)
 
     begin = time.time()

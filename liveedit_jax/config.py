@@ -73,12 +73,17 @@ class EditorTrainConfig:
     # Rates as multiples of `learning_rate` (docs/method.md): both extractors, where rows of experts
     # look, and the value maps of `down`, whose entries are small, and of `up`, whose are large.
     rate_extractor: float = 1.0
+    rate_image: float | None = None  # of the extractors, what reads images (None: as the rest)
+    rate_sentinel: float | None = None  # the sentinel, likewise
     rate_attention: float = 1.0
     rate_down: float = 1.0
     rate_up: float = 1.0
     # Generators start where frozen states say (training/addressing.py), the gates of `down` this
     # far open; None: at random, as released
     gate_gain: float | None = None
+    # Norms in front of text start so that every feature has mean 0 and variance 1
+    # (training/statistics.py); False: at scale 1 and bias 0, as released
+    standardise: bool = False
     weight_reliability: float = 1.0
     weight_generality: float = 1.0
     weight_locality: float = 1.0
@@ -88,6 +93,8 @@ class EditorTrainConfig:
 
     def __post_init__(self):
         """Refuse what no step can be made of; a batch of one has no routing negatives."""
+        if self.standardise and self.gate_gain is None:
+            raise ValueError("standardise=True needs gate_gain: both are part of a fitted start")
         if self.batch_n < 2:
             raise ValueError(
                 f"batch_n={self.batch_n}: routing losses need at least 2 samples a step"
@@ -156,13 +163,13 @@ class BridgeTrainConfig:
 
     # which rows are drawn (its rates and terms are those of training everything)
     data: PretrainConfig = field(
-        default_factory=lambda: PretrainConfig(images_n=8, pairs_n=16, strange_n=1)
+        default_factory=lambda: PretrainConfig(images_n=16, pairs_n=64, strange_n=1)
     )
     length_n: int = 160  # T of a packed row
     answers_n: int = 80  # most positions of a row whose logits are computed
-    steps_n: int = 1_200
+    steps_n: int = 4_000
     learning_rate: float = 2e-3
-    warmup_steps: int = 50
+    warmup_steps: int = 100
     contrastive_weight: float = 0.3
     contrastive_temperature: float = 0.05
 

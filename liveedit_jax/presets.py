@@ -8,6 +8,7 @@ from liveedit_jax.backbone_presets import BACKBONES
 from liveedit_jax.config import (
     BridgeTrainConfig,
     DatasetConfig,
+    EditMixture,
     EditorConfig,
     EditorTrainConfig,
     LengthBudget,
@@ -65,7 +66,8 @@ PRESETS: dict[str, Preset] = {
         dataset=DatasetConfig(budget=LengthBudget(48, 64)),
         backbone=BACKBONES["smol"],
         editor=SMOL_EDITOR,
-        editor_train=TINY_EDITOR_TRAIN,
+        editor_train=replace(TINY_EDITOR_TRAIN, standardise=True),
+        edit_mixture=EditMixture(lengths=((32, 0.50), (38, 0.42), (60, 0.08))),
         bridge_train=BridgeTrainConfig(),
     ),
     **{name: Preset(DATASETS["mojiedit"], BACKBONES[name], PAPER_EDITOR) for name in PUBLISHED},

@@ -106,7 +106,9 @@ def load_weights(folder: str | Path) -> tuple[Any, dict]:
         recipe = json.loads(recipe_file.read_text())
         logging.getLogger("absl").setLevel(logging.ERROR)
         with ocp.StandardCheckpointer() as checkpointer:
-            stored = checkpointer.restore(folder / "weights")
+            # where they were when they were saved is no matter: a pod's weights open on a laptop
+            saved = checkpointer.metadata(folder / "weights").item_metadata.tree
+            stored = checkpointer.restore(folder / "weights", jax.tree.map(_here, saved))
         digest = sha256_of(stored)
     except Exception as error:  # Orbax raises a different class for every way a folder can be torn
         raise ValueError(
@@ -119,6 +121,12 @@ def load_weights(folder: str | Path) -> tuple[Any, dict]:
             "restore both together"
         )
     return jax.tree.map(_as_computed, stored), recipe
+
+
+def _here(leaf) -> jax.ShapeDtypeStruct:
+    """A stored array's shape and dtype, on this process's first device."""
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
 
 
 def _as_computed(leaf: jax.Array) -> jax.Array:

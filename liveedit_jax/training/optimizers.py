@@ -12,6 +12,8 @@ from jaxtyping import Array, Int
 
 from liveedit_jax.config import EditorTrainConfig, PretrainConfig
 
+IMAGE_PARTS = ("norm1", "vision_query", "prompt_attention", "vision_attention")
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -55,8 +57,9 @@ def editor_optimizer(cfg: EditorTrainConfig) -> optax.GradientTransformation:
         )
     adam = optax.adam(rate, b1=0.9, b2=0.999, eps=1e-8)
     parts = [optax.contrib.muon(rate, consistent_rms=0.2) if cfg.muon else adam]
-    rates = (cfg.rate_extractor, cfg.rate_attention, cfg.rate_down, cfg.rate_up)
-    if any(rate != 1.0 for rate in rates):
+    rates = (cfg.rate_extractor, cfg.rate_image, cfg.rate_sentinel)
+    rates += (cfg.rate_attention, cfg.rate_down, cfg.rate_up)
+    if any(rate not in (None, 1.0) for rate in rates):
         parts.append(optax.stateless(partial(_scale_parts, cfg)))
     if cfg.clip_norm is not None:
         parts.insert(0, optax.clip_by_global_norm(cfg.clip_norm))
@@ -69,7 +72,9 @@ def _scale_parts(cfg: EditorTrainConfig, updates, params=None):
     def scale(path, leaf):
         part, *inner = (key.key for key in path)
         if part in ("edit", "input"):
-            return leaf * cfg.rate_extractor
+            own = cfg.rate_image if inner[0] in IMAGE_PARTS else None
+            own = cfg.rate_sentinel if inner[0] == "sentinel" else own
+            return leaf * (cfg.rate_extractor if own is None else own)
         if part == "norm" or inner[0] == "norm":
             return leaf
         value_rate = cfg.rate_down if part == "down" else cfg.rate_up

@@ -1,7 +1,10 @@
 """Shipped weights come back; a damaged or mismatched checkpoint is refused by name."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import jax
@@ -20,6 +23,20 @@ def test_weights_come_back_rounded_to_half(tmp_path):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-3), weights, again)
     assert again["a"].dtype == jnp.float32 and recipe == {"seed": 3, "sha256": sha256}
     assert save_weights(tmp_path / "w", again, {"seed": 3}) == sha256  # rounding happens once
+
+
+def test_weights_saved_on_another_machines_devices_open_here(tmp_path):
+    script = """
+import jax, jax.numpy as jnp, sys
+from liveedit_jax.training.checkpoint import save_weights
+there = jax.devices()[3]
+save_weights(sys.argv[1], {"a": jax.device_put(jnp.arange(5.0), there)}, {})
+"""
+    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", script, str(tmp_path / "w")]
+    subprocess.run(command, env=os.environ | devices, check=True)
+    assert jax.local_device_count() == 1
+    assert load_weights(tmp_path / "w")[0]["a"].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
