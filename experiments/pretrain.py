@@ -27,9 +27,9 @@ from liveedit_jax.data.facts import entities
 from liveedit_jax.data.pretraining import PretrainingData, mojiedit_tokenizer
 from liveedit_jax.evaluation.knowledge import drawings, fact_accuracy
 from liveedit_jax.presets import preset
-from liveedit_jax.training.checkpoint import load_weights, save_weights
 from liveedit_jax.training.loop import record_start, train
 from liveedit_jax.training.pretrain import init_state, pretrain_step
+from liveedit_jax.training.weights import load_weights, save_weights
 
 
 def main() -> None:

@@ -16,9 +16,9 @@ from liveedit_jax.config import Preset, as_dict
 from liveedit_jax.data.facts import entities
 from liveedit_jax.evaluation.knowledge import drawings, fact_accuracy
 from liveedit_jax.training.bridge import BridgeData, bridge_step, init_state, tower_states
-from liveedit_jax.training.checkpoint import load_weights, save_weights
 from liveedit_jax.training.frozen import smol_parts, smol_tokenizer
 from liveedit_jax.training.loop import record_start, train
+from liveedit_jax.training.weights import load_weights, save_weights
 
 MEASURED = 24  # every so manyth entity is measured: a forward pass takes seconds
 

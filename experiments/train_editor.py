@@ -18,6 +18,7 @@ import jax
 
 from experiments.arguments import training_parser
 from liveedit_jax.backbones import Backbone
+from liveedit_jax.backbones.quantise import quantise
 from liveedit_jax.config import as_dict
 from liveedit_jax.data import edit_stream
 from liveedit_jax.data.editing import EditingData
@@ -32,10 +33,11 @@ from liveedit_jax.training.addressing import (
     generator_head_width,
     start_generators,
 )
-from liveedit_jax.training.checkpoint import load_backbone, model_folder, save_weights
+from liveedit_jax.training.checkpoint import load_backbone, model_folder
 from liveedit_jax.training.editor import editor_step, init_state, picture_features
 from liveedit_jax.training.loop import record_start, saved_step, train
 from liveedit_jax.training.statistics import start_norms
+from liveedit_jax.training.weights import save_weights
 
 DEV_SEED, DEV_N = 0, 100
 
@@ -43,6 +45,8 @@ DEV_SEED, DEV_N = 0, 100
 def main() -> None:
     parser = training_parser(__doc__, "runs/editor", "the editor")
     parser.add_argument("--model", type=Path, help="folder with backbone/ and tokenizer.json")
+    parser.add_argument("--batch", type=int, help="samples a step (the recipe's)")
+    parser.add_argument("--int8", action="store_true", help="frozen kernels in 8 bits")
     args = parser.parse_args()
 
     chosen = preset(args.config)
@@ -51,9 +55,12 @@ def main() -> None:
         seed=args.seed,
         steps_n=args.steps or chosen.editor_train.steps_n,
         learning_rate=args.learning_rate or chosen.editor_train.learning_rate,
+        batch_n=args.batch or chosen.editor_train.batch_n,
     )
     folder = args.model or model_folder(args.config)
     weights, made = load_backbone(folder)
+    if args.int8:
+        weights = jax.jit(quantise, donate_argnums=0)(weights)
     cfg = chosen.backbone
     tokenizer = load_tokenizer(folder / "tokenizer.json", cfg.pad_id, cfg.bos_id, cfg.eos_id)
     backbone = Backbone(chosen.backbone)
@@ -84,7 +91,7 @@ def main() -> None:
     begin = time.time()
     run = {"editor_train": asdict(recipe), "edit_mixture": asdict(chosen.edit_mixture)}
     starts = record_start(args.out, run)
-    run["backbone_sha256"] = made["sha256"]
+    run |= {"backbone_sha256": made["sha256"], "int8": args.int8}
     (args.out / "config.json").write_text(json.dumps(as_dict(chosen) | run))
     state, step = train(
         lambda state, batch: editor_step(

@@ -45,7 +45,7 @@ SMOL = BackboneConfig(
         rope_base=100_000.0,
         tied_head=True,
     ),
-    edit_layer=20,
+    edit_layer=16,
     bos_id=0,  # <|endoftext|>, which plain text follows in its training
     eos_id=2,  # <|im_end|>
     pad_id=0,

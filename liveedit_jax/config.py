@@ -163,15 +163,15 @@ class BridgeTrainConfig:
 
     # which rows are drawn (its rates and terms are those of training everything)
     data: PretrainConfig = field(
-        default_factory=lambda: PretrainConfig(images_n=16, pairs_n=64, strange_n=1)
+        default_factory=lambda: PretrainConfig(images_n=4, pairs_n=64, strange_n=1)
     )
     length_n: int = 160  # T of a packed row
     answers_n: int = 80  # most positions of a row whose logits are computed
-    steps_n: int = 4_000
+    steps_n: int = 3_000
     learning_rate: float = 2e-3
-    warmup_steps: int = 100
-    contrastive_weight: float = 0.3
-    contrastive_temperature: float = 0.05
+    warmup_steps: int = 50
+    contrastive_weight: float = 1.0
+    contrastive_temperature: float = 0.02
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.data.pretraining import mojiedit_tokenizer
 from liveedit_jax.editor.liveedit import init_params
 from liveedit_jax.presets import preset
-from liveedit_jax.training.checkpoint import save_weights
+from liveedit_jax.training.weights import save_weights
 
 
 @pytest.fixture(scope="session")

@@ -116,7 +116,12 @@ def bridge_loss(
     params: dict,
     batch: BridgeBatch,
 ) -> tuple[Float[Array, ""], dict]:
-    """Cross-entropy of answers and their EOS, and contrast between an entity's two drawings."""
+    """Cross-entropy of answers and their EOS, and contrast between an entity's two drawings.
+
+    Hard routing compares images by products, not cosines: drawings whose states point less alike
+    from token to token have short means, and would be hit more rarely. So the contrast is by
+    products too, and evens the lengths out.
+    """
     weights = frozen | {"projector": params}
     images_n, pairs_n = batch.picture.shape[0], batch.pairs.shape[0]
     read = states[jnp.concatenate([batch.picture, batch.pairs])].astype(jnp.float32)
@@ -128,9 +133,8 @@ def bridge_loss(
     answers = jnp.sum(loss * batch.mask) / count
     only = picture_rows(backbone, pairs_n)
     alone = backbone.lower_from_features(weights, only, features[images_n:])
-    contrast, matched = contrastive_loss(
-        pooled_vision(alone, only.role), cfg.contrastive_temperature
-    )
+    seen = pooled_vision(alone, only.role) * backbone.cfg.width**-0.5  # at most of length 1
+    contrast, matched = contrastive_loss(seen, cfg.contrastive_temperature)
     total = answers + cfg.contrastive_weight * contrast
     right = (logits.argmax(-1) == batch.label) & batch.mask
     return total, {

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import smol_convert
 from liveedit_jax.data.tokenizer import Tokenizer
+from liveedit_jax.training.weights import load_weights, save_weights
 
 
 def cache_folder() -> Path:
@@ -37,9 +38,7 @@ def smol_parts(cfg: BackboneConfig) -> tuple[dict, str]:
         FileNotFoundError, ImportError: the packages are not installed and nothing is cached.
         ValueError: the cache is damaged (remove the folder that is named).
     """
-    from liveedit_jax.training.checkpoint import load_weights, save_weights
-
-    folder = cache_folder() / "smol"
+    folder = cache_folder() / f"smol-{cfg.edit_layer}"  # layers are stored as they are split
     if not (folder / "recipe.json").is_file():
         reader = smol_convert.open_gguf(smol_convert.smollm2_file())
         parts = smol_convert.read_tower(cfg) | smol_convert.read_language(cfg, reader)

@@ -31,7 +31,7 @@ def init_state(
 def contrastive_loss(
     feature: Float[Array, "B D"], temperature: float
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Symmetric InfoNCE between the two drawings of B/2 entities.
+    """Symmetric InfoNCE between the two drawings of B/2 entities, by the product of their features.
 
     Args:
         feature: rows 0..B/2-1 are one drawing of each entity, rows B/2..B-1 the other drawing.
@@ -40,13 +40,17 @@ def contrastive_loss(
     Returns:
         The loss and the share of drawings whose nearest neighbour is the other drawing.
     """
-    unit = feature / (jnp.linalg.norm(feature, axis=-1, keepdims=True) + 1e-6)
-    first, second = jnp.split(unit, 2)
+    first, second = jnp.split(feature, 2)
     scores = first @ second.T / temperature  # f32[B/2, B/2]
     label = jnp.arange(scores.shape[0])
     loss = optax.softmax_cross_entropy_with_integer_labels
     both = 0.5 * (loss(scores, label).mean() + loss(scores.T, label).mean())
     return both, (scores.argmax(-1) == label).mean()
+
+
+def unit(feature: Float[Array, "B D"]) -> Float[Array, "B D"]:
+    """Features at length 1."""
+    return feature / (jnp.linalg.norm(feature, axis=-1, keepdims=True) + 1e-6)
 
 
 def pooled_vision(hidden: Float[Array, "B T D"], role: Int[Array, "B T"]) -> Float[Array, "B D"]:
@@ -120,7 +124,7 @@ def pretrain_loss(
         for halves in zip(jnp.split(seen, 2), jnp.split(more, 2), strict=True)
     )
     contrast, matched = contrastive_loss(
-        jnp.concatenate([first, second]), cfg.contrastive_temperature
+        unit(jnp.concatenate([first, second])), cfg.contrastive_temperature
     )
 
     right = (logits.argmax(-1) == label) & answer_mask

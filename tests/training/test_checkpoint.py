@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from liveedit_jax.presets import preset
-from liveedit_jax.training.checkpoint import load_model, load_weights, save_weights
+from liveedit_jax.training.checkpoint import load_model
+from liveedit_jax.training.weights import load_weights, save_weights
 
 
 def test_weights_come_back_rounded_to_half(tmp_path):
@@ -28,7 +29,7 @@ def test_weights_come_back_rounded_to_half(tmp_path):
 def test_weights_saved_on_another_machines_devices_open_here(tmp_path):
     script = """
 import jax, jax.numpy as jnp, sys
-from liveedit_jax.training.checkpoint import save_weights
+from liveedit_jax.training.weights import save_weights
 there = jax.devices()[3]
 save_weights(sys.argv[1], {"a": jax.device_put(jnp.arange(5.0), there)}, {})
 """
