@@ -18,6 +18,7 @@ import jax
 
 from experiments.arguments import training_parser
 from liveedit_jax.backbones import Backbone
+from liveedit_jax.backbones.backbone import split_at
 from liveedit_jax.backbones.quantise import quantise
 from liveedit_jax.config import as_dict
 from liveedit_jax.data import edit_stream
@@ -45,11 +46,14 @@ DEV_SEED, DEV_N = 0, 100
 def main() -> None:
     parser = training_parser(__doc__, "runs/editor", "the editor")
     parser.add_argument("--model", type=Path, help="folder with backbone/ and tokenizer.json")
+    parser.add_argument("--edit-layer", type=int, help="decoder layer (the preset's)")
     parser.add_argument("--batch", type=int, help="samples a step (the recipe's)")
     parser.add_argument("--int8", action="store_true", help="frozen kernels in 8 bits")
     args = parser.parse_args()
 
     chosen = preset(args.config)
+    if args.edit_layer is not None:
+        chosen = replace(chosen, backbone=replace(chosen.backbone, edit_layer=args.edit_layer))
     recipe = replace(
         chosen.editor_train,
         seed=args.seed,
@@ -59,6 +63,7 @@ def main() -> None:
     )
     folder = args.model or model_folder(args.config)
     weights, made = load_backbone(folder)
+    weights = split_at(weights, chosen.backbone.edit_layer)
     if args.int8:
         weights = jax.jit(quantise, donate_argnums=0)(weights)
     cfg = chosen.backbone
@@ -91,7 +96,7 @@ def main() -> None:
     begin = time.time()
     run = {"editor_train": asdict(recipe), "edit_mixture": asdict(chosen.edit_mixture)}
     starts = record_start(args.out, run)
-    run |= {"backbone_sha256": made["sha256"], "int8": args.int8}
+    run |= {"edit_layer": cfg.edit_layer, "int8": args.int8, "backbone_sha256": made["sha256"]}
     (args.out / "config.json").write_text(json.dumps(as_dict(chosen) | run))
     state, step = train(
         lambda state, batch: editor_step(

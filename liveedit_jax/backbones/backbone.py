@@ -39,6 +39,24 @@ def attention_mask(batch: Batch) -> Array:
     return mask
 
 
+def split_at(params: dict, edit_layer: int) -> dict:
+    """Weights divided after decoder layer `edit_layer`, wherever they were divided before.
+
+    Raises:
+        ValueError: no such layer, or none would be left above it.
+    """
+    lower, upper = params["lower"], params["upper"]
+    lower_n, upper_n = (len(jax.tree.leaves(half)[0]) for half in (lower, upper))
+    if not 0 <= edit_layer < lower_n + upper_n - 1:
+        raise ValueError(f"edit_layer={edit_layer}: from 0 to {lower_n + upper_n - 2}")
+    n = edit_layer + 1
+    if n == lower_n:
+        return params
+    every = jax.tree.map(lambda *halves: jnp.concatenate(halves), lower, upper)
+    halves = {"lower": slice(None, n), "upper": slice(n, None)}
+    return params | {k: jax.tree.map(lambda x, s=s: x[s], every) for k, s in halves.items()}
+
+
 @dataclass(frozen=True)
 class Backbone:
     """The functions of one backbone; hashable, so it can be a static argument of jit."""

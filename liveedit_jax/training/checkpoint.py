@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 
+from liveedit_jax.backbones.backbone import split_at
 from liveedit_jax.config import EditorConfig, Preset
 from liveedit_jax.data.tokenizer import Tokenizer, load_tokenizer
 from liveedit_jax.editor.liveedit import init_params
@@ -81,14 +82,22 @@ def load_model(name_or_folder: str | Path = "tiny", config: Preset | None = None
     editor, editor_recipe = load_weights(folder / "editor")
     if editor_recipe["backbone_sha256"] != backbone_recipe["sha256"]:
         raise ValueError(f"the editor in {folder} was trained for another backbone; retrain it")
+    layer = editor_recipe.get("edit_layer")  # None: made before it was written down
     if config is None:
         config = preset(backbone_recipe["config"])
-        config = replace(config, editor=_trained_editor(folder, editor_recipe))
-    _check_editor(folder, config, editor)
+        cfg = replace(
+            config.backbone, edit_layer=config.backbone.edit_layer if layer is None else layer
+        )
+        config = replace(config, backbone=cfg, editor=_trained_editor(folder, editor_recipe))
     cfg = config.backbone
+    if layer not in (None, cfg.edit_layer):
+        raise ValueError(
+            f"the editor in {folder} was trained at edit layer {layer}, not {cfg.edit_layer}"
+        )
+    _check_editor(folder, config, editor)
     return Model(
         config=config,
-        backbone=backbone,
+        backbone=split_at(backbone, cfg.edit_layer),
         editor=editor,
         tokenizer=load_tokenizer(folder / "tokenizer.json", cfg.pad_id, cfg.bos_id, cfg.eos_id),
         backbone_sha256=backbone_recipe["sha256"],

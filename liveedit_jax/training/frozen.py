@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import jax.numpy as jnp
 
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import smol_convert
+from liveedit_jax.backbones.backbone import split_at
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.training.weights import load_weights, save_weights
 
@@ -38,10 +40,10 @@ def smol_parts(cfg: BackboneConfig) -> tuple[dict, str]:
         FileNotFoundError, ImportError: the packages are not installed and nothing is cached.
         ValueError: the cache is damaged (remove the folder that is named).
     """
-    folder = cache_folder() / f"smol-{cfg.edit_layer}"  # layers are stored as they are split
+    folder, stored = cache_folder() / "smol", replace(cfg, edit_layer=0)
     if not (folder / "recipe.json").is_file():
         reader = smol_convert.open_gguf(smol_convert.smollm2_file())
-        parts = smol_convert.read_tower(cfg) | smol_convert.read_language(cfg, reader)
+        parts = smol_convert.read_tower(stored) | smol_convert.read_language(stored, reader)
         save_weights(folder, parts, {"config": "smol"}, jnp.float32)
     parts, recipe = load_weights(folder)
-    return parts, recipe["sha256"]
+    return split_at(parts, cfg.edit_layer), recipe["sha256"]

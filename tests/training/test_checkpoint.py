@@ -12,9 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.backbones.backbone import split_at
+from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.presets import preset
 from liveedit_jax.training.checkpoint import load_model
 from liveedit_jax.training.weights import load_weights, save_weights
+from liveedit_jax.types import Role
 
 
 def test_weights_come_back_rounded_to_half(tmp_path):
@@ -56,6 +60,36 @@ def test_a_whole_model_loads(model_folder):
         load_model(model_folder, tiny)
     with pytest.raises(FileNotFoundError, match="not a preset"):
         load_model("no-such-model")
+
+
+def test_a_model_is_divided_where_its_editor_was_trained(model_folder, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder, folder)
+    weights, recipe = load_weights(folder / "editor")
+    save_weights(folder / "editor", weights, recipe | {"edit_layer": 1})
+    model, before = load_model(folder), load_model(model_folder)
+    assert model.config.backbone.edit_layer == 1 and before.config.backbone.edit_layer == 2
+    with pytest.raises(ValueError, match="trained at edit layer 1, not 2"):
+        load_model(folder, replace(model.config, backbone=before.config.backbone))
+
+    batch = without_pixels(jnp.arange(1, 7)[None], jnp.full((1, 6), Role.PROMPT, jnp.int8))
+    logits = []
+    for one in (model, before):
+        backbone = Backbone(one.config.backbone)
+        hidden = backbone.lower_from_features(one.backbone, batch, None)
+        logits.append(backbone.upper(one.backbone, hidden, batch))
+    assert len(model.backbone["lower"]["norm1"]["scale"]) == 2
+    np.testing.assert_allclose(*logits, atol=1e-5)
+
+
+def test_layers_are_divided_where_there_are_some_on_both_sides(model_folder):
+    weights = load_model(model_folder).backbone
+    layers_n = preset("tiny").backbone.decoder.layers_n
+    for outside in (-1, layers_n - 1):
+        with pytest.raises(ValueError, match=f"edit_layer={outside}: from 0 to {layers_n - 2}"):
+            split_at(weights, outside)
+    there_and_back = split_at(split_at(weights, 0), preset("tiny").backbone.edit_layer)
+    jax.tree.map(np.testing.assert_array_equal, there_and_back, weights)
 
 
 DAMAGES = ("truncated", "altered", "recipe", "missing", "other editor", "other backbone")
