@@ -56,7 +56,6 @@ SMOL = BackboneConfig(
         "<|im_end|>\n<|im_start|>assistant\n",
         bos=False,
     ),
-    remat=True,
 )
 LLAVA_1_5_7B = BackboneConfig(
     fit=Fit.CROP, remat=True, chat=ChatTemplate("USER: ", "\n", " ASSISTANT:")

@@ -47,7 +47,17 @@ TINY_EDITOR_TRAIN = EditorTrainConfig(
 
 PAPER_EDITOR = EditorConfig()  # M 1024, R 4, E 4, 8 heads: the paper's, for every 7B backbone
 
-SMOL_EDITOR = replace(TINY_EDITOR, module_width=512)
+SMOL_EDITOR = replace(TINY_EDITOR, module_width=512, rank=64)
+SMOL_EDITOR_TRAIN = replace(
+    TINY_EDITOR_TRAIN,
+    batch_n=8,
+    routing_n=16,
+    steps_n=600,
+    warmup_steps=60,
+    rate_image=0.02,
+    rate_sentinel=0.4,
+    standardise=True,
+)
 EDITORS: dict[str, EditorConfig] = {
     "tiny": TINY_EDITOR,
     "smol": SMOL_EDITOR,
@@ -66,7 +76,7 @@ PRESETS: dict[str, Preset] = {
         dataset=DatasetConfig(budget=LengthBudget(48, 64)),
         backbone=BACKBONES["smol"],
         editor=SMOL_EDITOR,
-        editor_train=replace(TINY_EDITOR_TRAIN, standardise=True),
+        editor_train=SMOL_EDITOR_TRAIN,
         edit_mixture=EditMixture(lengths=((32, 0.50), (38, 0.42), (60, 0.08))),
         bridge_train=BridgeTrainConfig(),
     ),
