@@ -62,6 +62,9 @@ class EditorTrainConfig:
     routing_skip_same: bool = False
     routing_repository_n: int | None = None
     routing_blend: float = 0.0
+    # Every so manyth training subject teaches image routing's sentinel and nothing else of it, all
+    # others everything but the sentinel (editor/objective.py); None, as released: no difference
+    calibration_every: int | None = None
     steps_n: int = 40_000
     learning_rate: float = 1e-4
     lr_cut_steps: tuple[int, ...] = (10_000,)
@@ -103,6 +106,8 @@ class EditorTrainConfig:
             raise ValueError(f"routing_n={self.routing_n} is below batch_n={self.batch_n}")
         if not 0 <= self.routing_blend <= 1:
             raise ValueError(f"routing_blend={self.routing_blend}: a share between 0 and 1")
+        if self.calibration_every is not None and self.calibration_every < 2:
+            raise ValueError(f"calibration_every={self.calibration_every}: 2 or more, or None")
         if self.routing_repository_n is not None and self.routing_repository_n < 1:
             raise ValueError(f"routing_repository_n={self.routing_repository_n}: 1 edit or more")
 

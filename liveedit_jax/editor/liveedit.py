@@ -76,6 +76,17 @@ def routing_features(
     return rearrange(text, "b e m -> b (e m)"), rearrange(vision, "b e m -> b (e m)"), prompt
 
 
+def thresholds(
+    cfg: EditorConfig,
+    side: extractor.Extractor,
+    prompt: Float[Array, "B E M"],
+    vision: Float[Array, "B H"],
+) -> Float[Array, " B"]:
+    """How much an edit's image has to resemble each query's: as much as the sentinel does."""
+    sentinel = rearrange(extractor.sentinel_feature(side, cfg.heads_n, prompt), "b e m -> b (e m)")
+    return (vision * sentinel).sum(-1) / (cfg.queries_n * cfg.module_width**0.5)
+
+
 def generate_expert(
     cfg: EditorConfig, editor: Prepared, hidden: Float[Array, "N T D"], role: Int[Array, "N T"]
 ) -> Expert:
@@ -96,10 +107,7 @@ def encode_query(
 ) -> Query:
     """Routing queries; a row without image gets an infinite threshold and hits nothing."""
     text, vision, prompt = routing_features(cfg, editor.input, hidden, role)
-    sentinel = extractor.sentinel_feature(editor.input, cfg.heads_n, prompt)
-    sentinel = rearrange(sentinel, "b e m -> b (e m)")
-    scale = cfg.queries_n * cfg.module_width**0.5
-    threshold = (vision * sentinel).sum(-1) / scale
+    threshold = thresholds(cfg, editor.input, prompt, vision)
     has_image = (role == Role.VISION).any(-1)
     return Query(text, vision, jnp.where(has_image, threshold, jnp.inf))
 
@@ -232,4 +240,5 @@ __all__ = [
     "residual",
     "routing_features",
     "similarity",
+    "thresholds",
 ]

@@ -19,6 +19,7 @@ from liveedit_jax.editor.liveedit import (
     mix,
     prepare,
     routing_features,
+    thresholds,
 )
 from liveedit_jax.editor.routing import similarity, soft_weights
 from liveedit_jax.types import Batch, Expert, Role
@@ -159,8 +160,33 @@ def edit_terms(
     return terms, {"residual": added, "logits": logits, "original": original}
 
 
+def calibrated_thresholds(
+    cfg: EditorConfig,
+    params: dict,
+    prompt: Float[Array, "C E M"],
+    vision: Float[Array, "C H"],
+    aside: Bool[Array, " C"],
+) -> Float[Array, " C"]:
+    """Thresholds whose gradient reaches the sentinel from rows `aside` and from no others.
+
+    Those rows teach the sentinel alone, the others everything but it. Extractors learn the subjects
+    of training by heart, and a threshold that fits those is too high for subjects of later edits.
+    """
+    fixed, side = jax.lax.stop_gradient((params["input"], (prompt, vision))), params["input"]
+    alone = extractor.prepare(cfg, fixed[0] | {"sentinel": side["sentinel"]})
+    rest = extractor.prepare(cfg, side | {"sentinel": fixed[0]["sentinel"]})
+    return jnp.where(
+        aside, thresholds(cfg, alone, *fixed[1]), thresholds(cfg, rest, prompt, vision)
+    )
+
+
 def routing_terms(
-    cfg: EditorConfig, recipe: EditorTrainConfig, editor: Prepared, pool: Pool, pairs: Pairs
+    cfg: EditorConfig,
+    recipe: EditorTrainConfig,
+    params: dict,
+    editor: Prepared,
+    pool: Pool,
+    pairs: Pairs,
 ) -> dict:
     """Soft and hard routing losses on pairs drawn from a pool of S samples."""
     hidden, role = jax.lax.stop_gradient(pool.hidden), pool.role
@@ -169,9 +195,13 @@ def routing_terms(
     )
     text0, vision0, prompt = routing_features(cfg, editor.input, hidden[first], role[first])
     text1, vision1, _ = routing_features(cfg, editor.edit, hidden[second], role[second])
-    sentinel = extractor.sentinel_feature(editor.input, cfg.heads_n, prompt)
-    sentinel = rearrange(sentinel, "b e m -> b (e m)")
-    threshold = (vision0 * sentinel).sum(-1) / (cfg.queries_n * cfg.module_width**0.5)
+    aside = jnp.zeros(len(first), bool)
+    if recipe.calibration_every is None:
+        threshold = thresholds(cfg, editor.input, prompt, vision0)
+    else:
+        aside, aside1 = (pool.subject[i] % recipe.calibration_every == 0 for i in (first, second))
+        threshold = calibrated_thresholds(cfg, params, prompt, vision0, aside)
+        vision1 = jnp.where(aside1[:, None], jax.lax.stop_gradient(vision1), vision1)
 
     b = pairs.neighbours.shape[1]  # neighbours are the first B rows, others the last B
     relative, absolute = losses.soft_routing(similarity(cfg, text0[:b], text1[:b]))
@@ -181,6 +211,7 @@ def routing_terms(
         if recipe.routing_skip_same:
             same = pool.subject[first[rows], None] == pool.subject[second[rows]]
         score = similarity(cfg, vision0[rows], vision1[rows])
+        score = jnp.where(aside[rows, None], jax.lax.stop_gradient(score), score)
         return losses.hard_routing(
             score, threshold[rows], neighbours, same, recipe.routing_repository_n
         )
@@ -231,7 +262,7 @@ def training_loss(
     edits, seen = edit_terms(
         cfg, backbone, weights, editor, expert, reliability, generalities, locality, masks
     )
-    routing = routing_terms(cfg, recipe, editor, pool, pairs)
+    routing = routing_terms(cfg, recipe, params, editor, pool, pairs)
     return total(recipe, edits, routing), (edits, routing, seen)
 
 

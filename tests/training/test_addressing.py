@@ -205,3 +205,10 @@ def test_the_parts_have_rates_of_their_own():
         assert ratio[side]["norm"]["scale"] == pytest.approx(1.0, rel=1e-4)
     for part, rate in (("edit", 2.0), ("input", 2.0), ("norm", 1.0)):
         assert all(x == pytest.approx(rate, rel=1e-4) for x in jax.tree.leaves(ratio[part]))
+    c = step(replace(plain, rate_extractor=2.0, rate_image=0.25, rate_sentinel=4.0))
+    ratio = jax.tree.map(lambda x, y: float((y / x).mean()), a, c)
+    for side in ("edit", "input"):
+        for part, tree in ratio[side].items():
+            rate = {"text_query": 2.0, "text_attention": 2.0, "norm2": 2.0, "sentinel": 4.0}
+            wanted = rate.get(part, 0.25)
+            assert all(x == pytest.approx(wanted, rel=1e-4) for x in jax.tree.leaves(tree))
