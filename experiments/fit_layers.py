@@ -26,7 +26,7 @@ from liveedit_jax.training import addressing
 from liveedit_jax.training.addressing import Edits, Gates, Looks
 from liveedit_jax.training.checkpoint import load_backbone, model_folder
 from liveedit_jax.training.editor import picture_features
-from liveedit_jax.training.statistics import TEXT, standardising
+from liveedit_jax.training.statistics import TEXT, standardised, standardising
 
 HELD_OUT = 0.1  # share of the edits that the fit does not see
 
@@ -35,22 +35,17 @@ HELD_OUT = 0.1  # share of the edits that the fit does not see
 def written_share(looks: Looks, gates: Gates, edits: Edits) -> jax.Array:
     """The share of items that are written by more than a half at their place, and nowhere else."""
     items = addressing.items_of(edits)
-    written = addressing.writes(looks, gates, edits)
-    right = jnp.take_along_axis(written, items.place[..., None], axis=-1)[..., 0]
-    elsewhere = items.due[:, None, :] != items.token[:, :, None]
-    wrong = jnp.where(elsewhere & (edits.role != 0)[:, None, :], written, 0.0).max(-1)
-    good = (right > 0.5) & (wrong < 0.5) & items.mask
+    right, wrong = addressing.placed(looks, gates, edits, items)
+    good = (right > 0.5) & (wrong.max(-1) < 0.5) & items.mask
     return good.sum() / items.mask.sum()
 
 
 def measure(edits: Edits, rank: int, steps_n: int, seed: int) -> dict[str, float]:
     """One fit on standardised states, and what it does on the held-out edits."""
-    norm = standardising(edits.states, edits.role, TEXT)
-    states = (edits.states * norm["scale"] + norm["bias"]).astype(jnp.float16)
-    cut = int(len(states) * (1 - HELD_OUT))
+    edits = standardised(edits, standardising(edits.states, edits.role, TEXT))
+    cut = int(len(edits.states) * (1 - HELD_OUT))
     seen, unseen = (
-        jax.tree.map(lambda leaf, s=s: leaf[s], edits._replace(states=states))
-        for s in (slice(None, cut), slice(cut, None))
+        jax.tree.map(lambda leaf, s=s: leaf[s], edits) for s in (slice(None, cut), slice(cut, None))
     )
     looks, gates, loss = addressing.fit(seen, rank, seed, steps_n, steps_n)
     unseen = unseen._replace(states=unseen.states.astype(jnp.float32))

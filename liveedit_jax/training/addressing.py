@@ -110,16 +110,23 @@ def writes(looks: Looks, gates: Gates, edits: Edits) -> Float[Array, "N T T"]:
     return jnp.einsum("nrj,nrt->njt", attention(looks.up, edits), fires)
 
 
+def placed(
+    looks: Looks, gates: Gates, edits: Edits, items: Items
+) -> tuple[Float[Array, "N T"], Float[Array, "N T T"]]:
+    """How much of each item is written at its place, and wherever another token is due (else 0)."""
+    written = writes(looks, gates, edits)
+    right = jnp.take_along_axis(written, items.place[..., None], axis=-1)[..., 0]
+    elsewhere = (items.due[:, None, :] != items.token[:, :, None]) & _real(edits)[:, None, :]
+    return right, jnp.where(elsewhere, written, 0.0)
+
+
 def write_loss(looks: Looks, gates: Gates, edits: Edits) -> Float[Array, ""]:
     """Mean over items j of (1 - written at j's place)² + Σ_t (written at t)².
 
     The sum runs over all positions that are not PAD and before another token than j's.
     """
     items = items_of(edits)
-    written = writes(looks, gates, edits)
-    right = jnp.take_along_axis(written, items.place[..., None], axis=-1)[..., 0]
-    elsewhere = (items.due[:, None, :] != items.token[:, :, None]) & _real(edits)[:, None, :]
-    wrong = jnp.where(elsewhere, written, 0.0)
+    right, wrong = placed(looks, gates, edits, items)
     error = (1 - right) ** 2 + (wrong**2).sum(-1)
     return jnp.sum(error * items.mask) / jnp.maximum(items.mask.sum(), 1)
 

@@ -39,6 +39,12 @@ def standardising(
     return {"scale": scale, "bias": -mean * scale}
 
 
+def standardised(edits: Edits, norm: dict) -> Edits:
+    """The edits as they come out of a LayerNorm's scale and bias."""
+    states = (edits.states * norm["scale"] + norm["bias"]).astype(edits.states.dtype)
+    return edits._replace(states=states)
+
+
 def start_norms(params: dict, edits: Edits) -> tuple[dict, Edits]:
     """Editor weights whose norms standardise what they read, and the edits as generators see them.
 
@@ -57,5 +63,4 @@ def start_norms(params: dict, edits: Edits) -> tuple[dict, Edits]:
         started[side] = params[side] | {"norm2": own(prompt)}
     for side in ("down", "up"):
         started[side] = params[side] | {"norm": own(text)}
-    seen = (edits.states * text["scale"] + text["bias"]).astype(edits.states.dtype)
-    return started, edits._replace(states=seen)
+    return started, standardised(edits, text)
