@@ -23,5 +23,10 @@ def training_parser(text: str, out: str, shipped: str) -> argparse.ArgumentParse
     parser.add_argument("--learning-rate", type=float, help="the recipe's rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stop-after", type=float, help="minutes; the run can be resumed")
+    parser.add_argument(
+        "--bf16",
+        action="store_true",
+        help="frozen decoder kernels, and what they multiply, rounded to bfloat16",
+    )
     parser.add_argument("--ship", type=Path, help=f"model folder to write {shipped} to")
     return parser

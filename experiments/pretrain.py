@@ -41,6 +41,8 @@ def main() -> None:
     if chosen.bridge_train is not None:
         pretrain_bridge.run(args, chosen)
         return
+    if args.bf16:
+        parser.error(f"--bf16 is for frozen decoders; --config {args.config} trains its own")
     cfg = replace(
         chosen.pretrain,
         seed=args.seed,

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from liveedit_jax.backbones import Backbone
+from liveedit_jax.backbones.linear import halve
 from liveedit_jax.config import Preset, as_dict
 from liveedit_jax.data.facts import entities
 from liveedit_jax.evaluation.knowledge import drawings, fact_accuracy
@@ -38,14 +39,16 @@ def run(args: argparse.Namespace, chosen: Preset) -> None:
     if not stored.exists():
         np.save(stored, tower_states(backbone, frozen))
     states = jnp.asarray(np.load(stored))
-    begin, starts = time.time(), record_start(args.out, {"bridge_train": asdict(cfg)})
+    used = jax.jit(halve)(frozen) if args.bf16 else frozen
+    run_of = {"bridge_train": asdict(cfg), "bf16": args.bf16}
+    begin, starts = time.time(), record_start(args.out, run_of)
     state = init_state(backbone, cfg, jax.random.key(args.seed))
     before = None
     if args.start_from:
         params, before = load_weights(args.start_from / "backbone")
         state = replace(state, params=params["projector"])
     state, step = train(
-        lambda state, batch: bridge_step(backbone, cfg, frozen, states, state, batch),
+        lambda state, batch: bridge_step(backbone, cfg, used, states, state, batch),
         state,
         BridgeData(tokenizer, backbone, cfg).batch_at,
         cfg.steps_n,
@@ -69,7 +72,7 @@ def run(args: argparse.Namespace, chosen: Preset) -> None:
         "steps": step,
         "started_from": before,
         "starts": starts,
-        "bridge_train": asdict(cfg),
+        **run_of,
         "backbone": as_dict(chosen.backbone),
         "frozen_sha256": sha256,
         "token_accuracy": figures,

@@ -19,6 +19,7 @@ import jax
 from experiments.arguments import training_parser
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.backbone import split_at
+from liveedit_jax.backbones.linear import halve
 from liveedit_jax.backbones.quantise import quantise
 from liveedit_jax.config import as_dict
 from liveedit_jax.data import edit_stream
@@ -50,6 +51,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="samples a step (the recipe's)")
     parser.add_argument("--int8", action="store_true", help="frozen kernels in 8 bits")
     args = parser.parse_args()
+    if args.int8 and args.bf16:
+        parser.error("--int8 or --bf16: frozen kernels are either")
 
     chosen = preset(args.config)
     if args.edit_layer is not None:
@@ -66,6 +69,7 @@ def main() -> None:
     weights = split_at(weights, chosen.backbone.edit_layer)
     if args.int8:
         weights = jax.jit(quantise, donate_argnums=0)(weights)
+    used = jax.jit(halve)(weights) if args.bf16 else weights
     cfg = chosen.backbone
     tokenizer = load_tokenizer(folder / "tokenizer.json", cfg.pad_id, cfg.bos_id, cfg.eos_id)
     backbone = Backbone(chosen.backbone)
@@ -85,7 +89,7 @@ def main() -> None:
             return state
         generator_head_width(chosen.editor)  # refused now rather than after the fit
         params = state.params
-        edits = edits_of(backbone, weights, pictures, data, chosen.editor.norm_eps)
+        edits = edits_of(backbone, used, pictures, data, chosen.editor.norm_eps)
         if recipe.standardise:
             params, edits = start_norms(params, edits)
         looks, gates, loss = fit(edits, chosen.editor.rank, recipe.seed)
@@ -96,11 +100,12 @@ def main() -> None:
     begin = time.time()
     run = {"editor_train": asdict(recipe), "edit_mixture": asdict(chosen.edit_mixture)}
     starts = record_start(args.out, run)
-    run |= {"edit_layer": cfg.edit_layer, "int8": args.int8, "backbone_sha256": made["sha256"]}
+    run |= {"edit_layer": cfg.edit_layer, "int8": args.int8, "bf16": args.bf16}
+    run |= {"backbone_sha256": made["sha256"]}
     (args.out / "config.json").write_text(json.dumps(as_dict(chosen) | run))
     state, step = train(
         lambda state, batch: editor_step(
-            backbone, chosen.editor, recipe, weights, pictures, state, batch
+            backbone, chosen.editor, recipe, used, pictures, state, batch
         ),
         start(),
         data.batch_at,

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Bool, Float, Int
 
+from liveedit_jax.backbones.linear import Linear
+
 
 class Cache(NamedTuple):
     """Keys and values of one layer (or, with a leading axis, of a stack of layers)."""
@@ -66,7 +68,7 @@ class Attention(nn.Module):
         flat = rearrange(x, "b t d -> (b t) d")  # one large matrix product beats B small ones
 
         def heads(n: int, name: str, turned: bool) -> Float[Array, "B T N C"]:
-            y = nn.Dense(n * self.head_width, use_bias=self.use_bias, name=name)(flat)
+            y = Linear(n * self.head_width, self.use_bias, name=name)(flat)
             y = rearrange(y, "(b t) (n c) -> b t n c", b=b, n=n)
             return y if context.cos is None or not turned else rotate(y, context.cos, context.sin)
 
@@ -89,5 +91,5 @@ class Attention(nn.Module):
         weights = rearrange(weights, "b (g r) t s -> (b g) (r t) s", g=g)
         mixed = jnp.einsum("xqs,xsc->xqc", weights, values)
         mixed = rearrange(mixed, "(b g) (r t) c -> (b t) (g r c)", b=b, t=t)
-        out = nn.Dense(width, use_bias=self.use_bias, name="o")(mixed)
+        out = Linear(width, self.use_bias, name="o")(mixed)
         return rearrange(out, "(b t) d -> b t d", b=b), Cache(key, value)

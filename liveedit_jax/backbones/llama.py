@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from liveedit_jax.backbone_config import LlamaConfig
 from liveedit_jax.backbones.attention import Attention, Cache, Context
+from liveedit_jax.backbones.linear import Linear
 
 MLP = ("gate", "up", "down")  # the linear layers that `mlp` applies
 
@@ -52,6 +53,6 @@ class LlamaLayer(nn.Module):
         y, cache = attention(RMSNorm(cfg.norm_eps, name="norm1")(x), context, cache)
         x = x + y
         y = rearrange(RMSNorm(cfg.norm_eps, name="norm2")(x), "b t d -> (b t) d")
-        y = mlp(lambda name, y: nn.Dense(width[name], use_bias=False, name=name)(y), y)
+        y = mlp(lambda name, y: Linear(width[name], use_bias=False, name=name)(y), y)
         x = x + rearrange(y, "(b t) d -> b t d", b=x.shape[0])
         return x, cache if self.keep_cache else None

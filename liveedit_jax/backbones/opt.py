@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from liveedit_jax.backbone_config import OptConfig
 from liveedit_jax.backbones.attention import Attention, Cache, Context
+from liveedit_jax.backbones.linear import Linear
 
 MLP = ("fc1", "fc2")  # the linear layers that `mlp` applies
 POSITION_OFFSET = 2  # rows of the position table that no token uses
@@ -41,6 +42,6 @@ class OptLayer(nn.Module):
         x = x + y
         y = nn.LayerNorm(epsilon=cfg.norm_eps, name="norm2")(x)
         y = rearrange(y, "b t d -> (b t) d")
-        y = mlp(lambda name, y: nn.Dense(width[name], name=name)(y), y)
+        y = mlp(lambda name, y: Linear(width[name], name=name)(y), y)
         x = x + rearrange(y, "(b t) d -> b t d", b=x.shape[0])
         return x, cache if self.keep_cache else None

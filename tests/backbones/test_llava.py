@@ -11,6 +11,7 @@ from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, LlamaConfig
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.convert import Rule, convert
 from liveedit_jax.backbones.generation import Sampling, generate
+from liveedit_jax.backbones.linear import halve
 from liveedit_jax.backbones.llava_convert import config_from_hf
 from liveedit_jax.backbones.quantise import quantise, widen
 from liveedit_jax.backbones.weights import from_named
@@ -284,6 +285,24 @@ def test_weights_in_8_bits_stay_near(model):
 
     gradient = jax.grad(loss)(backbone.lower(small, batch))
     assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
+
+
+def test_halved_kernels_stay_near_and_states_stay_float32(model):
+    backbone, weights = model
+    batch = rows([6, 3])
+    half = halve(weights)
+    assert half["upper"]["gate"]["kernel"].dtype == jnp.bfloat16
+    assert half["upper"]["norm1"]["scale"].dtype == half["embed"].dtype == jnp.float32
+    hidden = backbone.lower(weights, batch)
+
+    def loss(hidden, w):
+        return (backbone.upper(w, hidden, batch) ** 2).mean()
+
+    assert backbone.lower(half, batch).dtype == jnp.float32
+    for run in (lambda w: backbone.upper(w, hidden, batch), lambda w: jax.grad(loss)(hidden, w)):
+        exact, near = run(weights), run(half)
+        assert near.dtype == jnp.float32
+        assert 0 < np.abs(near - exact).max() < 0.02 * np.abs(exact).max()
 
 
 def test_recomputed_gradients_are_the_same(model):

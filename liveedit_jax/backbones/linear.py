@@ -1,0 +1,74 @@
+"""Linear layers that multiply in their kernel's dtype.
+
+Weights, states and products usually share one dtype, and then nothing is special here. Frozen
+float32 weights can be halved for training alone (`halve`): states, norms and sums stay in float32,
+and only the factors of a product are rounded to bfloat16, forwards and backwards. Processors with
+instructions for that do twice the work in the same time.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+LAYERS = ("lower", "upper")
+
+
+@jax.custom_vjp
+def _rounded(x: Float[Array, "N D"], kernel: Float[Array, "D W"]) -> Float[Array, "N W"]:
+    return jax.lax.dot_general(
+        x.astype(kernel.dtype), kernel, (((1,), (0,)), ((), ())), preferred_element_type=x.dtype
+    )
+
+
+def _rounded_forward(x: Array, kernel: Array):
+    return _rounded(x, kernel), (x, kernel)
+
+
+def _rounded_backward(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+    narrow = g.astype(kernel.dtype)
+    to_x = jax.lax.dot_general(
+        narrow, kernel, (((1,), (1,)), ((), ())), preferred_element_type=x.dtype
+    )
+    to_kernel = jax.lax.dot_general(
+        x.astype(kernel.dtype), narrow, (((0,), (0,)), ((), ())), preferred_element_type=x.dtype
+    )
+    return to_x, to_kernel.astype(kernel.dtype)
+
+
+_rounded.defvjp(_rounded_forward, _rounded_backward)
+
+
+def product(x: Float[Array, "... D"], kernel: Float[Array, "D W"]) -> Float[Array, "... W"]:
+    """x @ kernel in x's dtype; where the kernel's is narrower, x is rounded to that first."""
+    if jnp.dtype(kernel.dtype).itemsize >= jnp.dtype(x.dtype).itemsize:
+        return x @ kernel
+    return _rounded(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], -1)
+
+
+class Linear(nn.Module):
+    """x @ kernel + bias, as `product` multiplies."""
+
+    width: int
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... W"]:
+        """Outputs in x's dtype."""
+        shape = (x.shape[-1], self.width)
+        y = product(x, self.param("kernel", nn.initializers.lecun_normal(), shape))
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.width,))
+        return y
+
+
+def halve(params: dict) -> dict:
+    """A backbone's weights with the kernels of its decoder layers in bfloat16."""
+
+    def half(path, leaf: Array) -> Array:
+        return leaf.astype(jnp.bfloat16) if path[-1].key == "kernel" else leaf
+
+    return params | {name: jax.tree_util.tree_map_with_path(half, params[name]) for name in LAYERS}
