@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.backbone import split_at
+from liveedit_jax.config import FitConfig
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.tokenizer import load_tokenizer
 from liveedit_jax.presets import PRESETS, preset
@@ -40,14 +41,14 @@ def written_share(looks: Looks, gates: Gates, edits: Edits) -> jax.Array:
     return good.sum() / items.mask.sum()
 
 
-def measure(edits: Edits, rank: int, steps_n: int, seed: int) -> dict[str, float]:
+def measure(edits: Edits, rank: int, cfg: FitConfig, seed: int) -> dict[str, float]:
     """One fit on standardised states, and what it does on the held-out edits."""
     edits = standardised(edits, standardising(edits.states, edits.role, TEXT))
     cut = int(len(edits.states) * (1 - HELD_OUT))
     seen, unseen = (
         jax.tree.map(lambda leaf, s=s: leaf[s], edits) for s in (slice(None, cut), slice(cut, None))
     )
-    looks, gates, loss = addressing.fit(seen, rank, seed, steps_n, steps_n)
+    looks, gates, loss = addressing.fit(seen, rank, cfg, seed)
     unseen = unseen._replace(states=unseen.states.astype(jnp.float32))
     return {
         "look_loss_fit": loss[0],
@@ -93,6 +94,7 @@ def main() -> None:
     recipe = replace(chosen.editor_train, seed=args.seed)
     data = EditingData(tokenizer, cfg, recipe, chosen.edit_mixture)
     pictures = picture_features(Backbone(cfg), stored, data.pictures())
+    fitting = replace(recipe.fit, look_steps_n=args.steps, write_steps_n=args.steps)
     batches_n = -(-args.edits // (recipe.routing_n or recipe.batch_n))
     args.out.mkdir(parents=True, exist_ok=True)
     found = []
@@ -102,7 +104,7 @@ def main() -> None:
         edits = addressing.edits_of(backbone, weights, pictures, data, eps, batches_n)
         for rank in map(int, args.ranks.split(",")):
             one = {"edit_layer": layer, "rank": rank}
-            found.append(one | measure(edits, rank, args.steps, args.seed))
+            found.append(one | measure(edits, rank, fitting, args.seed))
             print(json.dumps(found[-1]), flush=True)
     (args.out / "results.json").write_text(json.dumps(vars(args) | {"fits": found}, default=str))
     draw(found, args.out / "layers.png")

@@ -89,10 +89,11 @@ def main() -> None:
             return state
         generator_head_width(chosen.editor)  # refused now rather than after the fit
         params = state.params
-        edits = edits_of(backbone, used, pictures, data, chosen.editor.norm_eps)
+        eps, fitting = chosen.editor.norm_eps, recipe.fit
+        edits = edits_of(backbone, used, pictures, data, eps, fitting.batches_n)
         if recipe.standardise:
             params, edits = start_norms(params, edits)
-        looks, gates, loss = fit(edits, chosen.editor.rank, recipe.seed)
+        looks, gates, loss = fit(edits, chosen.editor.rank, fitting, recipe.seed)
         print(f"generators start fitted: losses {loss[0]:.3f} (looks), {loss[1]:.3f} (and gates)")
         params = start_generators(chosen.editor, params, looks, gates, recipe.gate_gain)
         return replace(state, params=params)
@@ -111,6 +112,7 @@ def main() -> None:
         data.batch_at,
         recipe.steps_n,
         args.out,
+        save_every=100,
         evaluate=evaluate,
         evaluate_every=1000,
         stop_after_s=args.stop_after and 60 * args.stop_after,

@@ -51,6 +51,17 @@ class EditorConfig:
 
 
 @dataclass(frozen=True)
+class FitConfig:
+    """How the generators' start is fitted to frozen states (training/addressing.py)."""
+
+    batches_n: int = 500  # whose edits are read
+    look_steps_n: int = 2_500
+    write_steps_n: int = 3_000
+    look_decay: float = 0.0  # AdamW's, of looks while they are fitted alone
+    write_decay: float = 0.0  # and of looks and gates together
+
+
+@dataclass(frozen=True)
 class EditorTrainConfig:
     """How an editor is trained (Adam, paper defaults)."""
 
@@ -84,6 +95,7 @@ class EditorTrainConfig:
     # Generators start where frozen states say (training/addressing.py), the gates of `down` this
     # far open; None: at random, as released
     gate_gain: float | None = None
+    fit: FitConfig = field(default_factory=FitConfig)
     # Norms in front of text start so that every feature has mean 0 and variance 1
     # (training/statistics.py); False: at scale 1 and bias 0, as released
     standardise: bool = False

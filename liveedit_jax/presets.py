@@ -11,6 +11,7 @@ from liveedit_jax.config import (
     EditMixture,
     EditorConfig,
     EditorTrainConfig,
+    FitConfig,
     LengthBudget,
     Preset,
 )
@@ -52,11 +53,13 @@ SMOL_EDITOR_TRAIN = replace(
     TINY_EDITOR_TRAIN,
     batch_n=8,
     routing_n=16,
-    steps_n=600,
+    steps_n=700,
     warmup_steps=60,
-    rate_image=0.02,
+    rate_image=0.3,
     rate_sentinel=0.4,
     standardise=True,
+    calibration_every=4,
+    fit=FitConfig(batches_n=2_000, write_steps_n=6_000, look_decay=0.01, write_decay=0.1),
 )
 EDITORS: dict[str, EditorConfig] = {
     "tiny": TINY_EDITOR,

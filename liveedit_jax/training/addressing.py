@@ -22,14 +22,14 @@ from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.config import EditorConfig
+from liveedit_jax.config import EditorConfig, FitConfig
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.editor.attention import masked_softmax, normalise
 from liveedit_jax.types import Batch, Role
 
-LOOK_STEPS_N, LOOK_BATCH_N, LOOK_RATE = 2500, 64, 1e-2
-WRITE_STEPS_N, WRITE_BATCH_N, WRITE_RATE = 3000, 32, 5e-3
+LOOK_BATCH_N, LOOK_RATE = 64, 1e-2
+WRITE_BATCH_N, WRITE_RATE = 32, 5e-3
 CALL_STEPS_N = 50  # of one compiled call
 EOS = -1  # among token ids, where any will do that is no token's
 LOOK_STD = 0.3  # of a fresh row's entries: scores of normalised states then differ by a few units
@@ -136,11 +136,7 @@ def _real(edits: Edits) -> Bool[Array, "N T"]:
 
 
 def fit(
-    edits: Edits,
-    rank: int,
-    seed: int,
-    look_steps_n: int = LOOK_STEPS_N,
-    write_steps_n: int = WRITE_STEPS_N,
+    edits: Edits, rank: int, cfg: FitConfig, seed: int
 ) -> tuple[Looks, Gates, tuple[float, float]]:
     """Looks of `rank` rows, their gates, and the loss of each fit over its last tenth of steps."""
     width = edits.states.shape[-1]
@@ -154,31 +150,37 @@ def fit(
     def written(fitted: tuple[Looks, Gates], some: Edits) -> Float[Array, ""]:
         return write_loss(fitted[0], scaled(fitted[1]), some)
 
-    with tqdm(total=look_steps_n + write_steps_n, desc="looks and gates", mininterval=5) as bar:
+    with tqdm(
+        total=cfg.look_steps_n + cfg.write_steps_n, desc="looks and gates", mininterval=5
+    ) as bar:
         looks, look_end = _adam(
             look_loss,
             Looks(rows, rows),
             edits,
-            jax.random.split(look_key, look_steps_n),
+            jax.random.split(look_key, cfg.look_steps_n),
             LOOK_BATCH_N,
             LOOK_RATE,
+            cfg.look_decay,
             bar,
         )
         (looks, gates), write_end = _adam(
             written,
             (looks, Gates(jnp.eye(width) * 0.1, jnp.zeros(width))),
             edits,
-            jax.random.split(write_key, write_steps_n),
+            jax.random.split(write_key, cfg.write_steps_n),
             WRITE_BATCH_N,
             WRITE_RATE,
+            cfg.write_decay,
             bar,
         )
     return looks, scaled(gates), (look_end, write_end)
 
 
-def _adam(loss, params, edits: Edits, keys: Array, batch_n: int, rate: float, bar: tqdm):
-    """`params` after a step of Adam for each key (cosine to zero), the last tenth's mean loss."""
-    optimizer = optax.adam(optax.cosine_decay_schedule(rate, len(keys)))
+def _adam(
+    loss, params, edits: Edits, keys: Array, batch_n: int, rate: float, decay: float, bar: tqdm
+):
+    """`params` after a step of AdamW for each key (cosine to zero), the last tenth's mean loss."""
+    optimizer = optax.adamw(optax.cosine_decay_schedule(rate, len(keys)), weight_decay=decay)
     n = len(edits.states)
 
     @jax.jit
@@ -189,7 +191,7 @@ def _adam(loss, params, edits: Edits, keys: Array, batch_n: int, rate: float, ba
             some = jax.tree.map(lambda leaf: leaf[rows], edits)
             some = some._replace(states=some.states.astype(jnp.float32))
             value, grads = jax.value_and_grad(loss)(params, some)
-            updates, moments = optimizer.update(grads, moments)
+            updates, moments = optimizer.update(grads, moments, params)
             return (optax.apply_updates(params, updates), moments), value
 
         return jax.lax.scan(step, carry, keys)
@@ -208,9 +210,9 @@ def edits_of(
     pictures: Float[Array, "X P D"],
     data: EditingData,
     eps: float,
-    batches_n: int = 500,
+    batches_n: int,
 ) -> Edits:
-    """The edits of the first batches, padded to one T; states as float16.
+    """The edits of the first batches, padded to one T (zeros there); states as float16.
 
     It takes many: the fit learned 4,800 by heart (docs/method.md).
     """
@@ -231,8 +233,8 @@ def edits_of(
         rows, length = slice(i * n, (i + 1) * n), batch.token.shape[-1]
         found.token[rows, :length] = batch.token[0]
         found.role[rows, :length] = batch.role[0]
-        edits = without_pixels(found.token[rows], found.role[rows])
-        found.states[rows] = states_of(edits, pictures[batch.picture[0]])
+        edits = without_pixels(batch.token[0], batch.role[0])
+        found.states[rows, :length] = states_of(edits, pictures[batch.picture[0]])
     return jax.tree.map(jnp.asarray, found)
 
 

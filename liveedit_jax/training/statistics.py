@@ -39,6 +39,7 @@ def standardising(
     return {"scale": scale, "bias": -mean * scale}
 
 
+@jax.jit  # one pass: no copy of all states in float32
 def standardised(edits: Edits, norm: dict) -> Edits:
     """The edits as they come out of a LayerNorm's scale and bias."""
     states = (edits.states * norm["scale"] + norm["bias"]).astype(edits.states.dtype)
