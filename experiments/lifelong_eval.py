@@ -30,7 +30,12 @@ def main() -> int:
     parser.add_argument("--split", default="eval", choices=("eval", "dev", "editor_train"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--marks", default="1,10,100,1000", help="numbers of edits")
-    parser.add_argument("--cases", type=int, help="edits of the stream (default: largest mark)")
+    parser.add_argument("--cases", type=int, help="cases that marks below it count (the preset's)")
+    parser.add_argument(
+        "--finetune",
+        type=int,
+        help="most edits of the fine-tuning baseline, 0: none (the preset's)",
+    )
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     try:
@@ -44,6 +49,7 @@ def main() -> int:
             seed=args.seed,
             marks=parse_marks(args.marks),
             cases_n=args.cases,
+            finetune_n=args.finetune,
         )
         results = run(choice, args.out, BEGIN)
     except (ValueError, OSError, KeyError) as error:

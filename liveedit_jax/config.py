@@ -208,6 +208,14 @@ class DatasetConfig:
 
 
 @dataclass(frozen=True)
+class EvaluationConfig:
+    """How much a lifelong evaluation takes where nobody says."""
+
+    cases_n: int | None = None  # cases that marks below it count; None: as many as the largest mark
+    finetune_n: int = 1_000  # most edits of the fine-tuning baseline
+
+
+@dataclass(frozen=True)
 class Preset:
     """A dataset, a backbone and an editor that belong together, with their training recipes."""
 
@@ -218,6 +226,7 @@ class Preset:
     bridge_train: BridgeTrainConfig | None = None  # only the bridge is trained, the rest is frozen
     editor_train: EditorTrainConfig = field(default_factory=EditorTrainConfig)
     edit_mixture: EditMixture = field(default_factory=EditMixture)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
 def as_dict(config) -> dict:

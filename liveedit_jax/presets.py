@@ -11,6 +11,7 @@ from liveedit_jax.config import (
     EditMixture,
     EditorConfig,
     EditorTrainConfig,
+    EvaluationConfig,
     FitConfig,
     LengthBudget,
     Preset,
@@ -82,6 +83,7 @@ PRESETS: dict[str, Preset] = {
         editor_train=SMOL_EDITOR_TRAIN,
         edit_mixture=EditMixture(lengths=((32, 0.50), (38, 0.42), (60, 0.08))),
         bridge_train=BridgeTrainConfig(),
+        evaluation=EvaluationConfig(cases_n=200, finetune_n=100),
     ),
     **{name: Preset(DATASETS["mojiedit"], BACKBONES[name], PAPER_EDITOR) for name in PUBLISHED},
 }

@@ -28,8 +28,8 @@ def check_marks(marks: tuple[int, ...], cases_n: int) -> None:
 
 
 def counted_n(mark: int, cases_n: int) -> int:
-    """How many cases a mark counts: whole chunks only, the tail dropped."""
-    return cases_n // mark * mark
+    """How many cases a mark counts: whole chunks of at most `cases_n` cases, or else one chunk."""
+    return max(cases_n // mark, 1) * mark
 
 
 def chunk_of(case: Int[np.ndarray, " X"], mark: int) -> Int[np.ndarray, " X"]:

@@ -36,8 +36,6 @@ from liveedit_jax.evaluation.timing import fill
 from liveedit_jax.evaluation.warm_up import warm_up
 from liveedit_jax.types import Batch, Expert, Repository
 
-FINETUNE_MOST = 1000  # edits of the fine-tuning baseline
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -45,6 +43,8 @@ class Plan:
 
     marks: tuple[int, ...]
     finetune: FinetuneConfig | None = FinetuneConfig()
+    finetune_n: int = 1000  # most edits of the fine-tuning baseline
+    cases_n: int | None = None  # cases that marks below it count; None: the whole stream
     batch_n: int = 32
     block_n: int = 128  # cases between two savings
 
@@ -66,9 +66,9 @@ class Parts:
         return Subject(self.backbone, self.cfg, self.weights, editor, self.tokenizer, shapes)
 
 
-def finetune_n(marks: Sequence[int]) -> int:
-    """Edits of the baseline: the largest mark up to 1,000, or 1,000 where all are larger."""
-    return max([m for m in marks if m <= FINETUNE_MOST], default=FINETUNE_MOST)
+def finetune_n(marks: Sequence[int], most: int) -> int:
+    """Edits of the baseline: the largest mark up to `most`, or `most` where all are larger."""
+    return max([m for m in marks if m <= most], default=most)
 
 
 def evaluate(
@@ -126,7 +126,8 @@ def evaluate(
 
 def _compute(parts: Parts, cases: Sequence[Case], plan: Plan, folder: RunFolder, spent) -> None:
     subject = parts.subject(cases, plan.batch_n)
-    tuned_n = min(finetune_n(plan.marks), len(cases)) if plan.finetune else 0
+    most = finetune_n(plan.marks, plan.finetune_n)
+    tuned_n = min(most, len(cases)) if plan.finetune else 0
     blocks = list(protocol.blocks(cases, plan.block_n))
     known: protocol.Known = {}
     # shares of the work, so that the bar's ETA means something
@@ -170,7 +171,13 @@ def _compute(parts: Parts, cases: Sequence[Case], plan: Plan, folder: RunFolder,
         encoded = protocol.joined(edits[b], rest)
         edits[b] = None  # frees its lower states
         lines, fired = protocol.evaluate_block(
-            subject, decoder, block, encoded, repository_of, plan.marks, len(cases)
+            subject,
+            decoder,
+            block,
+            encoded,
+            repository_of,
+            plan.marks,
+            plan.cases_n or len(cases),
         )
         save(f"block_{b:05d}", {"lines": lines, "routes": fired}, share)
     del chunked, repo

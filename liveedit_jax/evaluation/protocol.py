@@ -208,7 +208,7 @@ def evaluate_block(
         repository_of: mark -> the repository of all cases as that mark needs it, and whether it is
             the one fresh repository of that mark (then queries route now, not at their chunk).
         marks: numbers of edits.
-        cases_n: cases of the whole stream.
+        cases_n: cases that every mark counts, or one whole chunk.
     """
     rows = encoded.rows
     shown = np.flatnonzero([probe.image is not None for probe in block.probes])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from liveedit_jax.backbones import Backbone
@@ -27,7 +27,8 @@ class Choice:
     split: str = "eval"
     seed: int = 0
     marks: tuple[int, ...] = (1, 10, 100, 1000)
-    cases_n: int | None = None  # None: the largest mark
+    cases_n: int | None = None  # that marks below it count; None: the preset's
+    finetune_n: int | None = None  # most edits of the fine-tuning baseline; None: the preset's
 
     @property
     def preset(self) -> Preset:
@@ -46,22 +47,33 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
 
     Raises:
         KeyError: an unknown name.
-        ValueError: marks or cases that no stream has, a damaged model, a folder of another run.
+        ValueError: marks, cases or edits of the baseline that no stream has, a damaged model, a
+            folder of another run.
         FileNotFoundError: no model.
     """
     asked, overridden = choice.preset, choice.backbone is not None or choice.editor is not None
     model = load_model(choice.model or choice.config, asked if overridden else None)
     chosen = model.config
-    cases_n = choice.cases_n or max(choice.marks)
+    cases_n, finetune_n = (
+        getattr(chosen.evaluation, name) if given is None else given
+        for name, given in (("cases_n", choice.cases_n), ("finetune_n", choice.finetune_n))
+    )
+    cases_n = max(choice.marks) if cases_n is None else cases_n
+    if cases_n < 1 or finetune_n < 0:
+        raise ValueError(f"cases={cases_n}, finetune={finetune_n}: give 1 case and 0 edits or more")
+    stream_n = max(cases_n, *choice.marks)
     side = chosen.backbone.vision.image_size
-    cases = cases_of(edit_stream(choice.split, choice.seed, cases_n, image_size=side), side)
+    cases = cases_of(edit_stream(choice.split, choice.seed, stream_n, image_size=side), side)
     parts = Parts(
         Backbone(chosen.backbone), chosen.editor, model.backbone, model.editor, model.tokenizer
     )
-    plan = Plan(choice.marks) if plan is None else plan
+    if plan is None:
+        plan = Plan(choice.marks, finetune_n=finetune_n, cases_n=cases_n)
+        plan = plan if finetune_n else replace(plan, finetune=None)
     settings = {
         **asdict(choice),
         "cases_n": cases_n,
+        "finetune_n": finetune_n,
         "model": {"backbone": model.backbone_sha256, "editor": model.editor_sha256},
         "finetune": None if plan.finetune is None else asdict(plan.finetune),
         "commit": commit(),

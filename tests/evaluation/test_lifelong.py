@@ -43,6 +43,20 @@ def test_results_hold_every_figure_and_are_recomputable(run):
     assert 0.1 < results["peak_rss_gb"] <= now
 
 
+def test_small_marks_may_count_fewer_cases(run, parts, cases_of, tmp_path):
+    plan = Plan(PLAN.marks, PLAN.finetune, 3, 4, batch_n=8, block_n=4)
+    results = evaluate(parts, cases_of(10), plan, SETTINGS, tmp_path, time.time())
+    assert [mark["cases"] for mark in results["marks"]] == [4, 3, 10]
+    assert results["finetune"]["edits"] == 3
+
+    def lines(folder, at):
+        keep = [x for x in read_lines(folder / "cases.jsonl") if (x["mark"], x["case"]) in at]
+        return [{name: x[name] for name in FIELDS} for x in keep]
+
+    at = {(1, c) for c in range(4)} | {(3, c) for c in range(3)} | {(10, c) for c in range(10)}
+    assert lines(tmp_path, at) == lines(run[0], at) == list(read_lines(tmp_path / "cases.jsonl"))
+
+
 def test_every_probe_is_a_line_with_the_listed_fields(run, cases_of):
     out, _ = run
     lines = list(read_lines(out / "cases.jsonl"))
@@ -123,6 +137,7 @@ def test_a_file_is_no_run_folder(tmp_path):
 
 
 def test_the_baseline_takes_the_largest_mark_up_to_a_thousand():
-    assert finetune_n((1, 10, 100, 1000)) == 1000
-    assert finetune_n((10, 10000)) == 10
-    assert finetune_n((5000,)) == 1000
+    assert finetune_n((1, 10, 100, 1000), 1000) == 1000
+    assert finetune_n((1, 10, 100, 1000), 100) == 100
+    assert finetune_n((10, 10000), 1000) == 10
+    assert finetune_n((5000,), 1000) == 1000
