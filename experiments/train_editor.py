@@ -5,6 +5,8 @@
 
 The backbone is read from the model folder (`--model`, default: the preset's shipped one). Killed or
 stopped runs resume where they were. Every 1,000 steps the dev split is measured at 100 edits.
+`--start-from MODEL` goes on from a model's editor with a fresh optimiser: its generators are not
+fitted again, its image routing starts anew where the recipe says how.
 """
 
 from __future__ import annotations
@@ -37,9 +39,10 @@ from liveedit_jax.training.addressing import (
 )
 from liveedit_jax.training.checkpoint import load_backbone, model_folder
 from liveedit_jax.training.editor import editor_step, init_state, picture_features
+from liveedit_jax.training.image_start import mean_images, start_images
 from liveedit_jax.training.loop import record_start, saved_step, train
 from liveedit_jax.training.statistics import start_norms
-from liveedit_jax.training.weights import save_weights
+from liveedit_jax.training.weights import load_weights, save_weights
 
 DEV_SEED, DEV_N = 0, 100
 
@@ -47,6 +50,7 @@ DEV_SEED, DEV_N = 0, 100
 def main() -> None:
     parser = training_parser(__doc__, "runs/editor", "the editor")
     parser.add_argument("--model", type=Path, help="folder with backbone/ and tokenizer.json")
+    parser.add_argument("--start-from", type=Path, help="model folder whose editor to go on from")
     parser.add_argument("--edit-layer", type=int, help="decoder layer (the preset's)")
     parser.add_argument("--batch", type=int, help="samples a step (the recipe's)")
     parser.add_argument("--int8", action="store_true", help="frozen kernels in 8 bits")
@@ -64,6 +68,7 @@ def main() -> None:
         learning_rate=args.learning_rate or chosen.editor_train.learning_rate,
         batch_n=args.batch or chosen.editor_train.batch_n,
     )
+    begun, before = load_weights(args.start_from / "editor") if args.start_from else (None, None)
     folder = args.model or model_folder(args.config)
     weights, made = load_backbone(folder)
     weights = split_at(weights, chosen.backbone.edit_layer)
@@ -85,18 +90,26 @@ def main() -> None:
 
     def start():
         state = init_state(backbone, chosen.editor, recipe, jax.random.key(recipe.seed))
-        if recipe.gate_gain is None or saved_step(args.out):  # then weights are restored
+        if saved_step(args.out):  # then weights are restored
             return state
+        params = state.params if begun is None else begun
+        if begun is None and recipe.gate_gain is not None:
+            params = fitted(params)
+        if recipe.start_false_hits is not None:
+            images = mean_images(backbone, used, pictures, chosen.editor.norm_eps)
+            share = recipe.start_false_hits / recipe.routing_repository_n
+            params = start_images(chosen.editor, params, images, share)
+        return replace(state, params=params)
+
+    def fitted(params: dict) -> dict:
         generator_head_width(chosen.editor)  # refused now rather than after the fit
-        params = state.params
         eps, fitting = chosen.editor.norm_eps, recipe.fit
         edits = edits_of(backbone, used, pictures, data, eps, fitting.batches_n)
         if recipe.standardise:
             params, edits = start_norms(params, edits)
         looks, gates, loss = fit(edits, chosen.editor.rank, fitting, recipe.seed)
         print(f"generators start fitted: losses {loss[0]:.3f} (looks), {loss[1]:.3f} (and gates)")
-        params = start_generators(chosen.editor, params, looks, gates, recipe.gate_gain)
-        return replace(state, params=params)
+        return start_generators(chosen.editor, params, looks, gates, recipe.gate_gain)
 
     begin = time.time()
     run = {"editor_train": asdict(recipe), "edit_mixture": asdict(chosen.edit_mixture)}
@@ -125,6 +138,7 @@ def main() -> None:
             "steps": step,
             "editor": asdict(chosen.editor),
             **run,
+            "started_from": before,
             "starts": starts,  # more than one where a resumed run went on with another recipe
             "dev": {"seed": DEV_SEED, "edits": DEV_N, **figures},
         }

@@ -99,6 +99,9 @@ class EditorTrainConfig:
     # Norms in front of text start so that every feature has mean 0 and variance 1
     # (training/statistics.py); False: at scale 1 and bias 0, as released
     standardise: bool = False
+    # Image routing starts from mean images (training/image_start.py), at a threshold that lets
+    # through so many wrong experts of `routing_repository_n` ones; None: at random, as released
+    start_false_hits: float | None = None
     weight_reliability: float = 1.0
     weight_generality: float = 1.0
     weight_locality: float = 1.0
@@ -120,6 +123,8 @@ class EditorTrainConfig:
             raise ValueError(f"routing_blend={self.routing_blend}: a share between 0 and 1")
         if self.calibration_every is not None and self.calibration_every < 2:
             raise ValueError(f"calibration_every={self.calibration_every}: 2 or more, or None")
+        if self.start_false_hits is not None and not self.routing_repository_n:
+            raise ValueError("start_false_hits needs routing_repository_n: so many experts")
         if self.routing_repository_n is not None and self.routing_repository_n < 1:
             raise ValueError(f"routing_repository_n={self.routing_repository_n}: 1 edit or more")
 
@@ -189,6 +194,9 @@ class BridgeTrainConfig:
     warmup_steps: int = 50
     contrastive_weight: float = 1.0
     contrastive_temperature: float = 0.02
+    # of the variance of the squared lengths of pooled states, in units of the temperature: hard
+    # routing multiplies them, so that an uneven length is a wrong score
+    length_weight: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -56,10 +56,10 @@ SMOL_EDITOR_TRAIN = replace(
     routing_n=16,
     steps_n=700,
     warmup_steps=60,
-    rate_image=0.3,
-    rate_sentinel=0.4,
+    rate_image=0.02,
+    rate_sentinel=0.1,
     standardise=True,
-    calibration_every=4,
+    start_false_hits=0.5,
     fit=FitConfig(batches_n=2_000, write_steps_n=6_000, look_decay=0.01, write_decay=0.1),
 )
 EDITORS: dict[str, EditorConfig] = {

@@ -120,7 +120,7 @@ def bridge_loss(
 
     Hard routing compares images by products, not cosines: drawings whose states point less alike
     from token to token have short means, and would be hit more rarely. So the contrast is by
-    products too, and evens the lengths out.
+    products too, and lengths are evened out.
     """
     weights = frozen | {"projector": params}
     images_n, pairs_n = batch.picture.shape[0], batch.pairs.shape[0]
@@ -135,13 +135,16 @@ def bridge_loss(
     alone = backbone.lower_from_features(weights, only, features[images_n:])
     seen = pooled_vision(alone, only.role) * backbone.cfg.width**-0.5  # at most of length 1
     contrast, matched = contrastive_loss(seen, cfg.contrastive_temperature)
-    total = answers + cfg.contrastive_weight * contrast
+    length = jnp.sum(seen**2, -1) / cfg.contrastive_temperature
+    uneven = 0.5 * jnp.var(length)
+    total = answers + cfg.contrastive_weight * contrast + cfg.length_weight * uneven
     right = (logits.argmax(-1) == batch.label) & batch.mask
     return total, {
         "loss": total,
         "answers": answers,
         "contrastive": contrast,
         "matched": matched,
+        "uneven": uneven,
         "accuracy": right.sum() / count,
     }
 
