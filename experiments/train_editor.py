@@ -81,7 +81,7 @@ def main() -> None:
     data = EditingData(tokenizer, chosen.backbone, recipe, chosen.edit_mixture)
     pictures = picture_features(backbone, weights, data.pictures())
     side = chosen.backbone.vision.image_size
-    dev = cases_of(edit_stream("dev", DEV_SEED, DEV_N), side)
+    dev = cases_of(edit_stream("dev", DEV_SEED, DEV_N, image_size=side), side)
     known: dict = {}
 
     def evaluate(state) -> dict:

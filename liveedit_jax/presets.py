@@ -59,7 +59,7 @@ SMOL_EDITOR_TRAIN = replace(
     rate_image=0.02,
     rate_sentinel=0.1,
     standardise=True,
-    start_false_hits=0.5,
+    start_false_hits=1.0,
     fit=FitConfig(batches_n=2_000, write_steps_n=6_000, look_decay=0.01, write_decay=0.1),
 )
 EDITORS: dict[str, EditorConfig] = {

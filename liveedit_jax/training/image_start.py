@@ -4,8 +4,9 @@ A bridge learns to make pooled states of one subject's images alike, by products
 (training/bridge.py), and hard routing multiplies features of images. A random value map in front of
 the product blurs what parts them; a projection that keeps lengths and angles does not. Queries
 start at zero, so that heads read the plain mean of an image's tokens. A threshold is a product of
-the image with the sentinel's feature, so a multiple of the mean image serves as one, and what
-multiple lets how many wrong experts through can be counted on the images of training.
+the image with the sentinel's feature. The best is the same for all images, and how high it has to
+be can be counted on those of training: a ridge regression finds the feature whose products are
+most nearly 1, as far as the sentinel's tokens, whose length a LayerNorm fixes, can express it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from liveedit_jax.data.facts import SOURCES
 from liveedit_jax.editor.attention import init_norm, normalise
 from liveedit_jax.training.pretrain import picture_rows
 from liveedit_jax.types import Role
+
+SHRINKS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # ridges, in units of the mean eigenvalue
 
 
 def mean_images(
@@ -50,16 +53,26 @@ def projection(images: Float[Array, "X D"], width: int) -> Float[Array, "D M"]:
     return jnp.pad(basis, ((0, 0), (0, width - basis.shape[1])))
 
 
-def false_hit_threshold(images: Float[Array, "X D"], share: float) -> Float[Array, ""]:
-    """t: an image and t times the mean image are less alike than `share` of all wrong pairs.
+def threshold_feature(
+    images: Float[Array, "X M"], share: float, longest: float
+) -> Float[Array, " M"]:
+    """The feature whose product with an image is exceeded by `share` of all wrong pairs.
 
-    Pairs are of two subjects; the drawings of one subject follow each other.
+    Pairs are of two subjects; the drawings of one subject follow each other. The product is as
+    nearly the same for all images as a feature no longer than `longest` makes it; where none is
+    short enough the result is the shortest tried.
     """
-    subject = jnp.arange(len(images)) // len(SOURCES)
-    level = images @ images.mean(0)
-    ratio = (images @ images.T) / level[:, None]
+    subject, m = jnp.arange(len(images)) // len(SOURCES), images.shape[1]
     wrong = subject[:, None] != subject[None]
-    return jnp.nanquantile(jnp.where(wrong, ratio, jnp.nan), 1 - share)
+    scores, moment = images @ images.T, images.T @ images / len(images)
+    for shrink in SHRINKS:
+        ridge = shrink * jnp.trace(moment) / m * jnp.eye(m)
+        feature = jnp.linalg.solve(moment + ridge, images.mean(0))
+        ratio = scores / (images @ feature)[:, None]
+        feature *= jnp.nanquantile(jnp.where(wrong, ratio, jnp.nan), 1 - share)
+        if jnp.linalg.norm(feature) <= longest:
+            break
+    return feature
 
 
 def sentinel_of(mean: Float[Array, " D"], vision_n: int) -> Float[Array, "P D"]:
@@ -92,13 +105,13 @@ def start_images(
         share: of other subjects' experts that the sentinel lets through.
     """
     seen = projection(images, cfg.module_width)
-    threshold = false_hit_threshold(images @ seen, share)
     started, width = dict(params), images.shape[1]
+    threshold = seen @ threshold_feature(images @ seen, share, width**0.5)
     for side in ("edit", "input"):
         vision = params[side]["vision_attention"]
         value = {"kernel": cfg.vision_init_scale * seen, "bias": jnp.zeros(cfg.module_width)}
         vision = vision | {"q": jax.tree.map(jnp.zeros_like, vision["q"]), "v": value}
         started[side] = params[side] | {"vision_attention": vision, "norm1": init_norm(width)}
     vision_n = params["input"]["sentinel"].shape[0]
-    started["input"]["sentinel"] = sentinel_of(threshold * images.mean(0), vision_n)
+    started["input"]["sentinel"] = sentinel_of(threshold, vision_n)
     return started

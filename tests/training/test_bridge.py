@@ -80,7 +80,7 @@ def test_logits_at_answers_are_the_loss_of_all_positions(parts):
 
     backbone, frozen, states, data = parts
     params, batch = init_state(backbone, CFG, jax.random.key(1)).params, data.batch_at(1)
-    alone = replace(CFG, contrastive_weight=0.0)
+    alone = replace(CFG, contrastive_weight=0.0, length_weight=0.0)
     found, _ = bridge_loss(backbone, alone, frozen, states, params, batch)
     weights = frozen | {"projector": params}
     read = states[batch.picture].astype(jnp.float32)
@@ -93,3 +93,16 @@ def test_logits_at_answers_are_the_loss_of_all_positions(parts):
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
     assert int(mask.sum()) == int(batch.mask.sum())  # no answer was cut off
     np.testing.assert_allclose(found, (loss * mask).sum() / mask.sum(), rtol=1e-5)
+
+
+def test_uneven_lengths_cost(parts):
+    backbone, frozen, states, data = parts
+    params, batch = init_state(backbone, CFG, jax.random.key(1)).params, data.batch_at(1)
+    with_it, scalars = bridge_loss(backbone, CFG, frozen, states, params, batch)
+    without, _ = bridge_loss(
+        backbone, replace(CFG, length_weight=0.0), frozen, states, params, batch
+    )
+    assert float(scalars["uneven"]) > 0
+    np.testing.assert_allclose(with_it - without, scalars["uneven"], rtol=1e-3, atol=1e-5)
+    same = batch.replace(pairs=jnp.zeros_like(batch.pairs))  # one drawing again and again
+    assert float(bridge_loss(backbone, CFG, frozen, states, params, same)[1]["uneven"]) < 1e-6

@@ -10,10 +10,10 @@ from liveedit_jax.editor.attention import normalise
 from liveedit_jax.editor.liveedit import init_params, prepare, routing_features, thresholds
 from liveedit_jax.editor.routing import similarity
 from liveedit_jax.training.image_start import (
-    false_hit_threshold,
     projection,
     sentinel_of,
     start_images,
+    threshold_feature,
 )
 from liveedit_jax.types import Role
 
@@ -77,7 +77,20 @@ def test_a_narrow_projection_keeps_the_largest_directions():
     images = jnp.array([[5.0, 0, 0], [-5, 0, 0], [0, 0, 2], [0, 0, 2], [0, 0.1, 0]])
     kept = images @ projection(images, 2)
     np.testing.assert_allclose((kept @ kept.T)[:4, :4], (images @ images.T)[:4, :4], atol=1e-5)
-    assert kept.shape == (5, 2) and float(false_hit_threshold(images[:4], 0.5)) is not None
+    assert kept.shape == (5, 2)
+
+
+def test_the_threshold_is_as_even_as_its_length_allows(hidden):
+    images = normalise(hidden[:, 1 : 1 + P], CFG.norm_eps).mean(1)
+
+    def unevenness(longest):
+        level = images @ threshold_feature(images, 0.1, longest)
+        return float(level.std() / level.mean())
+
+    free, short = unevenness(1e9), unevenness(1e-9)
+    assert free < 0.8 * short
+    plain = images @ images.mean(0)
+    assert short < float(plain.std() / plain.mean())
 
 
 def test_what_reads_text_and_the_generators_stay(hidden):
