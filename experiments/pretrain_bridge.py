@@ -13,14 +13,17 @@ import numpy as np
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.linear import halve
+from liveedit_jax.backbones.parts import bridge
 from liveedit_jax.config import Preset, as_dict
-from liveedit_jax.data.facts import entities
-from liveedit_jax.evaluation.knowledge import drawings, fact_accuracy
+from liveedit_jax.data.facts import SOURCES, entities
+from liveedit_jax.evaluation.knowledge import drawings, fact_accuracy, other_drawing_found
 from liveedit_jax.training.bridge import BridgeData, bridge_step, init_state, tower_states
 from liveedit_jax.training.frozen import smol_parts, smol_tokenizer
+from liveedit_jax.training.image_start import mean_images
 from liveedit_jax.training.loop import record_start, train
 from liveedit_jax.training.weights import load_weights, save_weights
 
+UNSEEN = ("dev", "probe")  # entities that no editor is trained or judged on: drawings compared
 MEASURED = 24  # every so manyth entity is measured: a forward pass takes seconds
 
 
@@ -67,6 +70,16 @@ def run(args: argparse.Namespace, chosen: Preset) -> None:
             ("evaluation_templates", drawings(some, False), True),
         )
     }
+    both = [
+        2 * i + s
+        for i, entity in enumerate(entities())
+        if entity.split in UNSEEN and entity.held_out is None
+        for s in range(len(SOURCES))
+    ]
+    read = states[jnp.asarray(both)].astype(jnp.float32)
+    features = bridge(backbone.cfg).apply({"params": state.params}, read)
+    images = np.asarray(mean_images(backbone, params, features, chosen.editor.norm_eps))
+    found = {str(share): other_drawing_found(images, share) for share in (1e-2, 1e-3, 3e-4)}
     recipe = {
         "config": args.config,
         "steps": step,
@@ -76,7 +89,11 @@ def run(args: argparse.Namespace, chosen: Preset) -> None:
         "backbone": as_dict(chosen.backbone),
         "frozen_sha256": sha256,
         "token_accuracy": figures,
+        "other_drawing_found": found,
     }
     digest = save_weights(args.ship / "backbone", {"projector": state.params}, recipe)
     tokenizer.save(args.ship / "tokenizer.json")
-    print(json.dumps(figures, indent=1), f"\nwrote {args.ship} sha256 {digest}")
+    print(
+        json.dumps(figures | {"other_drawing_found": found}, indent=1),
+        f"\nwrote {args.ship} sha256 {digest}",
+    )

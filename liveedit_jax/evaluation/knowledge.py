@@ -94,6 +94,22 @@ def fact_accuracy(
     return figures
 
 
+def other_drawing_found(images: Float[np.ndarray, "2X D"], false_share: float) -> float:
+    """How often an entity's two drawings are more alike than all but `false_share` of wrong pairs.
+
+    Args:
+        images: mean states (`training.image_start.mean_images`), the drawings of X entities in
+            turn; they are compared by products, as hard routing does.
+        false_share: of pairs of two entities that are more alike than the threshold.
+
+    Returns:
+        A share of X.
+    """
+    scores = images[0::2] @ images[1::2].T
+    wrong = scores[~np.eye(len(scores), dtype=bool)]
+    return float((np.diag(scores) > np.quantile(wrong, 1 - false_share)).mean())
+
+
 def drawings(entities: Sequence[Entity], held_out: bool) -> list[tuple[Entity, str]]:
     """(entity, source) of the drawings pretraining saw, or of those held out of it."""
     return [
