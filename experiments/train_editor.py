@@ -24,10 +24,9 @@ from liveedit_jax.backbones.backbone import split_at
 from liveedit_jax.backbones.linear import halve
 from liveedit_jax.backbones.quantise import quantise
 from liveedit_jax.config import as_dict
-from liveedit_jax.data import edit_stream
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.tokenizer import load_tokenizer
-from liveedit_jax.evaluation.cases import cases_of
+from liveedit_jax.evaluation.cases import stream_cases
 from liveedit_jax.evaluation.lifelong import Parts
 from liveedit_jax.evaluation.quick import quick_figures
 from liveedit_jax.presets import preset
@@ -81,7 +80,7 @@ def main() -> None:
     data = EditingData(tokenizer, chosen.backbone, recipe, chosen.edit_mixture)
     pictures = picture_features(backbone, weights, data.pictures())
     side = chosen.backbone.vision.image_size
-    dev = cases_of(edit_stream("dev", DEV_SEED, DEV_N, image_size=side), side)
+    dev = stream_cases("dev", DEV_SEED, DEV_N, side)
     known: dict = {}
 
     def evaluate(state) -> dict:

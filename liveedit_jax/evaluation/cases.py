@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
+from liveedit_jax.data import edit_stream
 from liveedit_jax.data.images import decode_image
 from liveedit_jax.data.records import Record
 from liveedit_jax.evaluation.probes import Case, Probe
@@ -30,6 +29,7 @@ def case_of(record: Record, image_size: int) -> Case:
     return Case(record.entity, record.fact, probes)
 
 
-def cases_of(records: Iterable[Record], image_size: int) -> list[Case]:
-    """The cases of a stream."""
+def stream_cases(split: str, seed: int, n: int, image_size: int) -> list[Case]:
+    """The first `n` cases of a MojiEdit stream, drawn at the size they are read at."""
+    records = edit_stream(split, seed, n, image_size=image_size)
     return [case_of(record, image_size) for record in records]

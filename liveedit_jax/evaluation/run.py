@@ -8,8 +8,7 @@ from pathlib import Path
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import Preset
-from liveedit_jax.data import edit_stream
-from liveedit_jax.evaluation.cases import cases_of
+from liveedit_jax.evaluation.cases import stream_cases
 from liveedit_jax.evaluation.lifelong import Parts, Plan, evaluate
 from liveedit_jax.presets import preset
 from liveedit_jax.training.checkpoint import load_model
@@ -63,7 +62,7 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
         raise ValueError(f"cases={cases_n}, finetune={finetune_n}: give 1 case and 0 edits or more")
     stream_n = max(cases_n, *choice.marks)
     side = chosen.backbone.vision.image_size
-    cases = cases_of(edit_stream(choice.split, choice.seed, stream_n, image_size=side), side)
+    cases = stream_cases(choice.split, choice.seed, stream_n, side)
     parts = Parts(
         Backbone(chosen.backbone), chosen.editor, model.backbone, model.editor, model.tokenizer
     )

@@ -11,8 +11,6 @@ most nearly 1, as far as the sentinel's tokens, whose length a LayerNorm fixes, 
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -36,15 +34,14 @@ def mean_images(
 ) -> Float[Array, "X D"]:
     """The mean of the normalised VISION states of every picture, from its vision features."""
 
-    @partial(jax.jit, static_argnums=0)
-    def states(n: int, weights: dict, features: Float[Array, "N P D"]) -> Float[Array, "N D"]:
-        rows = picture_rows(backbone, n)
+    @jax.jit
+    def states(weights: dict, features: Float[Array, "N P D"]) -> Float[Array, "N D"]:
+        rows = picture_rows(backbone, len(features))
         tokens = normalise(backbone.lower_from_features(weights, rows, features), eps)
         return jnp.mean(tokens, 1, where=(rows.role == Role.VISION)[..., None])
 
     cut = range(0, len(pictures), batch_n)
-    some = [pictures[i : i + batch_n] for i in cut]
-    return jnp.concatenate([states(len(part), weights, part) for part in some])
+    return jnp.concatenate([states(weights, pictures[i : i + batch_n]) for i in cut])
 
 
 def projection(images: Float[Array, "X D"], width: int) -> Float[Array, "D M"]:
