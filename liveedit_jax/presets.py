@@ -81,7 +81,11 @@ PRESETS: dict[str, Preset] = {
         backbone=BACKBONES["smol"],
         editor=SMOL_EDITOR,
         editor_train=SMOL_EDITOR_TRAIN,
-        edit_mixture=EditMixture(lengths=((32, 0.50), (38, 0.42), (60, 0.08))),
+        edit_mixture=EditMixture(
+            lengths=((32, 0.50), (38, 0.42), (60, 0.08)),
+            sibling_share=0.3,
+            same_image_share=0.15,
+        ),
         bridge_train=BridgeTrainConfig(),
         evaluation=EvaluationConfig(cases_n=200, finetune_n=100),
     ),
