@@ -154,9 +154,9 @@ class Functions:
 
         def run(repo, query, hidden, role):
             hit = hits(cfg, repo, query)
-            text = similarity(cfg, query.text, repo.text_key)
+            text = similarity(cfg, query.text, repo.text_key.value)
             return {
-                "vis_sim": similarity(cfg, query.vision, repo.vision_key),
+                "vis_sim": similarity(cfg, query.vision, repo.vision_key.value),
                 "vis_sim_prot": query.threshold[:, None],
                 "hit": hit,
                 "weight": soft_weights(text, hit),

@@ -82,12 +82,19 @@ def attend(
     return jnp.einsum("bhnt,bthc->bnhc", weights, v).reshape(*x.shape[:-1], -1)
 
 
-def masked_softmax(scores: Float[Array, "*B C"], mask: Bool[Array, "*B C"]) -> Float[Array, "*B C"]:
-    """Softmax over the last axis where `mask` is True; all zeros where it is nowhere True."""
+def masked_softmax(
+    scores: Float[Array, "*B C"], mask: Bool[Array, "*B C"], axis: str | None = None
+) -> Float[Array, "*B C"]:
+    """Softmax over the last axis where `mask` is True; all zeros where it is nowhere True.
+
+    With `axis` the last axis is split over that mesh axis.
+    """
     scores = jnp.where(mask, scores, -1e30)
-    scores = scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True))
-    weights = jnp.where(mask, jnp.exp(scores), 0.0)
+    most = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
+    most = most if axis is None else jax.lax.pmax(most, axis)
+    weights = jnp.where(mask, jnp.exp(scores - most), 0.0)
     total = weights.sum(-1, keepdims=True)
+    total = total if axis is None else jax.lax.psum(total, axis)
     return weights / jnp.where(total > 0, total, 1.0)
 
 

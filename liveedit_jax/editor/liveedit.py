@@ -21,7 +21,7 @@ from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor import extractor, generator
 from liveedit_jax.editor.attention import init_norm, layer_norm, normalise
 from liveedit_jax.editor.repository import add_edits, init_repository
-from liveedit_jax.editor.routing import route, similarity
+from liveedit_jax.editor.routing import experts_of, route, similarity
 from liveedit_jax.types import Batch, Expert, Query, Repository, Role, Route
 
 
@@ -139,10 +139,14 @@ def residual(
     hidden: Float[Array, "B T D"],
     role: Int[Array, "B T"],
     routed: Route,
+    axis: str | None = None,
 ) -> Float[Array, "B T D"]:
-    """The routed experts' residual; exactly zero for a query that hit nothing."""
-    down, up = repo.down[routed.slot], repo.up[routed.slot]  # f32[B, K, R, D]
-    return mix(cfg, editor.norm, hidden, role, routed.weight, down, up)
+    """The routed experts' residual; exactly zero for a query that hit nothing.
+
+    With `axis` every device applies the experts it holds, and only their sum crosses.
+    """
+    added = mix(cfg, editor.norm, hidden, role, *experts_of(repo, routed, axis))
+    return added if axis is None else jax.lax.psum(added, axis)
 
 
 class Plan(NamedTuple):
