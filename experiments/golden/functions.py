@@ -143,7 +143,7 @@ class Functions:
                 text, vision, prompt = liveedit.routing_features(cfg, side, hidden, role)
                 found[f"{name}_extractor/extract_query"] = text.reshape(prompt.shape)
                 found[f"{name}_extractor/extract_vision"] = vision.reshape(prompt.shape)
-            sentinel = extractor.sentinel_feature(editor.input, cfg.heads_n, prompt)
+            sentinel = extractor.sentinel_feature(editor.input, prompt)
             return {**found, "inpt_extractor/extract_from_visprot": sentinel}
 
         return jax.jit(run)

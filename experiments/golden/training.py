@@ -108,7 +108,7 @@ def _soft_scores(case: Case, step: Step, params: dict) -> jax.Array:
     editor = liveedit.prepare(case.editor, params)
     tokens = normalise(step.pool.hidden, case.editor.norm_eps)
     text = [
-        extractor.text_feature(side, tokens[rows], step.pool.role[rows] == Role.PROMPT)
+        extractor.prompt_features(side, tokens[rows], step.pool.role[rows] == Role.PROMPT)[0]
         for side, rows in zip((editor.input, editor.edit), step.pairs.neighbours, strict=True)
     ]
     return similarity(case.editor, *(feature.reshape(len(feature), -1) for feature in text))

@@ -37,7 +37,7 @@ def prepare(cfg: EditorConfig, params: dict) -> Generator:
     attention, norm = params["attention"], params["norm"]
     heads_n = cfg.generator_heads_n or cfg.heads_n
     return Generator(
-        att.fold_query(attention, norm, params["query"], heads_n),
+        att.fold_constant(attention, norm, params["query"], heads_n),
         att.fold_value(attention, norm, heads_n),
     )
 

@@ -70,9 +70,8 @@ def routing_features(
 ) -> tuple[Float[Array, "B H"], Float[Array, "B H"], Float[Array, "B E M"]]:
     """One side's text and vision features, flat, and the prompt feature (for the sentinel)."""
     tokens = normalise(hidden, cfg.norm_eps)
-    text = extractor.text_feature(side, tokens, role == Role.PROMPT)
-    prompt = extractor.prompt_feature(side, tokens, role == Role.PROMPT)
-    vision = extractor.vision_feature(side, cfg.heads_n, prompt, tokens, role == Role.VISION)
+    text, prompt = extractor.prompt_features(side, tokens, role == Role.PROMPT)
+    vision = extractor.vision_feature(side, prompt, tokens, role == Role.VISION)
     return rearrange(text, "b e m -> b (e m)"), rearrange(vision, "b e m -> b (e m)"), prompt
 
 
@@ -83,7 +82,7 @@ def thresholds(
     vision: Float[Array, "B H"],
 ) -> Float[Array, " B"]:
     """How much an edit's image has to resemble each query's: as much as the sentinel does."""
-    sentinel = rearrange(extractor.sentinel_feature(side, cfg.heads_n, prompt), "b e m -> b (e m)")
+    sentinel = rearrange(extractor.sentinel_feature(side, prompt), "b e m -> b (e m)")
     return (vision * sentinel).sum(-1) / (cfg.queries_n * cfg.module_width**0.5)
 
 

@@ -139,7 +139,7 @@ def edit_terms(
     )
     hidden, role = jax.lax.stop_gradient(every.hidden), every.batch.role
     tokens = normalise(hidden, cfg.norm_eps)
-    text = extractor.text_feature(editor.input, tokens, role == Role.PROMPT)
+    text, _ = extractor.prompt_features(editor.input, tokens, role == Role.PROMPT)
     score = similarity(cfg, rearrange(text, "b e m -> b (e m)"), expert.text_key)
     weight = soft_weights(score, mask)  # f32[S, N]
     added = mix(cfg, editor.norm, hidden, role, weight, expert.down, expert.up)
