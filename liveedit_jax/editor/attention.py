@@ -26,6 +26,17 @@ class Value(NamedTuple):
     offset: Float[Array, "heads C"]
 
 
+class Tokens(NamedTuple):
+    """Tokens and what their LayerNorm makes of them, (hidden - mean) * rate, which stays unwritten.
+
+    The affine map goes into scores and means: a normalised copy would be as large as the states.
+    """
+
+    hidden: Float[Array, "B T D"]
+    mean: Float[Array, "B T"]
+    rate: Float[Array, "B T"]
+
+
 def init_linear(key: Array, in_n: int, out_n: int) -> dict:
     """As torch's Linear: kernel [in, out] and bias uniform in +-1/sqrt(in)."""
     kernel_key, bias_key = jax.random.split(key)
@@ -51,11 +62,18 @@ def init_attention(key: Array, module_width: int, width: int, value_width: int) 
     }
 
 
+def measured(hidden: Float[Array, "B T D"], eps: float) -> Tokens:
+    """Tokens with the mean and rate of each, in float32."""
+    hidden = hidden.astype(jnp.float32)
+    mean = hidden.mean(-1)
+    spread = jnp.square(hidden - mean[..., None]).mean(-1)
+    return Tokens(hidden, mean, jax.lax.rsqrt(spread + eps))
+
+
 def normalise(x: Float[Array, "... D"], eps: float) -> Float[Array, "... D"]:
     """LayerNorm without its scale and bias, in float32."""
-    x = x.astype(jnp.float32)
-    x = x - x.mean(-1, keepdims=True)
-    return x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + eps)
+    x, mean, rate = measured(x, eps)
+    return (x - mean[..., None]) * rate[..., None]
 
 
 def layer_norm(params: dict, x: Float[Array, "... D"], eps: float) -> Float[Array, "... D"]:
@@ -133,7 +151,7 @@ def fold_value(params: dict, norm: dict, heads_n: int) -> Value:
 def attend_folded(
     query: Float[Array, "N heads D"] | Float[Array, "B N heads D"],
     value: Value,
-    tokens: Float[Array, "B T D"],
+    tokens: Tokens,
     mask: Bool[Array, "B T"],
 ) -> Float[Array, "B N W"]:
     """The absorbed form, on normalised tokens; rows whose mask is empty give zeros."""
@@ -142,21 +160,26 @@ def attend_folded(
     # Of all ways to write these products, the ones that CPUs do at full speed. A product whose
     # result is transposed by the compiler is none of them, hence the barrier.
     if not lead:  # constant queries
-        scores = jnp.einsum("md,btd->bmt", query, tokens)
+        scores = jnp.einsum("md,btd->bmt", query, tokens.hidden)
     else:
-        scores = jnp.einsum("bmd,btd->btm", query, tokens)
+        scores = jnp.einsum("bmd,btd->btm", query, tokens.hidden)
         scores = jax.lax.optimization_barrier(scores).swapaxes(1, 2)
-    weights = masked_softmax(scores, mask[:, None])
-    mean = jnp.einsum("bmt,btd->bmd", weights, tokens) * value.scale + value.bias
-    mean = mean.reshape(-1, n, heads_n, d)
-    out = jnp.einsum("bnhd,hcd->bnhc", mean, value.kernel) + value.offset
+    mean, rate = tokens.mean[:, None], tokens.rate[:, None]
+    scores = (scores - mean * query.sum(-1)[..., None]) * rate
+    weights = masked_softmax(scores, mask[:, None]) * rate
+    found = jnp.einsum("bmt,btd->bmd", weights, tokens.hidden)
+    found = (found - (weights * mean).sum(-1, keepdims=True)) * value.scale + value.bias
+    found = found.reshape(-1, n, heads_n, d)
+    out = jnp.einsum("bnhd,hcd->bnhc", found, value.kernel) + value.offset
     some = mask.any(-1)[:, None, None]
     return jnp.where(some, out.reshape(*out.shape[:2], -1), 0.0)
 
 
-def compact(
-    tokens: Float[Array, "B T D"], mask: Bool[Array, "B T"], n: int
-) -> tuple[Float[Array, "B n D"], Bool[Array, "B n"]]:
+def compact(tokens: Tokens, mask: Bool[Array, "B T"], n: int) -> tuple[Tokens, Bool[Array, "B n"]]:
     """The masked tokens, at most n a row, moved to the front."""
     at = jnp.argsort(~mask, axis=1, stable=True)[:, :n]
-    return jnp.take_along_axis(tokens, at[..., None], 1), jnp.take_along_axis(mask, at, 1)
+    moved = Tokens(
+        jnp.take_along_axis(tokens.hidden, at[..., None], 1),
+        *(jnp.take_along_axis(x, at, 1) for x in tokens[1:]),
+    )
+    return moved, jnp.take_along_axis(mask, at, 1)

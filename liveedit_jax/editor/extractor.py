@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor import attention as att
 
-PROMPT_N = 64  # tokens that prompts are moved together to, in rows more than twice as long
+PROMPT_N = 32  # tokens that prompts are moved together to, in rows more than twice as long
 
 
 class Extractor(NamedTuple):
@@ -84,7 +84,7 @@ def prepare(cfg: EditorConfig, params: dict) -> Extractor:
 
 
 def prompt_features(
-    side: Extractor, tokens: Float[Array, "B T D"], prompt_mask: Bool[Array, "B T"]
+    side: Extractor, tokens: att.Tokens, prompt_mask: Bool[Array, "B T"]
 ) -> tuple[Float[Array, "B E M"], Float[Array, "B E M"]]:
     """What the prompt asks (text), and its queries to the image, from normalised tokens.
 
@@ -92,13 +92,13 @@ def prompt_features(
     PROMPT_N of them are enough for every row.
     """
 
-    def read(tokens: Array, mask: Array) -> tuple[Array, Array]:
+    def read(tokens: att.Tokens, mask: Array) -> tuple[Array, Array]:
         return (
             att.attend_folded(side.text_query, side.text_value, tokens, mask),
             att.attend_folded(side.prompt_query, side.prompt_value, tokens, mask),
         )
 
-    if tokens.shape[1] < 2 * PROMPT_N:
+    if prompt_mask.shape[1] < 2 * PROMPT_N:
         return read(tokens, prompt_mask)
     return jax.lax.cond(
         prompt_mask.sum(-1).max() <= PROMPT_N,
@@ -110,7 +110,7 @@ def prompt_features(
 def vision_feature(
     side: Extractor,
     prompt: Float[Array, "B E M"],
-    tokens: Float[Array, "B T D"],
+    tokens: att.Tokens,
     vision_mask: Bool[Array, "B T"],
 ) -> Float[Array, "B E M"]:
     """What the image shows to this prompt."""

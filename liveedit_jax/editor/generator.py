@@ -45,7 +45,7 @@ def prepare(cfg: EditorConfig, params: dict) -> Generator:
 def generate(
     cfg: EditorConfig,
     generator: Generator,
-    tokens: Float[Array, "N T D"],
+    tokens: att.Tokens,
     mask: Bool[Array, "N T"],
 ) -> Float[Array, "N R D"]:
     """One side of the experts' bodies, from normalised tokens."""

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor import extractor, generator
-from liveedit_jax.editor.attention import init_norm, layer_norm, normalise
+from liveedit_jax.editor.attention import init_norm, layer_norm, measured
 from liveedit_jax.editor.repository import add_edits, init_repository
 from liveedit_jax.editor.routing import experts_of, route, similarity
 from liveedit_jax.types import Batch, Expert, Query, Repository, Role, Route
@@ -69,7 +69,7 @@ def routing_features(
     role: Int[Array, "B T"],
 ) -> tuple[Float[Array, "B H"], Float[Array, "B H"], Float[Array, "B E M"]]:
     """One side's text and vision features, flat, and the prompt feature (for the sentinel)."""
-    tokens = normalise(hidden, cfg.norm_eps)
+    tokens = measured(hidden, cfg.norm_eps)
     text, prompt = extractor.prompt_features(side, tokens, role == Role.PROMPT)
     vision = extractor.vision_feature(side, prompt, tokens, role == Role.VISION)
     return rearrange(text, "b e m -> b (e m)"), rearrange(vision, "b e m -> b (e m)"), prompt
@@ -90,7 +90,7 @@ def generate_expert(
     cfg: EditorConfig, editor: Prepared, hidden: Float[Array, "N T D"], role: Int[Array, "N T"]
 ) -> Expert:
     """Experts of N edits from the edit layer's states of (image, prompt, target)."""
-    tokens = normalise(hidden, cfg.norm_eps)
+    tokens = measured(hidden, cfg.norm_eps)
     text, vision, _ = routing_features(cfg, editor.edit, hidden, role)
     body_mask = (role == Role.VISION) | (role == Role.PROMPT) | (role == Role.ANSWER)
     return Expert(
