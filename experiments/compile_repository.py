@@ -35,6 +35,7 @@ def main() -> None:
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_WORKER_ID": "0",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-16",  # whatever is compiled for: silences a warning
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     }
     import jax

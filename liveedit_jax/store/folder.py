@@ -23,7 +23,13 @@ import numpy as np
 from liveedit_jax.store.durable import replace_file, sync_folder
 from liveedit_jax.store.history import Edit, History, Request, replay
 from liveedit_jax.store.images import get_image, put_image
-from liveedit_jax.store.journal import Journal, create_journal, read_journal
+from liveedit_jax.store.journal import (
+    Journal,
+    create_journal,
+    decode_line,
+    encode_line,
+    read_journal,
+)
 from liveedit_jax.store.lock import take_lock
 from liveedit_jax.store.segments import (
     DamagedRow,
@@ -36,7 +42,7 @@ from liveedit_jax.store.segments import (
     write_rows,
 )
 
-FORMAT = 1
+FORMAT = 2  # 1: a header without a checksum
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,13 @@ def read_header(folder: Path) -> Header:
     if not file.is_file():
         raise FileNotFoundError(f"no edit repository at {folder}; `liveedit edit` makes one")
     try:
-        fields = json.loads(file.read_bytes())
+        data = file.read_bytes()
+        fields = decode_line(data.removesuffix(b"\n"))
+        if fields is None:  # format 1 had no checksum; nothing newer reads as such
+            fields = json.loads(data)
+            if fields["format"] != 1:
+                raise ValueError("a header of format 2 or later has a checksum")
+            fields["format"] = FORMAT
         shapes = {name: tuple(shape) for name, shape in fields["shapes"].items()}
         header = Header(**{**fields, "shapes": shapes})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -89,7 +101,7 @@ def read_header(folder: Path) -> Header:
 
 def write_header(folder: Path, header: Header) -> None:
     """Replace the header in one step."""
-    replace_file(folder / "header.json", (json.dumps(asdict(header), indent=1) + "\n").encode())
+    replace_file(folder / "header.json", encode_line(asdict(header)))
 
 
 def generation_folder(folder: Path, generation: int) -> Path:
