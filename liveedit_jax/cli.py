@@ -123,9 +123,14 @@ def _export_editor(args) -> None:
 
 
 def _session(args, write: bool = False):
+    from liveedit_jax.config import Precision, StorageConfig
     from liveedit_jax.session import open_editor
 
-    return open_editor(args.model, args.repo, write, args.max_edits, args.chat)
+    storage = StorageConfig(Precision(args.keys), Precision(args.bodies))
+    editor = open_editor(args.model, args.repo, write, args.max_edits, args.chat, storage)
+    for note in cli_text.dropped(editor, write):
+        print(f"liveedit: note: {note}", file=sys.stderr)
+    return editor
 
 
 def _store(args, write: bool = False, model: bool = False):
@@ -177,6 +182,15 @@ def parser() -> Parser:
         )  # fmt: skip
         return made
 
+    def asking(made: Parser) -> None:
+        """What `edit` and `ask` share."""
+        made.add_argument("--chat", action="store_true", help=CHAT)
+        for part in ("keys", "bodies"):
+            made.add_argument(
+                f"--{part}", choices=("float32", "bfloat16", "int8"), default="float32",
+                help=f"how experts' {part} are kept in memory (default: %(default)s)",
+            )  # fmt: skip
+
     made = verb("demo", _demo, "make one visible edit, then take 1,000 and measure them")
     made.add_argument("--out", default="runs/demo", help="where results go (default: %(default)s)")
     made.set_defaults(repo=None)
@@ -187,11 +201,11 @@ def parser() -> Parser:
     made.add_argument(
         "--from", dest="file", metavar="FILE.jsonl", help="one edit a line: image, prompt, target"
     )
-    made.add_argument("--chat", action="store_true", help=CHAT)
+    asking(made)
     made = verb("ask", _ask, "the answer before and after the edits, and which edits fired")
     made.add_argument("--image", metavar="FILE", help="without it no edit can fire")
     made.add_argument("--prompt", required=True)
-    made.add_argument("--chat", action="store_true", help=CHAT)
+    asking(made)
     made.add_argument("--json", action="store_true", help="one JSON object")
     made = verb("list", _list, "one line per live edit: id, prompt, target")
     made.add_argument("--json", action="store_true", help="one JSON object a line")

@@ -128,3 +128,8 @@ def torn(store, write: bool) -> str:
         f"the last record of {store.folder} is unfinished ({store.torn_n} bytes) and {done}; "
         f"the {store.history.seq} operations before it are whole"
     )
+
+
+def dropped(editor, write: bool) -> list[str]:
+    """What opening a repository left out, if anything."""
+    return ([torn(editor.store, write)] if editor.store.torn_n else []) + editor.live.passed

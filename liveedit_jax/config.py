@@ -50,6 +50,23 @@ class EditorConfig:
                 )
 
 
+class Precision(Enum):
+    """How numbers of the repository are kept; they are read, and summed, in float32."""
+
+    F32 = "float32"
+    BF16 = "bfloat16"
+    INT8 = "int8"
+
+
+@dataclass(frozen=True)
+class StorageConfig:
+    """How a repository keeps what routing reads of every expert, and what it applies of a few."""
+
+    keys: Precision = Precision.F32
+    bodies: Precision = Precision.F32
+    bodies_on_host: bool = False  # in the host's memory; the K of a query are fetched
+
+
 @dataclass(frozen=True)
 class FitConfig:
     """How the generators' start is fitted to frozen states (training/addressing.py)."""

@@ -11,6 +11,7 @@ An edit is made durable (`liveedit_jax.store`) before its id is given out; the a
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,16 +21,19 @@ import jax
 import numpy as np
 
 from liveedit_jax.backbones.generation import generate
+from liveedit_jax.config import StorageConfig
 from liveedit_jax.data.images import read_bytes
-from liveedit_jax.editor import liveedit, repository
+from liveedit_jax.editor import liveedit
+from liveedit_jax.editor.repository import F32
+from liveedit_jax.editor.routing import experts_of
+from liveedit_jax.live import LiveRepository
 from liveedit_jax.maker import BATCH_N, Maker
 from liveedit_jax.store import Edit, Request, Store, open_store, rebuild
 from liveedit_jax.store.images import image_sha256
 from liveedit_jax.training.checkpoint import load_model, model_folder
-from liveedit_jax.types import Batch, Expert, Repository, Role
+from liveedit_jax.types import Batch, Repository, Role
 
-CAPACITY_LEAST = 64
-PUT_SIZES = (1, BATCH_N, 1024)  # rows added to memory in one call: few sizes, few compilations
+SNAPSHOT_EVERY = 1_000  # operations after which closing writes a snapshot
 
 Picture = str | Path | bytes
 
@@ -58,12 +62,7 @@ class Answer:
 @partial(jax.jit, static_argnums=(0, 1))
 def _plan(backbone, cfg, weights, editor, repo: Repository, batch: Batch):
     _, found = liveedit.lower_and_route(cfg, backbone, weights, editor, repo, batch)
-    down, up = repo.down[found.slot], repo.up[found.slot]
-    return found, liveedit.Plan(editor.norm, found.weight, down, up)
-
-
-_add = jax.jit(repository.add_edits, donate_argnums=0)
-_delete = jax.jit(repository.delete_edits, donate_argnums=0)
+    return found, liveedit.Plan(editor.norm, *experts_of(repo, found))
 
 
 def _bytes(image: Picture) -> bytes:
@@ -73,46 +72,29 @@ def _bytes(image: Picture) -> bytes:
 class Editor:
     """An open repository with its model; use `open_editor`."""
 
-    def __init__(self, maker: Maker, store: Store, max_edits: int):
+    def __init__(self, maker: Maker, store: Store, max_edits: int, storage: StorageConfig):
         """Load the live edits' experts."""
         self.maker, self.store, self.max_edits = maker, store, max_edits
-        self._load()
-
-    def _load(self) -> None:
-        """Put the live edits' stored experts into a fresh repository in memory."""
-        live = self.store.history.live_edits()
-        self._repo = self._empty(len(live))
-        for at in range(0, len(live), PUT_SIZES[-1]):
-            part = live[at : at + PUT_SIZES[-1]]
-            self._put(self.store.experts(part), [edit.id for edit in part])
+        self.live = LiveRepository(store, maker.cfg, maker.backbone.cfg.width, storage)
 
     def __enter__(self) -> Editor:
         """The editor itself."""
         return self
 
     def __exit__(self, *_) -> None:
-        """Give the repository's lock back."""
-        self.store.close()
+        """Close it."""
+        self.close()
 
-    def _empty(self, n: int) -> Repository:
-        capacity = CAPACITY_LEAST
-        while capacity < n:
-            capacity *= 2
-        width = self.maker.backbone.cfg.width
-        return repository.init_repository(self.maker.cfg, width, capacity)
-
-    def _put(self, arrays: dict[str, np.ndarray], ids: Sequence[int]) -> None:
-        """Add rows in memory: reclaim dead rows when full, else double."""
-        n, capacity = len(ids), self._repo.born.shape[0]
-        if int(self._repo.used_n) + n > capacity:
-            self._repo = repository.reclaim(self._repo)
-            while int(self._repo.used_n) + n > capacity:
-                capacity *= 2
-            self._repo = repository.grow(self._repo, capacity)
-        size = next(size for size in PUT_SIZES if size >= n)
-        rows = np.minimum(np.arange(size), n - 1)  # the last row again where there is none
-        expert = Expert(**{name: array[rows] for name, array in arrays.items()})
-        self._repo, _ = _add(self._repo, expert, np.asarray(ids)[rows], np.arange(size) < n)
+    def close(self) -> None:
+        """Give the repository's lock back; a writer leaves a snapshot after many operations."""
+        live, store = self.live, self.store
+        try:
+            if store.writable and store.history.seq - live.snapshot_seq >= SNAPSHOT_EVERY:
+                live.save()
+        except OSError as error:
+            warnings.warn(f"no snapshot was written ({error}); every edit is safe", stacklevel=2)
+        finally:
+            store.close()
 
     def check(self, image: Picture, prompt: str, target: str) -> None:
         """Refuse a request that cannot be stored.
@@ -156,22 +138,20 @@ class Editor:
         for image, _, _ in rows:
             self.store.add_image(image)
         ids = self.store.add_edits(asked, arrays)
-        self._put(arrays, ids)
+        self.live.put(arrays, ids)
         edits = self.store.history.edits
-        old = [edits[i].supersedes for i in ids if edits[i].supersedes is not None]
-        for edit_id in old:
-            self._repo = _delete(self._repo, np.asarray([edit_id]))
+        self.live.delete([edits[i].supersedes for i in ids if edits[i].supersedes is not None])
         return ids
 
     def forget(self, edit_id: int) -> None:
         """End the life of one edit (ValueError when it is not live)."""
         self.store.forget(edit_id)
-        self._repo = _delete(self._repo, np.asarray([edit_id]))
+        self.live.delete([edit_id])
 
     def rollback(self, operations_n: int) -> None:
         """Undo the last operations (ValueError when there are not so many)."""
         self.store.rollback(operations_n)
-        self._load()
+        self.live.load()
 
     def ask(self, image: Picture | None, prompt: str) -> Answer:
         """The answer before and after the edits.
@@ -184,7 +164,7 @@ class Editor:
         backbone, weights = maker.backbone, maker.model.backbone
         data = None if image is None else _bytes(image)
         batch = maker.batch([(data, prompt, None)])
-        found, plan = _plan(backbone, maker.cfg, weights, maker.editor, self._repo, batch)
+        found, plan = _plan(backbone, maker.cfg, weights, maker.editor, self.live.repo, batch)
         steps_n = 2 * maker.model.config.dataset.budget.answer_n + 8
         prompt_t = batch.token.shape[1] - maker.model.config.dataset.budget.answer_n
         batch = batch.replace(token=batch.token[:, :prompt_t], role=batch.role[:, :prompt_t])
@@ -194,7 +174,7 @@ class Editor:
             add = liveedit.AddExperts(maker.cfg)
             after = generate(backbone, weights, batch, steps_n, plan, add)
         slot, weight = np.asarray(found.slot[0]), np.asarray(found.weight[0])
-        ids = np.asarray(self._repo.edit_id)[slot]
+        ids = np.asarray(self.live.repo.edit_id)[slot]
         edits = self.store.history.edits
         decode = maker.model.tokenizer.decode
         return Answer(
@@ -216,6 +196,7 @@ def open_editor(
     write: bool = False,
     max_edits: int = 100_000,
     chat: bool = False,
+    storage: StorageConfig = F32,
 ) -> Editor:
     """A model with a repository folder.
 
@@ -225,6 +206,7 @@ def open_editor(
         write: take the folder's write lock; otherwise a snapshot that can only be asked.
         max_edits: live edits that it may hold.
         chat: put the words around image and prompt that the model was tuned with.
+        storage: how experts are kept in memory; on disk they are float32.
 
     Raises:
         FileNotFoundError: no model, or no repository to read.
@@ -236,7 +218,7 @@ def open_editor(
     store = open_store(repo, write=write, create=header if write else None)
     try:
         store.header.check_model(store.folder, header.backbone_sha256, header.editor_sha256)
-        return Editor(maker, store, max_edits)
+        return Editor(maker, store, max_edits, storage)
     except BaseException:
         store.close()
         raise

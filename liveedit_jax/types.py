@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 import flax.struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 
 class Role(IntEnum):
@@ -63,16 +63,24 @@ class Query:
 
 
 @flax.struct.dataclass
+class Rows:
+    """C stored rows of vectors of width W: float32, bfloat16, or int8 with a scale a vector."""
+
+    value: Shaped[Array, "C ... W"]
+    scale: Float[Array, "C ..."] | None = None
+
+
+@flax.struct.dataclass
 class Repository:
     """The editing state E_t: rows on an edit clock, all leaves [C, ...] or scalar.
 
-    Row c is alive at time t iff born[c] <= t < died[c]. A free row has born = FREE (int32 max).
+    Row c is alive at time t iff born[c] <= t < died[c]. A free row has born = int32 max.
     """
 
-    text_key: Float[Array, "C H"]
-    vision_key: Float[Array, "C H"]
-    down: Float[Array, "C R D"]
-    up: Float[Array, "C R D"]
+    text_key: Rows  # [C, H]
+    vision_key: Rows  # [C, H]
+    down: Rows  # [C, R, D]
+    up: Rows  # [C, R, D]
     edit_id: Int[Array, " C"]
     born: Int[Array, " C"]
     died: Int[Array, " C"]

@@ -93,10 +93,10 @@ def test_what_is_asked_after_reopening_is_what_was_asked_before(model_folder, fi
         editor.edit(files[0], "What is this?", "red")
         list(editor.edit_many([(files[1], f"Q{i}?", f"a{i}") for i in range(70)]))  # grows
         first = editor.ask(files[0], "What is this?")
-        keys = np.asarray(editor._repo.text_key)[:71]
+        keys = np.asarray(editor.live.repo.text_key.value)[:71]
     with open_editor(model_folder, tmp_path / "repo") as editor:
         second = editor.ask(files[0], "What is this?")
-        np.testing.assert_array_equal(keys, np.asarray(editor._repo.text_key)[:71])
+        np.testing.assert_array_equal(keys, np.asarray(editor.live.repo.text_key.value)[:71])
     assert first.after == second.after and first.hit_n == second.hit_n
     assert [f.edit.id for f in first.fired] == [f.edit.id for f in second.fired]
 

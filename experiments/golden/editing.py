@@ -9,7 +9,7 @@ from experiments.golden.case import MODEL_TOLERANCE, Arrays, Case
 from experiments.golden.modules import compare_flat, compare_routed
 from experiments.golden.rows import PARTS, image_batch, relabel_answers, text_batch
 from liveedit_jax.editor.repository import add_edits, init_repository
-from liveedit_jax.types import Batch, Repository, Role
+from liveedit_jax.types import Batch, Repository, Role, Rows
 
 POOL = (("eqr", "text_key"), ("evr", "vision_key"), ("moe_cs", "down"), ("moe_rs", "up"))
 
@@ -25,8 +25,8 @@ def check_edit_and_infer(case: Case) -> None:
     stored, cfg = case.arrays("edit_and_infer"), case.editor
     empty = init_repository(cfg, case.backbone.cfg.width, len(stored["pool/eqr"]))
     repo = _edit_all(case, stored, empty)
-    shifted = jnp.asarray(stored["pool_shifted/evr"].reshape(repo.vision_key.shape))
-    for kind, state in (("natural", repo), ("shifted", repo.replace(vision_key=shifted))):
+    keys = jnp.asarray(stored["pool_shifted/evr"].reshape(repo.vision_key.value.shape))
+    for kind, state in (("natural", repo), ("shifted", repo.replace(vision_key=Rows(keys)))):
         n = stored.count(f"infer/{kind}/{{}}/", 7)
         for i in range(n):
             _check_infer(case, stored, f"infer/{kind}/{i}", state)
@@ -53,7 +53,7 @@ def _edit_all(case: Case, stored: Arrays, repo: Repository) -> Repository:
         expert = run.expert(hidden, batch.role)
         repo, _ = add_edits(repo, expert, jnp.array([i]), jnp.ones(1, bool))
     for name, leaf in POOL:
-        compare_flat(case, stored, f"pool/{name}", getattr(repo, leaf))
+        compare_flat(case, stored, f"pool/{name}", getattr(repo, leaf).value)
     return repo
 
 

@@ -143,7 +143,7 @@ class Functions:
                 text, vision, prompt = liveedit.routing_features(cfg, side, hidden, role)
                 found[f"{name}_extractor/extract_query"] = text.reshape(prompt.shape)
                 found[f"{name}_extractor/extract_vision"] = vision.reshape(prompt.shape)
-            sentinel = extractor.sentinel_feature(editor.input, cfg.heads_n, prompt)
+            sentinel = extractor.sentinel_feature(editor.input, prompt)
             return {**found, "inpt_extractor/extract_from_visprot": sentinel}
 
         return jax.jit(run)
@@ -154,9 +154,9 @@ class Functions:
 
         def run(repo, query, hidden, role):
             hit = hits(cfg, repo, query)
-            text = similarity(cfg, query.text, repo.text_key)
+            text = similarity(cfg, query.text, repo.text_key.value)
             return {
-                "vis_sim": similarity(cfg, query.vision, repo.vision_key),
+                "vis_sim": similarity(cfg, query.vision, repo.vision_key.value),
                 "vis_sim_prot": query.threshold[:, None],
                 "hit": hit,
                 "weight": soft_weights(text, hit),

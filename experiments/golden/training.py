@@ -13,7 +13,7 @@ import optax
 from experiments.golden.case import ADAM_TOLERANCE, MODEL_TOLERANCE, MODULE_TOLERANCE, Arrays, Case
 from experiments.golden.training_inputs import Step, padded_to, read_step
 from liveedit_jax.editor import extractor, liveedit, objective
-from liveedit_jax.editor.attention import normalise
+from liveedit_jax.editor.attention import measured
 from liveedit_jax.editor.convert import to_released
 from liveedit_jax.editor.routing import similarity
 from liveedit_jax.training.optimizers import editor_optimizer
@@ -106,9 +106,12 @@ def _check_logs(case, stored: Arrays, logged, s, total, edits, routing, step, pa
 
 def _soft_scores(case: Case, step: Step, params: dict) -> jax.Array:
     editor = liveedit.prepare(case.editor, params)
-    tokens = normalise(step.pool.hidden, case.editor.norm_eps)
     text = [
-        extractor.text_feature(side, tokens[rows], step.pool.role[rows] == Role.PROMPT)
+        extractor.prompt_features(
+            side,
+            measured(step.pool.hidden[rows], case.editor.norm_eps),
+            step.pool.role[rows] == Role.PROMPT,
+        )[0]
         for side, rows in zip((editor.input, editor.edit), step.pairs.neighbours, strict=True)
     ]
     return similarity(case.editor, *(feature.reshape(len(feature), -1) for feature in text))

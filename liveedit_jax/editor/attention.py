@@ -22,8 +22,19 @@ class Value(NamedTuple):
 
     scale: Float[Array, " D"]  # of the LayerNorm in front
     bias: Float[Array, " D"]
-    kernel: Float[Array, "D heads C"]
+    kernel: Float[Array, "heads C D"]  # rows of D: a few vectors read it at memory speed on CPUs
     offset: Float[Array, "heads C"]
+
+
+class Tokens(NamedTuple):
+    """Tokens and what their LayerNorm makes of them, (hidden - mean) * rate, which stays unwritten.
+
+    The affine map goes into scores and means: a normalised copy would be as large as the states.
+    """
+
+    hidden: Float[Array, "B T D"]
+    mean: Float[Array, "B T"]
+    rate: Float[Array, "B T"]
 
 
 def init_linear(key: Array, in_n: int, out_n: int) -> dict:
@@ -51,11 +62,18 @@ def init_attention(key: Array, module_width: int, width: int, value_width: int) 
     }
 
 
+def measured(hidden: Float[Array, "B T D"], eps: float) -> Tokens:
+    """Tokens with the mean and rate of each, in float32."""
+    hidden = hidden.astype(jnp.float32)
+    mean = hidden.mean(-1)
+    spread = jnp.square(hidden - mean[..., None]).mean(-1)
+    return Tokens(hidden, mean, jax.lax.rsqrt(spread + eps))
+
+
 def normalise(x: Float[Array, "... D"], eps: float) -> Float[Array, "... D"]:
     """LayerNorm without its scale and bias, in float32."""
-    x = x.astype(jnp.float32)
-    x = x - x.mean(-1, keepdims=True)
-    return x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + eps)
+    x, mean, rate = measured(x, eps)
+    return (x - mean[..., None]) * rate[..., None]
 
 
 def layer_norm(params: dict, x: Float[Array, "... D"], eps: float) -> Float[Array, "... D"]:
@@ -72,34 +90,51 @@ def attend(
 ) -> Float[Array, "B N W"]:
     """The plain form; rows whose mask is empty give zeros."""
 
-    def project(name: str, z: Array) -> Array:
-        z = z @ params[name]["kernel"] + params[name]["bias"]
-        return z.reshape(*z.shape[:-1], heads_n, -1)
-
-    q, k, v = project("q", x), project("k", y), project("v", y)
+    q, k, v = (queries(params[name], z, heads_n) for name, z in (("q", x), ("k", y), ("v", y)))
     scores = jnp.einsum("bnhc,bthc->bhnt", q, k) * q.shape[-1] ** -0.5
     weights = masked_softmax(scores, mask[:, None, None])
     return jnp.einsum("bhnt,bthc->bnhc", weights, v).reshape(*x.shape[:-1], -1)
 
 
-def masked_softmax(scores: Float[Array, "*B C"], mask: Bool[Array, "*B C"]) -> Float[Array, "*B C"]:
-    """Softmax over the last axis where `mask` is True; all zeros where it is nowhere True."""
+def masked_softmax(
+    scores: Float[Array, "*B C"], mask: Bool[Array, "*B C"], axis: str | None = None
+) -> Float[Array, "*B C"]:
+    """Softmax over the last axis where `mask` is True; all zeros where it is nowhere True.
+
+    With `axis` the last axis is split over that mesh axis.
+    """
     scores = jnp.where(mask, scores, -1e30)
-    scores = scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True))
-    weights = jnp.where(mask, jnp.exp(scores), 0.0)
+    most = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
+    most = most if axis is None else jax.lax.pmax(most, axis)
+    weights = jnp.where(mask, jnp.exp(scores - most), 0.0)
     total = weights.sum(-1, keepdims=True)
+    total = total if axis is None else jax.lax.psum(total, axis)
     return weights / jnp.where(total > 0, total, 1.0)
 
 
-def fold_query(
-    params: dict, norm: dict, x: Float[Array, "... N M"], heads_n: int
-) -> Float[Array, "... N heads D"]:
-    """The query vectors that score normalised tokens directly: scale * (W_k^T q) / sqrt(width)."""
-    q = x @ params["q"]["kernel"] + params["q"]["bias"]
-    q = q.reshape(*q.shape[:-1], heads_n, -1) * (q.shape[-1] // heads_n) ** -0.5
+def queries(linear: dict, x: Float[Array, "... N M"], heads_n: int) -> Float[Array, "... N H C"]:
+    """x projected to queries, by heads."""
+    q = x @ linear["kernel"] + linear["bias"]
+    return q.reshape(*q.shape[:-1], heads_n, -1)
+
+
+def fold_key(params: dict, norm: dict, heads_n: int) -> Float[Array, "heads D C"]:
+    """What turns queries into vectors that score normalised tokens: scale * W_k / sqrt(width)."""
     kernel = params["k"]["kernel"]
-    kernel = kernel.reshape(kernel.shape[0], heads_n, -1)  # f32[D, heads, C]
-    return jnp.einsum("...nhc,dhc->...nhd", q, kernel) * norm["scale"]
+    kernel = jnp.moveaxis(kernel.reshape(kernel.shape[0], heads_n, -1), 1, 0)
+    return kernel * norm["scale"][:, None] * kernel.shape[-1] ** -0.5
+
+
+def fold_query(
+    key: Float[Array, "heads D C"], q: Float[Array, "... N heads C"]
+) -> Float[Array, "... N heads D"]:
+    """The vectors that score normalised tokens directly."""
+    return jnp.einsum("...nhc,hdc->...nhd", q, key)
+
+
+def fold_constant(params: dict, norm: dict, x: Float[Array, "N M"], heads_n: int) -> Array:
+    """`fold_query` of learned constants: [N, heads, D], computed once a checkpoint."""
+    return fold_query(fold_key(params, norm, heads_n), queries(params["q"], x, heads_n))
 
 
 def fold_value(params: dict, norm: dict, heads_n: int) -> Value:
@@ -108,7 +143,7 @@ def fold_value(params: dict, norm: dict, heads_n: int) -> Value:
     return Value(
         norm["scale"],
         norm["bias"],
-        kernel.reshape(kernel.shape[0], heads_n, -1),
+        kernel.T.reshape(heads_n, -1, kernel.shape[0]),
         bias.reshape(heads_n, -1),
     )
 
@@ -116,16 +151,35 @@ def fold_value(params: dict, norm: dict, heads_n: int) -> Value:
 def attend_folded(
     query: Float[Array, "N heads D"] | Float[Array, "B N heads D"],
     value: Value,
-    tokens: Float[Array, "B T D"],
+    tokens: Tokens,
     mask: Bool[Array, "B T"],
 ) -> Float[Array, "B N W"]:
     """The absorbed form, on normalised tokens; rows whose mask is empty give zeros."""
-    if query.ndim == 3:  # constant queries: one product for the whole batch
-        scores = jnp.einsum("btd,nhd->bnht", tokens, query)
+    *lead, n, heads_n, d = query.shape
+    query = query.reshape(*lead, n * heads_n, d)
+    # Of all ways to write these products, the ones that CPUs do at full speed. A product whose
+    # result is transposed by the compiler is none of them, hence the barrier.
+    if not lead:  # constant queries
+        scores = jnp.einsum("md,btd->bmt", query, tokens.hidden)
     else:
-        scores = jnp.einsum("btd,bnhd->bnht", tokens, query)
-    weights = masked_softmax(scores, mask[:, None, None])
-    mean = jnp.einsum("bnht,btd->bnhd", weights, tokens) * value.scale + value.bias
-    out = jnp.einsum("bnhd,dhc->bnhc", mean, value.kernel) + value.offset
+        scores = jnp.einsum("bmd,btd->btm", query, tokens.hidden)
+        scores = jax.lax.optimization_barrier(scores).swapaxes(1, 2)
+    mean, rate = tokens.mean[:, None], tokens.rate[:, None]
+    scores = (scores - mean * query.sum(-1)[..., None]) * rate
+    weights = masked_softmax(scores, mask[:, None]) * rate
+    found = jnp.einsum("bmt,btd->bmd", weights, tokens.hidden)
+    found = (found - (weights * mean).sum(-1, keepdims=True)) * value.scale + value.bias
+    found = found.reshape(-1, n, heads_n, d)
+    out = jnp.einsum("bnhd,hcd->bnhc", found, value.kernel) + value.offset
     some = mask.any(-1)[:, None, None]
     return jnp.where(some, out.reshape(*out.shape[:2], -1), 0.0)
+
+
+def compact(tokens: Tokens, mask: Bool[Array, "B T"], n: int) -> tuple[Tokens, Bool[Array, "B n"]]:
+    """The masked tokens, at most n a row, moved to the front."""
+    at = jnp.argsort(~mask, axis=1, stable=True)[:, :n]
+    moved = Tokens(
+        jnp.take_along_axis(tokens.hidden, at[..., None], 1),
+        *(jnp.take_along_axis(x, at, 1) for x in tokens[1:]),
+    )
+    return moved, jnp.take_along_axis(mask, at, 1)

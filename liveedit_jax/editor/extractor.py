@@ -18,6 +18,8 @@ from jaxtyping import Array, Bool, Float
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor import attention as att
 
+PROMPT_N = 32  # tokens that prompts are moved together to, in rows more than twice as long
+
 
 class Extractor(NamedTuple):
     """One extractor with everything constant folded (see `prepare`)."""
@@ -26,8 +28,8 @@ class Extractor(NamedTuple):
     text_value: att.Value
     prompt_query: Float[Array, "E heads D"]
     prompt_value: att.Value
-    vision: dict  # the vision attention's own parameters: its queries depend on the prompt
-    norm1: dict
+    vision_query: dict  # the vision attention's own queries depend on the prompt
+    vision_key: Float[Array, "heads D C"]
     vision_value: att.Value
     sentinel_key: Float[Array, "P heads C"] | None
     sentinel_value: Float[Array, "P heads C"] | None
@@ -67,50 +69,59 @@ def prepare(cfg: EditorConfig, params: dict) -> Extractor:
         key = (tokens @ vision["k"]["kernel"] + vision["k"]["bias"]).reshape(len(tokens), h, -1)
         value = (tokens @ vision["v"]["kernel"] + vision["v"]["bias"]).reshape(len(tokens), h, -1)
     return Extractor(
-        text_query=att.fold_query(params["text_attention"], norm2, params["text_query"], h),
+        text_query=att.fold_constant(params["text_attention"], norm2, params["text_query"], h),
         text_value=att.fold_value(params["text_attention"], norm2, h),
-        prompt_query=att.fold_query(params["prompt_attention"], norm1, params["vision_query"], h),
+        prompt_query=att.fold_constant(
+            params["prompt_attention"], norm1, params["vision_query"], h
+        ),
         prompt_value=att.fold_value(params["prompt_attention"], norm1, h),
-        vision=vision,
-        norm1=norm1,
+        vision_query=vision["q"],
+        vision_key=att.fold_key(vision, norm1, h),
         vision_value=att.fold_value(vision, norm1, h),
         sentinel_key=key,
         sentinel_value=value,
     )
 
 
-def text_feature(
-    side: Extractor, tokens: Float[Array, "B T D"], prompt_mask: Bool[Array, "B T"]
-) -> Float[Array, "B E M"]:
-    """What the prompt asks, from normalised tokens."""
-    return att.attend_folded(side.text_query, side.text_value, tokens, prompt_mask)
+def prompt_features(
+    side: Extractor, tokens: att.Tokens, prompt_mask: Bool[Array, "B T"]
+) -> tuple[Float[Array, "B E M"], Float[Array, "B E M"]]:
+    """What the prompt asks (text), and its queries to the image, from normalised tokens.
 
+    Prompts are much shorter than rows with pictures: their tokens are moved together first, where
+    PROMPT_N of them are enough for every row.
+    """
 
-def prompt_feature(
-    side: Extractor, tokens: Float[Array, "B T D"], prompt_mask: Bool[Array, "B T"]
-) -> Float[Array, "B E M"]:
-    """The prompt's queries to the image (the inner attention)."""
-    return att.attend_folded(side.prompt_query, side.prompt_value, tokens, prompt_mask)
+    def read(tokens: att.Tokens, mask: Array) -> tuple[Array, Array]:
+        return (
+            att.attend_folded(side.text_query, side.text_value, tokens, mask),
+            att.attend_folded(side.prompt_query, side.prompt_value, tokens, mask),
+        )
+
+    if prompt_mask.shape[1] < 2 * PROMPT_N:
+        return read(tokens, prompt_mask)
+    return jax.lax.cond(
+        prompt_mask.sum(-1).max() <= PROMPT_N,
+        lambda: read(*att.compact(tokens, prompt_mask, PROMPT_N)),
+        lambda: read(tokens, prompt_mask),
+    )
 
 
 def vision_feature(
     side: Extractor,
-    heads_n: int,
     prompt: Float[Array, "B E M"],
-    tokens: Float[Array, "B T D"],
+    tokens: att.Tokens,
     vision_mask: Bool[Array, "B T"],
 ) -> Float[Array, "B E M"]:
     """What the image shows to this prompt."""
-    query = att.fold_query(side.vision, side.norm1, prompt, heads_n)
+    heads_n = side.vision_key.shape[0]
+    query = att.fold_query(side.vision_key, att.queries(side.vision_query, prompt, heads_n))
     return att.attend_folded(query, side.vision_value, tokens, vision_mask)
 
 
-def sentinel_feature(
-    side: Extractor, heads_n: int, prompt: Float[Array, "B E M"]
-) -> Float[Array, "B E M"]:
+def sentinel_feature(side: Extractor, prompt: Float[Array, "B E M"]) -> Float[Array, "B E M"]:
     """What the learned sentinel shows to this prompt: the threshold of hard routing."""
-    q = prompt @ side.vision["q"]["kernel"] + side.vision["q"]["bias"]
-    q = q.reshape(*q.shape[:-1], heads_n, -1)
+    q = att.queries(side.vision_query, prompt, side.vision_key.shape[0])
     scores = jnp.einsum("behc,phc->behp", q, side.sentinel_key) * q.shape[-1] ** -0.5
     weights = jax.nn.softmax(scores, -1)
     out = jnp.einsum("behp,phc->behc", weights, side.sentinel_value)

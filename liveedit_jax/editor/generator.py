@@ -37,7 +37,7 @@ def prepare(cfg: EditorConfig, params: dict) -> Generator:
     attention, norm = params["attention"], params["norm"]
     heads_n = cfg.generator_heads_n or cfg.heads_n
     return Generator(
-        att.fold_query(attention, norm, params["query"], heads_n),
+        att.fold_constant(attention, norm, params["query"], heads_n),
         att.fold_value(attention, norm, heads_n),
     )
 
@@ -45,7 +45,7 @@ def prepare(cfg: EditorConfig, params: dict) -> Generator:
 def generate(
     cfg: EditorConfig,
     generator: Generator,
-    tokens: Float[Array, "N T D"],
+    tokens: att.Tokens,
     mask: Bool[Array, "N T"],
 ) -> Float[Array, "N R D"]:
     """One side of the experts' bodies, from normalised tokens."""

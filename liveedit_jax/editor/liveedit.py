@@ -19,9 +19,9 @@ from jaxtyping import Array, Bool, Float, Int
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor import extractor, generator
-from liveedit_jax.editor.attention import init_norm, layer_norm, normalise
+from liveedit_jax.editor.attention import init_norm, layer_norm, measured
 from liveedit_jax.editor.repository import add_edits, init_repository
-from liveedit_jax.editor.routing import route, similarity
+from liveedit_jax.editor.routing import experts_of, route, similarity
 from liveedit_jax.types import Batch, Expert, Query, Repository, Role, Route
 
 
@@ -69,10 +69,9 @@ def routing_features(
     role: Int[Array, "B T"],
 ) -> tuple[Float[Array, "B H"], Float[Array, "B H"], Float[Array, "B E M"]]:
     """One side's text and vision features, flat, and the prompt feature (for the sentinel)."""
-    tokens = normalise(hidden, cfg.norm_eps)
-    text = extractor.text_feature(side, tokens, role == Role.PROMPT)
-    prompt = extractor.prompt_feature(side, tokens, role == Role.PROMPT)
-    vision = extractor.vision_feature(side, cfg.heads_n, prompt, tokens, role == Role.VISION)
+    tokens = measured(hidden, cfg.norm_eps)
+    text, prompt = extractor.prompt_features(side, tokens, role == Role.PROMPT)
+    vision = extractor.vision_feature(side, prompt, tokens, role == Role.VISION)
     return rearrange(text, "b e m -> b (e m)"), rearrange(vision, "b e m -> b (e m)"), prompt
 
 
@@ -83,7 +82,7 @@ def thresholds(
     vision: Float[Array, "B H"],
 ) -> Float[Array, " B"]:
     """How much an edit's image has to resemble each query's: as much as the sentinel does."""
-    sentinel = rearrange(extractor.sentinel_feature(side, cfg.heads_n, prompt), "b e m -> b (e m)")
+    sentinel = rearrange(extractor.sentinel_feature(side, prompt), "b e m -> b (e m)")
     return (vision * sentinel).sum(-1) / (cfg.queries_n * cfg.module_width**0.5)
 
 
@@ -91,7 +90,7 @@ def generate_expert(
     cfg: EditorConfig, editor: Prepared, hidden: Float[Array, "N T D"], role: Int[Array, "N T"]
 ) -> Expert:
     """Experts of N edits from the edit layer's states of (image, prompt, target)."""
-    tokens = normalise(hidden, cfg.norm_eps)
+    tokens = measured(hidden, cfg.norm_eps)
     text, vision, _ = routing_features(cfg, editor.edit, hidden, role)
     body_mask = (role == Role.VISION) | (role == Role.PROMPT) | (role == Role.ANSWER)
     return Expert(
@@ -139,10 +138,14 @@ def residual(
     hidden: Float[Array, "B T D"],
     role: Int[Array, "B T"],
     routed: Route,
+    axis: str | None = None,
 ) -> Float[Array, "B T D"]:
-    """The routed experts' residual; exactly zero for a query that hit nothing."""
-    down, up = repo.down[routed.slot], repo.up[routed.slot]  # f32[B, K, R, D]
-    return mix(cfg, editor.norm, hidden, role, routed.weight, down, up)
+    """The routed experts' residual; exactly zero for a query that hit nothing.
+
+    With `axis` every device applies the experts it holds, and only their sum crosses.
+    """
+    added = mix(cfg, editor.norm, hidden, role, *experts_of(repo, routed, axis))
+    return added if axis is None else jax.lax.psum(added, axis)
 
 
 class Plan(NamedTuple):

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditorConfig, EditorTrainConfig
 from liveedit_jax.editor import extractor, losses
-from liveedit_jax.editor.attention import normalise
+from liveedit_jax.editor.attention import measured
 from liveedit_jax.editor.liveedit import (
     Prepared,
     generate_expert,
@@ -138,8 +138,8 @@ def edit_terms(
         [masks.reliability, *[masks.generality] * len(generalities), masks.locality]
     )
     hidden, role = jax.lax.stop_gradient(every.hidden), every.batch.role
-    tokens = normalise(hidden, cfg.norm_eps)
-    text = extractor.text_feature(editor.input, tokens, role == Role.PROMPT)
+    tokens = measured(hidden, cfg.norm_eps)
+    text, _ = extractor.prompt_features(editor.input, tokens, role == Role.PROMPT)
     score = similarity(cfg, rearrange(text, "b e m -> b (e m)"), expert.text_key)
     weight = soft_weights(score, mask)  # f32[S, N]
     added = mix(cfg, editor.norm, hidden, role, weight, expert.down, expert.up)

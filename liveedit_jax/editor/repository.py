@@ -10,13 +10,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from liveedit_jax.config import EditorConfig
+from liveedit_jax.config import EditorConfig, StorageConfig
+from liveedit_jax.editor import rows
 from liveedit_jax.types import Expert, Repository
 
+F32 = StorageConfig()
+STORED = ("text_key", "vision_key", "down", "up")  # what is stored of an expert
 NEVER = jnp.iinfo(jnp.int32).max  # born: the row is free; died: the edit is live
 
 
-def init_repository(cfg: EditorConfig, width: int, capacity: int) -> Repository:
+def init_repository(
+    cfg: EditorConfig, width: int, capacity: int, storage: StorageConfig = F32
+) -> Repository:
     """An empty repository of `capacity` rows.
 
     Raises:
@@ -24,19 +29,27 @@ def init_repository(cfg: EditorConfig, width: int, capacity: int) -> Repository:
     """
     if capacity < 1:
         raise ValueError(f"capacity={capacity}: a repository needs at least one row")
-    key_width = cfg.queries_n * cfg.module_width
+    key = (capacity, cfg.queries_n * cfg.module_width)
     body = (capacity, cfg.rank, width)
+    down, up = (rows.empty_rows(body, storage.bodies) for _ in range(2))
+    if storage.bodies_on_host:
+        down, up = rows.to_host(down), rows.to_host(up)
     return Repository(
-        text_key=jnp.zeros((capacity, key_width)),
-        vision_key=jnp.zeros((capacity, key_width)),
-        down=jnp.zeros(body),
-        up=jnp.zeros(body),
+        text_key=rows.empty_rows(key, storage.keys),
+        vision_key=rows.empty_rows(key, storage.keys),
+        down=down,
+        up=up,
         edit_id=jnp.full(capacity, -1, jnp.int32),
         born=jnp.full(capacity, NEVER, jnp.int32),
         died=jnp.full(capacity, NEVER, jnp.int32),
         clock=jnp.zeros((), jnp.int32),
         used_n=jnp.zeros((), jnp.int32),
     )
+
+
+def first_row(row_n: int, axis: str | None) -> Int[Array, ""] | int:
+    """The repository row that this device's `row_n` rows begin with; 0 without a mesh axis."""
+    return 0 if axis is None else jax.lax.axis_index(axis) * row_n
 
 
 def check_room(repo: Repository, n: int) -> None:
@@ -60,7 +73,11 @@ def alive(repo: Repository, at: Int[Array, ""] | None = None) -> Bool[Array, " C
 
 
 def add_edits(
-    repo: Repository, expert: Expert, edit_id: Int[Array, " N"], valid: Bool[Array, " N"]
+    repo: Repository,
+    expert: Expert,
+    edit_id: Int[Array, " N"],
+    valid: Bool[Array, " N"],
+    axis: str | None = None,
 ) -> tuple[Repository, Int[Array, " N"]]:
     """Append N experts; the clock ticks once for each valid one.
 
@@ -69,33 +86,36 @@ def add_edits(
         expert: N experts.
         edit_id: the user's ids.
         valid: rows that are padding are False and are not written.
+        axis: the mesh axis that rows are split over; every device gets all N experts.
 
     Returns:
         The state and each edit's row; -1 where it was not written (invalid, or no room left: call
         `check_room` first).
     """
-    capacity = repo.born.shape[0]
+    c = repo.born.shape[0]
+    capacity = c * (1 if axis is None else jax.lax.axis_size(axis))
     nth = jnp.cumsum(valid) - 1
     row = jnp.where(valid, repo.used_n + nth, capacity)
-    row = jnp.where(row < capacity, row, capacity)  # out of bounds: dropped by the scatters
-    written_n = (row < capacity).sum()
+    written = row < capacity
+    here = row - first_row(c, axis)
+    here = jnp.where(written & (here >= 0) & (here < c), here, c)  # out of bounds: dropped
 
-    def put(leaf, value):
-        return leaf.at[row].set(value.astype(leaf.dtype), mode="drop")
+    def put_one(leaf, value):
+        return leaf.at[here].set(value, mode="drop")
 
     born = repo.clock + 1 + nth
     repo = repo.replace(
-        text_key=put(repo.text_key, expert.text_key),
-        vision_key=put(repo.vision_key, expert.vision_key),
-        down=put(repo.down, expert.down),
-        up=put(repo.up, expert.up),
-        edit_id=put(repo.edit_id, edit_id),
-        born=put(repo.born, born),
-        died=put(repo.died, jnp.full_like(born, NEVER)),
-        clock=repo.clock + written_n,
-        used_n=repo.used_n + written_n,
+        text_key=rows.put(repo.text_key, here, expert.text_key),
+        vision_key=rows.put(repo.vision_key, here, expert.vision_key),
+        down=rows.put(repo.down, here, expert.down),
+        up=rows.put(repo.up, here, expert.up),
+        edit_id=put_one(repo.edit_id, edit_id),
+        born=put_one(repo.born, born),
+        died=put_one(repo.died, jnp.full_like(born, NEVER)),
+        clock=repo.clock + written.sum(),
+        used_n=repo.used_n + written.sum(),
     )
-    return repo, jnp.where(row < capacity, row, -1)
+    return repo, jnp.where(written, row, -1)
 
 
 def delete_edits(repo: Repository, edit_id: Int[Array, " N"]) -> Repository:
@@ -111,16 +131,17 @@ def undelete_edits(repo: Repository, edit_id: Int[Array, " N"]) -> Repository:
     return repo.replace(died=jnp.where(chosen, NEVER, repo.died), clock=repo.clock + 1)
 
 
-def rollback(repo: Repository, clock: Int[Array, ""]) -> Repository:
+def rollback(repo: Repository, clock: Int[Array, ""], axis: str | None = None) -> Repository:
     """Discard the history after `clock`: rows born later are freed, deaths later undone."""
     clock = jnp.minimum(jnp.asarray(clock, jnp.int32), repo.clock)
     kept = repo.born <= clock
+    used_n = kept.sum().astype(jnp.int32)
     return repo.replace(
         edit_id=jnp.where(kept, repo.edit_id, -1),
         born=jnp.where(kept, repo.born, NEVER),
         died=jnp.where(kept & (repo.died <= clock), repo.died, NEVER),
         clock=clock,
-        used_n=kept.sum().astype(jnp.int32),
+        used_n=used_n if axis is None else jax.lax.psum(used_n, axis),
     )
 
 
@@ -128,11 +149,12 @@ def reclaim(repo: Repository) -> Repository:
     """Move live rows to the front, in order, and free the dead; their history is given up."""
     keep = alive(repo)
     order = jnp.argsort(~keep, stable=True)
-    repo = jax.tree.map(lambda leaf: leaf[order] if leaf.ndim else leaf, repo)
+    kept = {name: rows.pick(getattr(repo, name), order) for name in STORED}
     keep = keep[order]
     return repo.replace(
-        edit_id=jnp.where(keep, repo.edit_id, -1),
-        born=jnp.where(keep, repo.born, NEVER),
+        **kept,
+        edit_id=jnp.where(keep, repo.edit_id[order], -1),
+        born=jnp.where(keep, repo.born[order], NEVER),
         died=jnp.full_like(repo.died, NEVER),
         used_n=keep.sum().astype(jnp.int32),
     )
@@ -149,13 +171,10 @@ def grow(repo: Repository, capacity: int) -> Repository:
         raise ValueError(f"capacity={capacity} is below the present {repo.born.shape[0]}")
 
     def pad(leaf, value):
-        return jnp.pad(leaf, [(0, more)] + [(0, 0)] * (leaf.ndim - 1), constant_values=value)
+        return jnp.pad(leaf, (0, more), constant_values=value)
 
     return repo.replace(
-        text_key=pad(repo.text_key, 0),
-        vision_key=pad(repo.vision_key, 0),
-        down=pad(repo.down, 0),
-        up=pad(repo.up, 0),
+        **{name: rows.pad(getattr(repo, name), more) for name in STORED},
         edit_id=pad(repo.edit_id, -1),
         born=pad(repo.born, NEVER),
         died=pad(repo.died, NEVER),

@@ -1,4 +1,11 @@
-"""Hard routing by what the image shows, soft routing by what the text asks (equations 5 to 7)."""
+"""Hard routing by what the image shows, soft routing by what the text asks (equations 5 to 7).
+
+Two stages, both exact. Vision keys are all read, in one product; text keys only of the experts that
+some query hits. The softmax runs over ALL hits, and bodies are read for the K strongest alone.
+
+With a mesh axis `axis` these run inside a shard_map whose devices hold equal parts of the rows.
+Every device scores its own; what crosses is a maximum, sums, and each device's K strongest.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +14,24 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from liveedit_jax.config import EditorConfig
+from liveedit_jax.editor import rows
 from liveedit_jax.editor.attention import masked_softmax
-from liveedit_jax.editor.repository import alive
-from liveedit_jax.types import Query, Repository, Route
+from liveedit_jax.editor.repository import alive, first_row
+from liveedit_jax.types import Query, Repository, Route, Rows
+
+GATHERED = (64, 1024)  # text keys read one by one up to these numbers of hit rows; beyond, all
+
+
+def unit(cfg: EditorConfig) -> float:
+    """What a dot product of two keys is divided by to be their similarity: E * sqrt(M)."""
+    return cfg.queries_n * cfg.module_width**0.5
 
 
 def similarity(
     cfg: EditorConfig, a: Float[Array, "B H"], b: Float[Array, "C H"]
 ) -> Float[Array, "B C"]:
     """<a, b> over E and M, divided by E * sqrt(M)."""
-    return a @ b.T / (cfg.queries_n * cfg.module_width**0.5)
+    return a @ b.T / unit(cfg)
 
 
 def soft_weights(score: Float[Array, "B C"], mask: Bool[Array, "B C"]) -> Float[Array, "B C"]:
@@ -28,31 +43,88 @@ def hits(
     cfg: EditorConfig, repo: Repository, query: Query, at: Int[Array, ""] | None = None
 ) -> Bool[Array, "B C"]:
     """Hard routing: the experts whose image resembles the query's more than the sentinel does."""
-    score = similarity(cfg, query.vision, repo.vision_key)
+    score = rows.products(repo.vision_key, query.vision) / unit(cfg)
     return (score > query.threshold[:, None]) & alive(repo, at)
 
 
+def products_of_hits(
+    keys: Rows, x: Float[Array, "B H"], hit: Bool[Array, "B C"]
+) -> Float[Array, "B C"]:
+    """x against the rows that any of the B queries hits; zeros for all others."""
+    needed, c = hit.any(0), hit.shape[1]
+    none = jnp.zeros(hit.shape)
+    sizes = [size for size in GATHERED if size < c]
+
+    def gathered(size: int) -> Float[Array, "B C"]:
+        some, slot = jax.lax.top_k(needed.astype(jnp.float32), size)
+        found = rows.dot(rows.take(keys, slot), x)
+        return none.at[:, jnp.where(some > 0, slot, c)].set(found, mode="drop")
+
+    branches = [
+        lambda: none,
+        *(lambda size=size: gathered(size) for size in sizes),
+        lambda: rows.products(keys, x),
+    ]
+    return jax.lax.switch(jnp.searchsorted(jnp.asarray([0, *sizes]), needed.sum()), branches)
+
+
 def hit_weights(
-    cfg: EditorConfig, repo: Repository, query: Query, at: Int[Array, ""] | None = None
+    cfg: EditorConfig,
+    repo: Repository,
+    query: Query,
+    at: Int[Array, ""] | None = None,
+    axis: str | None = None,
 ) -> tuple[Bool[Array, "B C"], Float[Array, "B C"]]:
     """Every row's hit and weight, for showing which edits fired: `repo.edit_id[hit[b]]`."""
     hit = hits(cfg, repo, query, at)
-    return hit, soft_weights(similarity(cfg, query.text, repo.text_key), hit)
+    score = products_of_hits(repo.text_key, query.text, hit) / unit(cfg)
+    return hit, masked_softmax(score, hit, axis) * jax.nn.sigmoid(score)
 
 
 def route(
-    cfg: EditorConfig, repo: Repository, query: Query, at: Int[Array, ""] | None = None
+    cfg: EditorConfig,
+    repo: Repository,
+    query: Query,
+    at: Int[Array, ""] | None = None,
+    axis: str | None = None,
 ) -> Route:
     """The top K of all hits, with weights normalised over ALL hits: exact while K >= hit_n.
 
     Args:
         cfg: K is `cfg.top_k`, or C where that is smaller.
-        repo: the stored edits.
+        repo: the stored edits (with `axis`: this device's rows).
         query: B encoded queries.
         at: a clock to look back to, one for all queries or one each (int32[B, 1]); None: now.
+        axis: the mesh axis that rows are split over.
+
+    Returns:
+        Slots of the whole repository; the same on every device.
     """
-    hit, weight = hit_weights(cfg, repo, query, at)
-    total = weight.sum(-1)
-    top, slot = jax.lax.top_k(weight, min(cfg.top_k, weight.shape[-1]))
+    hit, weight = hit_weights(cfg, repo, query, at, axis)
+    c = weight.shape[-1]
+    top, slot = jax.lax.top_k(weight, min(cfg.top_k, c))
+    total, hit_n, slot = weight.sum(-1), hit.sum(-1), slot + first_row(c, axis)
+    if axis is not None:
+        total, hit_n = jax.lax.psum((total, hit_n), axis)
+        top, slot = jax.lax.all_gather((top, slot), axis, axis=1, tiled=True)
+        top, best = jax.lax.top_k(top, min(cfg.top_k, top.shape[1]))
+        slot = jnp.take_along_axis(slot, best, axis=1)
     kept = jnp.where(total > 0, top.sum(-1) / jnp.where(total > 0, total, 1.0), 1.0)
-    return Route(slot=slot, weight=top, hit_n=hit.sum(-1), kept=kept)
+    return Route(slot=slot, weight=top, hit_n=hit_n, kept=kept)
+
+
+def bodies(
+    repo: Repository, slot: Int[Array, "B K"]
+) -> tuple[Float[Array, "B K R D"], Float[Array, "B K R D"]]:
+    """`down` and `up` of these rows."""
+    return rows.take(repo.down, slot), rows.take(repo.up, slot)
+
+
+def experts_of(
+    repo: Repository, routed: Route, axis: str | None = None
+) -> tuple[Float[Array, "B K"], Float[Array, "B K R D"], Float[Array, "B K R D"]]:
+    """The weights, `down` and `up` of routed experts; with `axis` other devices' weigh nothing."""
+    c = repo.born.shape[0]
+    slot = routed.slot - first_row(c, axis)
+    weight = jnp.where((slot >= 0) & (slot < c), routed.weight, 0.0)
+    return weight, *bodies(repo, jnp.clip(slot, 0, c - 1))

@@ -101,7 +101,7 @@ def edited_ids(
     position: Int[Array, "B A1"],
 ) -> Int[Array, "B A1"]:
     """The edited answers, from lower states and routes."""
-    plan = liveedit.Plan(editor.norm, weight, repo.down[slot], repo.up[slot])
+    plan = liveedit.Plan(editor.norm, weight, *routing.bodies(repo, slot))
     hidden = liveedit.AddExperts(cfg)(plan, hidden, batch.role)
     return answer_ids(backbone, weights, hidden, batch, position)
 
@@ -115,7 +115,7 @@ def vision(backbone: Backbone, weights: Any, image: Float[Array, "B S S 3"]) -> 
 @jax.jit
 def bodies(repo: Repository, slot: Int[Array, "B K"]) -> tuple[Array, Array]:
     """The experts that routes chose, for generation to carry along."""
-    return repo.down[slot], repo.up[slot]
+    return routing.bodies(repo, slot)
 
 
 def image_key(image: np.ndarray | None) -> bytes:

@@ -12,7 +12,6 @@ is its id given out. `rebuild` writes a whole new generation and switches by rep
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Sequence
@@ -24,7 +23,14 @@ import numpy as np
 from liveedit_jax.store.durable import replace_file, sync_folder
 from liveedit_jax.store.history import Edit, History, Request, replay
 from liveedit_jax.store.images import get_image, put_image
-from liveedit_jax.store.journal import Journal, create_journal, read_journal
+from liveedit_jax.store.journal import (
+    Journal,
+    create_journal,
+    decode_line,
+    encode_line,
+    read_journal,
+)
+from liveedit_jax.store.lock import take_lock
 from liveedit_jax.store.segments import (
     DamagedRow,
     Shapes,
@@ -36,7 +42,7 @@ from liveedit_jax.store.segments import (
     write_rows,
 )
 
-FORMAT = 1
+FORMAT = 2  # 1: a header without a checksum
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,13 @@ def read_header(folder: Path) -> Header:
     if not file.is_file():
         raise FileNotFoundError(f"no edit repository at {folder}; `liveedit edit` makes one")
     try:
-        fields = json.loads(file.read_bytes())
+        data = file.read_bytes()
+        fields = decode_line(data.removesuffix(b"\n"))
+        if fields is None:  # format 1 had no checksum; nothing newer reads as such
+            fields = json.loads(data)
+            if fields["format"] != 1:
+                raise ValueError("a header of format 2 or later has a checksum")
+            fields["format"] = FORMAT
         shapes = {name: tuple(shape) for name, shape in fields["shapes"].items()}
         header = Header(**{**fields, "shapes": shapes})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -89,7 +101,7 @@ def read_header(folder: Path) -> Header:
 
 def write_header(folder: Path, header: Header) -> None:
     """Replace the header in one step."""
-    replace_file(folder / "header.json", (json.dumps(asdict(header), indent=1) + "\n").encode())
+    replace_file(folder / "header.json", encode_line(asdict(header)))
 
 
 def generation_folder(folder: Path, generation: int) -> Path:
@@ -106,31 +118,14 @@ def create_generation(folder: Path, generation: int, records: list[dict]) -> Pat
     return home
 
 
-def take_lock(folder: Path) -> int:
-    """The folder's write lock, held until the handle is closed or the process dies.
-
-    Raises:
-        BlockingIOError: another process holds it.
-    """
-    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise BlockingIOError(
-            f"another process is writing to {folder}; wait for it to end and try again"
-        ) from error
-    return handle
-
-
 class Store:
     """An open repository folder: what lives in it, and the operations that change it durably."""
 
     def __init__(self, folder: Path, header: Header, lock: int | None):
         """Use `open_store`. Without `lock` the store is a snapshot that cannot be changed."""
         self.folder, self.header, self._lock = folder, header, lock
-        self._experts = generation_folder(folder, header.generation) / "experts"
-        journal_file = self._experts.parent / "journal.jsonl"
+        self.generation = generation_folder(folder, header.generation)
+        self._experts, journal_file = self.generation / "experts", self.generation / "journal.jsonl"
         if lock is None:
             content = read_journal(journal_file)
             records, self.torn_n = content.records, len(content.torn)
@@ -153,14 +148,19 @@ class Store:
 
     def close(self) -> None:
         """Give the lock back. Everything was durable before."""
-        if self._journal is not None:
+        if self.writable:
             self._journal.close()
             os.close(self._lock)
             self._journal = self._lock = None
 
     def records(self) -> list[dict]:
         """Every operation ever recorded, oldest first."""
-        return read_journal(self._experts.parent / "journal.jsonl").records
+        return read_journal(self.generation / "journal.jsonl").records[: self.history.seq]
+
+    @property
+    def writable(self) -> bool:
+        """Whether this store may be changed."""
+        return self._journal is not None
 
     def add_image(self, data: bytes) -> str:
         """Keep a picture; returns its sha256."""
@@ -217,7 +217,7 @@ class Store:
         self._commit([self.history.rollback_record(operations_n)])
 
     def _commit(self, records: list[dict]) -> None:
-        if self._journal is None:
+        if not self.writable:
             raise ValueError(f"{self.folder} is open for reading only")
         self._journal.append(records)
         for record in records:

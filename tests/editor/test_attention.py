@@ -9,7 +9,8 @@ import pytest
 
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor import attention as att
-from liveedit_jax.editor import liveedit
+from liveedit_jax.editor import extractor, liveedit
+from liveedit_jax.editor.extractor import PROMPT_N
 from liveedit_jax.types import Role
 
 CFG = EditorConfig(module_width=24, heads_n=4, rank=3, queries_n=2, expert_scale=2.0)
@@ -46,9 +47,9 @@ def test_absorbed_equals_plain(params, per_query):
         CFG.heads_n,
     )
     folded = att.attend_folded(
-        att.fold_query(attention, norm, x, CFG.heads_n),
+        att.fold_constant(attention, norm, x, CFG.heads_n),
         att.fold_value(attention, norm, CFG.heads_n),
-        att.normalise(hidden, CFG.norm_eps),
+        att.measured(hidden, CFG.norm_eps),
         mask,
     )
     np.testing.assert_allclose(folded, plain, atol=1e-5)
@@ -76,6 +77,27 @@ def test_padding_and_the_head_are_not_read(params):
             make(CFG, editor, hidden, role),
             make(CFG, editor, wide, wide_role),
         )
+
+
+@pytest.mark.parametrize("prompt_n", [5, PROMPT_N, PROMPT_N + 1])
+def test_prompts_moved_together_are_read_as_they_were(params, prompt_n):
+    """Rows so long that prompts are compacted, where they fit, against the plain attention."""
+    hidden, role = states(prompt_n=prompt_n, pad_n=2 * PROMPT_N)
+    role = role.at[1, 1 + VISION_N :].set(Role.PAD).at[1, -3:].set(Role.PROMPT)  # apart, and fewer
+    mask, side = role == Role.PROMPT, params["edit"]
+    text, prompt = jax.jit(extractor.prompt_features)(
+        extractor.prepare(CFG, side), att.measured(hidden, CFG.norm_eps), mask
+    )
+    parts = (("text", "norm2", text), ("prompt", "norm1", prompt))
+    for name, norm, found in parts:
+        plain = att.attend(
+            side[f"{name}_attention"],
+            jnp.tile(side["text_query" if name == "text" else "vision_query"], (3, 1, 1)),
+            att.layer_norm(side[norm], hidden, CFG.norm_eps),
+            mask,
+            CFG.heads_n,
+        )
+        np.testing.assert_allclose(found, plain, atol=1e-5)
 
 
 def test_routing_keys_do_not_see_the_answer_and_bodies_do(params):

@@ -75,7 +75,7 @@ def test_the_residual_is_the_sum_over_hits(stored):
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * 1.5 + 0.2
     want = 0
     for row, weight in zip((4, 2, 0), expected_weights([2.0, 1.0, 0.0]), strict=True):
-        down, up = np.asarray(stored.down[row]), np.asarray(stored.up[row])
+        down, up = np.asarray(stored.down.value[row]), np.asarray(stored.up.value[row])
         want = want + weight * np.maximum(x @ down.T, 0) @ up
     np.testing.assert_allclose(added[0, :2], want[:2], atol=1e-5)
     assert not added[0, 2].any()

@@ -1,16 +1,20 @@
 """The repository folder: what was acknowledged is there, what was refused changed nothing."""
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 from liveedit_jax.store import Header, Request, open_store, rebuild
+from liveedit_jax.store.folder import FORMAT
+from liveedit_jax.store.journal import encode_line
 from liveedit_jax.store.segments import SEGMENT_ROWS, read_rows, row_bytes, write_rows
 
 SHAPES = {"text_key": (3,), "vision_key": (3,), "down": (2, 4), "up": (2, 4)}
@@ -166,16 +170,20 @@ def test_what_is_not_a_repository_is_refused(tmp_path):
     fill(folder, 1)
     header = folder / "header.json"
     whole = header.read_bytes()
-    for broken in (whole[:20], b"", b"[]", whole.replace(b'"format": 1', b'"format": 2')):
+    newer = encode_line(asdict(replace(HEADER, format=FORMAT + 1)))
+    renamed = whole.replace(b"vision_key", b"vision_kgy")
+    for broken in (whole[:20], b"", b"[]", b'{"format":2}', renamed, newer):
         header.write_bytes(broken)
         with pytest.raises(ValueError, match=r"header.json is damaged|format"):
             open_store(folder)
     header.unlink()
     with pytest.raises(ValueError, match="journal but no header"):
         open_store(folder, write=True, create=HEADER)
-    header.write_bytes(whole)
-    with open_store(folder) as store:
-        assert values(store) == {1: 0}
+    before = json.dumps({**json.loads(whole)["record"], "format": 1}, indent=1).encode()
+    for good in (whole, before):  # the format before had no checksum
+        header.write_bytes(good)
+        with open_store(folder) as store:
+            assert values(store) == {1: 0} and store.header == HEADER
 
 
 WRITER = """

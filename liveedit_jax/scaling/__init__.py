@@ -1,0 +1,1 @@
+"""Meshes and what runs over them: the only place that spells a mesh axis."""

@@ -1,0 +1,23 @@
+"""Eight faked devices; the flag has to be there before JAX starts, hence a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def on_eight_devices():
+    """Runs a function of a test module (its dotted name) in a process with eight CPU devices."""
+
+    def run(module: str, function: str) -> None:
+        env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+        root = Path(__file__).resolve().parents[2]
+        env["PYTHONPATH"] = f"{root}{os.pathsep}{Path(__file__).parent}"
+        code = f"import {module}; {module}.{function}()"
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return run
