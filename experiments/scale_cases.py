@@ -109,5 +109,5 @@ def filled(model: Model, n: int, hit_n: int, room: int, storage: StorageConfig) 
 def with_hits(repo: Repository, pull: Float[Array, "2 H"], hit_n: Array) -> Repository:
     """The same repository with other vision keys, so that `hit_n` rows are hit."""
     hit = jnp.arange(repo.born.shape[0]) < hit_n
-    kept = rows.narrow(pull, repo.vision_key)
+    kept = rows.narrow(rows.turned(pull, repo.vision_key), repo.vision_key)
     return repo.replace(vision_key=rows.pick(kept, hit.astype(int)))

@@ -64,10 +64,10 @@ class Query:
 
 @flax.struct.dataclass
 class Rows:
-    """C stored rows of vectors of width W: float32, bfloat16, or int8 with a scale a vector."""
+    """C stored rows of vectors of width W: float32, bfloat16, or int8 with G scales a vector."""
 
     value: Shaped[Array, "C ... W"]
-    scale: Float[Array, "C ..."] | None = None
+    scale: Float[Array, "C ... G"] | None = None
 
 
 @flax.struct.dataclass

@@ -100,13 +100,16 @@ def add_edits(
     here = row - first_row(c, axis)
     here = jnp.where(written & (here >= 0) & (here < c), here, c)  # out of bounds: dropped
 
+    def put_key(kept, key):
+        return rows.put(kept, here, rows.turned(key, kept))
+
     def put_one(leaf, value):
         return leaf.at[here].set(value, mode="drop")
 
     born = repo.clock + 1 + nth
     repo = repo.replace(
-        text_key=rows.put(repo.text_key, here, expert.text_key),
-        vision_key=rows.put(repo.vision_key, here, expert.vision_key),
+        text_key=put_key(repo.text_key, expert.text_key),
+        vision_key=put_key(repo.vision_key, expert.vision_key),
         down=rows.put(repo.down, here, expert.down),
         up=rows.put(repo.up, here, expert.up),
         edit_id=put_one(repo.edit_id, edit_id),

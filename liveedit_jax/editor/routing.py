@@ -43,7 +43,8 @@ def hits(
     cfg: EditorConfig, repo: Repository, query: Query, at: Int[Array, ""] | None = None
 ) -> Bool[Array, "B C"]:
     """Hard routing: the experts whose image resembles the query's more than the sentinel does."""
-    score = rows.products(repo.vision_key, query.vision) / unit(cfg)
+    vision = rows.turned(query.vision, repo.vision_key)
+    score = rows.products(repo.vision_key, vision) / unit(cfg)
     return (score > query.threshold[:, None]) & alive(repo, at)
 
 
@@ -51,7 +52,7 @@ def products_of_hits(
     keys: Rows, x: Float[Array, "B H"], hit: Bool[Array, "B C"]
 ) -> Float[Array, "B C"]:
     """x against the rows that any of the B queries hits; zeros for all others."""
-    needed, c = hit.any(0), hit.shape[1]
+    needed, c, x = hit.any(0), hit.shape[1], rows.turned(x, keys)
     none = jnp.zeros(hit.shape)
     sizes = [size for size in GATHERED if size < c]
 

@@ -1,7 +1,9 @@
 """Stored rows: C vectors in float32, bfloat16 or 8 bits, written in place, read as float32.
 
-In 8 bits every vector has a scale of its own: its largest entry is 127. A product with narrow rows
-is taken in blocks, so that what is widened is one block and not the repository.
+In 8 bits every GROUP_N entries of a vector share a scale: the largest of them is 127. Keys are kept
+`turned` besides: an orthogonal map changes no product, spreads large entries over many, and makes
+the rounding errors of different keys different. Products with narrow rows are taken in blocks, so
+that what is widened is one block and not the repository.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental.compute_on import compute_on
 from jaxtyping import Array, Float, Int
 
 from liveedit_jax.config import Precision
 from liveedit_jax.types import Rows
 
+GROUP_N = 16  # entries that share a scale
 BLOCK = 512  # rows widened at a time: 8 MB at LLaVA's key width
 DTYPES = {
     Precision.F32: jnp.float32,
@@ -24,25 +28,55 @@ DTYPES = {
 }
 
 
+def _group(width: int) -> int:
+    """The largest divisor of `width` up to GROUP_N."""
+    return max(n for n in range(1, GROUP_N + 1) if width % n == 0)
+
+
 def empty_rows(shape: tuple[int, ...], precision: Precision) -> Rows:
     """Zeros of `shape` [C, ..., W]."""
-    scale = jnp.zeros(shape[:-1]) if precision == Precision.INT8 else None
+    scale = None
+    if precision == Precision.INT8:
+        scale = jnp.zeros((*shape[:-1], shape[-1] // _group(shape[-1])), jnp.bfloat16)
     return Rows(jnp.zeros(shape, DTYPES[precision]), scale)
+
+
+def _grouped(x: Array, scale: Float[Array, "... G"]) -> Float[Array, "... G N"]:
+    return x.astype(jnp.float32).reshape(*scale.shape, -1)
 
 
 def narrow(value: Float[Array, "N ... W"], like: Rows) -> Rows:
     """Vectors as `like` stores them; rounding is to nearest."""
     if like.scale is None:
         return Rows(value.astype(like.value.dtype), None)
-    scale = jnp.abs(value).max(-1) / 127
-    integer = jnp.round(value / jnp.where(scale > 0, scale, 1.0)[..., None])
-    return Rows(integer.astype(jnp.int8), scale)
+    value = value.reshape(*value.shape[:-1], like.scale.shape[-1], -1)
+    scale = (jnp.abs(value).max(-1) / 127).astype(jnp.bfloat16)
+    step = jnp.where(scale > 0, scale, 1).astype(jnp.float32)[..., None]
+    integer = jnp.clip(jnp.round(value / step), -127, 127).astype(jnp.int8)
+    return Rows(integer.reshape(*integer.shape[:-2], -1), scale)
 
 
 def widen(rows: Rows) -> Float[Array, "C ... W"]:
     """What is stored, in float32."""
-    wide = rows.value.astype(jnp.float32)
-    return wide if rows.scale is None else wide * rows.scale[..., None]
+    if rows.scale is None:
+        return rows.value.astype(jnp.float32)
+    wide = _grouped(rows.value, rows.scale) * rows.scale.astype(jnp.float32)[..., None]
+    return wide.reshape(rows.value.shape)
+
+
+def turned(x: Float[Array, "N W"], like: Rows) -> Float[Array, "N W"]:
+    """Keys to store, or what is multiplied with stored keys: as they are, or for 8 bits turned.
+
+    The map is a Hadamard matrix on blocks of the largest power of two that divides W, at most 256.
+    """
+    width = x.shape[-1]
+    n = min(width & -width, 256)
+    if like.scale is None or n == 1:
+        return x
+    signs = np.array([[(-1) ** (i & j).bit_count() for j in range(n)] for i in range(n)])
+    turn = jnp.asarray(signs / n**0.5, jnp.float32)
+    blocks = jnp.matmul(x.reshape(*x.shape[:-1], -1, n), turn, precision=jax.lax.Precision.HIGHEST)
+    return blocks.reshape(x.shape)
 
 
 def _hosted(rows: Rows) -> bool:
@@ -96,7 +130,7 @@ def dot(y: Float[Array, "C W"], x: Float[Array, "B W"]) -> Float[Array, "B C"]:
 
 
 def products(rows: Rows, x: Float[Array, "B W"]) -> Float[Array, "B C"]:
-    """x against every one of C vectors, summed in float32."""
+    """x (`turned`) against every one of C vectors, summed in float32."""
     if rows.value.dtype == jnp.float32:
         return dot(rows.value, x)
     c = rows.value.shape[0]
@@ -104,9 +138,7 @@ def products(rows: Rows, x: Float[Array, "B W"]) -> Float[Array, "B C"]:
 
     def put_block(i: Int[Array, ""], found: Float[Array, "C B"]) -> Float[Array, "C B"]:
         start = jnp.minimum(i * block, c - block)  # the last block may overlap the one before
-        part = jax.lax.dynamic_slice_in_dim(rows.value, start, block)
-        new = dot(part.astype(jnp.float32), x).T
-        return jax.lax.dynamic_update_slice_in_dim(found, new, start, 0)
+        part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, block), rows)
+        return jax.lax.dynamic_update_slice_in_dim(found, dot(widen(part), x).T, start, 0)
 
-    found = jax.lax.fori_loop(0, -(-c // block), put_block, jnp.zeros((c, x.shape[0]))).T
-    return found if rows.scale is None else found * rows.scale
+    return jax.lax.fori_loop(0, -(-c // block), put_block, jnp.zeros((c, x.shape[0]))).T

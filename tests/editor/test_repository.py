@@ -44,7 +44,8 @@ def live(repo, at=None):
     keep = np.asarray(r.alive(repo, at))
     ids = np.asarray(repo.edit_id)[keep].tolist()
     bodies = np.asarray(widen(repo.down))[keep][:, 0, 0]
-    np.testing.assert_allclose(bodies, ids, rtol=1e-6)  # bodies stay with their ids
+    assert np.rint(bodies).tolist() == ids  # bodies stay with their ids
+    np.testing.assert_allclose(bodies, ids, rtol=1 / 127)
     return sorted(ids)
 
 
