@@ -12,7 +12,7 @@ from liveedit_jax.config import EditMixture, EditorTrainConfig, FitConfig
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.editor import generator
-from liveedit_jax.editor.attention import normalise
+from liveedit_jax.editor.attention import Tokens, normalise
 from liveedit_jax.editor.liveedit import init_params
 from liveedit_jax.presets import preset
 from liveedit_jax.training.addressing import (
@@ -149,9 +149,10 @@ def test_generators_start_with_the_looks_and_the_gates(edits, heads_n):
         "up": (seen["up"] @ value["kernel"] + value["bias"]) / size,
         "down": 0.25 * (seen["down"] @ gates.kernel + gates.bias),
     }
+    tokens = Tokens(some.states, jnp.zeros(mask.shape), jnp.ones(mask.shape))  # normalised
     for side, body in want.items():
         made = generator.prepare(cfg, started[side])
-        made = generator.generate(cfg, made, some.states, mask)
+        made = generator.generate(cfg, made, tokens, mask)
         np.testing.assert_allclose(made, body, rtol=1e-3, atol=1e-3 * float(jnp.abs(body).max()))
     for part in ("edit", "input", "norm"):
         assert started[part] is params[part]
