@@ -66,9 +66,7 @@ def write(folder: Path, seed: int, said) -> None:
                 for target in targets:
                     image = store.add_image(f"image {rng.randrange(200)}".encode())
                     ids = store.add_edits([Request(image, "what?", target)], arrays_of(target))
-                    live.put(arrays_of(target), ids)
-                    old = history.edits[ids[0]].supersedes
-                    live.delete([] if old is None else [old])
+                    live.add(arrays_of(target), ids)
             said.send((store.history.seq, sorted(store.history.live.values())))
             if rng.random() < 1 / SNAPSHOT_EVERY:
                 live.save()

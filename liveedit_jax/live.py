@@ -43,7 +43,7 @@ class LiveRepository:
 
     def load(self) -> None:
         """Load anew, from disk."""
-        records = self.store.records()
+        records = self.store.records() if self._snapshots.is_dir() else []
         like = jax.eval_shape(lambda: self._empty(1))
         repo, seq, self.passed = load_snapshot(self._snapshots, like, records)
         if repo is not None:
@@ -99,6 +99,12 @@ class LiveRepository:
         rows = np.minimum(np.arange(size), n - 1)  # the last row again where there is none
         expert = Expert(**{name: array[rows] for name, array in arrays.items()})
         self.repo, _ = _add(self.repo, expert, np.asarray(ids)[rows], np.arange(size) < n)
+
+    def add(self, arrays: dict[str, np.ndarray], ids: Sequence[int]) -> None:
+        """Follow edits that the store has just taken: theirs are added, superseded ones end."""
+        self.put(arrays, ids)
+        old = [self.store.history.edits[i].supersedes for i in ids]
+        self.delete([i for i in old if i is not None])
 
     def delete(self, ids: Sequence[int]) -> None:
         """End the life of edits."""

@@ -138,9 +138,7 @@ class Editor:
         for image, _, _ in rows:
             self.store.add_image(image)
         ids = self.store.add_edits(asked, arrays)
-        self.live.put(arrays, ids)
-        edits = self.store.history.edits
-        self.live.delete([edits[i].supersedes for i in ids if edits[i].supersedes is not None])
+        self.live.add(arrays, ids)
         return ids
 
     def forget(self, edit_id: int) -> None:
