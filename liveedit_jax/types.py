@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 import flax.struct
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Int, Shaped, UInt8
 
 
 class Role(IntEnum):
@@ -64,10 +64,14 @@ class Query:
 
 @flax.struct.dataclass
 class Rows:
-    """C stored rows of vectors of width W: float32, bfloat16, or int8 with G scales a vector."""
+    """C stored vectors of width W (editor/rows.py says how).
+
+    float32; the bits of bfloat16 (uint16) with a scale; or int8 with G steps and a scale.
+    """
 
     value: Shaped[Array, "C ... W"]
-    scale: Float[Array, "C ... G"] | None = None
+    step: UInt8[Array, "C ... G"] | None = None
+    scale: Float[Array, "C ..."] | None = None
 
 
 @flax.struct.dataclass

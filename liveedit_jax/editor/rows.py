@@ -1,9 +1,12 @@
 """Stored rows: C vectors in float32, bfloat16 or 8 bits, written in place, read as float32.
 
-In 8 bits every GROUP_N entries of a vector share a scale: the largest of them is 127. Keys are kept
-`turned` besides: an orthogonal map changes no product, spreads large entries over many, and makes
-the rounding errors of different keys different. Products with narrow rows are taken in blocks, so
-that what is widened is one block and not the repository.
+A narrow vector has a float32 scale, chosen so that its product with the vector it stands for is
+exact: rounding errors in its own direction, which every query like it shares, cancel. bfloat16 is
+kept as its bits: XLA's CPU backend would widen the whole array before it slices one. In 8 bits
+every GROUP_N entries have a step besides, itself in 8 bits of the vector's scale. 8-bit keys are
+kept `turned`: an orthogonal map changes no product, spreads large entries over many, and makes the
+rounding errors of different keys different. Products with narrow rows are taken in blocks, so that
+what is widened is one block and not the repository.
 """
 
 from __future__ import annotations
@@ -12,18 +15,18 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental.compute_on import compute_on
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt16
+from scipy.linalg import hadamard
 
 from liveedit_jax.config import Precision
 from liveedit_jax.types import Rows
 
-GROUP_N = 16  # entries that share a scale
+GROUP_N = 8  # entries that share a step
 BLOCK = 512  # rows widened at a time: 8 MB at LLaVA's key width
 DTYPES = {
     Precision.F32: jnp.float32,
-    Precision.BF16: jnp.bfloat16,
+    Precision.BF16: jnp.uint16,
     Precision.INT8: jnp.int8,
 }
 
@@ -35,33 +38,54 @@ def _group(width: int) -> int:
 
 def empty_rows(shape: tuple[int, ...], precision: Precision) -> Rows:
     """Zeros of `shape` [C, ..., W]."""
-    scale = None
+    value = jnp.zeros(shape, DTYPES[precision])
+    if precision == Precision.F32:
+        return Rows(value)
+    step = None
     if precision == Precision.INT8:
-        scale = jnp.zeros((*shape[:-1], shape[-1] // _group(shape[-1])), jnp.bfloat16)
-    return Rows(jnp.zeros(shape, DTYPES[precision]), scale)
+        step = jnp.zeros((*shape[:-1], shape[-1] // _group(shape[-1])), jnp.uint8)
+    return Rows(value, step, jnp.zeros(shape[:-1]))
 
 
-def _grouped(x: Array, scale: Float[Array, "... G"]) -> Float[Array, "... G N"]:
-    return x.astype(jnp.float32).reshape(*scale.shape, -1)
+def _bits(value: Float[Array, "N ... W"]) -> UInt16[Array, "N ... W"]:
+    return jax.lax.bitcast_convert_type(value.astype(jnp.bfloat16), jnp.uint16)
+
+
+def _unscaled(rows: Rows) -> Float[Array, "C ... W"]:
+    """Vectors in float32, but for their scale."""
+    if rows.value.dtype == jnp.uint16:
+        return jax.lax.bitcast_convert_type(rows.value.astype(jnp.uint32) << 16, jnp.float32)
+    if rows.step is None:
+        return rows.value
+    value = rows.value.astype(jnp.float32).reshape(*rows.step.shape, -1)
+    return (value * rows.step.astype(jnp.float32)[..., None]).reshape(rows.value.shape)
 
 
 def narrow(value: Float[Array, "N ... W"], like: Rows) -> Rows:
     """Vectors as `like` stores them; rounding is to nearest."""
     if like.scale is None:
-        return Rows(value.astype(like.value.dtype), None)
-    value = value.reshape(*value.shape[:-1], like.scale.shape[-1], -1)
-    scale = (jnp.abs(value).max(-1) / 127).astype(jnp.bfloat16)
-    step = jnp.where(scale > 0, scale, 1).astype(jnp.float32)[..., None]
-    integer = jnp.clip(jnp.round(value / step), -127, 127).astype(jnp.int8)
-    return Rows(integer.reshape(*integer.shape[:-2], -1), scale)
+        return Rows(value)
+    most = jnp.abs(value).max(-1, keepdims=True)
+    value = value / jnp.where(most > 0, most, 1.0)
+    kept = Rows(_bits(value)) if like.step is None else _integers(value, like.step.shape[-1])
+    both = (value * _unscaled(kept)).sum(-1)
+    scale = (value * value).sum(-1) / jnp.where(both > 0, both, 1.0)
+    return kept.replace(scale=most[..., 0] * scale)
+
+
+def _integers(value: Float[Array, "N ... W"], groups_n: int) -> Rows:
+    """Vectors with entries up to 1 as integers up to 127, and each group's step up to 255."""
+    grouped = value.reshape(*value.shape[:-1], groups_n, -1)
+    step = jnp.ceil(jnp.abs(grouped).max(-1) * 255)
+    integer = jnp.round(grouped * (127 * 255) / jnp.maximum(step, 1.0)[..., None])
+    integer = jnp.clip(integer, -127, 127).astype(jnp.int8)
+    return Rows(integer.reshape(value.shape), step.astype(jnp.uint8))
 
 
 def widen(rows: Rows) -> Float[Array, "C ... W"]:
     """What is stored, in float32."""
-    if rows.scale is None:
-        return rows.value.astype(jnp.float32)
-    wide = _grouped(rows.value, rows.scale) * rows.scale.astype(jnp.float32)[..., None]
-    return wide.reshape(rows.value.shape)
+    value = _unscaled(rows)
+    return value if rows.scale is None else value * rows.scale[..., None]
 
 
 def turned(x: Float[Array, "N W"], like: Rows) -> Float[Array, "N W"]:
@@ -71,10 +95,9 @@ def turned(x: Float[Array, "N W"], like: Rows) -> Float[Array, "N W"]:
     """
     width = x.shape[-1]
     n = min(width & -width, 256)
-    if like.scale is None or n == 1:
+    if like.step is None or n == 1:
         return x
-    signs = np.array([[(-1) ** (i & j).bit_count() for j in range(n)] for i in range(n)])
-    turn = jnp.asarray(signs / n**0.5, jnp.float32)
+    turn = jnp.asarray(hadamard(n) / n**0.5, jnp.float32)
     blocks = jnp.matmul(x.reshape(*x.shape[:-1], -1, n), turn, precision=jax.lax.Precision.HIGHEST)
     return blocks.reshape(x.shape)
 

@@ -44,7 +44,7 @@ def live(repo, at=None):
     keep = np.asarray(r.alive(repo, at))
     ids = np.asarray(repo.edit_id)[keep].tolist()
     bodies = np.asarray(widen(repo.down))[keep][:, 0, 0]
-    if repo.down.scale is None:
+    if repo.down.step is None:
         assert bodies.tolist() == ids  # bodies stay with their ids
     else:  # 8 bits
         assert np.rint(bodies).tolist() == ids

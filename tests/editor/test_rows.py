@@ -8,7 +8,7 @@ import pytest
 from liveedit_jax.config import Precision
 from liveedit_jax.editor import rows
 
-# In 8 bits half of it is the entries' rounding, half that of their scale.
+# Half of it is the entries' rounding, and half at most what makes their own product exact.
 RELATIVE = {Precision.F32: 0.0, Precision.BF16: 2**-8, Precision.INT8: 1 / 127}
 
 
@@ -29,7 +29,7 @@ def test_what_is_kept_is_within_the_rounding_of_its_largest_entry(precision):
     most = np.abs(np.asarray(value)).max(-1, keepdims=True)
     assert (error <= RELATIVE[precision] * most * 1.001).all()
     if precision == Precision.INT8:
-        assert kept.value.dtype == jnp.int8 and kept.scale.shape == (1300, 1)
+        assert kept.value.dtype == jnp.int8 and kept.step.shape == (1300, 1)
 
 
 def test_products_are_those_of_what_is_kept_for_any_number_of_rows(precision):
@@ -63,8 +63,33 @@ def test_turning_changes_no_product_and_no_length(width):
         assert float(jnp.abs(one).max()) == pytest.approx(1 / 16)  # spread over a block of 256
 
 
-def test_groups_of_a_vector_have_scales_of_their_own():
-    value = jnp.concatenate([jnp.full((1, 16), 1000.0), jnp.linspace(0.01, 0.02, 16)[None]], 1)
-    kept = rows.narrow(value, rows.empty_rows((1, 32), Precision.INT8))
-    assert kept.scale.shape == (1, 2)
+def test_a_vectors_product_with_itself_is_exact(precision):
+    """So is what its rounding shares with every vector like it."""
+    value = jax.random.normal(jax.random.key(0), (50, 64)) + 1
+    kept = rows.narrow(value, rows.empty_rows((1, 64), precision))
+    own = (rows.widen(kept) * value).sum(-1)
+    np.testing.assert_allclose(own, (value * value).sum(-1), rtol=1e-6)
+
+
+def test_groups_of_a_vector_have_steps_of_their_own():
+    value = jnp.concatenate([jnp.full((1, 8), 1000.0), jnp.linspace(4.0, 5.0, 8)[None]], 1)
+    kept = rows.narrow(value, rows.empty_rows((1, 16), Precision.INT8))
+    assert kept.step.shape == (1, 2) and int(kept.step[0, 0]) == 255
     np.testing.assert_allclose(rows.widen(kept), value, rtol=0.01)
+
+
+def test_extreme_vectors_are_kept_or_zero_but_never_nan(precision):
+    """Entries of a thousandth of the largest are within the rounding of the largest."""
+    for value in (0.0, 1e-30, 1e15):
+        given = jnp.full((1, 8), value).at[0, 0].multiply(1e-3)
+        kept = rows.widen(rows.narrow(given, rows.empty_rows((1, 8), precision)))
+        np.testing.assert_allclose(kept, given, atol=value / 100)
+
+
+@pytest.mark.parametrize("run", [rows.products, rows.take])
+@pytest.mark.parametrize("narrow", [Precision.BF16, Precision.INT8])
+def test_narrow_rows_are_never_widened_as_a_whole(narrow, run):
+    c, w = 5000, 16
+    arg = jnp.zeros((3, w)) if run is rows.products else jnp.arange(3)
+    program = jax.jit(run).lower(rows.empty_rows((c, w), narrow), arg).compile().as_text()
+    assert f"[{c},{w}]" in program and f"f32[{c},{w}]" not in program
