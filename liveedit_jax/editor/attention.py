@@ -18,11 +18,10 @@ from jaxtyping import Array, Bool, Float
 
 
 class Value(NamedTuple):
-    """What turns a weighted mean of normalised tokens into an attention output."""
+    """What turns a weighted mean of tokens into an attention output; the LayerNorm is folded in."""
 
-    scale: Float[Array, " D"]  # of the LayerNorm in front
-    bias: Float[Array, " D"]
     kernel: Float[Array, "heads C D"]  # rows of D: a few vectors read it at memory speed on CPUs
+    total: Float[Array, "heads C"]  # over D: what a token's own mean adds
     offset: Float[Array, "heads C"]
 
 
@@ -139,13 +138,9 @@ def fold_constant(params: dict, norm: dict, x: Float[Array, "N M"], heads_n: int
 
 def fold_value(params: dict, norm: dict, heads_n: int) -> Value:
     """The value side of an absorbed attention."""
-    kernel, bias = params["v"]["kernel"], params["v"]["bias"]
-    return Value(
-        norm["scale"],
-        norm["bias"],
-        kernel.T.reshape(heads_n, -1, kernel.shape[0]),
-        bias.reshape(heads_n, -1),
-    )
+    kernel, bias = params["v"]["kernel"], params["v"]["bias"] + norm["bias"] @ params["v"]["kernel"]
+    kernel = (kernel * norm["scale"][:, None]).T.reshape(heads_n, -1, kernel.shape[0])
+    return Value(kernel, kernel.sum(-1), bias.reshape(heads_n, -1))
 
 
 def attend_folded(
@@ -167,12 +162,12 @@ def attend_folded(
     mean, rate = tokens.mean[:, None], tokens.rate[:, None]
     scores = (scores - mean * query.sum(-1)[..., None]) * rate
     weights = masked_softmax(scores, mask[:, None]) * rate
-    found = jnp.einsum("bmt,btd->bmd", weights, tokens.hidden)
-    found = (found - (weights * mean).sum(-1, keepdims=True)) * value.scale + value.bias
-    found = found.reshape(-1, n, heads_n, d)
-    out = jnp.einsum("bnhd,hcd->bnhc", found, value.kernel) + value.offset
-    some = mask.any(-1)[:, None, None]
-    return jnp.where(some, out.reshape(*out.shape[:2], -1), 0.0)
+    found = jnp.einsum("bmt,btd->bmd", weights, tokens.hidden).reshape(-1, n, heads_n, d)
+    found = found.transpose(2, 0, 1, 3).reshape(heads_n, -1, d)
+    out = jnp.einsum("hcd,hmd->hcm", value.kernel, found).reshape(-1, len(mask), n)
+    shift = (weights * mean).sum(-1).reshape(-1, n, heads_n, 1)
+    shift = (value.offset - shift * value.total).reshape(*shift.shape[:2], -1)
+    return jnp.where(mask.any(-1)[:, None, None], out.transpose(1, 2, 0) + shift, 0.0)
 
 
 def compact(tokens: Tokens, mask: Bool[Array, "B T"], n: int) -> tuple[Tokens, Bool[Array, "B n"]]:

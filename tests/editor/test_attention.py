@@ -63,7 +63,7 @@ def test_the_sentinel_is_a_picture_like_any_other(params):
     query = liveedit.encode_query(CFG, editor, hidden, role)
     _, vision, _ = liveedit.routing_features(CFG, editor.input, shown, role)
     expected = (query.vision * vision).sum(-1) / (CFG.queries_n * CFG.module_width**0.5)
-    np.testing.assert_allclose(query.threshold, expected, rtol=1e-5)
+    np.testing.assert_allclose(query.threshold, expected, rtol=1e-6, atol=1e-7)
 
 
 def test_padding_and_the_head_are_not_read(params):
