@@ -5,7 +5,8 @@
 Widths: 192 (`tiny`), 2560 (BLIP2), 4096 (LLaVA); the editor has the paper's M 1024, R 4, E 4 and
 random weights. Up to 10,000 experts all is float32, and the textbook (experiments/textbook.py) runs
 on the same weights in the same run, outputs compared; above, bodies are 8 bits, and above 100,000
-keys too. DIR/results.json holds every median in seconds; ratios are textbook over ours.
+keys too. Adding is timed with 8-bit bodies at every size besides, so that sizes can be compared.
+DIR/results.json holds every median in seconds; ratios are textbook over ours.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -53,6 +55,8 @@ def storage_of(n: int) -> StorageConfig:
 def ours(model: Model, n: int, repeats: int, bar: tqdm) -> tuple[dict, Repository]:
     """Our figures at n experts, and the repository."""
     storage = storage_of(n)
+    narrow = replace(storage, bodies=Precision.INT8)
+    _, add_int8_s = measure.add_s(model, filled(model, n, 0, ROOM, narrow), 4 * repeats)
     with count_compiles() as compiles:
         repo = filled(model, n, 0, ROOM, storage)
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(repo))
@@ -63,6 +67,7 @@ def ours(model: Model, n: int, repeats: int, bar: tqdm) -> tuple[dict, Repositor
             "bytes_per_expert": size / repo.born.shape[0],
         }
         repo, found["add_s"] = measure.add_s(model, repo, 4 * repeats)
+        found["add_int8_s"] = add_int8_s
         found |= measure.bandwidth(model, repo, repeats)
         pull = jnp.asarray(pulls(model.query))
         for name, hit_n in HITS.items():
@@ -154,8 +159,9 @@ def ratios(found: dict) -> dict[str, float | None]:
         for key, name in (("hit10", "query_hit_10"), ("all", "query_hit_all")):
             mine = own[f"{name}_b32_s"] / each
             out[f"query_ratio_10k_{key}_b32"] = theirs[name]["best_s"] / mine
-    large = found["ours"].get("100000")
-    return out | {"bandwidth_share_100k": large and large["share"]}
+    large, small = found["ours"].get("100000"), found["ours"].get("1000")
+    growth = large["add_int8_s"] / small["add_int8_s"] if large and small else None
+    return out | {"bandwidth_share_100k": large and large["share"], "add_growth_100k": growth}
 
 
 def main() -> None:
@@ -194,7 +200,11 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "results.json").write_text(json.dumps(found, indent=1) + "\n")
     draw_costs(found, args.out / "costs.png")
-    print(json.dumps({k: v for k, v in found.items() if "ratio" in k or "share" in k}, indent=1))
+    print(
+        json.dumps(
+            {k: v for k, v in found.items() if "_ratio_" in k or k.endswith("_100k")}, indent=1
+        )
+    )
 
 
 if __name__ == "__main__":
