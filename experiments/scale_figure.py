@@ -24,7 +24,8 @@ def draw_costs(found: dict, file: Path) -> None:
                 *zip(*points, strict=True), style, marker="o", ms=4, color=colour, label=label
             )
 
-    line(left, "ours", lambda row: row["add_int8_s"], "-", OURS, "ours: in place, 8 bits")
+    line(left, "ours", lambda row: row["add_s"], "-", OURS, "ours: in place")
+    line(left, "ours", lambda row: row["add_to_1k_s"], ":", OURS, "to 1,000 in the same storage")
     line(left, "textbook", lambda row: row["append_s"], "-", THEIRS, "textbook: torch.cat")
     for name, style in HITS.items():
         key = f"query_hit_{name}"

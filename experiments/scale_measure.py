@@ -65,17 +65,21 @@ def generate_s(model: Model, batch_n: int, repeats: int) -> float:
     return seconds(lambda: _generate(CFG, model.editor, hidden, role), repeats)
 
 
-def add_s(model: Model, repo: Repository, repeats: int) -> tuple[Repository, float]:
-    """Our time to store one ready expert; every add is undone before the next."""
+def adds_s(
+    model: Model, repos: list[Repository], repeats: int
+) -> tuple[list[Repository], list[float]]:
+    """Our times to store one ready expert, in turns; every add is undone before the next."""
     expert = jax.block_until_ready(expert_of(model, 0))
-    edit_id, clock, spent = jnp.zeros(1, jnp.int32), repo.clock + 0, []
+    edit_id, clocks = jnp.zeros(1, jnp.int32), [repo.clock + 0 for repo in repos]
+    spent: list = [[] for _ in repos]
     for _ in range(repeats + 2):
-        jax.block_until_ready(repo)
-        begin = time.perf_counter()
-        repo = jax.block_until_ready(_add(repo, expert, edit_id))
-        spent.append(time.perf_counter() - begin)
-        repo = _back(repo, clock)
-    return jax.block_until_ready(repo), statistics.median(spent[2:])
+        for i, clock in enumerate(clocks):
+            repo = jax.block_until_ready(repos[i])
+            begin = time.perf_counter()
+            repo = jax.block_until_ready(_add(repo, expert, edit_id))
+            spent[i].append(time.perf_counter() - begin)
+            repos[i] = jax.block_until_ready(_back(repo, clock))
+    return repos, [statistics.median(times[2:]) for times in spent]
 
 
 def route_s(model: Model, repo: Repository, batch_n: int, repeats: int) -> float:
