@@ -109,18 +109,18 @@ def _soft_scores(case: Case, step: Step, params: dict) -> jax.Array:
     text = [
         extractor.prompt_features(
             side,
-            measured(step.pool.hidden[rows], case.editor.norm_eps),
-            step.pool.role[rows] == Role.PROMPT,
+            measured(step.pool.hidden[:, i], case.editor.norm_eps),
+            step.pool.role[:, i] == Role.PROMPT,
         )[0]
-        for side, rows in zip((editor.input, editor.edit), step.pairs.neighbours, strict=True)
+        for i, side in enumerate((editor.input, editor.edit))  # the neighbours' two sides
     ]
     return similarity(case.editor, *(feature.reshape(len(feature), -1) for feature in text))
 
 
 def _check_seen(case: Case, stored: Arrays, step: Step, seen: dict) -> None:
     """Residuals and logits of all samples, and the locality targets."""
-    inputs, row = case.arrays("train_inputs"), 0
-    for group, lengths in zip(step.groups, step.lengths, strict=True):
+    inputs = case.arrays("train_inputs")
+    for i, (group, lengths) in enumerate(zip(step.groups, step.lengths, strict=True)):
         for j, t in enumerate(lengths):
             name = f"{group}/{j}"
             for item, ours, tolerance in (
@@ -130,12 +130,11 @@ def _check_seen(case: Case, stored: Arrays, step: Step, seen: dict) -> None:
                 if case.is_part and f"step0/{item}/{name}" not in stored:
                     continue
                 want = stored[f"step0/{item}/{name}"]
-                case.compare(f"step0/{item}/{name}", ours[row][None, :t], want, tolerance)
+                case.compare(f"step0/{item}/{name}", ours[j, i][None, :t], want, tolerance)
             if group == step.groups[-1] and not case.is_part:
                 want = inputs[f"{name}/pre_logits"]
                 ours = seen["original"][j][None, :t]
                 case.compare(f"{name}/pre_logits", ours, want, MODEL_TOLERANCE)
-            row += 1
 
 
 def _check_adam(case: Case, stored: Arrays, s: int, names, params: dict, moments):

@@ -66,18 +66,23 @@ def read_step(case: Case) -> Step:
         for side in sides
         for j in range(b)
     ]
-    rows = jnp.arange(4 * b).reshape(4, b)
+    side = [jnp.full(b, i) for i in range(4)]
     return Step(
         requests=Requests(stack([h for h, _ in requests]), stack([r for _, r in requests])),
         reliability=samples[0],
         generalities=tuple(samples[1:-1]),
         locality=samples[-1],
-        pool=Pool(stack([h for h, _ in pool]), stack([r for _, r in pool])),
+        pool=Pool(*(by_sample(stack(column), b) for column in zip(*pool, strict=True))),
         masks=masks,
-        pairs=Pairs(rows[:2], rows[2:]),
+        pairs=Pairs(jnp.stack(side[:2]), jnp.stack(side[2:])),
         groups=groups,
         lengths=tuple([length for _, length in group] for group in read),
     )
+
+
+def by_sample(leaf, b: int):
+    """[V * B, ...] as [B, V, ...]."""
+    return jnp.swapaxes(leaf.reshape(-1, b, *leaf.shape[1:]), 0, 1)
 
 
 def _request(case: Case, stored: Arrays, item: str) -> tuple[np.ndarray, np.ndarray]:

@@ -56,15 +56,18 @@ class Requests(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """The samples that routing pairs are drawn from."""
+    """What routing pairs are drawn from: of every sample its edit, generalities and locality probe.
 
-    hidden: Float[Array, "S T D"]
-    role: Int[Array, "S T"]
-    subject: Int[Array, " S"] | None = None  # what each is about, for `routing_skip_same`
+    A pair is of one sample, so that a batch that is split over devices stays where it is.
+    """
+
+    hidden: Float[Array, "B V T D"]
+    role: Int[Array, "B V T"]
+    subject: Int[Array, "B V"] | None = None  # what each is about, for `routing_skip_same`
 
 
 class Pairs(NamedTuple):
-    """Rows of the routing pool: side 0 goes through the input extractor, side 1 the edit one."""
+    """Which of a sample's V rows: side 0 goes through the input extractor, side 1 the edit one."""
 
     neighbours: Int[Array, "2 B"]
     others: Int[Array, "2 B"]
@@ -89,29 +92,26 @@ def draw_masks(key: Array, owner: Int[Array, " N"], request: Int[Array, " B"]) -
     return Masks(first[0] | drawn, first[1] | own, first[2])
 
 
-def draw_pairs(key: Array, pool: Int[Array, "B V"]) -> Pairs:
-    """Routing pairs: `pool[j]` holds the pool rows of sample j: [edit, generalities..., locality].
+def draw_pairs(key: Array, b: int, v: int) -> Pairs:
+    """Routing pairs of B samples with V rows each: [edit, generalities..., locality].
 
     Neighbours: with probability 1/3 both sides are the locality probe, otherwise each side is
     independently the edit or (1/2) a generality of uniform kind. Non-neighbours: the edit or a
     generality against the same sample's locality probe, which is which by a coin.
     """
-    b, v = pool.shape
     keys = jax.random.split(key, 4)
-    rows = jnp.arange(b)
 
     def edit_or_generality(key):
         coin, kind = jax.random.split(key)
         which = jax.random.randint(kind, (b,), 1, max(v - 1, 2))
         some = v > 2  # with no generality at hand it is always the edit
-        which = jnp.where(jax.random.bernoulli(coin, 0.5, (b,)) & some, which, 0)
-        return pool[rows, which]
+        return jnp.where(jax.random.bernoulli(coin, 0.5, (b,)) & some, which, 0)
 
     sides = jnp.stack([edit_or_generality(k) for k in jax.random.split(keys[0])])
-    neighbours = jnp.where(jax.random.bernoulli(keys[1], 1 / 3, (b,)), pool[:, -1], sides)
-    inside, outside = edit_or_generality(keys[2]), pool[:, -1]
+    neighbours = jnp.where(jax.random.bernoulli(keys[1], 1 / 3, (b,)), v - 1, sides)
+    inside = edit_or_generality(keys[2])
     coin = jax.random.bernoulli(keys[3], 0.5, (b,))
-    others = jnp.stack([jnp.where(coin, inside, outside), jnp.where(coin, outside, inside)])
+    others = jnp.stack([jnp.where(coin, inside, v - 1), jnp.where(coin, v - 1, inside)])
     return Pairs(neighbours, others)
 
 
@@ -130,13 +130,18 @@ def edit_terms(
 
     Returns:
         The terms ("reliability", "generality" (a tuple), "locality") and, for inspection, the
-        residual f32[S, T, D] and logits f32[S, A, V] of all samples in the order of the arguments.
+        residual f32[B, G, T, D] and logits f32[B, G, A, V] of the G groups in the order of the
+        arguments, and the locality samples' unedited logits.
     """
     groups = (reliability, *generalities, locality)
-    every = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *groups)
-    mask = jnp.concatenate(
-        [masks.reliability, *[masks.generality] * len(generalities), masks.locality]
-    )
+    b, g = locality.hidden.shape[0], len(groups)
+
+    def flat(*leaves: Array) -> Array:
+        """Sample by sample: where a batch is split over devices, none of it moves."""
+        return rearrange(list(leaves), "g b ... -> (b g) ...")
+
+    every = jax.tree.map(flat, *groups)
+    mask = flat(masks.reliability, *[masks.generality] * len(generalities), masks.locality)
     hidden, role = jax.lax.stop_gradient(every.hidden), every.batch.role
     tokens = measured(hidden, cfg.norm_eps)
     text, _ = extractor.prompt_features(editor.input, tokens, role == Role.PROMPT)
@@ -147,15 +152,14 @@ def edit_terms(
         hidden = backbone.edit_layer_again(weights, hidden, every.batch)
     logits = backbone.upper(weights, hidden + added, every.batch, every.at)
 
-    b = locality.hidden.shape[0]
-    original = backbone.upper(weights, hidden[-b:], locality.batch, locality.at)
+    hidden, added, logits = (x.reshape(b, g, *x.shape[1:]) for x in (hidden, added, logits))
+    original = backbone.upper(weights, hidden[:, -1], locality.batch, locality.at)
     original = jax.lax.stop_gradient(original)
-    split = jnp.split(logits, len(groups))
-    nll = [losses.answer_nll(x, g.label, g.mask) for x, g in zip(split, groups[:-1], strict=False)]
+    nll = [losses.answer_nll(logits[:, i], x.label, x.mask) for i, x in enumerate(groups[:-1])]
     terms = {
         "reliability": nll[0],
         "generality": tuple(nll[1:]),
-        "locality": losses.locality_kl(split[-1], original, locality.mask, cfg.locality_kl),
+        "locality": losses.locality_kl(logits[:, -1], original, locality.mask, cfg.locality_kl),
     }
     return terms, {"residual": added, "logits": logits, "original": original}
 
@@ -188,28 +192,37 @@ def routing_terms(
     pool: Pool,
     pairs: Pairs,
 ) -> dict:
-    """Soft and hard routing losses on pairs drawn from a pool of S samples."""
-    hidden, role = jax.lax.stop_gradient(pool.hidden), pool.role
-    first, second = (
-        jnp.concatenate(side) for side in zip(pairs.neighbours, pairs.others, strict=True)
-    )
-    text0, vision0, prompt = routing_features(cfg, editor.input, hidden[first], role[first])
-    text1, vision1, _ = routing_features(cfg, editor.edit, hidden[second], role[second])
-    aside = jnp.zeros(len(first), bool)
+    """Soft and hard routing losses on B neighbours and B others, drawn from a pool."""
+    b = len(pool.role)
+    pool = pool._replace(hidden=jax.lax.stop_gradient(pool.hidden))
+
+    def side(i: int) -> Pool:
+        """Rows sample by sample: its neighbour's, then the other's."""
+        kind = jnp.stack([pairs.neighbours[i], pairs.others[i]], axis=1)
+
+        def pick(leaf: Array) -> Array:
+            index = kind.reshape(kind.shape + (1,) * (leaf.ndim - 2))
+            return rearrange(jnp.take_along_axis(leaf, index, axis=1), "b n ... -> (b n) ...")
+
+        return jax.tree.map(pick, pool)
+
+    first, second = side(0), side(1)
+    text0, vision0, prompt = routing_features(cfg, editor.input, first.hidden, first.role)
+    text1, vision1, _ = routing_features(cfg, editor.edit, second.hidden, second.role)
+    aside = jnp.zeros(2 * b, bool)
     if recipe.calibration_every is None:
         threshold = thresholds(cfg, editor.input, prompt, vision0)
     else:
-        aside, aside1 = (pool.subject[i] % recipe.calibration_every == 0 for i in (first, second))
+        aside, aside1 = (x.subject % recipe.calibration_every == 0 for x in (first, second))
         threshold = calibrated_thresholds(cfg, params, prompt, vision0, aside)
         vision1 = jnp.where(aside1[:, None], jax.lax.stop_gradient(vision1), vision1)
 
-    b = pairs.neighbours.shape[1]  # neighbours are the first B rows, others the last B
-    relative, absolute = losses.soft_routing(similarity(cfg, text0[:b], text1[:b]))
+    relative, absolute = losses.soft_routing(similarity(cfg, text0[::2], text1[::2]))
 
     def hard(rows: slice, neighbours: bool) -> Float[Array, ""]:
         same = None
         if recipe.routing_skip_same:
-            same = pool.subject[first[rows], None] == pool.subject[second[rows]]
+            same = first.subject[rows, None] == second.subject[rows]
         score = similarity(cfg, vision0[rows], vision1[rows])
         score = jnp.where(aside[rows, None], jax.lax.stop_gradient(score), score)
         return losses.hard_routing(
@@ -219,8 +232,8 @@ def routing_terms(
     return {
         "soft_relative": relative,
         "soft_absolute": absolute,
-        "hard_neighbour": hard(slice(None, b), neighbours=True),
-        "hard_other": hard(slice(b, None), neighbours=False),
+        "hard_neighbour": hard(slice(0, None, 2), neighbours=True),
+        "hard_other": hard(slice(1, None, 2), neighbours=False),
     }
 
 
@@ -250,7 +263,7 @@ def training_loss(
         reliability: B samples.
         generalities: B samples for each kind.
         locality: B samples.
-        pool: states that `pairs` index.
+        pool: states that `pairs` are drawn from.
         masks: which experts each sample mixes (`draw_masks`).
         pairs: rows of the pool (`draw_pairs`).
 

@@ -45,17 +45,17 @@ def answer_samples(
 
 
 def blend_images(
-    key: Array, hidden: Float[Array, "K N T D"], role: Int[Array, "K N T"], most: float
-) -> Float[Array, "K N T D"]:
+    key: Array, hidden: Float[Array, "N K T D"], role: Int[Array, "N K T"], most: float
+) -> Float[Array, "N K T D"]:
     """Images of subjects that do not exist, so that routing does not learn subjects by heart.
 
     Every sample gets up to `most` (uniform) of another sample's states at VISION positions, the
     same share in all its K rows. Images lie at the same positions of all rows.
     """
     other_key, share_key = jax.random.split(key)
-    n = hidden.shape[1]
-    share = jax.random.uniform(share_key, (n, 1, 1), maxval=most)
-    blend = (1 - share) * hidden + share * hidden[:, jax.random.permutation(other_key, n)]
+    n = hidden.shape[0]
+    share = jax.random.uniform(share_key, (n, 1, 1, 1), maxval=most)
+    blend = (1 - share) * hidden + share * hidden[jax.random.permutation(other_key, n)]
     return jnp.where((role == Role.VISION)[..., None], blend, hidden)
 
 
@@ -69,25 +69,31 @@ def editor_loss(
     features: Float[Array, "4N P D"],
     key: Array,
 ) -> tuple[Float[Array, ""], dict]:
-    """The loss of a batch of N samples (the first B in the edit terms) and its terms as scalars."""
+    """The loss of a batch of N samples (the first B in the edit terms) and its terms as scalars.
+
+    Rows go sample by sample, so that a batch that is split over devices stays where it is;
+    `features` are in that order.
+    """
     b, n = recipe.batch_n, batch.token.shape[1]
     rows = without_pixels(
-        rearrange(batch.token, "k n t -> (k n) t"), rearrange(batch.role, "k n t -> (k n) t")
+        rearrange(batch.token, "k n t -> (n k) t"), rearrange(batch.role, "k n t -> (n k) t")
     )
     hidden = backbone.lower_from_features(weights, rows, features)
     hidden = jax.lax.stop_gradient(hidden)
-    every = answer_samples(cfg, backbone, hidden, rows)
+
+    def by_sample(leaf: Array) -> Array:
+        return leaf.reshape(n, -1, *leaf.shape[1:])
+
+    every = jax.tree.map(by_sample, answer_samples(cfg, backbone, hidden, rows))
     edit, text, image, locality = (
-        jax.tree.map(lambda leaf, k=k: leaf[k * n : k * n + b], every) for k in range(4)
+        jax.tree.map(lambda leaf, k=k: leaf[:b, k], every) for k in range(4)
     )
     answer = locality.label != backbone.cfg.eos_id  # EOS is no part of what locality compares
     locality = locality._replace(mask=locality.mask & answer)
     mask_key, pair_key, blend_key = jax.random.split(key, 3)
-    pool = hidden
+    hidden, role = by_sample(hidden), by_sample(rows.role)
     if recipe.routing_blend:
-        by_kind = hidden.reshape(4, n, *hidden.shape[1:])
-        pool = blend_images(blend_key, by_kind, batch.role, recipe.routing_blend)
-        pool = pool.reshape(hidden.shape)
+        hidden = blend_images(blend_key, hidden, role, recipe.routing_blend)
     own = jnp.arange(b)
     value, (edits, routing, seen) = objective.training_loss(
         cfg,
@@ -99,14 +105,15 @@ def editor_loss(
         edit,
         (text, image),
         locality,
-        objective.Pool(pool, rows.role, batch.picture.reshape(-1) // 2),
+        objective.Pool(hidden, role, batch.picture.T // 2),
         objective.draw_masks(mask_key, own, own),
-        objective.draw_pairs(pair_key, jnp.arange(n)[:, None] + n * jnp.arange(4)),
+        objective.draw_pairs(pair_key, n, 4),
     )
-    label = jnp.concatenate([edit.label, text.label, image.label])
-    counted = jnp.concatenate([edit.mask, text.mask, image.mask]) & (label != backbone.cfg.eos_id)
-    right = (seen["logits"][: 3 * b].argmax(-1) == label) & counted
-    accuracy = (right.sum(-1) / jnp.maximum(counted.sum(-1), 1)).reshape(3, b).mean(-1)
+    label = jnp.stack([group.label for group in (edit, text, image)], axis=1)
+    mask = jnp.stack([group.mask for group in (edit, text, image)], axis=1)
+    counted = mask & (label != backbone.cfg.eos_id)
+    right = (seen["logits"][:, :3].argmax(-1) == label) & counted
+    accuracy = (right.sum(-1) / jnp.maximum(counted.sum(-1), 1)).mean(0)
     scalars = {
         "loss": value,
         "reliability": edits["reliability"],
@@ -133,7 +140,7 @@ def editor_step(
 ) -> tuple[TrainState, dict]:
     """One optimiser step; `pictures` are the vision features that `batch.picture` names."""
     key = jax.random.fold_in(jax.random.key(recipe.seed + 1), state.step)
-    features = pictures[batch.picture.reshape(-1)]
+    features = pictures[batch.picture.T.reshape(-1)]
     grads, scalars = jax.grad(
         lambda params: editor_loss(backbone, cfg, recipe, weights, params, batch, features, key),
         has_aux=True,

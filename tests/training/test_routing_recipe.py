@@ -29,7 +29,7 @@ def test_more_routing_samples_leave_the_edit_terms_alone(tokenizer):
     params = editor_training.init_state(backbone, EDITOR, few, jax.random.key(1)).params
 
     def scalars(recipe, batch):
-        features = pictures[batch.picture.reshape(-1)]
+        features = pictures[batch.picture.T.reshape(-1)]
         return editor_training.editor_loss(
             backbone, EDITOR, recipe, weights, params, batch, features, jax.random.key(0)
         )[1]
@@ -48,13 +48,13 @@ def test_more_routing_samples_leave_the_edit_terms_alone(tokenizer):
 
 
 def test_blended_images_share_one_partner_and_leave_prompts_alone():
-    role = jnp.broadcast_to(jnp.array([Role.PRE, Role.VISION, Role.VISION, Role.PROMPT]), (2, 6, 4))
-    hidden = jnp.broadcast_to(jnp.eye(6)[None, :, None], (2, 6, 4, 6))  # sample j is unit vector j
+    role = jnp.broadcast_to(jnp.array([Role.PRE, Role.VISION, Role.VISION, Role.PROMPT]), (6, 2, 4))
+    hidden = jnp.broadcast_to(jnp.eye(6)[:, None, None], (6, 2, 4, 6))  # sample j is unit vector j
     blend = np.asarray(editor_training.blend_images(jax.random.key(3), hidden, role, 0.5))
     np.testing.assert_array_equal(blend[:, :, [0, 3]], hidden[:, :, [0, 3]])
-    np.testing.assert_array_equal(blend[0], blend[1])  # all kinds of a sample alike
-    image = blend[0, :, 1]
-    np.testing.assert_array_equal(blend[0, :, 2], image)
+    np.testing.assert_array_equal(blend[:, 0], blend[:, 1])  # all kinds of a sample alike
+    image = blend[:, 0, 1]
+    np.testing.assert_array_equal(blend[:, 0, 2], image)
     np.testing.assert_allclose(image.sum(-1), 1, rtol=1e-6)
     own = image.diagonal()
     assert (own >= 0.5).all() and own.min() < 0.95 and len(set(own)) > 1
@@ -71,7 +71,7 @@ def test_routing_beyond_the_released_codes_changes_hard_routing_alone(tokenizer)
 
     @partial(jax.jit, static_argnums=0)
     def scalars(recipe):
-        features = pictures[batch.picture.reshape(-1)]
+        features = pictures[batch.picture.T.reshape(-1)]
         return editor_training.editor_loss(
             backbone, EDITOR, recipe, weights, params, batch, features, jax.random.key(0)
         )[1]
@@ -96,11 +96,10 @@ def test_subjects_set_aside_teach_the_sentinel_and_nothing_else():
     width, plain = 32, EditorTrainConfig()
     recipe = replace(plain, calibration_every=2)
     params = init_params(jax.random.key(0), EDITOR, width, SMALL.vision_n)
-    hidden = jax.random.normal(jax.random.key(1), (12, SMALL.vision_n + 4, width))
-    role = jnp.full(hidden.shape[:2], Role.PROMPT).at[:, : SMALL.vision_n].set(Role.VISION)
-    pairs = Pairs(
-        neighbours=jnp.array([[0, 1, 2], [3, 4, 5]]), others=jnp.array([[6, 7, 8], [9, 10, 11]])
-    )
+    hidden = jax.random.normal(jax.random.key(1), (3, 4, SMALL.vision_n + 4, width))
+    role = jnp.full(hidden.shape[:3], Role.PROMPT).at[..., : SMALL.vision_n].set(Role.VISION)
+    side = jnp.arange(4)[:, None] + jnp.zeros((4, 3), int)
+    pairs = Pairs(neighbours=side[:2], others=side[2:])
 
     @partial(jax.jit, static_argnums=0)
     def terms(recipe, params, subject):
@@ -113,7 +112,7 @@ def test_subjects_set_aside_teach_the_sentinel_and_nothing_else():
         sentinel = grads["input"].pop("sentinel")
         return [max(float(jnp.abs(x).max()) for x in jax.tree.leaves(g)) for g in (sentinel, grads)]
 
-    aside, rest, both = [0] * 12, [1] * 12, [0, 1, 1] * 4
+    aside, rest, both = [[0] * 4] * 3, [[1] * 4] * 3, [[0] * 4, [1] * 4, [1] * 4]
     values = [terms(one, params, jnp.asarray(both)) for one in (plain, recipe)]
     np.testing.assert_allclose(*values, rtol=1e-6)
     for subject, expected in ((aside, [True, False]), (rest, [False, True]), (both, [True, True])):

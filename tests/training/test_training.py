@@ -132,7 +132,7 @@ def test_the_editor_step_learns_and_its_loss_has_no_gradient_below(tokenizer):
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
     assert {"reliability", "image_locality", "hard_other", "soft_relative"} <= set(scalars)
 
-    features = pictures[batch.picture.reshape(-1)]
+    features = pictures[batch.picture.T.reshape(-1)]
     grads = jax.grad(
         lambda below: editor_training.editor_loss(
             backbone, EDITOR, recipe, weights | {"lower": below}, state.params, batch, features,
