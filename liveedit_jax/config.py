@@ -68,6 +68,16 @@ class StorageConfig:
 
 
 @dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis of a mesh; the product is how many there are."""
+
+    data: int = 1  # copies of the weights, each with a part of the batch
+    fsdp: int = 1  # batch and weights are split; a layer's weights are gathered when it runs
+    tensor: int = 1  # inside a layer: heads, and columns of its MLP
+    expert: int = 1  # rows of the repository; for everything else the same as fsdp
+
+
+@dataclass(frozen=True)
 class FitConfig:
     """How the generators' start is fitted to frozen states (training/addressing.py)."""
 

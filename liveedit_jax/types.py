@@ -12,6 +12,8 @@ from enum import IntEnum
 import flax.struct
 from jaxtyping import Array, Float, Int, Shaped, UInt8
 
+Axis = str | tuple[str, ...]  # of a mesh: one, or several taken together
+
 
 class Role(IntEnum):
     """What a token is; every mask derives from it. Stored as int8[B, T]."""

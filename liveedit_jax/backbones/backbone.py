@@ -7,6 +7,7 @@ hidden ─► upper (the layers after it, norm, head) ─► logits
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -18,6 +19,7 @@ from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import decoder
 from liveedit_jax.backbones.attention import Cache, Context
 from liveedit_jax.backbones.parts import bridge, tower
+from liveedit_jax.backbones.placement import Placement, weights_at
 from liveedit_jax.backbones.quantise import widen
 from liveedit_jax.types import Batch, Role
 
@@ -62,6 +64,11 @@ class Backbone:
     """The functions of one backbone; hashable, so it can be a static argument of jit."""
 
     cfg: BackboneConfig
+    place: Callable[[str], Placement] | None = None  # of each part, in a step on a mesh
+
+    def placement(self, part: str) -> Placement | None:
+        """Where a step on a mesh has a part."""
+        return None if self.place is None else self.place(part)
 
     @property
     def lower_n(self) -> int:
@@ -120,8 +127,9 @@ class Backbone:
             name: part if name == "layers" else widen(part)  # scanned layers widen themselves
             for name, part in params["vision"].items()
         }
-        states = tower(self.cfg).apply({"params": vision}, pixels)
-        features = bridge(self.cfg).apply({"params": widen(params["projector"])}, states)
+        states = tower(self.cfg, self.placement("vision")).apply({"params": vision}, pixels)
+        bridged = widen(weights_at(self.placement("projector"), params["projector"]))
+        features = bridge(self.cfg).apply({"params": bridged}, states)
         if not self.cfg.grids:
             return features
         features = rearrange(features, "(b n) p d -> b (n p) d", b=image.shape[0])
@@ -135,7 +143,7 @@ class Backbone:
 
         Features are placed in order, or as `batch.place` says.
         """
-        x = params["embed"][batch.token]
+        x = weights_at(self.placement("embed"), params["embed"])[batch.token]
         if features is not None:
             is_vision = batch.role == Role.VISION
             place = batch.place
@@ -186,9 +194,9 @@ class Backbone:
         layer = decoder.layer(self.cfg.decoder)
         return layer.apply({"params": last}, hidden, None, self.context(batch))[0]
 
-    def _stack(self, layers_n: int, cache: Cache | None, keep_cache: bool):
-        cfg = self.cfg
-        return decoder.stack(cfg.decoder, layers_n, cache is not None, keep_cache, cfg.remat)
+    def _stack(self, part: str, layers_n: int, cache: Cache | None, keep_cache: bool):
+        cfg, place, cached = self.cfg, self.placement(part), cache is not None
+        return decoder.stack(cfg.decoder, layers_n, cached, keep_cache, cfg.remat, place)
 
     def run_lower(
         self,
@@ -199,7 +207,7 @@ class Backbone:
         keep_cache: bool = False,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """Layers 0..edit_layer on embeddings, with an optional stacked key-value cache."""
-        stack = self._stack(self.lower_n, cache, keep_cache)
+        stack = self._stack("lower", self.lower_n, cache, keep_cache)
         return stack.apply({"params": params["lower"]}, x, cache, context)
 
     def run_upper(
@@ -211,13 +219,15 @@ class Backbone:
         keep_cache: bool = False,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """The layers after the edit layer, with an optional stacked key-value cache."""
-        stack = self._stack(self.upper_n, cache, keep_cache)
+        stack = self._stack("upper", self.upper_n, cache, keep_cache)
         hidden = hidden.astype(params["embed"].dtype)  # an editor's residual is float32
         return stack.apply({"params": params["upper"]}, hidden, cache, context)
 
     def head(self, params: dict, states: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Final norm and language-model head."""
         states = decoder.norm(self.cfg.decoder).apply({"params": params["norm"]}, states)
-        kernel = params["embed"].T if self.cfg.decoder.tied_head else params["head"]
+        part = "embed" if self.cfg.decoder.tied_head else "head"
+        kernel = weights_at(self.placement(part), params[part])
+        kernel = kernel.T if self.cfg.decoder.tied_head else kernel
         flat = rearrange(states, "b t d -> (b t) d") @ kernel
         return rearrange(flat.astype(jnp.float32), "(b t) v -> b t v", b=states.shape[0])

@@ -7,6 +7,7 @@ import jax
 from jaxtyping import Array, Float
 
 from liveedit_jax.backbone_config import ClipConfig
+from liveedit_jax.backbones.placement import Placement
 from liveedit_jax.backbones.vit import patches, vit_stack, with_cls
 
 
@@ -24,6 +25,7 @@ class ClipVision(nn.Module):
     """Patch embedding, CLS token, learned positions, layers; returns the patches' features."""
 
     cfg: ClipConfig
+    place: Placement | None = None
 
     @nn.compact
     def __call__(self, image: Float[Array, "B S S 3"]) -> Float[Array, "B P W"]:
@@ -35,6 +37,12 @@ class ClipVision(nn.Module):
         x = with_cls(cls, x, self.param("position", nn.initializers.normal(0.02), shape))
         x = nn.LayerNorm(epsilon=cfg.norm_eps, name="norm_pre")(x)
         layers = vit_stack(
-            used_layers_n(cfg), cfg.heads_n, cfg.mlp_width, cfg.norm_eps, quick_gelu, name="layers"
+            used_layers_n(cfg),
+            cfg.heads_n,
+            cfg.mlp_width,
+            cfg.norm_eps,
+            quick_gelu,
+            place=self.place,
+            name="layers",
         )
         return layers(x, None)[0][:, 1:]

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from liveedit_jax.backbone_config import LlamaConfig, OptConfig
 from liveedit_jax.backbones import llama, opt
 from liveedit_jax.backbones.attention import Context, rotary
+from liveedit_jax.backbones.placement import Placement
 from liveedit_jax.backbones.quantise import widening
 
 DecoderConfig = LlamaConfig | OptConfig
@@ -26,7 +27,12 @@ def layer(cfg: DecoderConfig, keep_cache: bool = False) -> nn.Module:
 
 
 def stack(
-    cfg: DecoderConfig, layers_n: int, cached: bool, keep_cache: bool, remat: bool = False
+    cfg: DecoderConfig,
+    layers_n: int,
+    cached: bool,
+    keep_cache: bool,
+    remat: bool = False,
+    place: Placement | None = None,
 ) -> nn.Module:
     """`layers_n` decoder layers under one scan; every parameter has a leading layer axis.
 
@@ -34,7 +40,7 @@ def stack(
     None), `keep_cache` that the layers' keys and values are returned, stacked. With `remat`,
     gradients keep each layer's input alone and compute the rest again.
     """
-    body = widening(_layer_class(cfg))
+    body = widening(_layer_class(cfg), place)
     scanned = nn.scan(
         nn.remat(body, prevent_cse=False) if remat else body,
         variable_axes={"params": 0},

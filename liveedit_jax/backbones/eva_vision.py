@@ -9,6 +9,7 @@ import jax
 from jaxtyping import Array, Float
 
 from liveedit_jax.backbone_config import EvaConfig
+from liveedit_jax.backbones.placement import Placement
 from liveedit_jax.backbones.vit import patches, vit_stack, with_cls
 
 exact_gelu = partial(jax.nn.gelu, approximate=False)
@@ -18,6 +19,7 @@ class EvaVision(nn.Module):
     """Patch embedding, CLS token, learned positions, all layers and the norm after them."""
 
     cfg: EvaConfig
+    place: Placement | None = None
 
     @nn.compact
     def __call__(self, image: Float[Array, "B S S 3"]) -> Float[Array, "B P W"]:
@@ -28,6 +30,12 @@ class EvaVision(nn.Module):
         shape = (cfg.tokens_n, cfg.width)
         x = with_cls(cls, x, self.param("position", nn.initializers.normal(0.02), shape))
         layers = vit_stack(
-            cfg.layers_n, cfg.heads_n, cfg.mlp_width, cfg.norm_eps, exact_gelu, name="layers"
+            cfg.layers_n,
+            cfg.heads_n,
+            cfg.mlp_width,
+            cfg.norm_eps,
+            exact_gelu,
+            place=self.place,
+            name="layers",
         )
         return nn.LayerNorm(epsilon=cfg.last_norm_eps, name="norm_last")(layers(x, None)[0])

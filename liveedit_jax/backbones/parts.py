@@ -15,15 +15,18 @@ from liveedit_jax.backbone_config import (
 from liveedit_jax.backbones.clip_vision import ClipVision
 from liveedit_jax.backbones.efficientnet import EfficientNet
 from liveedit_jax.backbones.eva_vision import EvaVision
+from liveedit_jax.backbones.placement import Placement
 from liveedit_jax.backbones.projector import Projector
 from liveedit_jax.backbones.qformer import QFormer
 
-TOWERS = {ClipConfig: ClipVision, EvaConfig: EvaVision, EfficientNetConfig: EfficientNet}
+TOWERS = {ClipConfig: ClipVision, EvaConfig: EvaVision}
 
 
-def tower(cfg: BackboneConfig) -> nn.Module:
+def tower(cfg: BackboneConfig, place: Placement | None = None) -> nn.Module:
     """Pictures [B, S, S, 3] to vision states [B, P', W]."""
-    return TOWERS[type(cfg.vision)](cfg.vision)
+    if isinstance(cfg.vision, EfficientNetConfig):  # small: every device has all of it
+        return EfficientNet(cfg.vision)
+    return TOWERS[type(cfg.vision)](cfg.vision, place)
 
 
 def bridge(cfg: BackboneConfig) -> nn.Module:

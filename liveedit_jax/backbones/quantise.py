@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from liveedit_jax.backbones.placement import Placement, states_at, weights_at
+
 PARTS = ("vision", "projector", "lower", "upper")  # embeddings, norms and the head stay as they are
 
 
@@ -51,6 +53,14 @@ def widen(tree):
     return jax.tree.map(wide, tree, is_leaf=_is_int8)
 
 
-def widening(layer: type[nn.Module]) -> type[nn.Module]:
-    """A layer that takes its weights quantised or not."""
-    return nn.map_variables(layer, "params", trans_in_fn=widen, init=True)
+def widening(layer: type[nn.Module], place: Placement | None = None) -> type[nn.Module]:
+    """A layer that takes its weights quantised or not, and its input, where `place` wants them."""
+
+    class Placed(layer):
+        def __call__(self, x, *args):
+            return super().__call__(states_at(place, x), *args)
+
+    def used(tree):
+        return widen(weights_at(place, tree))
+
+    return nn.map_variables(Placed, "params", trans_in_fn=used, init=True)

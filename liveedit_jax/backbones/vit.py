@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float
 
+from liveedit_jax.backbones.placement import Placement
 from liveedit_jax.backbones.quantise import widening
 
 
@@ -43,10 +44,10 @@ class VitLayer(nn.Module):
         return x + rearrange(y, "(b p) w -> b p w", b=b), None
 
 
-def vit_stack(layers_n: int, *args, name: str) -> nn.Module:
+def vit_stack(layers_n: int, *args, place: Placement | None, name: str) -> nn.Module:
     """`layers_n` layers under one scan; every parameter has a leading layer axis."""
     scanned = nn.scan(
-        widening(VitLayer),
+        widening(VitLayer, place),
         variable_axes={"params": 0},
         split_rngs={"params": True},
         length=layers_n,

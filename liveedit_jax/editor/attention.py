@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from liveedit_jax.types import Axis
+
 
 class Value(NamedTuple):
     """What turns a weighted mean of tokens into an attention output; the LayerNorm is folded in."""
@@ -96,7 +98,7 @@ def attend(
 
 
 def masked_softmax(
-    scores: Float[Array, "*B C"], mask: Bool[Array, "*B C"], axis: str | None = None
+    scores: Float[Array, "*B C"], mask: Bool[Array, "*B C"], axis: Axis | None = None
 ) -> Float[Array, "*B C"]:
     """Softmax over the last axis where `mask` is True; all zeros where it is nowhere True.
 

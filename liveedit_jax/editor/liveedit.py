@@ -22,7 +22,7 @@ from liveedit_jax.editor import extractor, generator
 from liveedit_jax.editor.attention import init_norm, layer_norm, measured
 from liveedit_jax.editor.repository import add_edits, init_repository
 from liveedit_jax.editor.routing import experts_of, route, similarity
-from liveedit_jax.types import Batch, Expert, Query, Repository, Role, Route
+from liveedit_jax.types import Axis, Batch, Expert, Query, Repository, Role, Route
 
 
 class Prepared(NamedTuple):
@@ -138,7 +138,7 @@ def residual(
     hidden: Float[Array, "B T D"],
     role: Int[Array, "B T"],
     routed: Route,
-    axis: str | None = None,
+    axis: Axis | None = None,
 ) -> Float[Array, "B T D"]:
     """The routed experts' residual; exactly zero for a query that hit nothing.
 

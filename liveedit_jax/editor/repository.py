@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Int
 
 from liveedit_jax.config import EditorConfig, StorageConfig
 from liveedit_jax.editor import rows
-from liveedit_jax.types import Expert, Repository
+from liveedit_jax.types import Axis, Expert, Repository
 
 F32 = StorageConfig()
 STORED = ("text_key", "vision_key", "down", "up")  # what is stored of an expert
@@ -47,7 +47,7 @@ def init_repository(
     )
 
 
-def first_row(row_n: int, axis: str | None) -> Int[Array, ""] | int:
+def first_row(row_n: int, axis: Axis | None) -> Int[Array, ""] | int:
     """The repository row that this device's `row_n` rows begin with; 0 without a mesh axis."""
     return 0 if axis is None else jax.lax.axis_index(axis) * row_n
 
@@ -77,7 +77,7 @@ def add_edits(
     expert: Expert,
     edit_id: Int[Array, " N"],
     valid: Bool[Array, " N"],
-    axis: str | None = None,
+    axis: Axis | None = None,
 ) -> tuple[Repository, Int[Array, " N"]]:
     """Append N experts; the clock ticks once for each valid one.
 
@@ -134,7 +134,7 @@ def undelete_edits(repo: Repository, edit_id: Int[Array, " N"]) -> Repository:
     return repo.replace(died=jnp.where(chosen, NEVER, repo.died), clock=repo.clock + 1)
 
 
-def rollback(repo: Repository, clock: Int[Array, ""], axis: str | None = None) -> Repository:
+def rollback(repo: Repository, clock: Int[Array, ""], axis: Axis | None = None) -> Repository:
     """Discard the history after `clock`: rows born later are freed, deaths later undone."""
     clock = jnp.minimum(jnp.asarray(clock, jnp.int32), repo.clock)
     kept = repo.born <= clock

@@ -17,7 +17,7 @@ from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor import rows
 from liveedit_jax.editor.attention import masked_softmax
 from liveedit_jax.editor.repository import alive, first_row
-from liveedit_jax.types import Query, Repository, Route, Rows
+from liveedit_jax.types import Axis, Query, Repository, Route, Rows
 
 GATHERED = (64, 1024)  # text keys read one by one up to these numbers of hit rows; beyond, all
 
@@ -74,7 +74,7 @@ def hit_weights(
     repo: Repository,
     query: Query,
     at: Int[Array, ""] | None = None,
-    axis: str | None = None,
+    axis: Axis | None = None,
 ) -> tuple[Bool[Array, "B C"], Float[Array, "B C"]]:
     """Every row's hit and weight, for showing which edits fired: `repo.edit_id[hit[b]]`."""
     hit = hits(cfg, repo, query, at)
@@ -87,7 +87,7 @@ def route(
     repo: Repository,
     query: Query,
     at: Int[Array, ""] | None = None,
-    axis: str | None = None,
+    axis: Axis | None = None,
 ) -> Route:
     """The top K of all hits, with weights normalised over ALL hits: exact while K >= hit_n.
 
@@ -122,7 +122,7 @@ def bodies(
 
 
 def experts_of(
-    repo: Repository, routed: Route, axis: str | None = None
+    repo: Repository, routed: Route, axis: Axis | None = None
 ) -> tuple[Float[Array, "B K"], Float[Array, "B K R D"], Float[Array, "B K R D"]]:
     """The weights, `down` and `up` of routed experts; with `axis` other devices' weigh nothing."""
     c = repo.born.shape[0]

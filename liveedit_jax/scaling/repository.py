@@ -1,36 +1,48 @@
 """A repository whose rows are split over a mesh: the editor's own functions, in a shard_map.
 
-Every device adds, scores and applies its own rows. Experts to store, queries and states are the
-same everywhere; what crosses is scores, each device's K strongest, and the [B, T, D] residual.
+Rows are split over the expert and tensor axes, queries over the data and fsdp axes. Every device
+adds, scores and applies its own rows; what crosses between the devices of one query is scores, each
+device's K strongest, and the [B, T, D] residual (or, for generation, the K bodies of a query).
 Growing and reclaiming move rows between devices, are rare, and are left to the compiler: jit
 `repository.grow` and `reclaim` with `placed` as `out_shardings`.
 """
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from liveedit_jax.config import EditorConfig, StorageConfig
 from liveedit_jax.editor import liveedit, repository
-from liveedit_jax.editor.routing import route
+from liveedit_jax.editor.routing import experts_of, route
+from liveedit_jax.scaling.mesh import DATA, EXPERT, FSDP, TENSOR
 from liveedit_jax.types import Expert, Query, Repository, Route
 
-EXPERT = "expert"  # the mesh axis that rows are split over
+
+def row_axes(mesh: Mesh) -> tuple[str, ...]:
+    """The mesh axes that rows are split over."""
+    return tuple(axis for axis in (EXPERT, TENSOR) if axis in mesh.axis_names)
 
 
-def specs(repo: Repository) -> Repository:
+def _query_axes(mesh: Mesh) -> P:
+    axes = tuple(axis for axis in (DATA, FSDP) if axis in mesh.axis_names)
+    return P(axes) if axes else P()
+
+
+def specs(mesh: Mesh, repo: Repository) -> Repository:
     """How every leaf is split: arrays by rows, the clock and counts on every device."""
-    return jax.tree.map(lambda leaf: P(EXPERT) if leaf.ndim else P(), repo)
+    return jax.tree.map(lambda leaf: P(row_axes(mesh)) if leaf.ndim else P(), repo)
 
 
 def placed(mesh: Mesh, repo: Repository) -> Repository:
     """The same as shardings of `mesh`."""
-    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(repo))
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(mesh, repo))
 
 
 def init_repository(
@@ -39,11 +51,12 @@ def init_repository(
     """An empty repository, created where its rows stay.
 
     Raises:
-        ValueError: `capacity` is not a multiple of the mesh's `expert` axis.
+        ValueError: `capacity` is not a multiple of the devices that rows are split over.
     """
-    if capacity % mesh.shape[EXPERT]:
+    devices_n = math.prod(mesh.shape[axis] for axis in row_axes(mesh))
+    if capacity % devices_n:
         raise ValueError(
-            f"capacity={capacity} is not a multiple of the {mesh.shape[EXPERT]} devices that "
+            f"capacity={capacity} is not a multiple of the {devices_n} devices that "
             "rows are split over"
         )
     make = partial(repository.init_repository, cfg, width, capacity, storage)
@@ -59,10 +72,10 @@ def add_edits(
 ) -> tuple[Repository, Int[Array, " N"]]:
     """`repository.add_edits`, each device writing the rows it holds."""
     run = jax.shard_map(
-        partial(repository.add_edits, axis=EXPERT),
+        partial(repository.add_edits, axis=row_axes(mesh)),
         mesh=mesh,
-        in_specs=(specs(repo), P(), P(), P()),
-        out_specs=(specs(repo), P()),
+        in_specs=(specs(mesh, repo), P(), P(), P()),
+        out_specs=(specs(mesh, repo), P()),
         check_vma=False,
     )
     return run(repo, expert, edit_id, valid)
@@ -77,17 +90,42 @@ def route_and_apply(
     hidden: Float[Array, "B T D"],
     role: Int[Array, "B T"],
 ) -> tuple[Float[Array, "B T D"], Route]:
-    """The routed experts' residual and the routes, the same on every device."""
+    """The routed experts' residual and the routes."""
+    axes, asked = row_axes(mesh), _query_axes(mesh)
 
     def run(editor, repo, query, hidden, role):
-        found = route(cfg, repo, query, axis=EXPERT)
-        return liveedit.residual(cfg, editor, repo, hidden, role, found, EXPERT), found
+        found = route(cfg, repo, query, axis=axes)
+        return liveedit.residual(cfg, editor, repo, hidden, role, found, axes), found
 
     whole = jax.shard_map(
         run,
         mesh=mesh,
-        in_specs=(P(), specs(repo), P(), P(), P()),
-        out_specs=(P(), P()),
+        in_specs=(P(), specs(mesh, repo), asked, asked, asked),
+        out_specs=(asked, asked),
         check_vma=False,
     )
     return whole(editor, repo, query, hidden, role)
+
+
+def routed_plan(
+    mesh: Mesh, cfg: EditorConfig, norm: dict, repo: Repository, query: Query
+) -> tuple[liveedit.Plan, Route]:
+    """What generation carries: every query's K experts, brought to where the query is."""
+    axes, asked = row_axes(mesh), _query_axes(mesh)
+
+    def run(repo, query):
+        found = route(cfg, repo, query, axis=axes)
+        weight, down, up = experts_of(repo, found, axes)
+        held = (weight > 0)[..., None, None]
+        own = weight, jnp.where(held, down, 0.0), jnp.where(held, up, 0.0)
+        return jax.lax.psum(own, axes), found
+
+    whole = jax.shard_map(
+        run,
+        mesh=mesh,
+        in_specs=(specs(mesh, repo), asked),
+        out_specs=(asked, asked),
+        check_vma=False,
+    )
+    experts, found = whole(repo, query)
+    return liveedit.Plan(norm, *experts), found

@@ -11,6 +11,7 @@ from einops import rearrange
 from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbones import Backbone
+from liveedit_jax.backbones.placement import weights_at
 from liveedit_jax.config import EditorConfig, EditorTrainConfig
 from liveedit_jax.data.editing import EditingBatch
 from liveedit_jax.data.tokenise import answer_labels, without_pixels
@@ -18,6 +19,9 @@ from liveedit_jax.editor import losses, objective
 from liveedit_jax.editor.liveedit import init_params
 from liveedit_jax.training.optimizers import TrainState, advance, begin, editor_optimizer
 from liveedit_jax.types import Batch, Role
+
+# Of the pictures of a sample: the edit shows the first, its generalities the first and second.
+PICTURES = (0, 0, 1, 2)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -128,6 +132,36 @@ def editor_loss(
     return value, scalars
 
 
+def editor_gradient(
+    backbone: Backbone,
+    cfg: EditorConfig,
+    recipe: EditorTrainConfig,
+    weights: dict,
+    features: Float[Array, "4N P D"],
+    state: TrainState,
+    batch: EditingBatch,
+    part: int = 0,
+) -> tuple[dict, dict]:
+    """The gradient of one batch and its scalars; `part` counts the batches of a step."""
+    key = jax.random.fold_in(jax.random.key(recipe.seed + 1), state.step)
+    key = jax.random.fold_in(key, part) if part else key
+    place = backbone.placement("editor")
+
+    def loss(params: dict):
+        params = weights_at(place, params)
+        return editor_loss(backbone, cfg, recipe, weights, params, batch, features, key)
+
+    return jax.grad(loss, has_aux=True)(state.params)
+
+
+def advance_editor(
+    recipe: EditorTrainConfig, state: TrainState, grads: dict, scalars: dict
+) -> tuple[TrainState, dict]:
+    """The optimiser's step, and the gradient's norm beside the other scalars."""
+    scalars["gradient_norm"] = optax.global_norm(grads)
+    return advance(editor_optimizer(recipe), state, grads), scalars
+
+
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=5)
 def editor_step(
     backbone: Backbone,
@@ -139,14 +173,29 @@ def editor_step(
     batch: EditingBatch,
 ) -> tuple[TrainState, dict]:
     """One optimiser step; `pictures` are the vision features that `batch.picture` names."""
-    key = jax.random.fold_in(jax.random.key(recipe.seed + 1), state.step)
     features = pictures[batch.picture.T.reshape(-1)]
-    grads, scalars = jax.grad(
-        lambda params: editor_loss(backbone, cfg, recipe, weights, params, batch, features, key),
-        has_aux=True,
-    )(state.params)
-    scalars["gradient_norm"] = optax.global_norm(grads)
-    return advance(editor_optimizer(recipe), state, grads), scalars
+    found = editor_gradient(backbone, cfg, recipe, weights, features, state, batch)
+    return advance_editor(recipe, state, *found)
+
+
+def step_from_images(
+    backbone: Backbone,
+    cfg: EditorConfig,
+    recipe: EditorTrainConfig,
+    weights: dict,
+    images: Float[Array, "N 3 ..."],
+    state: TrainState,
+    batch: EditingBatch,
+) -> tuple[TrainState, dict]:
+    """The same from pixels: of every sample the edited picture, the other drawing, the probe's.
+
+    What large backbones need, whose features of all pictures do not fit in memory.
+    """
+    features = backbone.vision_features(weights, rearrange(images, "n x ... -> (n x) ..."))
+    features = rearrange(features, "(n x) p d -> n x p d", x=3)[:, jnp.array(PICTURES)]
+    features = rearrange(features, "n k p d -> (n k) p d")
+    found = editor_gradient(backbone, cfg, recipe, weights, features, state, batch)
+    return advance_editor(recipe, state, *found)
 
 
 def picture_features(

@@ -22,17 +22,27 @@ class TrainState:
     params: dict
     optimizer: optax.OptState
     step: Int[Array, ""]
+    skipped_n: Int[Array, ""]  # steps without effect, as their gradients were not finite
+    skipped_in_a_row: Int[Array, ""]
 
 
 def begin(optimizer: optax.GradientTransformation, params: dict) -> TrainState:
     """The state before the first step."""
-    return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(params, optimizer.init(params), zero, zero, zero)
 
 
 def advance(optimizer: optax.GradientTransformation, state: TrainState, grads: dict) -> TrainState:
-    """The state after a step along `grads`."""
+    """The state after a step along `grads`; where one is not finite, that step changes nothing."""
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(grads)]))
     updates, moments = optimizer.update(grads, state.optimizer, state.params)
-    return TrainState(optax.apply_updates(state.params, updates), moments, state.step + 1)
+    fresh = (optax.apply_updates(state.params, updates), moments)
+    params, moments = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old), fresh, (state.params, state.optimizer)
+    )
+    skipped = (~finite).astype(jnp.int32)
+    row = jnp.where(finite, 0, state.skipped_in_a_row + 1)
+    return TrainState(params, moments, state.step + 1, state.skipped_n + skipped, row)
 
 
 def editor_optimizer(cfg: EditorTrainConfig) -> optax.GradientTransformation:

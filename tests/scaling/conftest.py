@@ -13,9 +13,12 @@ def on_eight_devices():
     """Runs a function of a test module (its dotted name) in a process with eight CPU devices."""
 
     def run(module: str, function: str) -> None:
-        env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+        flags = "--xla_force_host_platform_device_count=8"
+        flags += " --xla_llvm_disable_expensive_passes=true"  # compiling is most of the time
+        env = os.environ | {"XLA_FLAGS": flags}
         root = Path(__file__).resolve().parents[2]
-        env["PYTHONPATH"] = f"{root}{os.pathsep}{Path(__file__).parent}"
+        places = (root, Path(__file__).parent, root / "tests" / "training")
+        env["PYTHONPATH"] = os.pathsep.join(map(str, places))
         code = f"import {module}; {module}.{function}()"
         done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr

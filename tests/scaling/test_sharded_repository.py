@@ -22,6 +22,7 @@ def test_on_eight_devices(on_eight_devices, check):
 
 def test_a_capacity_that_does_not_divide_is_refused():
     class TwoDevices:
+        axis_names = (sharded.EXPERT,)
         shape = {sharded.EXPERT: 2}
 
     with pytest.raises(ValueError, match="capacity=7 is not a multiple of the 2 devices"):

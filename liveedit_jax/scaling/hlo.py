@@ -1,0 +1,275 @@
+"""What a compiled program does, counted from its HLO text: operations, memory traffic, collectives.
+
+XLA's own cost analysis counts the body of a loop once. Here every computation is weighed with the
+trip counts of the loops around it, a conditional with its most expensive branch.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from liveedit_jax.scaling.chips import Chip
+
+COLLECTIVES = (
+    "all-gather",
+    "all-reduce",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+)
+BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4}
+BYTES |= {"f32": 4, "s64": 8, "u64": 8, "f64": 8}
+FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional")
+_SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
+_OP = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (.*?) ([\w\-]+)\((.*)$")
+_HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+
+
+@dataclass
+class Op:
+    """One instruction."""
+
+    name: str
+    shape: str
+    kind: str
+    operands: list[str]
+    rest: str
+
+    def names(self, attribute: str) -> list[str]:
+        """Computations that an attribute names."""
+        found = re.search(attribute + r"=(?:\{([^}]*)\}|(%[\w.\-]+))", self.rest)
+        listed = (found[1] or found[2]).split(",") if found else []
+        return [name.strip(" %") for name in listed]
+
+
+@dataclass
+class Cost:
+    """One device's work in one run of a computation."""
+
+    flops: float = 0.0
+    memory_bytes: float = 0.0  # read and written by instructions; fusions read their operands once
+    seconds: float = 0.0  # every instruction as long as its products or its traffic take, if longer
+    collectives: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # by transfer
+
+    def add(self, other: Cost, times: float = 1.0) -> None:
+        """Add `times` runs of another computation; parts of one transfer are counted once."""
+        self.flops += times * other.flops
+        self.memory_bytes += times * other.memory_bytes
+        self.seconds += times * other.seconds
+        for transfer, size in other.collectives.items():
+            self.collectives[transfer] = max(self.collectives[transfer], times * size)
+
+
+def shapes(text: str) -> list[tuple[str, tuple[int, ...]]]:
+    """The arrays of a (tuple) shape."""
+    return [
+        (dtype, tuple(int(n) for n in dims.split(",") if n))
+        for dtype, dims in _SHAPE.findall(text)
+        if dtype in BYTES
+    ]
+
+
+def bytes_of(text: str) -> int:
+    """The bytes of all arrays of a shape."""
+    return sum(BYTES[dtype] * math.prod(dims) for dtype, dims in shapes(text))
+
+
+def hbm_bytes(text: str) -> int:
+    """The bytes of those arrays that are in HBM: layouts with S(1) are in a chip's own memory."""
+    return sum(bytes_of(array) for array in _arrays(text) if "S(1)" not in array)
+
+
+def _arrays(text: str) -> list[str]:
+    return re.findall(r"\w+\[[\d,]*\](?:\{[^}]*\})?", text)
+
+
+def group_size(rest: str) -> int:
+    """How many devices take part in a collective."""
+    named = re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", rest)
+    if named:
+        axes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
+        return math.prod(int(axes[name]) for name in re.findall(r"'(\w+)'", named[2]))
+    listed = re.search(r"replica_groups=\[(\d+),(\d+)\]", rest)
+    if listed:
+        return int(listed[2])
+    first = re.search(r"replica_groups=\{\{([\d,]+)\}", rest)
+    return len(first[1].split(",")) if first else 2
+
+
+def wire_bytes(kind: str, shape: str, rest: str) -> float:
+    """Bytes that one device sends for a collective, in the ring algorithm."""
+    size, n = bytes_of(shape), group_size(rest)
+    share = (n - 1) / n
+    return {
+        "all-gather": size * share,
+        "all-reduce": 2 * size * share,
+        "reduce-scatter": size * (n - 1),
+        "all-to-all": size * share,
+        "collective-permute": float(size),
+    }[kind]
+
+
+class Program:
+    """The computations of an HLO module."""
+
+    def __init__(self, text: str, chip: Chip):
+        """Parse what `compiled.as_text()` gives, for `chip`."""
+        self.chip = chip
+        self.computations: dict[str, list[Op]] = {}
+        self.entry, ops = "", []
+        self._costs: dict[str, Cost] = {}
+        for line in text.splitlines():
+            head = _HEAD.match(line)
+            if head:
+                ops = self.computations.setdefault(head[2], [])
+                self.entry = head[2] if head[1] else self.entry
+                continue
+            found = _OP.match(line)
+            if found:
+                inside = found[4].split("), ")[0]
+                operands = re.findall(r"%([\w.\-]+)", inside)
+                ops.append(Op(found[1], found[2], found[3], operands, found[4]))
+
+    @cached_property
+    def shape_of(self) -> dict[str, str]:
+        """The shape of every instruction, by name."""
+        return {op.name: op.shape for ops in self.computations.values() for op in ops}
+
+    def _product_flops(self, op: Op) -> float:
+        """2 x products that are summed."""
+        _, out = shapes(op.shape)[0]
+        _, left = shapes(self.shape_of[op.operands[0]])[0]
+        if op.kind == "dot":
+            dims = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", op.rest)
+            terms = math.prod(left[int(i)] for i in dims[1].split(",") if i)
+            return 2.0 * math.prod(out) * terms
+        labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", op.rest)
+        image, result = (
+            dict(zip(labels[1], left, strict=True)),
+            dict(zip(labels[3], out, strict=True)),
+        )
+        _, right = shapes(self.shape_of[op.operands[1]])[0]
+        kernel = dict(zip(labels[2], right, strict=True))
+        pairs = _pairs(op.rest, image, result)
+        return 2.0 * result["b"] * result["f"] * kernel["i"] * pairs
+
+    def _traffic(self, op: Op) -> int:
+        """Bytes of HBM that an instruction reads and writes; slices count as what they take."""
+        if op.kind.endswith("-done"):
+            return 0
+        if op.kind in ("copy-start", "slice-start", "async-start"):  # to or from the chip's memory
+            return min((bytes_of(x) for x in _arrays(op.shape) if bytes_of(x) > 4), default=0)
+        read = [hbm_bytes(self.shape_of.get(name, "")) for name in op.operands]
+        written = hbm_bytes(op.shape)
+        if op.kind in ("dynamic-slice", "slice", "gather"):
+            return 2 * written
+        if op.kind == "dynamic-update-slice":
+            return 2 * read[1]
+        if op.kind != "fusion":
+            return sum(read) + written
+        body = self.computations[op.names("calls")[0]]
+        parameters = {x.name: int(x.rest.split(")")[0]) for x in body if x.kind == "parameter"}
+        for name, index in parameters.items():
+            users = [x for x in body if name in x.operands]
+            if users and all(x.kind in ("dynamic-slice", "gather", "slice") for x in users):
+                read[index] = sum(hbm_bytes(x.shape) for x in users)
+            elif users and all(
+                x.kind == "dynamic-update-slice" and x.operands[0] == name for x in users
+            ):
+                read[index] = 0
+        if body[-1].kind == "dynamic-update-slice":
+            written = hbm_bytes(self.shape_of[body[-1].operands[1]])
+        return sum(read) + written
+
+    def _trips(self, loop: Op) -> int:
+        """What a loop's condition compares its counter with; 1 where it depends on the data."""
+        known = re.search(r'known_trip_count[^\d]*"?n"?[^\d]*(\d+)', loop.rest)
+        if known:
+            return int(known[1])
+        limits = [
+            int(op.rest.split(")")[0])
+            for op in self.computations[loop.names("condition")[0]]
+            if op.kind == "constant" and op.shape.startswith("s32[]")
+        ]
+        return max(limits, default=1)
+
+    def cost(self, name: str | None = None, inside_fusion: bool = False) -> Cost:
+        """The cost of one run of a computation; None: of the whole program."""
+        key = f"{name or self.entry}/{inside_fusion}"
+        if key not in self._costs:
+            self._costs[key] = self._counted(name or self.entry, inside_fusion)
+        return self._costs[key]
+
+    def _counted(self, name: str, inside_fusion: bool) -> Cost:
+        total = Cost()
+        for op in self.computations[name]:
+            kind, own = op.kind.removesuffix("-start"), Cost()
+            if kind in ("dot", "convolution"):
+                own.flops = self._product_flops(op)
+            elif kind in COLLECTIVES:
+                shape = op.shape
+                if op.kind.endswith("-start") and shape.startswith("("):
+                    shape = ", ".join(shape.split("}, ")[1:2]) or shape  # (operand, result, ...)
+                part = re.search(r'chain_id="(\d+)"', op.rest)
+                transfer = f"chain {part[1]}" if part else op.name
+                own.collectives[f"{kind}/{transfer}"] = wire_bytes(kind, shape, op.rest)
+            elif kind == "while":
+                total.add(self.cost(op.names("body")[0]), self._trips(op))
+            elif kind == "conditional":
+                branches = op.names("branch_computations")
+                branches = branches or [*op.names("true_computation"), *op.names("false_comp\\w*")]
+                total.add(max(map(self.cost, branches), key=lambda cost: cost.seconds))
+            elif kind in ("fusion", "call"):
+                for called in op.names("calls") + op.names("to_apply"):
+                    own.add(self.cost(called, inside_fusion or kind == "fusion"))
+            if not inside_fusion and kind not in (*FREE, *COLLECTIVES, "call"):
+                own.memory_bytes = self._traffic(op)
+                product_s = own.flops / self.chip.flops_per_s
+                own.seconds = max(product_s, own.memory_bytes / self.chip.hbm_bytes_per_s)
+            total.add(own)
+        return total
+
+
+def _numbers(window: str, name: str, default: str) -> list[str]:
+    found = re.search(rf"\b{name}=([\d_x\-]+)", window)
+    return found[1].split("x") if found else [default]
+
+
+def _pairs(rest: str, image: dict[str, int], out: dict[str, int]) -> int:
+    """How often a convolution's window meets a real entry, over all its positions.
+
+    TPU programs write the batch dimensions of a product as dilated or padded windows, most of whose
+    entries are holes.
+    """
+    found = re.search(r"window=\{([^}]*)\}", rest)
+    if not found:
+        return 1
+    sizes = [int(n) for n in _numbers(found[1], "size", "1")]
+    columns = {"stride": "1", "lhs_dilate": "1", "rhs_dilate": "1", "pad": "0_0"}
+    values = {
+        name: (_numbers(found[1], name, default) * len(sizes))[: len(sizes)]
+        for name, default in columns.items()
+    }
+    total = 1
+    for i, size in enumerate(sizes):
+        stride, dilate, spread = (
+            int(values[name][i]) for name in ("stride", "lhs_dilate", "rhs_dilate")
+        )
+        low, last = int(values["pad"][i].split("_")[0]), (image[str(i)] - 1) * dilate
+        places = (o * stride - low + k * spread for o in range(out[str(i)]) for k in range(size))
+        total *= sum(0 <= place <= last and place % dilate == 0 for place in places)
+    return total
+
+
+def by_kind(cost: Cost) -> dict[str, dict[str, float]]:
+    """Collectives: how many, and the bytes that a device sends, by kind."""
+    found: dict = {kind: {"transfers": 0, "bytes": 0.0} for kind in COLLECTIVES}
+    for transfer, size in cost.collectives.items():
+        kind = transfer.split("/")[0]
+        found[kind]["transfers"] += 1
+        found[kind]["bytes"] += size
+    return {kind: value for kind, value in found.items() if value["transfers"]}

@@ -1,0 +1,47 @@
+"""Device meshes: which axes there are, and what is split over which."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import astuple, fields
+
+import jax
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from liveedit_jax.config import MeshConfig
+
+AXES = tuple(field.name for field in fields(MeshConfig))
+DATA, FSDP, TENSOR, EXPERT = AXES
+BATCH = (DATA, FSDP, EXPERT)  # axes that samples are split over
+WEIGHT = (FSDP, EXPERT)  # axes that one side of every matrix is split over
+
+
+def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of all devices (default: of all processes), neighbours on the wire side by side.
+
+    Raises:
+        ValueError: the product of the axes is not the number of devices.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    shape = astuple(cfg)
+    if math.prod(shape) != len(devices):
+        axes = " x ".join(f"{name}={n}" for name, n in zip(AXES, shape, strict=True))
+        raise ValueError(
+            f"{axes} is {math.prod(shape)} devices, and there are {len(devices)}: "
+            "change the mesh's axes to multiply to that"
+        )
+    grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(shape))
+
+
+def split_batch(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """Arrays whose dimension `axis` is samples."""
+    return NamedSharding(mesh, P(*[None] * axis, BATCH))
+
+
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """Arrays that every device has whole."""
+    return NamedSharding(mesh, P())

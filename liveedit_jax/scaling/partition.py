@@ -1,0 +1,148 @@
+"""Which dimension of which weight is split over which mesh axes: one table for every part.
+
+A table names modules. COLUMN kernels [in, out] have their inputs on the weight axes and outputs on
+the tensor axis; ROW kernels the other way round, so that what goes from one to the other inside a
+layer stays where it is. What no table names is small, and everywhere. Leading axes (layers of a
+scan) are never split, and no dimension is that its axes do not divide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array
+
+from liveedit_jax.backbone_config import (
+    BackboneConfig,
+    EfficientNetConfig,
+    LlamaConfig,
+    QFormerConfig,
+)
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.scaling.mesh import TENSOR, WEIGHT, split_batch
+
+COLUMN, ROW = (WEIGHT, TENSOR), (TENSOR, WEIGHT)
+Table = dict[str, tuple]
+
+ATTENTION: Table = {"q": COLUMN, "k": COLUMN, "v": COLUMN, "o": ROW}
+LLAMA: Table = ATTENTION | {"gate": COLUMN, "up": COLUMN, "down": ROW}
+TRANSFORMER: Table = ATTENTION | {"fc1": COLUMN, "fc2": ROW}  # OPT, CLIP's and EVA's towers
+QFORMER: Table = TRANSFORMER | {"linear": COLUMN}
+PROJECTOR: Table = {"linear1": COLUMN, "linear2": ROW}
+EMBEDDING: Table = {"embed": ROW, "head": COLUMN}
+EDITOR: Table = {"q": COLUMN, "k": COLUMN, "v": COLUMN}
+
+
+def backbone_tables(cfg: BackboneConfig) -> dict[str, Table]:
+    """The table of each part of a backbone's weights."""
+    decoder = LLAMA if isinstance(cfg.decoder, LlamaConfig) else TRANSFORMER
+    return {
+        "vision": {} if isinstance(cfg.vision, EfficientNetConfig) else TRANSFORMER,
+        "projector": QFORMER if isinstance(cfg.bridge, QFormerConfig) else PROJECTOR,
+        "lower": decoder,
+        "upper": decoder,
+        "embed": EMBEDDING,
+        "head": EMBEDDING,
+    }
+
+
+def _names(path) -> list[str]:
+    """Dictionary keys and fields of a path; positions in tuples are left out."""
+    found = (getattr(key, "key", getattr(key, "name", None)) for key in path)
+    return [name for name in found if isinstance(name, str)]
+
+
+def _split(
+    mesh: Mesh, table: Table, names: list[str], shape: tuple[int, ...], gathered: bool = False
+) -> P:
+    module = next((name for name in reversed(names) if name in table), None)
+    if module is None or not shape:
+        return P()
+    dims = table[module]
+    if names[-1] == "bias":
+        dims = dims[-1:]
+    elif len(shape) < 2:  # an optimiser's scalar, or a vector that belongs to a matrix
+        return P()
+    dims = (None,) * (len(shape) - len(dims)) + dims
+
+    def whole(axes, n: int):
+        if gathered and axes == WEIGHT:
+            return None
+        axes_n = math.prod(mesh.shape[axis] for axis in ((axes,) if axes == TENSOR else axes or ()))
+        return axes if axes is not None and axes_n > 1 and n % axes_n == 0 else None
+
+    return P(*(whole(axes, n) for axes, n in zip(dims, shape, strict=True)))
+
+
+def _shardings(mesh: Mesh, tree, table_of: Callable[[list[str]], Table]):
+    def place(path, leaf) -> NamedSharding:
+        names = _names(path)
+        return NamedSharding(mesh, _split(mesh, table_of(names), names, leaf.shape))
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def backbone_shardings(mesh: Mesh, cfg: BackboneConfig, weights):
+    """The sharding of every leaf of a backbone's weights, in full width or 8 bits."""
+    tables = backbone_tables(cfg)
+    return _shardings(mesh, weights, lambda names: tables.get(names[0], {}))
+
+
+def editor_shardings(mesh: Mesh, tree):
+    """The same of an editor's weights, or of a `TrainState` with its optimiser's moments."""
+    return _shardings(mesh, tree, lambda names: EDITOR)
+
+
+@dataclass(frozen=True)
+class PartPlacement:
+    """Where a step has the states and weights of one part: `backbones.placement.Placement`."""
+
+    mesh: Mesh
+    part: str
+    cfg: BackboneConfig
+
+    def states(self, x: Array) -> Array:
+        """Samples split over the batch axes, everything else whole."""
+        return jax.lax.with_sharding_constraint(x, split_batch(self.mesh))
+
+    def weights(self, tree):
+        """Gathered over the weight axes; what is split over the tensor axis stays so."""
+        table = backbone_tables(self.cfg).get(self.part, {})
+
+        def hold(path, leaf: Array) -> Array:
+            names = [self.part, *_names(path)]
+            split = _split(self.mesh, table, names, leaf.shape, gathered=True)
+            return jax.lax.with_sharding_constraint(leaf, NamedSharding(self.mesh, split))
+
+        return jax.tree_util.tree_map_with_path(hold, tree)
+
+
+@dataclass(frozen=True)
+class Placements:
+    """The placement of each part of a backbone; of what no table names ("editor"): everywhere."""
+
+    mesh: Mesh
+    cfg: BackboneConfig
+
+    def __call__(self, part: str) -> PartPlacement:
+        """The placement of one part."""
+        return PartPlacement(self.mesh, part, self.cfg)
+
+
+def placed_backbone(mesh: Mesh, cfg: BackboneConfig) -> Backbone:
+    """A backbone whose steps run on a mesh."""
+    return Backbone(cfg, Placements(mesh, cfg))
+
+
+def placed_shapes(shapes, shardings):
+    """Shapes that say where their arrays are: what ahead-of-time compilation takes."""
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        shardings,
+    )

@@ -1,0 +1,105 @@
+"""What a pod does, as functions of arrays that lie on a mesh: train, edit, ask, generate.
+
+A `Pod` says what runs where; each step is jitted with its outputs where the next step wants them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import jax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.backbones.generation import generate
+from liveedit_jax.backbones.placement import weights_at
+from liveedit_jax.config import EditorTrainConfig, Preset
+from liveedit_jax.data.editing import EditingBatch
+from liveedit_jax.editor import liveedit
+from liveedit_jax.scaling import repository as sharded
+from liveedit_jax.scaling.mesh import everywhere
+from liveedit_jax.scaling.partition import (
+    backbone_shardings,
+    editor_shardings,
+    placed_backbone,
+)
+from liveedit_jax.training.editor import init_state, step_from_images
+from liveedit_jax.training.optimizers import TrainState
+from liveedit_jax.types import Batch, Repository, Route
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A preset on a mesh."""
+
+    mesh: Mesh
+    config: Preset
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """Its functions, which hold states and weights where the mesh has them."""
+        return placed_backbone(self.mesh, self.config.backbone)
+
+    def weight_shardings(self, weights):
+        """Where the backbone's weights lie."""
+        return backbone_shardings(self.mesh, self.config.backbone, weights)
+
+    def init_state(self, recipe: EditorTrainConfig, key: Array) -> TrainState:
+        """Fresh editor weights and moments, created where they stay."""
+        make = partial(init_state, Backbone(self.config.backbone), self.config.editor, recipe)
+        place = editor_shardings(self.mesh, jax.eval_shape(make, key))
+        return jax.jit(make, out_shardings=place)(key)
+
+    def train_step(self, recipe: EditorTrainConfig, state: TrainState):
+        """The jitted step (weights, images, state, batch) -> (state, scalars); donates the state.
+
+        Args:
+            recipe: how the editor is trained.
+            state: its state, or its shapes.
+        """
+
+        def run(weights: dict, images: Float[Array, "N 3 ..."], state, batch: EditingBatch):
+            return step_from_images(
+                self.backbone, self.config.editor, recipe, weights, images, state, batch
+            )
+
+        place = editor_shardings(self.mesh, state)
+        return jax.jit(run, donate_argnums=2, out_shardings=(place, everywhere(self.mesh)))
+
+    def _prepared(self, params: dict) -> liveedit.Prepared:
+        gathered = weights_at(self.backbone.placement("editor"), params)
+        return liveedit.prepare(self.config.editor, gathered)
+
+    def edit(
+        self, weights: dict, params: dict, repo: Repository, batch: Batch, ids: Int[Array, " N"],
+        valid: Array,
+    ) -> tuple[Repository, Int[Array, " N"]]:  # fmt: skip
+        """`liveedit.edit`: every device stores the rows it holds."""
+        editor = self._prepared(params)
+        made = liveedit.make_experts(self.config.editor, self.backbone, weights, editor, batch)
+        return sharded.add_edits(self.mesh, repo, made, ids, valid)
+
+    def query(
+        self, weights: dict, params: dict, repo: Repository, batch: Batch, at: Int[Array, "B A"]
+    ) -> tuple[Float[Array, "B A V"], Route]:
+        """The edited model's logits at the positions `at`, and what each query was routed to."""
+        cfg, editor = self.config.editor, self._prepared(params)
+        hidden = self.backbone.lower(weights, batch)
+        query = liveedit.encode_query(cfg, editor, hidden, batch.role)
+        added, found = sharded.route_and_apply(
+            self.mesh, cfg, editor, repo, query, hidden, batch.role
+        )
+        return self.backbone.upper(weights, hidden + added, batch, at), found
+
+    def generate(
+        self, weights: dict, params: dict, repo: Repository, batch: Batch, steps_n: int
+    ) -> tuple[Int[Array, "B steps"], Route]:
+        """Greedy continuations of B prompts by the edited model."""
+        cfg, editor = self.config.editor, self._prepared(params)
+        hidden = self.backbone.lower(weights, batch)
+        query = liveedit.encode_query(cfg, editor, hidden, batch.role)
+        plan, found = sharded.routed_plan(self.mesh, cfg, editor.norm, repo, query)
+        adding = liveedit.AddExperts(cfg)
+        return generate(self.backbone, weights, batch, steps_n, plan, adding), found

@@ -1,0 +1,156 @@
+"""Checks of steps on a mesh that need eight devices; `test_sharded_training` runs them."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+from small_model import EDITOR, SMALL
+
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.config import EditorTrainConfig, MeshConfig, StorageConfig
+from liveedit_jax.data.editing import EditingBatch
+from liveedit_jax.editor import liveedit, repository
+from liveedit_jax.presets import preset
+from liveedit_jax.scaling import repository as sharded
+from liveedit_jax.scaling.mesh import make_mesh, split_batch
+from liveedit_jax.scaling.partition import backbone_shardings, editor_shardings
+from liveedit_jax.scaling.steps import Pod
+from liveedit_jax.training.editor import editor_gradient, init_state, step_from_images
+from liveedit_jax.types import Batch, Role
+
+CONFIG = replace(preset("tiny"), backbone=SMALL, editor=EDITOR)
+RECIPE = EditorTrainConfig(batch_n=8, routing_blend=0.5, clip_norm=1.0)
+MESHES = (
+    MeshConfig(data=8),
+    MeshConfig(fsdp=8),
+    MeshConfig(data=2, fsdp=2, tensor=2),
+    MeshConfig(fsdp=4, tensor=2),
+    MeshConfig(fsdp=2, expert=4),
+    MeshConfig(data=2, tensor=2, expert=2),
+)
+WHOLE_STEP = MESHES[2]  # the optimiser's part as well
+PLAIN = Backbone(SMALL)
+N, T = 8, 1 + SMALL.vision_n + 15
+
+
+def rows(key, *shape):
+    """Tokens and roles of right-padded rows."""
+    token = jax.random.randint(key, (*shape, T), 3, SMALL.decoder.vocab_n)
+    kinds = [(Role.PRE, 1), (Role.VISION, SMALL.vision_n), (Role.PROMPT, 8), (Role.ANSWER, 5)]
+    role = np.concatenate([np.full(n, kind, np.int8) for kind, n in [*kinds, (Role.PAD, 2)]])
+    return token, jnp.asarray(np.broadcast_to(role, (*shape, T)))
+
+
+def inputs():
+    keys = jax.random.split(jax.random.key(0), 4)
+    weights = jax.jit(PLAIN.init)(keys[0])
+    side = SMALL.vision.image_size
+    images = jax.random.normal(keys[1], (N, 3, side, side, 3))
+    token, role = rows(keys[2], 4, N)
+    batch = EditingBatch(token, role, jnp.arange(4 * N, dtype=jnp.int32).reshape(4, N))
+    state = init_state(PLAIN, EDITOR, RECIPE, keys[3])
+    return jax.tree.map(np.asarray, (weights, images, state, batch))  # donated copies are copies
+
+
+def put(mesh, images, batch):
+    return jax.device_put((images, batch), (split_batch(mesh), split_batch(mesh, 1)))
+
+
+def close(found, wanted, name):
+    most = max(float(jnp.abs(wanted).max()), 1e-3)
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * most, err_msg=name)
+
+
+def every_mesh_trains_as_one_device():
+    weights, images, state, batch = inputs()
+    features = jax.random.normal(jax.random.key(9), (4 * N, SMALL.vision_n, SMALL.width))
+
+    def gradient(backbone, weights, features, state, batch):
+        return editor_gradient(backbone, EDITOR, RECIPE, weights, features, state, batch)
+
+    grads, seen = jax.jit(partial(gradient, PLAIN))(weights, features, state, batch)
+    one = jax.jit(partial(step_from_images, PLAIN, EDITOR, RECIPE))(weights, images, state, batch)
+    for cfg in MESHES:
+        mesh = make_mesh(cfg)
+        pod = Pod(mesh, CONFIG)
+        placed = jax.device_put(weights, pod.weight_shardings(weights))
+        spread = jax.device_put(state, editor_shardings(mesh, state))
+        pixels, rows = put(mesh, images, batch)
+        read = jax.device_put(features, split_batch(mesh))
+        found, scalars = jax.jit(partial(gradient, pod.backbone))(placed, read, spread, rows)
+        for name, value in seen.items():
+            close(scalars[name], value, f"{cfg} {name}")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
+            other = found
+            for key in path:
+                other = other[key.key]
+            close(other, leaf, f"{cfg} {jax.tree_util.keystr(path)}")
+        if cfg != WHOLE_STEP:
+            continue
+        run = pod.train_step(RECIPE, state)
+        after, scalars = run(placed, pixels, spread, rows)
+        for name, value in one[1].items():
+            close(scalars[name], value, f"{cfg} {name}")
+        jax.tree.map(lambda a, b: a.sharding.is_equivalent_to(b, a.ndim) or 1 / 0, after,
+                     editor_shardings(mesh, state))  # fmt: skip
+
+
+def large_arrays_are_really_split():
+    weights, _, state, _ = inputs()
+    for cfg in MESHES[1:]:
+        mesh = make_mesh(cfg)
+        pod = Pod(mesh, CONFIG)
+        made = jax.jit(PLAIN.init, out_shardings=backbone_shardings(mesh, SMALL, weights))(
+            jax.random.key(0)
+        )
+        state = pod.init_state(RECIPE, jax.random.key(3))
+        split_n = cfg.fsdp * cfg.expert * cfg.tensor
+        for tree in (made, state.params, state.optimizer):
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+                name = jax.tree_util.keystr(path)
+                if "kernel" in name and "patch" not in name and "norm" not in name:
+                    here = leaf.addressable_shards[0].data.size
+                    assert here * split_n == leaf.size, (cfg, name, leaf.shape, leaf.sharding)
+    data = make_mesh(MESHES[0])
+    flat = jax.tree.leaves(backbone_shardings(data, SMALL, weights))
+    assert all(place.spec == P() or not any(place.spec) for place in flat)
+
+
+def edits_queries_and_generation_are_those_of_one_device():
+    weights, images, state, _ = inputs()
+    token, role = rows(jax.random.key(5), N)
+    batch, params = Batch(token, role, images[:, 0]), state.params
+    asked = jnp.where(role == Role.ANSWER, Role.PAD, role)
+    question = Batch(token, asked, images[:, 0])
+    ids, valid = jnp.arange(N), jnp.arange(N) != 3
+    at = jnp.full((N, 2), 1 + SMALL.vision_n + 7)
+    empty = repository.init_repository(EDITOR, SMALL.width, 16, StorageConfig())
+    one, slot = jax.jit(partial(liveedit.edit, EDITOR, PLAIN))(
+        {"backbone": weights, "editor": params}, empty, batch, ids, valid
+    )
+    logits, route = jax.jit(partial(liveedit.logits, EDITOR, PLAIN))(
+        {"backbone": weights, "editor": params}, one, question
+    )
+    assert int(route.hit_n.max()) > 0
+    logits = jnp.take_along_axis(logits, at[..., None], 1)
+    said = None
+    for cfg in (MESHES[2], MESHES[4]):
+        mesh = make_mesh(cfg)
+        pod = Pod(mesh, CONFIG)
+        placed = jax.device_put(weights, pod.weight_shardings(weights))
+        spread = jax.device_put(params, editor_shardings(mesh, params))
+        repo = sharded.init_repository(mesh, EDITOR, SMALL.width, 16, StorageConfig())
+        shown, question_ = jax.device_put((batch, question), split_batch(mesh))
+        repo, slots = jax.jit(pod.edit, donate_argnums=2)(placed, spread, repo, shown, ids, valid)
+        np.testing.assert_array_equal(slots, slot)
+        for name in ("text_key", "vision_key", "down", "up"):
+            close(getattr(repo, name).value, getattr(one, name).value, f"{cfg} {name}")
+        found, routed = jax.jit(pod.query)(placed, spread, repo, question_, at)
+        np.testing.assert_array_equal(routed.hit_n, route.hit_n)
+        close(found, logits, f"{cfg} logits")
+        words, _ = jax.jit(pod.generate, static_argnums=4)(placed, spread, repo, question_, 4)
+        said = np.asarray(words) if said is None else said
+        np.testing.assert_array_equal(words, said)

@@ -1,0 +1,24 @@
+"""Training, edits, queries and generation on meshes of eight faked devices."""
+
+import jax
+import pytest
+
+from liveedit_jax.config import MeshConfig
+from liveedit_jax.scaling.mesh import make_mesh
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        "every_mesh_trains_as_one_device",
+        "large_arrays_are_really_split",
+        "edits_queries_and_generation_are_those_of_one_device",
+    ],
+)
+def test_on_eight_devices(on_eight_devices, check):
+    on_eight_devices("sharded_training", check)
+
+
+def test_a_mesh_of_another_size_is_refused():
+    with pytest.raises(ValueError, match=r"data=2 x fsdp=1 x tensor=3 x expert=1 is 6 devices"):
+        make_mesh(MeshConfig(data=2, tensor=3), jax.devices()[:1])
