@@ -27,6 +27,7 @@ CHIPS = {
     "v5p": Chip(95, 459e12, 2765e9, 600e9),
     "v6e": Chip(32, 918e12, 1640e9, 400e9),
 }
+CHIPS["h100"] = Chip(80, 989e12, 3350e9, 450e9)  # NVIDIA's data sheet: SXM, dense, NVLink one way
 CHIPS["v5"] = CHIPS["v5p"]  # as topologies call it
 
 
