@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-HBM_GB = {"v5e": 16, "v6e": 32, "v5": 95, "v4": 32}  # of one chip
+from experiments.compile_check import devices_of, memory_of
+from liveedit_jax.scaling.chips import chip_of
 
 
 def main() -> None:
@@ -30,18 +30,10 @@ def main() -> None:
     parser.add_argument("--bodies", default="int8", help="float32, bfloat16 or int8")
     parser.add_argument("--out", type=Path, default=Path("runs/compile_repository"))
     args = parser.parse_args()
-    os.environ |= {
-        "JAX_PLATFORMS": "cpu",
-        "TPU_SKIP_MDS_QUERY": "1",
-        "TPU_WORKER_HOSTNAMES": "localhost",
-        "TPU_WORKER_ID": "0",
-        "TPU_ACCELERATOR_TYPE": "v5litepod-16",  # whatever is compiled for: silences a warning
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    }
+    devices, chip = devices_of(args.topology), chip_of(args.topology)
     import jax
     import jax.numpy as jnp
     import numpy as np
-    from jax.experimental import topologies
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
     from liveedit_jax.config import Precision, StorageConfig
@@ -50,8 +42,7 @@ def main() -> None:
     from liveedit_jax.scaling import repository as sharded
     from liveedit_jax.types import Expert, Query
 
-    described = topologies.get_topology_desc(platform="tpu", topology_name=args.topology)
-    mesh = Mesh(np.array(described.devices), (sharded.EXPERT,))
+    mesh = Mesh(np.array(devices), (sharded.EXPERT,))
     chips_n = mesh.size
     capacity = -(-args.experts // chips_n) * chips_n
     cfg = replace(PAPER_EDITOR, top_k=64)
@@ -79,19 +70,11 @@ def main() -> None:
             editor, repo, query, hidden, of((b, args.tokens), jnp.int8)
         ),
     }
-    hbm = 1e9 * HBM_GB[args.topology.split(":")[0]]
-    result = vars(args) | {"out": str(args.out), "chips": chips_n, "hbm_gb": hbm / 1e9}
+    result = vars(args) | {"out": str(args.out), "chips": chips_n}
     fits = True
     for name, lowered in programs.items():
-        memory = lowered.compile().memory_analysis()
-        parts = {
-            "arguments_gb": memory.argument_size_in_bytes / 1e9,
-            "results_gb": (memory.output_size_in_bytes - memory.alias_size_in_bytes) / 1e9,
-            "temporaries_gb": memory.temp_size_in_bytes / 1e9,
-        }
-        parts["a_chip_gb"] = sum(parts.values())
-        fits &= 1e9 * parts["a_chip_gb"] <= hbm
-        result[name] = parts
+        result[name] = memory_of(lowered.compile(), chip)
+        fits &= result[name]["a_chip_gb"] <= chip.hbm_gb
     result["fits"] = fits
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "results.json").write_text(json.dumps(result, indent=1) + "\n")
