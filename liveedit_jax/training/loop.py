@@ -1,17 +1,25 @@
-"""The one training loop: exact resume, progress bar with ETA, TensorBoard scalars."""
+"""The one training loop: exact resume, progress bar with ETA, logs, a good end on SIGTERM."""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from tqdm import tqdm
+
+from liveedit_jax.data.prefetch import prefetched
+from liveedit_jax.training.optimizers import TrainState
+from liveedit_jax.training.stopping import Stopping
+
+SKIPPED_MOST = 20  # steps in a row without effect that end a run
+PROFILED_AFTER, PROFILED_N = 5, 3  # steps
 
 
 def saved_step(folder: str | Path) -> int:
@@ -41,39 +49,92 @@ def record_start(folder: str | Path, run: dict) -> list[dict]:
     return starts
 
 
+@contextmanager
+def profiled(folder: Path | None, step: int, first: int) -> Iterator[None]:
+    """A jax.profiler trace in `folder` of PROFILED_N steps, once everything is compiled."""
+    at = first + PROFILED_AFTER
+    if folder is not None and step == at:
+        jax.profiler.start_trace(str(folder))
+    yield
+    if folder is not None and step == at + PROFILED_N - 1:
+        jax.profiler.stop_trace()
+
+
+class Log:
+    """TensorBoard and `log.jsonl`, from process 0."""
+
+    def __init__(self, folder: Path):
+        """Open both."""
+        from tensorboardX import SummaryWriter
+
+        self.first = jax.process_index() == 0
+        self._file = folder / "log.jsonl"
+        self._writer = SummaryWriter(str(folder)) if self.first else None
+
+    def write(self, step: int, scalars: dict) -> None:
+        """Scalars of a step."""
+        if not self.first:
+            return
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, float(value), step)
+        line = {"step": step, **{k: round(float(v), 5) for k, v in scalars.items()}}
+        with self._file.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def close(self) -> None:
+        """Close both."""
+        if self.first:
+            self._writer.close()
+
+
+def _means(window: list[dict]) -> dict:
+    """Means over steps; of those with finite values, where there are any."""
+    host = jax.device_get(window)
+    columns = {name: np.asarray([scalars[name] for scalars in host]) for name in host[0]}
+    finite = {name: values[np.isfinite(values)] for name, values in columns.items()}
+    return {k: float(v.mean()) if len(v) else float("nan") for k, v in finite.items()}
+
+
 def train(
-    step: Callable[[Any, Any], tuple[Any, dict]],
-    state: Any,
+    step: Callable[[TrainState, Any], tuple[TrainState, dict]],
+    state: TrainState,
     batch_at: Callable[[int], Any],
     steps_n: int,
     folder: str | Path,
     save_every: int = 500,
     log_every: int = 20,
-    evaluate: Callable[[Any], dict] | None = None,
+    evaluate: Callable[[TrainState], dict] | None = None,
     evaluate_every: int = 1000,
     stop_after_s: float | None = None,
-) -> tuple[Any, int]:
+    profile: Path | None = None,
+) -> tuple[TrainState, int]:
     """Run `state, scalars = step(state, batch_at(i))` up to `steps_n`, resuming from `folder`.
 
-    Batches are a function of the step, so a killed run that resumes is the same run.
+    Batches are a function of the step, so a killed run that resumes is the same run. SIGTERM ends
+    it with a checkpoint. Several processes call this alike; process 0 writes logs.
 
     Args:
         step: a jitted pure function with its state donated.
-        state: a pytree of arrays; the latest checkpoint in `folder` replaces it.
-        batch_at: host function from the step to its batch.
+        state: weights, moments and counters; the latest checkpoint in `folder` replaces it, placed
+            as `state` is.
+        batch_at: host function from the step to its batch, called ahead in another thread.
         steps_n: the last step of the recipe.
         folder: checkpoints, TensorBoard files and `log.jsonl` go there.
-        save_every: steps between checkpoints.
+        save_every: steps between checkpoints, which are written while training goes on.
         log_every: steps between logged means.
         evaluate: state -> scalars, every `evaluate_every` steps and at the end.
         evaluate_every: steps between evaluations.
         stop_after_s: stop (with a checkpoint) after so many seconds.
+        profile: folder for a trace of a few steps.
 
     Returns:
         The last state and the step it has reached.
+
+    Raises:
+        FloatingPointError: SKIPPED_MOST steps in a row had gradients that are not finite; the last
+            checkpoint is from before or among them, and sound.
     """
     import orbax.checkpoint as ocp
-    from tensorboardX import SummaryWriter
 
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,37 +145,32 @@ def train(
     start = manager.latest_step() or 0
     if start:
         state = manager.restore(start, args=ocp.args.StandardRestore(state))
-    writer, begin, window, done = SummaryWriter(str(folder)), time.monotonic(), [], start
-
-    def log(i: int, scalars: dict) -> None:
-        for name, value in scalars.items():
-            writer.add_scalar(name, float(value), i)
-        with (folder / "log.jsonl").open("a") as file:
-            file.write(
-                json.dumps({"step": i, **{k: round(float(v), 5) for k, v in scalars.items()}})
-            )
-            file.write("\n")
-
-    with tqdm(total=steps_n, initial=start, unit="step", mininterval=5) as bar:
-        for i in range(start, steps_n):
-            state, scalars = step(state, batch_at(i))
+    log, begin, window, done = Log(folder), time.monotonic(), [], start
+    bar = tqdm(total=steps_n, initial=start, unit="step", mininterval=5, disable=not log.first)
+    with bar, Stopping() as stopping:
+        for i, batch in enumerate(prefetched(batch_at, start, steps_n), start):
+            with profiled(profile, i, start):
+                state, scalars = step(state, batch)
             window.append(scalars)
             done = i + 1
             bar.update()
-            if done % log_every == 0 or done == steps_n:
-                host = jax.device_get(window)
-                means = {k: np.mean([s[k] for s in host]) for k in host[0]}
-                if not np.isfinite(means["loss"]):
+            logged = done % log_every == 0 or done == steps_n
+            if logged:
+                means, window = _means(window), []
+                skipped = int(state.skipped_in_a_row)
+                log.write(done, means | {"skipped": int(state.skipped_n)})
+                if skipped >= SKIPPED_MOST:
+                    manager.wait_until_finished()
                     raise FloatingPointError(
-                        f"the loss is not finite at step {done}: lower the rate"
+                        f"gradients were not finite in the {skipped} steps up to step {done}: "
+                        "lower the rate; the run goes on from its last checkpoint"
                     )
-                log(done, means)
                 bar.set_postfix({"loss": f"{means['loss']:.3f}"}, refresh=False)
-                window = []
             late = stop_after_s is not None and time.monotonic() - begin > stop_after_s
+            late = late or stopping.asked(sync=logged)
             if evaluate is not None and (done % evaluate_every == 0 or done == steps_n):
                 figures = evaluate(state)
-                log(done, figures)
+                log.write(done, figures)
                 tqdm.write(f"step {done}: " + " ".join(f"{k} {v:.4f}" for k, v in figures.items()))
             if done % save_every == 0 or done == steps_n or late:
                 manager.save(done, args=ocp.args.StandardSave(state))
@@ -122,5 +178,5 @@ def train(
                 break
     manager.wait_until_finished()
     manager.close()
-    writer.close()
+    log.close()
     return state, done

@@ -28,8 +28,8 @@ class TrainState:
 
 def begin(optimizer: optax.GradientTransformation, params: dict) -> TrainState:
     """The state before the first step."""
-    zero = jnp.zeros((), jnp.int32)
-    return TrainState(params, optimizer.init(params), zero, zero, zero)
+    counters = (jnp.zeros((), jnp.int32) for _ in range(3))  # three arrays: all are donated
+    return TrainState(params, optimizer.init(params), *counters)
 
 
 def advance(optimizer: optax.GradientTransformation, state: TrainState, grads: dict) -> TrainState:

@@ -1,8 +1,13 @@
 """Exact resume, optimisers against PyTorch, and steps that learn and leave the backbone alone."""
 
+import json
+import os
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from small_model import EDITOR, SMALL, TINY
 
@@ -17,7 +22,7 @@ from liveedit_jax.data.tokenise import answer_labels, without_pixels
 from liveedit_jax.editor.losses import answer_nll
 from liveedit_jax.training import editor as editor_training
 from liveedit_jax.training.loop import record_start, saved_step, train
-from liveedit_jax.training.optimizers import editor_optimizer
+from liveedit_jax.training.optimizers import advance, begin, editor_optimizer
 from liveedit_jax.training.pretrain import (
     answer_index,
     contrastive_loss,
@@ -26,15 +31,17 @@ from liveedit_jax.training.pretrain import (
 )
 from liveedit_jax.types import Role
 
+TOY = optax.sgd(0.1)
+
 
 @jax.jit
 def toy_step(state, batch):
-    loss, grad = jax.value_and_grad(lambda w: ((w - batch) ** 2).sum())(state["w"])
-    return {"w": state["w"] - 0.1 * grad}, {"loss": loss}
+    loss, grads = jax.value_and_grad(lambda p: ((p["w"] - batch) ** 2).sum())(state.params)
+    return advance(TOY, state, grads), {"loss": loss}
 
 
 def fresh():
-    return {"w": jnp.zeros(3)}
+    return begin(TOY, {"w": jnp.zeros(3)})
 
 
 def toy_batch(i):
@@ -46,13 +53,46 @@ def test_a_stopped_run_resumes_bit_for_bit(tmp_path):
     for steps_n in (9, 9, 20):
         state, at = train(toy_step, fresh(), toy_batch, steps_n, tmp_path / "b", save_every=4)
         assert at == steps_n
-    np.testing.assert_array_equal(whole["w"], state["w"])
+    jax.tree.map(np.testing.assert_array_equal, whole, state)
     assert (tmp_path / "a" / "log.jsonl").read_text().splitlines()
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    with pytest.raises(FloatingPointError, match="not finite at step"):
-        train(toy_step, fresh(), lambda i: np.full(3, np.nan, np.float32), 20, tmp_path)
+def test_steps_that_are_not_finite_are_skipped_counted_and_too_many_end_the_run(tmp_path):
+    def some(i):
+        return np.full(3, np.nan, np.float32) if i in (3, 4, 11) else toy_batch(i)
+
+    def good(i):
+        return toy_batch([j for j in range(20) if j not in (3, 4, 11)][i])
+
+    state, _ = train(toy_step, fresh(), some, 20, tmp_path / "some")
+    same, _ = train(toy_step, fresh(), good, 17, tmp_path / "good")
+    np.testing.assert_array_equal(state.params["w"], same.params["w"])
+    assert int(state.skipped_n) == 3 and int(state.step) == 20
+    logged = json.loads((tmp_path / "some" / "log.jsonl").read_text().splitlines()[-1])
+    assert logged["skipped"] == 3 and np.isfinite(logged["loss"])
+
+    def never(i):
+        return toy_batch(i) if i < 10 else np.full(3, np.nan, np.float32)
+
+    with pytest.raises(FloatingPointError, match="30 steps up to step 40: lower the rate"):
+        train(toy_step, fresh(), never, 60, tmp_path / "never", save_every=5)
+    sound, at = train(toy_step, fresh(), toy_batch, 41, tmp_path / "never", log_every=7)
+    assert at == 41 and np.isfinite(np.asarray(sound.params["w"])).all()
+
+
+def test_sigterm_ends_a_run_with_a_checkpoint(tmp_path):
+    def batch_at(i):
+        if i == 12:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return toy_batch(i)
+
+    before = signal.getsignal(signal.SIGTERM)
+    _, at = train(toy_step, fresh(), batch_at, 10**6, tmp_path, save_every=10**6)
+    assert saved_step(tmp_path) == at < 10**6
+    assert signal.getsignal(signal.SIGTERM) is before
+    state, _ = train(toy_step, fresh(), toy_batch, at + 5, tmp_path)
+    whole, _ = train(toy_step, fresh(), toy_batch, at + 5, tmp_path / "whole")
+    jax.tree.map(np.testing.assert_array_equal, whole, state)
 
 
 @pytest.mark.parity
