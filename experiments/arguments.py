@@ -28,5 +28,6 @@ def training_parser(text: str, out: str, shipped: str) -> argparse.ArgumentParse
         action="store_true",
         help="frozen decoder kernels, and what they multiply, rounded to bfloat16",
     )
+    parser.add_argument("--profile", type=Path, help="folder for a trace of a few steps")
     parser.add_argument("--ship", type=Path, help=f"model folder to write {shipped} to")
     return parser

@@ -23,6 +23,7 @@ from pathlib import Path
 from liveedit_jax.config import MeshConfig, Precision, StorageConfig, as_dict
 from liveedit_jax.presets import PRESETS, preset
 from liveedit_jax.scaling.chips import Chip, chip_of
+from liveedit_jax.scaling.mesh import axes_of
 
 SILENT = {
     "JAX_PLATFORMS": "cpu",
@@ -53,7 +54,7 @@ def mesh_for(step: str, devices_n: int, text: str | None) -> MeshConfig:
     """The axes of `--mesh`, or what suits a step: weights gathered layer by layer (train), rows of
     the repository on up to 16 chips (edit, query), layers split over 4 (generate)."""
     if text:
-        return MeshConfig(**{k: int(v) for k, v in (axis.split("=") for axis in text.split(","))})
+        return axes_of(text)
     if step == "train":
         return MeshConfig(fsdp=devices_n)
     rows_n = math.gcd(devices_n, 16)

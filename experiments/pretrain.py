@@ -79,6 +79,7 @@ def main() -> None:
         evaluate=evaluate,
         evaluate_every=1000,
         stop_after_s=args.stop_after and 60 * args.stop_after,
+        profile=args.profile,
     )
     print(f"step {step} of {cfg.steps_n} after {time.time() - begin:.0f} s of this run")
     if args.ship:

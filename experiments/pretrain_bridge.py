@@ -58,6 +58,7 @@ def run(args: argparse.Namespace, chosen: Preset) -> None:
         args.out,
         save_every=50,
         stop_after_s=args.stop_after and 60 * args.stop_after,
+        profile=args.profile,
     )
     print(f"step {step} of {cfg.steps_n} after {time.time() - begin:.0f} s of this run")
     if not args.ship:

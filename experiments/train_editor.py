@@ -7,6 +7,9 @@ The backbone is read from the model folder (`--model`, default: the preset's shi
 stopped runs resume where they were. Every 1,000 steps the dev split is measured at 100 edits.
 `--start-from MODEL` goes on from a model's editor with a fresh optimiser: its generators are not
 fitted again, its image routing starts anew where the recipe says how.
+
+`--mesh fsdp=8` trains on a mesh of all devices (docs/pods.md); with several processes, run the same
+command in each. There, vision features are computed in the step, and dev is not measured.
 """
 
 from __future__ import annotations
@@ -30,6 +33,10 @@ from liveedit_jax.evaluation.cases import stream_cases
 from liveedit_jax.evaluation.lifelong import Parts
 from liveedit_jax.evaluation.quick import quick_figures
 from liveedit_jax.presets import preset
+from liveedit_jax.scaling.mesh import axes_of, make_mesh
+from liveedit_jax.scaling.processes import start as start_processes
+from liveedit_jax.scaling.steps import Pod
+from liveedit_jax.scaling.training import on_mesh
 from liveedit_jax.training.addressing import (
     edits_of,
     fit,
@@ -53,7 +60,15 @@ def main() -> None:
     parser.add_argument("--edit-layer", type=int, help="decoder layer (the preset's)")
     parser.add_argument("--batch", type=int, help="samples a step (the recipe's)")
     parser.add_argument("--int8", action="store_true", help="frozen kernels in 8 bits")
+    parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
+    parser.add_argument("--mesh", type=axes_of, help="axes, as data=2,fsdp=4,tensor=2")
+    parser.add_argument("--coordinator", help="HOST:PORT of process 0, outside pods and Slurm")
+    parser.add_argument("--processes", type=int, help="how many there are, with --coordinator")
+    parser.add_argument("--process", type=int, help="which one this is, with --coordinator")
     args = parser.parse_args()
+    start_processes(args.coordinator, args.processes, args.process)
+    if args.mesh and args.ship:
+        parser.error("--mesh or --ship: ship from one process, with the same --out")
     if args.int8 and args.bf16:
         parser.error("--int8 or --bf16: frozen kernels are either")
 
@@ -78,7 +93,8 @@ def main() -> None:
     tokenizer = load_tokenizer(folder / "tokenizer.json", cfg.pad_id, cfg.bos_id, cfg.eos_id)
     backbone = Backbone(chosen.backbone)
     data = EditingData(tokenizer, chosen.backbone, recipe, chosen.edit_mixture)
-    pictures = picture_features(backbone, weights, data.pictures())
+    table_used = args.mesh is None or recipe.gate_gain is not None
+    pictures = picture_features(backbone, weights, data.pictures()) if table_used else None
     side = chosen.backbone.vision.image_size
     dev = stream_cases("dev", DEV_SEED, DEV_N, side)
     known: dict = {}
@@ -115,19 +131,25 @@ def main() -> None:
     starts = record_start(args.out, run)
     run |= {"edit_layer": cfg.edit_layer, "int8": args.int8, "bf16": args.bf16}
     run |= {"backbone_sha256": made["sha256"]}
-    (args.out / "config.json").write_text(json.dumps(as_dict(chosen) | run))
+    if jax.process_index() == 0:
+        (args.out / "config.json").write_text(json.dumps(as_dict(chosen) | run))
+
+    def on_one_device(state, batch):
+        return editor_step(backbone, chosen.editor, recipe, used, pictures, state, batch)
+
+    if args.mesh is None:
+        parts = on_one_device, start(), data.batch_at
+    else:
+        parts = on_mesh(Pod(make_mesh(args.mesh), chosen), recipe, used, start(), data)
     state, step = train(
-        lambda state, batch: editor_step(
-            backbone, chosen.editor, recipe, used, pictures, state, batch
-        ),
-        start(),
-        data.batch_at,
+        *parts,
         recipe.steps_n,
         args.out,
-        save_every=100,
-        evaluate=evaluate,
+        save_every=args.save_every,
+        evaluate=evaluate if args.mesh is None else None,
         evaluate_every=1000,
         stop_after_s=args.stop_after and 60 * args.stop_after,
+        profile=args.profile,
     )
     print(f"step {step} of {recipe.steps_n} after {time.time() - begin:.0f} s of this run")
     if args.ship:

@@ -19,6 +19,21 @@ BATCH = (DATA, FSDP, EXPERT)  # axes that samples are split over
 WEIGHT = (FSDP, EXPERT)  # axes that one side of every matrix is split over
 
 
+def axes_of(text: str) -> MeshConfig:
+    """Axes such as "fsdp=8,tensor=2".
+
+    Raises:
+        ValueError: an unknown axis, or no number of devices.
+    """
+    sizes = {}
+    for part in text.split(","):
+        name, _, n = part.partition("=")
+        if name not in AXES or not n.isdigit() or int(n) < 1:
+            raise ValueError(f"mesh axis {part!r}: NAME=DEVICES, with one of {', '.join(AXES)}")
+        sizes[name] = int(n)
+    return MeshConfig(**sizes)
+
+
 def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh of all devices (default: of all processes), neighbours on the wire side by side.
 

@@ -45,6 +45,7 @@ def record_start(folder: str | Path, run: dict) -> list[dict]:
     start = {"step": saved_step(folder), **run}
     if not starts or {**starts[-1], "step": 0} != {**start, "step": 0}:
         starts.append(start)
+    if jax.process_index() == 0:
         file.write_text("".join(json.dumps(line) + "\n" for line in starts))
     return starts
 

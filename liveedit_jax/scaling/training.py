@@ -1,0 +1,66 @@
+"""The editor's training on a mesh: a step, its state and its batches, for `training.loop.train`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from liveedit_jax.config import EditorTrainConfig
+from liveedit_jax.data.editing import EditingBatch, EditingData
+from liveedit_jax.scaling.mesh import BATCH, split_batch
+from liveedit_jax.scaling.partition import editor_shardings
+from liveedit_jax.scaling.processes import spread
+from liveedit_jax.scaling.steps import Pod
+from liveedit_jax.training.optimizers import TrainState
+
+SHOWN = (0, 2, 3)  # row kinds whose pictures differ: the edit's, image generality's, locality's
+
+
+def check_batch(pod: Pod, recipe: EditorTrainConfig) -> None:
+    """Refuse batches that the mesh cannot split.
+
+    Raises:
+        ValueError: samples are not a multiple of the devices that they are split over.
+    """
+    devices_n = int(np.prod([pod.mesh.shape[axis] for axis in BATCH]))
+    for name, n in (("batch_n", recipe.batch_n), ("routing_n", recipe.routing_n)):
+        if n is not None and n % devices_n:
+            raise ValueError(
+                f"{name}={n} samples cannot be split over {devices_n} devices "
+                f"({' x '.join(BATCH)}): choose a multiple of {devices_n}"
+            )
+
+
+def on_mesh(
+    pod: Pod, recipe: EditorTrainConfig, weights: dict, state: TrainState, data: EditingData
+) -> tuple[Callable, TrainState, Callable[[int], tuple]]:
+    """What `train` needs: step, state and batches, all of them of the whole mesh.
+
+    Every process calls it with the same arguments, has all weights and draws the same batches, and
+    places its own part of each.
+
+    Raises:
+        ValueError: the mesh cannot split the recipe's batches.
+    """
+    check_batch(pod, recipe)
+    placed = spread(weights, pod.weight_shardings(weights))
+    begun = spread(state, editor_shardings(pod.mesh, state))
+    run, pictures = pod.train_step(recipe, state), data.pictures()
+    by_image, by_row = split_batch(pod.mesh), split_batch(pod.mesh, 1)
+
+    def step(state: TrainState, batch: tuple[jax.Array, EditingBatch]):
+        images, rows = batch
+        return run(placed, images, state, rows)
+
+    def batch_at(i: int) -> tuple[jax.Array, EditingBatch]:
+        rows = data.batch_at(i)
+        shown = rows.picture[np.array(SHOWN)].T  # [N, 3]
+        shape = (*shown.shape, *pictures.shape[1:])
+        images = jax.make_array_from_callback(
+            shape, by_image, lambda part: pictures[shown[part[:2]]]
+        )
+        return images, spread(rows, by_row)
+
+    return step, begun, batch_at

@@ -1,0 +1,103 @@
+"""Processes that train together do what one does, and go on where they were when killed."""
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+import pytest
+
+from liveedit_jax.scaling.mesh import axes_of
+from liveedit_jax.scaling.processes import start
+from liveedit_jax.training.weights import sha256_of
+
+HERE = Path(__file__).parent
+STEPS_N = 8
+
+
+def begin(processes_n, out, steps_n=STEPS_N):
+    """Start all processes; four devices in all."""
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        port = one.getsockname()[1]
+    places = (HERE.parents[1], HERE, HERE.parent / "training")
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, places)),
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={4 // processes_n}",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(out.parent / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    coordinator = "-" if processes_n == 1 else f"localhost:{port}"
+    command = [sys.executable, str(HERE / "one_process.py"), coordinator, str(processes_n)]
+    return [
+        subprocess.Popen(
+            [*command, str(i), str(steps_n), str(out)],
+            env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for i in range(processes_n)
+    ]  # fmt: skip
+
+
+def ended(processes):
+    said = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), said
+
+
+def losses(out):
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines}
+
+
+def digest(out):
+    """The sha256 of the last checkpoint's weights, moments and counters."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        saved = (out / "state" / str(STEPS_N) / "default").resolve()
+        shapes = checkpointer.metadata(saved).item_metadata.tree
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        like = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), shapes
+        )
+        return sha256_of(checkpointer.restore(saved, like))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "alone"
+    ended(begin(1, out))
+    return out
+
+
+@pytest.mark.parametrize("processes_n", [1, 2, 4])
+def test_processes_train_as_one_and_go_on_after_one_is_killed(alone, processes_n):
+    out = alone.parent / f"of-{processes_n}"
+    processes = begin(processes_n, out)
+    log, rng = out / "log.jsonl", random.Random()
+    while not log.exists() or len(log.read_text().splitlines()) < rng.choice([4, 5, 6]):
+        assert all(process.poll() is None for process in processes), processes[0].communicate()
+        time.sleep(0.05)
+    rng.choice(processes).kill()
+    for process in processes:  # the others wait for it
+        process.kill()
+        process.communicate()
+    ended(begin(processes_n, out))
+    found, wanted = losses(out), losses(alone)
+    assert found.keys() == wanted.keys()
+    for step, loss in wanted.items():
+        assert found[step] == pytest.approx(loss, rel=1e-5), step
+    if processes_n == 1:
+        assert digest(out) == digest(alone)  # bit for bit
+
+
+def test_what_cannot_be_started_is_refused():
+    with pytest.raises(ValueError, match="say how many processes there are"):
+        start("localhost:1234")
+    with pytest.raises(ValueError, match="mesh axis 'rows=2'"):
+        axes_of("data=2,rows=2")
+    assert axes_of("data=2,tensor=4").tensor == 4
