@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -57,6 +58,8 @@ def length_of(pod: Pod) -> int:
     """T: head, picture, longest prompt and answer."""
     cfg, budget = pod.config.backbone, pod.config.dataset.budget
     vision_n = cfg.vision_n
+    if cfg.grids:  # every tile's rows, and a newline after each row of the 2 x 2
+        vision_n = TILES_N * vision_n + 2 * math.isqrt(vision_n)
     return -(-(1 + vision_n + budget.prompt_n + budget.answer_n) // ROUND) * ROUND
 
 

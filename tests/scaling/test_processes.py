@@ -18,7 +18,7 @@ from liveedit_jax.scaling.processes import start
 from liveedit_jax.training.weights import sha256_of
 
 HERE = Path(__file__).parent
-STEPS_N = 8
+STEPS_N = 6
 
 
 def begin(processes_n, out, steps_n=STEPS_N):
@@ -74,12 +74,12 @@ def alone(tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("processes_n", [1, 2, 4])
+@pytest.mark.parametrize("processes_n", [1, 2])
 def test_processes_train_as_one_and_go_on_after_one_is_killed(alone, processes_n):
     out = alone.parent / f"of-{processes_n}"
     processes = begin(processes_n, out)
     log, rng = out / "log.jsonl", random.Random()
-    while not log.exists() or len(log.read_text().splitlines()) < rng.choice([4, 5, 6]):
+    while not log.exists() or len(log.read_text().splitlines()) < rng.choice([2, 3, 4]):
         assert all(process.poll() is None for process in processes), processes[0].communicate()
         time.sleep(0.05)
     rng.choice(processes).kill()
