@@ -51,13 +51,13 @@ def devices_of(topology: str) -> list:
 
 
 def mesh_for(step: str, devices_n: int, text: str | None) -> MeshConfig:
-    """The axes of `--mesh`, or what suits a step: weights gathered layer by layer (train), rows of
-    the repository on up to 16 chips (edit, query), layers split over 4 (generate)."""
+    """The axes of `--mesh`, or what suits a step: weights gathered layer by layer from up to 16
+    chips (train), rows of the repository on as many (edit, query), layers split over 4 (generate)."""
     if text:
         return axes_of(text)
-    if step == "train":
-        return MeshConfig(fsdp=devices_n)
     rows_n = math.gcd(devices_n, 16)
+    if step == "train":
+        return MeshConfig(data=devices_n // rows_n, fsdp=rows_n)
     if step == "generate":
         return MeshConfig(data=devices_n // rows_n, tensor=4, expert=rows_n // 4)
     return MeshConfig(data=devices_n // rows_n, expert=rows_n)

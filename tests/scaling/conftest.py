@@ -12,14 +12,14 @@ import pytest
 def on_eight_devices():
     """Runs a function of a test module (its dotted name) in a process with eight CPU devices."""
 
-    def run(module: str, function: str) -> None:
+    def run(module: str, function: str, *args: str) -> None:
         flags = "--xla_force_host_platform_device_count=8"
         flags += " --xla_llvm_disable_expensive_passes=true"  # compiling is most of the time
         env = os.environ | {"XLA_FLAGS": flags}
         root = Path(__file__).resolve().parents[2]
         places = (root, Path(__file__).parent, root / "tests" / "training")
         env["PYTHONPATH"] = os.pathsep.join(map(str, places))
-        code = f"import {module}; {module}.{function}()"
+        code = f"import {module}; {module}.{function}(*{args!r})"
         done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
 

@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.sharding import PartitionSpec as P
 from small_model import EDITOR, SMALL
 
@@ -151,3 +152,18 @@ def edits_queries_and_generation_are_those_of_one_device():
         words, _ = jax.jit(pod.generate, static_argnums=4)(placed, spread, repo, question_, 4)
         said = np.asarray(words) if said is None else said
         np.testing.assert_array_equal(words, said)
+
+
+def a_checkpoint_opens_on_another_mesh(folder):
+    """What `training.loop` does when the state it is given lies elsewhere than the saved one."""
+    first, second = (Pod(make_mesh(cfg), CONFIG) for cfg in (MESHES[0], MESHES[2]))
+    state = first.init_state(RECIPE, jax.random.key(3))
+    with ocp.CheckpointManager(folder) as manager:
+        manager.save(1, args=ocp.args.StandardSave(state))
+        manager.wait_until_finished()
+        like = second.init_state(RECIPE, jax.random.key(4))
+        found = manager.restore(1, args=ocp.args.StandardRestore(like))
+    jax.tree.map(np.testing.assert_array_equal, found, state)
+    places = editor_shardings(second.mesh, state)
+    same = jax.tree.map(lambda x, to: x.sharding.is_equivalent_to(to, x.ndim), found, places)
+    assert all(jax.tree.leaves(same))

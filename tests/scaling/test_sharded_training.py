@@ -19,6 +19,10 @@ def test_on_eight_devices(on_eight_devices, check):
     on_eight_devices("sharded_training", check)
 
 
+def test_a_checkpoint_opens_on_another_mesh(on_eight_devices, tmp_path):
+    on_eight_devices("sharded_training", "a_checkpoint_opens_on_another_mesh", str(tmp_path))
+
+
 def test_a_mesh_of_another_size_is_refused():
     with pytest.raises(ValueError, match=r"data=2 x fsdp=1 x tensor=3 x expert=1 is 6 devices"):
         make_mesh(MeshConfig(data=2, tensor=3), jax.devices()[:1])
