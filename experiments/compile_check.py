@@ -52,7 +52,8 @@ def devices_of(topology: str) -> list:
 
 def mesh_for(step: str, devices_n: int, text: str | None) -> MeshConfig:
     """The axes of `--mesh`, or what suits a step: weights gathered layer by layer from up to 16
-    chips (train), rows of the repository on as many (edit, query), layers split over 4 (generate)."""
+    chips (train), rows of the repository on as many (edit, query), layers split over 4
+    (generate)."""
     if text:
         return axes_of(text)
     rows_n = math.gcd(devices_n, 16)
@@ -140,6 +141,8 @@ def check(args: argparse.Namespace) -> dict:
     found["fits"] = found["a_chip_gb"] <= chip.hbm_gb
     if not args.topology.startswith("h100:"):
         found |= roofline(compiled.as_text(), chip)
+    if args.hlo:
+        args.hlo.write_text(compiled.as_text())
     return found | {"compile_s": time.monotonic() - begin}
 
 
@@ -154,6 +157,7 @@ def main() -> None:
     parser.add_argument("--keys", default="float32", help="float32, bfloat16 or int8")
     parser.add_argument("--bodies", default="bfloat16", help="float32, bfloat16 or int8")
     parser.add_argument("--int8", action="store_true", help="frozen kernels in 8 bits")
+    parser.add_argument("--hlo", type=Path, help="file for the compiled program's text")
     parser.add_argument("--out", type=Path, default=Path("runs/compile_check"))
     args = parser.parse_args()
     found = check(args)

@@ -231,6 +231,12 @@ class Program:
                 product_s = own.flops / self.chip.flops_per_s
                 own.seconds = max(product_s, own.memory_bytes / self.chip.hbm_bytes_per_s)
             total.add(own)
+        if not inside_fusion:  # parts of one transfer are in fusions of one computation
+            named = {
+                key if key.count("/") > 1 else key.replace("/", f"/{name}/", 1): size
+                for key, size in total.collectives.items()
+            }
+            total.collectives = defaultdict(float, named)
         return total
 
 
