@@ -89,7 +89,7 @@ def _arrays(text: str) -> list[str]:
 
 def group_size(rest: str) -> int:
     """How many devices take part in a collective."""
-    named = re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", rest)
+    named = re.search(r"replica_groups=mesh\[(.*?)\](?:, device_ids=\(.*?\)\)?)? \{(.*?)\}", rest)
     if named:
         axes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
         return math.prod(int(axes[name]) for name in re.findall(r"'(\w+)'", named[2]))
@@ -97,19 +97,23 @@ def group_size(rest: str) -> int:
     if listed:
         return int(listed[2])
     first = re.search(r"replica_groups=\{\{([\d,]+)\}", rest)
-    return len(first[1].split(",")) if first else 2
+    if not first:
+        raise ValueError(f"a collective without known groups: {rest[:200]}")
+    return len(first[1].split(","))
 
 
 def wire_bytes(kind: str, shape: str, rest: str) -> float:
     """Bytes that one device sends for a collective, in the ring algorithm."""
-    size, n = bytes_of(shape), group_size(rest)
+    size = bytes_of(shape)
+    if kind == "collective-permute":
+        return float(size)
+    n = group_size(rest)
     share = (n - 1) / n
     return {
         "all-gather": size * share,
         "all-reduce": 2 * size * share,
         "reduce-scatter": size * (n - 1),
         "all-to-all": size * share,
-        "collective-permute": float(size),
     }[kind]
 
 

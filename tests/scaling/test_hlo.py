@@ -16,6 +16,7 @@ ENTRY %main (p: f32[4,8]) -> f32[16,8] {
   %b = f32[16,8]{1,0} all-gather(%p), replica_groups=mesh['x'=4,'y'=2] {'x'}, dimensions={0}, frontend_attributes={chain_id="7"}
   %r = f32[4,8]{1,0} all-reduce(%p), replica_groups={{0,1},{2,3}}, to_apply=%add
   ROOT %s = f32[2,8]{1,0} reduce-scatter(%p), replica_groups=[4,2]<=[8], dimensions={0}, to_apply=%add
+  %t = f32[64,8]{1,0} all-gather(%p), replica_groups=mesh['x'=1,'y'=16,'z'=16], device_ids=([16,16]T(1,0)) {'y'}, dimensions={0}
 }
 """  # noqa: E501
 CONVOLUTIONS = """HloModule m
@@ -52,7 +53,8 @@ def test_products_of_batches_written_as_convolutions_count_their_real_terms():
 
 def test_parts_of_one_transfer_count_once_and_bytes_are_those_sent():
     found = by_kind(Program(COLLECTIVES, CHIP).cost())
-    assert found["all-gather"] == {"transfers": 1, "bytes": 16 * 8 * 4 * 3 / 4}
+    sent = 16 * 8 * 4 * 3 / 4 + 64 * 8 * 4 * 15 / 16
+    assert found["all-gather"] == {"transfers": 2, "bytes": sent}
     assert found["all-reduce"] == {"transfers": 1, "bytes": 2 * 4 * 8 * 4 / 2}
     assert found["reduce-scatter"] == {"transfers": 1, "bytes": 2 * 8 * 4}
 
