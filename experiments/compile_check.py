@@ -85,7 +85,7 @@ def memory_of(compiled, chip: Chip) -> dict:
     return found | {"a_chip_gb": sum(found.values()), "chip_gb": chip.hbm_gb}
 
 
-def roofline(text: str, chip: Chip, useful: float | None = None) -> dict:
+def roofline(text: str, chip: Chip) -> dict:
     """Operations, traffic and collectives of one chip, and how long they take at its peaks."""
     from liveedit_jax.scaling.hlo import Program, by_kind
 
@@ -139,10 +139,11 @@ def check(args: argparse.Namespace) -> dict:
         return found | {"fits": False, "error": str(error).splitlines()[0][:300]}
     found |= memory_of(compiled, chip)
     found["fits"] = found["a_chip_gb"] <= chip.hbm_gb
+    text = compiled.as_text()
     if not args.topology.startswith("h100:"):
-        found |= roofline(compiled.as_text(), chip)
+        found |= roofline(text, chip)
     if args.hlo:
-        args.hlo.write_text(compiled.as_text())
+        args.hlo.write_text(text)
     return found | {"compile_s": time.monotonic() - begin}
 
 

@@ -36,13 +36,5 @@ class ClipVision(nn.Module):
         shape = (1 + cfg.tokens_n, cfg.width)
         x = with_cls(cls, x, self.param("position", nn.initializers.normal(0.02), shape))
         x = nn.LayerNorm(epsilon=cfg.norm_eps, name="norm_pre")(x)
-        layers = vit_stack(
-            used_layers_n(cfg),
-            cfg.heads_n,
-            cfg.mlp_width,
-            cfg.norm_eps,
-            quick_gelu,
-            place=self.place,
-            name="layers",
-        )
+        layers = vit_stack(cfg, used_layers_n(cfg), quick_gelu, self.place)
         return layers(x, None)[0][:, 1:]

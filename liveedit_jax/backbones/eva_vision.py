@@ -29,13 +29,5 @@ class EvaVision(nn.Module):
         cls = self.param("cls", nn.initializers.normal(0.02), (cfg.width,))
         shape = (cfg.tokens_n, cfg.width)
         x = with_cls(cls, x, self.param("position", nn.initializers.normal(0.02), shape))
-        layers = vit_stack(
-            cfg.layers_n,
-            cfg.heads_n,
-            cfg.mlp_width,
-            cfg.norm_eps,
-            exact_gelu,
-            place=self.place,
-            name="layers",
-        )
+        layers = vit_stack(cfg, cfg.layers_n, exact_gelu, self.place)
         return nn.LayerNorm(epsilon=cfg.last_norm_eps, name="norm_last")(layers(x, None)[0])

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float
 
+from liveedit_jax.backbone_config import ClipConfig, EvaConfig
 from liveedit_jax.backbones.placement import Placement
 from liveedit_jax.backbones.quantise import widening
 
@@ -44,15 +45,20 @@ class VitLayer(nn.Module):
         return x + rearrange(y, "(b p) w -> b p w", b=b), None
 
 
-def vit_stack(layers_n: int, *args, place: Placement | None, name: str) -> nn.Module:
-    """`layers_n` layers under one scan; every parameter has a leading layer axis."""
+def vit_stack(
+    cfg: ClipConfig | EvaConfig,
+    layers_n: int,
+    activation: Callable[[Array], Array],
+    place: Placement | None,
+) -> nn.Module:
+    """`layers_n` of a tower's layers under one scan; parameters have a leading layer axis."""
     scanned = nn.scan(
         widening(VitLayer, place),
         variable_axes={"params": 0},
         split_rngs={"params": True},
         length=layers_n,
     )
-    return scanned(*args, name=name)
+    return scanned(cfg.heads_n, cfg.mlp_width, cfg.norm_eps, activation, name="layers")
 
 
 def patches(image: Float[Array, "B S S 3"], size: int) -> Float[Array, "B P X"]:
