@@ -18,8 +18,10 @@ import math
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+from liveedit_jax.backbone_config import Keep
 from liveedit_jax.config import MeshConfig, Precision, StorageConfig, as_dict
 from liveedit_jax.presets import PRESETS, preset
 from liveedit_jax.scaling.chips import Chip, chip_of
@@ -47,7 +49,10 @@ def devices_of(topology: str) -> list:
 
     if topology.startswith("h100:"):
         return jax.devices()
-    return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    layout = chip_of(topology).layout
+    return topologies.get_topology_desc(
+        platform="tpu", topology_name=topology, chip_config_name=layout
+    ).devices
 
 
 def mesh_for(step: str, devices_n: int, text: str | None) -> MeshConfig:
@@ -108,14 +113,17 @@ def roofline(text: str, chip: Chip) -> dict:
 
 def check(args: argparse.Namespace) -> dict:
     """Compile one step and say what it takes."""
-    devices = devices_of(args.topology)
     chip = chip_of(args.topology)
+    devices = devices_of(args.topology)
     from liveedit_jax.scaling import shapes
     from liveedit_jax.scaling.mesh import make_mesh
     from liveedit_jax.scaling.steps import Pod
 
     mesh_cfg = mesh_for(args.step, len(devices), args.mesh)
-    pod = Pod(make_mesh(mesh_cfg, devices), preset(args.config))
+    chosen = preset(args.config)
+    if args.keep:
+        chosen = replace(chosen, backbone=replace(chosen.backbone, keep=Keep(args.keep)))
+    pod = Pod(make_mesh(mesh_cfg, devices), chosen)
     n = args.batch or SAMPLES_A_CHIP[args.step] * len(devices)
     storage = StorageConfig(Precision(args.keys), Precision(args.bodies))
     found: dict = {
@@ -125,12 +133,14 @@ def check(args: argparse.Namespace) -> dict:
         "chips": len(devices),
         "mesh": {k: v for k, v in as_dict(mesh_cfg).items() if v > 1},
         "samples": n,
+        "accumulate": args.accumulate,
+        "keep": chosen.backbone.keep.value,
         "tokens": shapes.length_of(pod),
         "capacity": None if args.step == "train" else args.capacity,
         "weights_gb": gigabytes_here(shapes.weight_shapes(pod, args.int8)),
     }
     begin = time.monotonic()
-    lowered = shapes.lowered(pod, args.step, n, args.capacity, storage, args.int8)
+    lowered = shapes.lowered(pod, args.step, n, args.capacity, storage, args.int8, args.accumulate)
     try:
         compiled = lowered.compile()
     except Exception as error:  # the compiler refuses what does not fit
@@ -158,6 +168,8 @@ def main() -> None:
     parser.add_argument("--keys", default="float32", help="float32, bfloat16 or int8")
     parser.add_argument("--bodies", default="bfloat16", help="float32, bfloat16 or int8")
     parser.add_argument("--int8", action="store_true", help="frozen kernels in 8 bits")
+    parser.add_argument("--accumulate", type=int, default=1, help="parts of a training batch")
+    parser.add_argument("--keep", choices=[k.value for k in Keep], help="of layers, for gradients")
     parser.add_argument("--hlo", type=Path, help="file for the compiled program's text")
     parser.add_argument("--out", type=Path, default=Path("runs/compile_check"))
     args = parser.parse_args()

@@ -23,6 +23,14 @@ class Fit(Enum):
     TILES = "tiles"  # squashed whole, and cut into tiles at a higher resolution (LLaVA-NeXT)
 
 
+class Keep(Enum):
+    """What is kept of a decoder layer's forward pass for its backward pass."""
+
+    ALL = "all"
+    PRODUCTS = "products"  # outputs of its linear layers; attention is computed again
+    INPUTS = "inputs"  # its input; everything is computed again
+
+
 @dataclass(frozen=True)
 class ClipConfig:
     """A CLIP vision tower; `layers_n` is the checkpoint's, `feature_layer` picks a hidden state."""
@@ -198,7 +206,7 @@ class BackboneConfig:
     after_image: str = "\n"
     chat: ChatTemplate | None = None
     fit: Fit = Fit.PAD
-    remat: bool = False  # gradients recompute each layer's inside instead of keeping it
+    keep: Keep = Keep.ALL  # of every layer, for gradients; the rest is computed again
     # LLaVA-NeXT: the grids of tiles that a picture may be cut into, (rows, columns).
     grids: tuple[tuple[int, int], ...] = ()
 

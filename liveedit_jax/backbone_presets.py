@@ -11,6 +11,7 @@ from liveedit_jax.backbone_config import (
     EfficientNetConfig,
     EvaConfig,
     Fit,
+    Keep,
     LlamaConfig,
     OptConfig,
     QFormerConfig,
@@ -58,7 +59,7 @@ SMOL = BackboneConfig(
     ),
 )
 LLAVA_1_5_7B = BackboneConfig(
-    fit=Fit.CROP, remat=True, chat=ChatTemplate("USER: ", "\n", " ASSISTANT:")
+    fit=Fit.CROP, keep=Keep.INPUTS, chat=ChatTemplate("USER: ", "\n", " ASSISTANT:")
 )
 LLAVA_1_5_13B = replace(
     LLAVA_1_5_7B,
@@ -87,7 +88,7 @@ BLIP2_OPT_2_7B = BackboneConfig(
     after_image="",
     fit=Fit.SQUASH,
     chat=ChatTemplate("", "Question: ", " Answer:"),
-    remat=True,
+    keep=Keep.INPUTS,
 )
 MINIGPT_4_VICUNA_7B = BackboneConfig(
     vision=EvaConfig(last_norm_eps=1e-5),
@@ -100,7 +101,7 @@ MINIGPT_4_VICUNA_7B = BackboneConfig(
         "</Img> ",
         "###Assistant:",
     ),
-    remat=True,
+    keep=Keep.INPUTS,
 )
 
 BACKBONES: dict[str, BackboneConfig] = {

@@ -92,7 +92,11 @@ class FitConfig:
 class EditorTrainConfig:
     """How an editor is trained (Adam, paper defaults)."""
 
-    batch_n: int = 8  # B, samples a step
+    batch_n: int = 8  # B, samples a batch
+    accumulate_n: int = 1  # batches a step; their gradients' mean is followed
+    # most positions of a row whose logits are read, one more than the longest answer has tokens
+    # (None: as many as stand behind the image)
+    answers_n: int | None = None
     routing_n: int | None = None  # samples of the routing terms (None: B); the first B are the rest
     # Hard routing beyond the released code's (docs/method.md): pairs about one subject are not each
     # other's negatives; the negatives weigh as if so many edits were stored (None: as many as are
@@ -142,8 +146,12 @@ class EditorTrainConfig:
             raise ValueError("standardise=True needs gate_gain: both are part of a fitted start")
         if self.batch_n < 2:
             raise ValueError(
-                f"batch_n={self.batch_n}: routing losses need at least 2 samples a step"
+                f"batch_n={self.batch_n}: routing losses need at least 2 samples a batch"
             )
+        for name in ("accumulate_n", "answers_n"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: 1 or more")
         if self.routing_n is not None and self.routing_n < self.batch_n:
             raise ValueError(f"routing_n={self.routing_n} is below batch_n={self.batch_n}")
         if not 0 <= self.routing_blend <= 1:
@@ -161,12 +169,9 @@ class EditMixture:
     """What MojiEdit editor training draws; shares are probabilities."""
 
     # T of a step's rows and the share of the steps that have it: a step's samples need more than
-    # the T before and at most this one, and the shares are those of the samples that do.
-    lengths: tuple[tuple[int, float], ...] = (
-        (44, 0.49),
-        (50, 0.36),
-        (60, 0.15),
-    )
+    # the T before and at most this one, and the shares are those of the samples that do. None:
+    # always the same T, for the longest prompt and answer of the dataset's budget.
+    lengths: tuple[tuple[int, float], ...] = ()
     any_fact_share: float = 0.15  # targets that are a value of any fact, not of the same one
     spliced_share: float = 0.6  # targets that begin as one value and end as another
     paraphrase_share: float = 0.5  # wordings that are never edit prompts in evaluation

@@ -48,6 +48,7 @@ TINY_EDITOR_TRAIN = EditorTrainConfig(
 )
 
 PAPER_EDITOR = EditorConfig()  # M 1024, R 4, E 4, 8 heads: the paper's, for every 7B backbone
+PAPER_EDITOR_TRAIN = EditorTrainConfig(answers_n=LengthBudget().answer_n + 1)
 
 SMOL_EDITOR = replace(TINY_EDITOR, module_width=512, rank=64)
 SMOL_EDITOR_TRAIN = replace(
@@ -75,6 +76,7 @@ PRESETS: dict[str, Preset] = {
         backbone=BACKBONES["tiny"],
         editor=TINY_EDITOR,
         editor_train=TINY_EDITOR_TRAIN,
+        edit_mixture=EditMixture(lengths=((44, 0.49), (50, 0.36), (60, 0.15))),
     ),
     "smol": Preset(
         dataset=DatasetConfig(budget=LengthBudget(48, 64)),
@@ -89,7 +91,10 @@ PRESETS: dict[str, Preset] = {
         bridge_train=BridgeTrainConfig(),
         evaluation=EvaluationConfig(cases_n=200, finetune_n=100),
     ),
-    **{name: Preset(DATASETS["mojiedit"], BACKBONES[name], PAPER_EDITOR) for name in PUBLISHED},
+    **{
+        name: Preset(DATASETS["mojiedit"], BACKBONES[name], PAPER_EDITOR, PAPER_EDITOR_TRAIN)
+        for name in PUBLISHED
+    },
 }
 
 

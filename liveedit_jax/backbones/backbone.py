@@ -196,7 +196,7 @@ class Backbone:
 
     def _stack(self, part: str, layers_n: int, cache: Cache | None, keep_cache: bool):
         cfg, place, cached = self.cfg, self.placement(part), cache is not None
-        return decoder.stack(cfg.decoder, layers_n, cached, keep_cache, cfg.remat, place)
+        return decoder.stack(cfg.decoder, layers_n, cached, keep_cache, cfg.keep, place)
 
     def run_lower(
         self,

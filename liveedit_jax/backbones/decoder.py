@@ -8,13 +8,17 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Bool, Float, Int
 
-from liveedit_jax.backbone_config import LlamaConfig, OptConfig
+from liveedit_jax.backbone_config import Keep, LlamaConfig, OptConfig
 from liveedit_jax.backbones import llama, opt
 from liveedit_jax.backbones.attention import Context, rotary
 from liveedit_jax.backbones.placement import Placement
 from liveedit_jax.backbones.quantise import widening
 
 DecoderConfig = LlamaConfig | OptConfig
+POLICIES = {
+    Keep.PRODUCTS: jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    Keep.INPUTS: jax.checkpoint_policies.nothing_saveable,
+}
 
 
 def _layer_class(cfg: DecoderConfig) -> type[nn.Module]:
@@ -31,18 +35,18 @@ def stack(
     layers_n: int,
     cached: bool,
     keep_cache: bool,
-    remat: bool = False,
+    keep: Keep = Keep.ALL,
     place: Placement | None = None,
 ) -> nn.Module:
     """`layers_n` decoder layers under one scan; every parameter has a leading layer axis.
 
     Called as `stack(hidden, cache, context)`; `cached` says that a stacked cache is given (else
-    None), `keep_cache` that the layers' keys and values are returned, stacked. With `remat`,
-    gradients keep each layer's input alone and compute the rest again.
+    None), `keep_cache` that the layers' keys and values are returned, stacked. `keep` says what
+    gradients keep of each layer.
     """
     body = widening(_layer_class(cfg), place)
     scanned = nn.scan(
-        nn.remat(body, prevent_cse=False) if remat else body,
+        body if keep is Keep.ALL else nn.remat(body, prevent_cse=False, policy=POLICIES[keep]),
         variable_axes={"params": 0},
         split_rngs={"params": True},
         in_axes=(0 if cached else nn.broadcast, nn.broadcast),

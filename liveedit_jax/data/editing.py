@@ -10,20 +10,24 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import flax.struct
+import jax
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from liveedit_jax.backbone_config import BackboneConfig
-from liveedit_jax.config import EditMixture, EditorTrainConfig
+from liveedit_jax.config import EditMixture, EditorTrainConfig, LengthBudget
+from liveedit_jax.data import tiling
 from liveedit_jax.data.facts import FACTS, SOURCES, Entity, split_entities
-from liveedit_jax.data.images import drawing, normalise
-from liveedit_jax.data.packing import Question, pack_row
+from liveedit_jax.data.images import drawing, normalise, png, preprocess
+from liveedit_jax.data.packing import Question
 from liveedit_jax.data.paraphrases import draw_wordings
 from liveedit_jax.data.stream import TARGET_MOST, target_values
-from liveedit_jax.data.tokenise import seam_ids
+from liveedit_jax.data.tokenise import row_length, row_of, seam_ids
 from liveedit_jax.data.tokenizer import Tokenizer
+from liveedit_jax.types import Role
 
 SPLIT = "editor_train"
+TRIES_N = 10_000  # samples that may be drawn for one that fits
 
 
 @flax.struct.dataclass
@@ -36,6 +40,7 @@ class EditingBatch:
     token: Int[np.ndarray, "4 N T"]
     role: Int[np.ndarray, "4 N T"]
     picture: Int[np.ndarray, "4 N"]  # a row of `pictures`
+    place: Int[np.ndarray, "4 N T"] | None = None  # of pictures in tiles, as in `types.Batch`
 
 
 def spliced(rng, first: str, second: str) -> str:
@@ -53,6 +58,7 @@ class EditingData:
     backbone: BackboneConfig
     cfg: EditorTrainConfig
     mixture: EditMixture
+    budget: LengthBudget = LengthBudget()
 
     @cached_property
     def entities(self) -> tuple[Entity, ...]:
@@ -70,11 +76,32 @@ class EditingData:
             found[entity.facts["subcategory"]].append(i)
         return found
 
-    def pictures(self) -> np.ndarray:
-        """All drawings, float32[2 * entities, S, S, 3], normalised."""
+    def picture(self, i: int) -> Float[np.ndarray, "S S 3"] | Float[np.ndarray, "N S S 3"]:
+        """Picture i as the backbone takes it, normalised, in tiles where it takes tiles."""
+        entity, source = self.entities[i // 2], SOURCES[i % 2]
         side = self.backbone.vision.image_size
-        drawn = [drawing(e.id, s, side) for e in self.entities for s in SOURCES]
-        return normalise(np.stack(drawn), self.backbone.vision)
+        if self.backbone.grids:
+            return preprocess(self.backbone, png(entity, source, side)).pixels
+        return normalise(drawing(entity.id, source, side), self.backbone.vision)
+
+    def pictures(self) -> Float[np.ndarray, "X ..."]:
+        """All pictures, two of each entity."""
+        return np.stack([self.picture(i) for i in range(2 * len(self.entities))])
+
+    @cached_property
+    def _rows_of_image(self) -> np.ndarray | None:
+        return tiling.square_rows(self.backbone)
+
+    @cached_property
+    def vision_n(self) -> int:
+        """P, vision tokens of a drawing."""
+        rows = self._rows_of_image
+        return self.backbone.vision_n if rows is None else len(rows)
+
+    @cached_property
+    def lengths(self) -> tuple[tuple[int, float], ...]:
+        """T of a step's rows, and each T's share of the steps."""
+        return self.mixture.lengths or ((row_length(self.budget, self.vision_n), 1.0),)
 
     def _value(self, rng, fact: str) -> str:
         if rng.random() < self.mixture.any_fact_share:
@@ -136,25 +163,65 @@ class EditingData:
             return self._look_alike(rng, previous[0]), str(rng.choice(FACTS))
         return int(rng.integers(len(self.entities))), str(rng.choice(FACTS))
 
+    def _fits(self, rows: list[tuple[Question, int]], shorter: int, t: int) -> bool:
+        """Whether a sample's longest row needs more than `shorter` and at most `t` positions."""
+        longest = max(len(prompt) + len(answer) for (prompt, answer), _ in rows)
+        most = self.cfg.answers_n or t
+        return shorter < 1 + self.vision_n + longest <= t and all(
+            len(answer) < most for (_, answer), _ in rows
+        )
+
+    def _draw(self, rng, previous: tuple[int, str] | None, shorter: int, t: int):
+        """Subject and rows of the next sample that fits.
+
+        Raises:
+            ValueError: none does.
+        """
+        for _ in range(TRIES_N):
+            subject = self._subject(rng, previous)
+            rows = self._sample(rng, *subject)
+            if self._fits(rows, shorter, t):
+                return subject, rows
+        raise ValueError(
+            f"no sample of {TRIES_N} has rows of more than {shorter} and at most {t} tokens, "
+            f"{self.vision_n} of them vision tokens: change EditMixture.lengths, "
+            "LengthBudget or EditorTrainConfig.answers_n"
+        )
+
+    def batch(self, i: int) -> EditingBatch:
+        """Batch i; its samples are of similar length (`EditMixture.lengths`)."""
+        return self._batch(i, self._bucket(i))
+
     def batch_at(self, step: int) -> EditingBatch:
-        """The batch of one step; its samples are of similar length (`EditMixture.lengths`)."""
-        rng = np.random.default_rng([self.cfg.seed, 3, step])
-        lengths, shares = zip(*self.mixture.lengths, strict=True)
-        bucket = int(rng.choice(len(lengths), p=shares))
+        """What a step trains on: its batch, or its several (`accumulate_n`) with one T, stacked."""
+        n = self.cfg.accumulate_n
+        bucket = self._bucket(step * n)
+        batches = [self._batch(step * n + i, bucket) for i in range(n)]
+        return batches[0] if n == 1 else jax.tree.map(lambda *parts: np.stack(parts), *batches)
+
+    def _generator(self, i: int) -> np.random.Generator:
+        return np.random.default_rng([self.cfg.seed, 3, i])
+
+    def _bucket(self, i: int) -> int:
+        shares = [share for _, share in self.lengths]
+        return int(self._generator(i).choice(len(shares), p=shares))
+
+    def _batch(self, i: int, bucket: int) -> EditingBatch:
+        rng = self._generator(i)
+        rng.random()  # what `_bucket` drew
+        lengths = [length for length, _ in self.lengths]
         shorter, t = (0, *lengths)[bucket], lengths[bucket]
-        n, vision_n = self.cfg.routing_n or self.cfg.batch_n, self.backbone.vision_n
+        n, vision_n = self.cfg.routing_n or self.cfg.batch_n, self.vision_n
         token, role = np.zeros((4, n, t), np.int32), np.zeros((4, n, t), np.int8)
-        picture = np.zeros((4, n), np.int32)
-        i, fact = 0, ""
+        picture, subject = np.zeros((4, n), np.int32), None
         for j in range(n):
-            previous = i, fact
-            while True:
-                i, fact = self._subject(rng, previous if j else None)
-                rows = self._sample(rng, i, fact)
-                longest = max(len(prompt) + len(answer) for (prompt, answer), _ in rows)
-                if shorter < 1 + vision_n + longest <= t:
-                    break
-            for kind, (question, shown) in enumerate(rows):
-                row, _ = pack_row([question], t, self.backbone.bos_id, vision_n)
-                token[kind, j], role[kind, j], picture[kind, j] = row["token"], row["role"], shown
-        return EditingBatch(token, role, picture)
+            subject, rows = self._draw(rng, subject, shorter, t)
+            for kind, ((prompt, answer), shown) in enumerate(rows):
+                ids, roles = row_of(self.backbone, prompt, answer, vision_n, [self.backbone.bos_id])
+                token[kind, j, : len(ids)], role[kind, j, : len(ids)] = ids, roles
+                picture[kind, j] = shown
+        place = None
+        if self._rows_of_image is not None:
+            place = np.zeros_like(token)
+            place[role == Role.VISION] = np.tile(self._rows_of_image, 4 * n)
+        return EditingBatch(token, role, picture, place)

@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
+from liveedit_jax.backbone_config import BackboneConfig
+
 Grid = tuple[int, int]  # rows, columns of tiles
 Size = tuple[int, int]  # height, width in pixels
 
@@ -65,6 +67,14 @@ def _band(size: Size, grid_size: Size) -> tuple[slice, slice]:
     covered = int(round(width * (rows / height), 7))
     margin = (columns - covered) // 2
     return slice(None), slice(margin, columns - margin)
+
+
+def square_rows(cfg: BackboneConfig) -> Int[np.ndarray, " P"] | None:
+    """`token_rows` of a square picture; None for a backbone that does not tile."""
+    if not cfg.grids:
+        return None
+    side = cfg.vision.image_size
+    return token_rows((side, side), cfg.grids, side, cfg.vision.patch_size, cfg.tiles_n)
 
 
 def token_rows(

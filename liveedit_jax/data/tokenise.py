@@ -14,6 +14,8 @@ from liveedit_jax.config import LengthBudget
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.types import Batch, Role
 
+ROUND = 64  # what lengths of training rows are a multiple of
+
 
 @dataclass(frozen=True)
 class Example:
@@ -71,6 +73,35 @@ def _vision_n(cfg: BackboneConfig, example: Example) -> int:
     return cfg.vision_n if example.place is None else len(example.place)
 
 
+def row_of(
+    cfg: BackboneConfig, prompt: list[int], answer: list[int], vision_n: int, pre: list[int]
+) -> tuple[list[int], list[int]]:
+    """Token ids and roles of one row, unpadded; where the image is first, `pre` opens the prompt.
+
+    Args:
+        cfg: the backbone.
+        prompt: its ids.
+        answer: its ids; none for generation.
+        vision_n: how many vision tokens the row has.
+        pre: what stands before the image.
+    """
+    if cfg.image_first:
+        pre, prompt = [], pre + prompt
+    parts = (
+        (Role.PRE, pre),
+        (Role.VISION, [cfg.pad_id] * vision_n),
+        (Role.PROMPT, prompt),
+        (Role.ANSWER, answer),
+    )
+    ids = [i for _, part in parts for i in part]
+    return ids, [role for role, part in parts for _ in part]
+
+
+def row_length(budget: LengthBudget, vision_n: int) -> int:
+    """T of training rows: BOS, image, longest prompt and answer, up to a multiple of ROUND."""
+    return -(-(1 + vision_n + budget.prompt_n + budget.answer_n) // ROUND) * ROUND
+
+
 def _row(
     tokenizer: Tokenizer,
     cfg: BackboneConfig,
@@ -83,8 +114,6 @@ def _row(
     pre = [cfg.bos_id] * chat.bos + tokenizer.encode_parts((chat.before, True))
     between = chat.between if vision_n or cfg.image_first else ""
     prompt, answer = seam_ids(tokenizer, example.prompt, example.target, between, chat.after)
-    if cfg.image_first:
-        pre, prompt = [], pre + prompt
     for name, ids, most, field in (
         ("prompt", prompt, budget.prompt_n, "prompt_n"),
         ("target", answer, budget.answer_n, "answer_n"),
@@ -94,14 +123,7 @@ def _row(
                 f"the {name} has {len(ids)} tokens, the budget is {most}: shorten it or raise "
                 f"LengthBudget.{field}"
             )
-    parts = (
-        (Role.PRE, pre),
-        (Role.VISION, [cfg.pad_id] * vision_n),
-        (Role.PROMPT, prompt),
-        (Role.ANSWER, answer),
-    )
-    ids = [i for _, part in parts for i in part]
-    return ids, [role for role, part in parts for _ in part]
+    return row_of(cfg, prompt, answer, vision_n, pre)
 
 
 def tokenise(

@@ -13,6 +13,7 @@ class Chip:
     flops_per_s: float  # bfloat16
     hbm_bytes_per_s: float
     wire_bytes_per_s: float  # one way: half of the bidirectional bandwidth
+    layout: str = "default"  # how the compiler is told to make one device of a chip
 
     @property
     def hbm_bytes(self) -> float:
@@ -22,9 +23,9 @@ class Chip:
 
 # Cloud TPU documentation, pages "TPU v4", "TPU v5e", "TPU v5p", "TPU v6e": key specifications.
 CHIPS = {
-    "v4": Chip(32, 275e12, 1228e9, 300e9),
+    "v4": Chip(32, 275e12, 1228e9, 300e9, "megacore"),
     "v5e": Chip(16, 197e12, 819e9, 200e9),
-    "v5p": Chip(95, 459e12, 2765e9, 600e9),
+    "v5p": Chip(95, 459e12, 2765e9, 600e9, "megacore"),
     "v6e": Chip(32, 918e12, 1640e9, 400e9),
 }
 CHIPS["h100"] = Chip(80, 989e12, 3350e9, 450e9)  # NVIDIA's data sheet: SXM, dense, NVLink one way

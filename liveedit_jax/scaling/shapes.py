@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +12,8 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.quantise import quantise
 from liveedit_jax.config import EditorTrainConfig, StorageConfig
 from liveedit_jax.data.editing import EditingBatch
+from liveedit_jax.data.tiling import square_rows
+from liveedit_jax.data.tokenise import row_length
 from liveedit_jax.editor import repository
 from liveedit_jax.scaling import repository as sharded
 from liveedit_jax.scaling.mesh import everywhere, split_batch
@@ -20,9 +21,6 @@ from liveedit_jax.scaling.partition import editor_shardings, placed_shapes
 from liveedit_jax.scaling.steps import Pod
 from liveedit_jax.training.editor import init_state
 from liveedit_jax.types import Batch
-
-TILES_N = 5  # LLaVA-NeXT: the whole picture and 2 x 2
-ROUND = 64  # lengths are rounded up to it
 
 
 def weight_shapes(pod: Pod, int8: bool = False):
@@ -55,19 +53,15 @@ def repository_shapes(pod: Pod, capacity: int, storage: StorageConfig):
 
 
 def length_of(pod: Pod) -> int:
-    """T: head, picture, longest prompt and answer."""
-    cfg, budget = pod.config.backbone, pod.config.dataset.budget
-    vision_n = cfg.vision_n
-    if cfg.grids:  # every tile's rows, and a newline after each row of the 2 x 2
-        vision_n = TILES_N * vision_n + 2 * math.isqrt(vision_n)
-    return -(-(1 + vision_n + budget.prompt_n + budget.answer_n) // ROUND) * ROUND
+    """T: head, a square picture, longest prompt and answer."""
+    rows = square_rows(pod.config.backbone)
+    vision_n = pod.config.backbone.vision_n if rows is None else len(rows)
+    return row_length(pod.config.dataset.budget, vision_n)
 
 
-def _pixels(pod: Pod, *lead: int):
-    cfg = pod.config.backbone
-    side, tiles = cfg.vision.image_size, (TILES_N,) if cfg.grids else ()
-    shape = (*lead, *tiles, side, side, 3)
-    return jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=split_batch(pod.mesh))
+def _pixels(pod: Pod, dtype, *lead: int, axis: int = 0):
+    shape = (*lead, *pod.config.backbone.image_shape)
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=split_batch(pod.mesh, axis))
 
 
 def batch_shapes(pod: Pod, n: int) -> Batch:
@@ -76,10 +70,32 @@ def batch_shapes(pod: Pod, n: int) -> Batch:
     token = jax.ShapeDtypeStruct((n, length_of(pod)), jnp.int32, sharding=place)
     role = jax.ShapeDtypeStruct(token.shape, jnp.int8, sharding=place)
     tiled = token if pod.config.backbone.grids else None
-    return Batch(token, role, _pixels(pod, n), place=tiled)
+    return Batch(token, role, _pixels(pod, jnp.float32, n), place=tiled)
 
 
-def lowered(pod: Pod, step: str, n: int, capacity: int, storage: StorageConfig, int8: bool):
+def training_shapes(pod: Pod, recipe: EditorTrainConfig):
+    """Pictures and rows of a training step."""
+    lead = (recipe.accumulate_n,) if recipe.accumulate_n > 1 else ()
+    place, n = split_batch(pod.mesh, len(lead) + 1), recipe.batch_n
+
+    def rows(*shape: int, dtype=jnp.int32):
+        return jax.ShapeDtypeStruct((*lead, 4, n, *shape), dtype, sharding=place)
+
+    token = rows(length_of(pod))
+    tiled = token if pod.config.backbone.grids else None
+    batch = EditingBatch(token, rows(length_of(pod), dtype=jnp.int8), rows(), tiled)
+    return _pixels(pod, jnp.float32, *lead, n, 3, axis=len(lead)), batch
+
+
+def lowered(
+    pod: Pod,
+    step: str,
+    n: int,
+    capacity: int,
+    storage: StorageConfig,
+    int8: bool,
+    accumulate_n: int = 1,
+):
     """One of the pod's steps for N samples, ready to be compiled.
 
     Args:
@@ -89,19 +105,14 @@ def lowered(pod: Pod, step: str, n: int, capacity: int, storage: StorageConfig, 
         capacity: rows of the repository.
         storage: how it keeps them.
         int8: frozen kernels in 8 bits.
+        accumulate_n: batches that the samples of a training step come in, one after the other.
     """
     weights, whole = weight_shapes(pod, int8), everywhere(pod.mesh)
-    recipe = replace(pod.config.editor_train, batch_n=n)
+    recipe = replace(pod.config.editor_train, batch_n=n // accumulate_n, accumulate_n=accumulate_n)
     state = state_shapes(pod, recipe)
     if step == "train":
-        place = split_batch(pod.mesh, 1)
-        token = jax.ShapeDtypeStruct((4, n, length_of(pod)), jnp.int32, sharding=place)
-        role = jax.ShapeDtypeStruct(token.shape, jnp.int8, sharding=place)
-        picture = jax.ShapeDtypeStruct((4, n), jnp.int32, sharding=place)
-        images = _pixels(pod, n, 3)
-        return pod.train_step(recipe, state).lower(
-            weights, images, state, EditingBatch(token, role, picture)
-        )
+        images, rows = training_shapes(pod, recipe)
+        return pod.train_step(recipe, state).lower(weights, images, state, rows)
     repo, batch = repository_shapes(pod, capacity, storage), batch_shapes(pod, n)
     known = (weights, state.params, repo, batch)
 

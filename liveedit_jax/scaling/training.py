@@ -47,8 +47,10 @@ def on_mesh(
     check_batch(pod, recipe)
     placed = spread(weights, pod.weight_shardings(weights))
     begun = spread(state, editor_shardings(pod.mesh, state))
-    run, pictures = pod.train_step(recipe, state), data.pictures()
-    by_image, by_row = split_batch(pod.mesh), split_batch(pod.mesh, 1)
+    image = pod.config.backbone.image_shape
+    run = pod.train_step(recipe, state)
+    lead_n = int(recipe.accumulate_n > 1)  # several batches are stacked
+    by_image, by_row = split_batch(pod.mesh, lead_n), split_batch(pod.mesh, lead_n + 1)
 
     def step(state: TrainState, batch: tuple[jax.Array, EditingBatch]):
         images, rows = batch
@@ -56,11 +58,13 @@ def on_mesh(
 
     def batch_at(i: int) -> tuple[jax.Array, EditingBatch]:
         rows = data.batch_at(i)
-        shown = rows.picture[np.array(SHOWN)].T  # [N, 3]
-        shape = (*shown.shape, *pictures.shape[1:])
-        images = jax.make_array_from_callback(
-            shape, by_image, lambda part: pictures[shown[part[:2]]]
-        )
+        shown = np.moveaxis(rows.picture[..., np.array(SHOWN), :], -2, -1)  # [..., N, 3]
+
+        def pixels(part: tuple[slice, ...]) -> np.ndarray:
+            some = shown[part[: shown.ndim]]
+            return np.stack([data.picture(i) for i in some.flat]).reshape(*some.shape, *image)
+
+        images = jax.make_array_from_callback((*shown.shape, *image), by_image, pixels)
         return images, spread(rows, by_row)
 
     return step, begun, batch_at

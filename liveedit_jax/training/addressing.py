@@ -216,7 +216,7 @@ def edits_of(
 
     It takes many: the fit learned 4,800 by heart (docs/method.md).
     """
-    t = max(length for length, _ in data.mixture.lengths)
+    t = max(length for length, _ in data.lengths)
 
     @jax.jit
     def states_of(batch: Batch, features: Float[Array, "N P D"]) -> Float[Array, "N T D"]:
@@ -229,7 +229,7 @@ def edits_of(
         np.zeros((batches_n * n, t), np.int8),
     )
     for i in tqdm(range(batches_n), desc="states to fit", mininterval=5):
-        batch = data.batch_at(i)
+        batch = data.batch(i)
         rows, length = slice(i * n, (i + 1) * n), batch.token.shape[-1]
         found.token[rows, :length] = batch.token[0]
         found.role[rows, :length] = batch.role[0]

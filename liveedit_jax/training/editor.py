@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -34,18 +35,33 @@ def init_state(
 
 
 def answer_samples(
-    cfg: EditorConfig, backbone: Backbone, hidden: Float[Array, "S T D"], rows: Batch
+    cfg: EditorConfig,
+    recipe: EditorTrainConfig,
+    backbone: Backbone,
+    hidden: Float[Array, "S T D"],
+    rows: Batch,
 ) -> objective.Samples:
-    """Samples whose logits are read at the answer positions alone: A = T - P - 1 of them."""
+    """Samples whose logits are read at A answer positions alone (`answers_n`, or T - P - 1)."""
     t = hidden.shape[1]
     first = (rows.role == Role.ANSWER).argmax(-1) - 1  # the last prompt token
-    at = jnp.minimum(first[:, None] + jnp.arange(t - backbone.cfg.vision_n - 1), t - 1)
+    positions_n = recipe.answers_n or t - backbone.cfg.vision_n - 1
+    at = jnp.minimum(first[:, None] + jnp.arange(positions_n), t - 1)
     label, answer, eos = answer_labels(rows, backbone.cfg.eos_id)
     mask = losses.generation_mask(cfg, answer, eos)
     pick = partial(jnp.take_along_axis, indices=at, axis=1)
     # a clipped position would count the last one again
     inside = first[:, None] + jnp.arange(at.shape[1]) < t
     return objective.Samples(hidden, rows, pick(label), pick(mask) & inside, at)
+
+
+def rows_of(batch: EditingBatch) -> Batch:
+    """The rows of a batch, sample by sample; their pictures are given as vision features."""
+
+    def flat(leaf: Int[Array, "4 N T"]) -> Int[Array, "4N T"]:
+        return rearrange(leaf, "k n t -> (n k) t")
+
+    rows = without_pixels(flat(batch.token), flat(batch.role))
+    return rows if batch.place is None else rows.replace(place=flat(batch.place))
 
 
 def blend_images(
@@ -79,16 +95,14 @@ def editor_loss(
     `features` are in that order.
     """
     b, n = recipe.batch_n, batch.token.shape[1]
-    rows = without_pixels(
-        rearrange(batch.token, "k n t -> (n k) t"), rearrange(batch.role, "k n t -> (n k) t")
-    )
+    rows = rows_of(batch)
     hidden = backbone.lower_from_features(weights, rows, features)
     hidden = jax.lax.stop_gradient(hidden)
 
     def by_sample(leaf: Array) -> Array:
         return leaf.reshape(n, -1, *leaf.shape[1:])
 
-    every = jax.tree.map(by_sample, answer_samples(cfg, backbone, hidden, rows))
+    every = jax.tree.map(by_sample, answer_samples(cfg, recipe, backbone, hidden, rows))
     edit, text, image, locality = (
         jax.tree.map(lambda leaf, k=k: leaf[:b, k], every) for k in range(4)
     )
@@ -140,11 +154,11 @@ def editor_gradient(
     features: Float[Array, "4N P D"],
     state: TrainState,
     batch: EditingBatch,
-    part: int = 0,
+    part: int | Int[Array, ""] = 0,
 ) -> tuple[dict, dict]:
     """The gradient of one batch and its scalars; `part` counts the batches of a step."""
-    key = jax.random.fold_in(jax.random.key(recipe.seed + 1), state.step)
-    key = jax.random.fold_in(key, part) if part else key
+    key = jax.random.key(recipe.seed + 1)
+    key = jax.random.fold_in(key, state.step * recipe.accumulate_n + part)
     place = backbone.placement("editor")
 
     def loss(params: dict):
@@ -154,10 +168,33 @@ def editor_gradient(
     return jax.grad(loss, has_aux=True)(state.params)
 
 
-def advance_editor(
-    recipe: EditorTrainConfig, state: TrainState, grads: dict, scalars: dict
+def _advance(
+    recipe: EditorTrainConfig,
+    state: TrainState,
+    gradient: Callable[..., tuple[dict, dict]],
+    batches,
 ) -> tuple[TrainState, dict]:
-    """The optimiser's step, and the gradient's norm beside the other scalars."""
+    """One optimiser step along the mean gradient of a step's batches.
+
+    Args:
+        recipe: how many batches there are, and the optimiser.
+        state: before the step.
+        gradient: (what one batch consists of, which batch it is) -> its gradient and scalars.
+        batches: what a batch consists of; several are stacked.
+    """
+    n = recipe.accumulate_n
+    if n == 1:
+        grads, scalars = gradient(batches, 0)
+    else:
+
+        def one(sums: dict, batch) -> tuple[dict, dict]:
+            grads, scalars = gradient(*batch)
+            return jax.tree.map(jnp.add, sums, grads), scalars
+
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        sums, every = jax.lax.scan(one, zeros, (batches, jnp.arange(n)))
+        grads = jax.tree.map(lambda leaf: leaf / n, sums)
+        scalars = jax.tree.map(jnp.mean, every)
     scalars["gradient_norm"] = optax.global_norm(grads)
     return advance(editor_optimizer(recipe), state, grads), scalars
 
@@ -172,10 +209,16 @@ def editor_step(
     state: TrainState,
     batch: EditingBatch,
 ) -> tuple[TrainState, dict]:
-    """One optimiser step; `pictures` are the vision features that `batch.picture` names."""
-    features = pictures[batch.picture.T.reshape(-1)]
-    found = editor_gradient(backbone, cfg, recipe, weights, features, state, batch)
-    return advance_editor(recipe, state, *found)
+    """One optimiser step; `pictures` are the vision features that `batch.picture` names.
+
+    With `accumulate_n` > 1, every leaf of `batch` is stacked: [accumulate_n, ...].
+    """
+
+    def gradient(rows: EditingBatch, part) -> tuple[dict, dict]:
+        features = pictures[rows.picture.T.reshape(-1)]
+        return editor_gradient(backbone, cfg, recipe, weights, features, state, rows, part)
+
+    return _advance(recipe, state, gradient, batch)
 
 
 def step_from_images(
@@ -189,13 +232,18 @@ def step_from_images(
 ) -> tuple[TrainState, dict]:
     """The same from pixels: of every sample the edited picture, the other drawing, the probe's.
 
-    What large backbones need, whose features of all pictures do not fit in memory.
+    What large backbones need, whose features of all pictures do not fit in memory. `images` are
+    stacked like `batch`.
     """
-    features = backbone.vision_features(weights, rearrange(images, "n x ... -> (n x) ..."))
-    features = rearrange(features, "(n x) p d -> n x p d", x=3)[:, jnp.array(PICTURES)]
-    features = rearrange(features, "n k p d -> (n k) p d")
-    found = editor_gradient(backbone, cfg, recipe, weights, features, state, batch)
-    return advance_editor(recipe, state, *found)
+
+    def gradient(shown: tuple[Array, EditingBatch], part) -> tuple[dict, dict]:
+        pixels, rows = shown
+        features = backbone.vision_features(weights, rearrange(pixels, "n x ... -> (n x) ..."))
+        features = rearrange(features, "(n x) p d -> n x p d", x=3)[:, jnp.array(PICTURES)]
+        features = rearrange(features, "n k p d -> (n k) p d")
+        return editor_gradient(backbone, cfg, recipe, weights, features, state, rows, part)
+
+    return _advance(recipe, state, gradient, (images, batch))
 
 
 def picture_features(

@@ -114,7 +114,7 @@ def test_edits_are_the_frozen_models_states(tokenizer):
     tiny = preset("tiny")
     shape = replace(tiny.backbone, decoder=replace(tiny.backbone.decoder, width=32, layers_n=4))
     backbone, recipe = Backbone(shape), EditorTrainConfig(batch_n=3)
-    data = EditingData(tokenizer, shape, recipe, EditMixture())
+    data = EditingData(tokenizer, shape, recipe, EditMixture(lengths=((44, 0.5), (60, 0.5))))
     weights = backbone.init(jax.random.key(0))
     pictures = jax.random.normal(jax.random.key(1), (2 * len(data.entities), shape.vision_n, 32))
     found = edits_of(backbone, weights, pictures, data, 1e-5, batches_n=2)
