@@ -21,6 +21,7 @@ from liveedit_jax.scaling.steps import Pod
 from liveedit_jax.scaling.training import on_mesh
 from liveedit_jax.training.editor import init_state
 from liveedit_jax.training.loop import train
+from liveedit_jax.training.weights import sha256_of
 
 RECIPE = EditorTrainConfig(batch_n=4, learning_rate=1e-3)
 TOKENIZER = Path(__file__).resolve().parents[2] / "checkpoints" / "tiny" / "tokenizer.json"
@@ -39,7 +40,9 @@ def main(coordinator, processes_n, process_id, steps_n, out):
         replace(preset("tiny"), backbone=SMALL, editor=EDITOR),
     )
     parts = on_mesh(pod, RECIPE, weights, state, data)
-    train(*parts, int(steps_n), out, save_every=3, log_every=1)
+    state, _ = train(*parts, int(steps_n), out, save_every=3, log_every=1)
+    if alone:  # then all of the state is here
+        (Path(out) / "state.sha256").write_text(sha256_of(state))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from liveedit_jax.scaling.mesh import axes_of
 from liveedit_jax.scaling.processes import start
 
 HERE = Path(__file__).parent
-STEPS_N = 6
+STEPS_N, LONG_N = 6, 40
 FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile
 
 
@@ -56,27 +56,43 @@ def losses(out):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "alone"
-    ended(begin(1, out))
+    ended(begin(1, out, LONG_N))
     return out
+
+
+def killed(processes, out, lines_n, rng):
+    """Kill all at once, as soon as the log says that so many steps are done."""
+    log = out / "log.jsonl"
+    while not log.exists() or len(log.read_text().splitlines()) < lines_n:
+        assert all(process.poll() is None for process in processes), processes[0].communicate()
+        time.sleep(0.005)
+    rng.choice(processes).kill()
+    for process in processes:  # the others wait for it
+        process.kill()
+        process.communicate()
+
+
+def test_a_run_killed_three_times_is_the_same_run_bit_for_bit(alone):
+    out, rng = alone.parent / "killed", random.Random()
+    at = sorted(rng.sample(range(4, LONG_N - 2), 3))
+    for lines_n in at:  # lines of steps that are lost are written again
+        killed(begin(1, out, LONG_N), out, lines_n, rng)
+    ended(begin(1, out, LONG_N))
+    found, wanted = ((run / "state.sha256").read_text() for run in (out, alone))
+    assert found == wanted, at
 
 
 @pytest.mark.parametrize("processes_n", [2])
 def test_processes_train_as_one_and_go_on_after_one_is_killed(alone, processes_n):
     out = alone.parent / f"of-{processes_n}"
     processes = begin(processes_n, out)
-    log, rng = out / "log.jsonl", random.Random()
-    while not log.exists() or len(log.read_text().splitlines()) < rng.choice([2, 3, 4]):
-        assert all(process.poll() is None for process in processes), processes[0].communicate()
-        time.sleep(0.05)
-    rng.choice(processes).kill()
-    for process in processes:  # the others wait for it
-        process.kill()
-        process.communicate()
+    rng = random.Random()
+    killed(processes, out, rng.choice([2, 3, 4]), rng)
     ended(begin(processes_n, out))
     found, wanted = losses(out), losses(alone)
-    assert found.keys() == wanted.keys()
-    for step, loss in wanted.items():
-        assert found[step] == pytest.approx(loss, rel=1e-5), step
+    assert found.keys() == set(range(1, STEPS_N + 1))
+    for step, loss in found.items():
+        assert loss == pytest.approx(wanted[step], rel=1e-5), step
 
 
 def test_what_cannot_be_started_is_refused():

@@ -1,0 +1,66 @@
+"""Our training loss and gradients against the loop in PyTorch that `bench_training` times."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from small_model import EDITOR, SMALL
+
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.backbones.weights import from_named
+from liveedit_jax.config import EditMixture, EditorTrainConfig
+from liveedit_jax.data.editing import EditingData
+from liveedit_jax.editor.liveedit import init_params
+from liveedit_jax.training.editor import editor_loss, picture_features
+
+
+@pytest.mark.parity
+def test_losses_and_gradients_are_the_textbooks(tokenizer):
+    import torch
+
+    from experiments.bench_forward import state_of
+    from experiments.bench_training import draws
+    from experiments.originals import torch_llava
+    from experiments.textbook import Textbook, tensors
+    from experiments.textbook_training import Training
+
+    torch.manual_seed(3)
+    recipe = EditorTrainConfig(
+        batch_n=3, routing_n=5, routing_skip_same=True, routing_repository_n=100
+    )
+    mixture = EditMixture(lengths=((60, 1.0),), alike_share=0.0, sibling_share=0.5)
+    data = EditingData(tokenizer, SMALL, recipe, mixture)
+    image_id = SMALL.decoder.vocab_n - 1
+    net, backbone = torch_llava(SMALL, image_id), Backbone(SMALL)
+    weights = from_named(SMALL, state_of(net))
+    editor = replace(EDITOR, expert_scale=5.0, paired_init=False)
+    params = init_params(jax.random.key(2), editor, SMALL.width, SMALL.vision_n)
+    batch, key = data.batch_at(1), jax.random.key(7)
+    pictures = picture_features(backbone, weights, data.pictures())
+    features = pictures[batch.picture.T.reshape(-1)]
+
+    def ours(params):
+        return editor_loss(backbone, editor, recipe, weights, params, batch, features, key)
+
+    (value, scalars), grads = jax.jit(jax.value_and_grad(ours, has_aux=True))(params)
+    masks, pairs = draws(recipe, 5, key)
+    theirs = Training(SMALL, recipe, net, Textbook(editor, tensors(params)), image_id)
+    rows = theirs.rows(batch, data.picture)
+    edits = theirs.edit_loss(rows[:3], masks)
+    routing = theirs.routing_loss(rows, pairs, batch.picture.T // 2)
+    names = "reliability", "text_generality", "image_generality", "image_locality"
+    assert float(edits) == pytest.approx(sum(float(scalars[name]) for name in names), rel=1e-5)
+    assert float(edits + routing) == pytest.approx(float(value), rel=1e-5)
+    (edits + routing).backward()
+    book = jax.tree_util.tree_leaves_with_path(theirs.book.p, is_leaf=torch.is_tensor)
+    for (path, leaf), (ours_path, mine) in zip(
+        book, jax.tree_util.tree_leaves_with_path(grads), strict=True
+    ):
+        assert path == ours_path
+        mine = np.asarray(mine).T if path[-1].key == "kernel" else np.asarray(mine)
+        given = np.zeros_like(mine) if leaf.grad is None else leaf.grad.numpy()
+        most = max(np.abs(mine).max(), 1e-4)
+        np.testing.assert_allclose(
+            given, mine, atol=1e-4 * most, err_msg=jax.tree_util.keystr(path)
+        )  # fmt: skip
