@@ -238,6 +238,11 @@ class BackboneConfig:
         return 1 + max((rows * columns for rows, columns in self.grids), default=0)
 
     @property
+    def drawing_size(self) -> int:
+        """Pixels a side of a square picture that is seen in full: its largest square grid's."""
+        return self.vision.image_size * max((min(grid) for grid in self.grids), default=1)
+
+    @property
     def image_shape(self) -> tuple[int, ...]:
         """A picture's shape: (S, S, 3), in tiles (N, S, S, 3)."""
         side = self.vision.image_size

@@ -12,6 +12,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from liveedit_jax.backbones.linear import Linear
 
+BLOCK = 1024  # queries whose scores are computed at once
+
 
 class Cache(NamedTuple):
     """Keys and values of one layer (or, with a leading axis, of a stack of layers)."""
@@ -51,6 +53,45 @@ def rotate(x: Float[Array, "B T N C"], cos: Array, sin: Array) -> Float[Array, "
     return (x * cos[:, :, None] + turned * sin[:, :, None]).astype(x.dtype)
 
 
+def attend(
+    query: Float[Array, "B T N C"],
+    key: Float[Array, "B S G C"],
+    value: Float[Array, "B S G C"],
+    mask: Bool[Array, "B T S"],
+) -> Float[Array, "B T N C"]:
+    """Softmax attention; long queries in blocks, so that few scores are alive at once."""
+    t = query.shape[1]
+    blocks_n = -(-t // BLOCK)
+    if blocks_n == 1:
+        return _attend(query, key, value, mask)
+    block = -(-t // blocks_n)
+
+    def cut(x: Array) -> Array:
+        x = jnp.pad(x, ((0, 0), (0, blocks_n * block - t), *[(0, 0)] * (x.ndim - 2)))
+        return rearrange(x, "b (n t) ... -> n b t ...", n=blocks_n)
+
+    @jax.checkpoint
+    def one(cut: tuple[Array, Array]) -> Array:
+        return _attend(cut[0], key, value, cut[1])
+
+    mixed = jax.lax.map(one, (cut(query), cut(mask)))
+    return rearrange(mixed, "n b t h c -> b (n t) h c")[:, :t]
+
+
+def _attend(query: Array, key: Array, value: Array, mask: Array) -> Array:
+    (b, t, _, c), g = query.shape, key.shape[2]
+    grouped = rearrange(query, "b t (g r) c -> (b g) (r t) c", g=g)
+    keys = rearrange(key, "b s g c -> (b g) s c")
+    values = rearrange(value, "b s g c -> (b g) s c")
+    scores = jnp.einsum("xqc,xsc->xqs", grouped, keys).astype(jnp.float32)
+    scores = rearrange(scores, "(b g) (r t) s -> b (g r) t s", b=b, t=t)
+    scores = scores * c**-0.5 + jnp.where(mask, 0.0, -1e30)[:, None]
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    weights = rearrange(weights, "b (g r) t s -> (b g) (r t) s", g=g)
+    mixed = jnp.einsum("xqs,xsc->xqc", weights, values)
+    return rearrange(mixed, "(b g) (r t) c -> b t (g r) c", b=b, t=t)
+
+
 class Attention(nn.Module):
     """Grouped-query attention; each of `kv_heads_n` key heads serves a group of query heads."""
 
@@ -80,16 +121,6 @@ class Attention(nn.Module):
             slots = context.write[:, None] + jnp.arange(t)
             key = cache.key.at[rows, slots].set(key)
             value = cache.value.at[rows, slots].set(value)
-        g = self.kv_heads_n
-        grouped = rearrange(query, "b t (g r) c -> (b g) (r t) c", g=g)
-        keys = rearrange(key, "b s g c -> (b g) s c")
-        values = rearrange(value, "b s g c -> (b g) s c")
-        scores = jnp.einsum("xqc,xsc->xqs", grouped, keys).astype(jnp.float32)
-        scores = rearrange(scores, "(b g) (r t) s -> b (g r) t s", b=b, t=t)
-        scores = scores * self.head_width**-0.5 + jnp.where(context.mask, 0.0, -1e30)[:, None]
-        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-        weights = rearrange(weights, "b (g r) t s -> (b g) (r t) s", g=g)
-        mixed = jnp.einsum("xqs,xsc->xqc", weights, values)
-        mixed = rearrange(mixed, "(b g) (r t) c -> (b t) (g r c)", b=b, t=t)
+        mixed = rearrange(attend(query, key, value, context.mask), "b t n c -> (b t) (n c)")
         out = Linear(width, self.use_bias, name="o")(mixed)
         return rearrange(out, "(b t) d -> b t d", b=b), Cache(key, value)

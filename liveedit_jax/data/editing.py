@@ -79,7 +79,7 @@ class EditingData:
     def picture(self, i: int) -> Float[np.ndarray, "S S 3"] | Float[np.ndarray, "N S S 3"]:
         """Picture i as the backbone takes it, normalised, in tiles where it takes tiles."""
         entity, source = self.entities[i // 2], SOURCES[i % 2]
-        side = self.backbone.vision.image_size
+        side = self.backbone.drawing_size
         if self.backbone.grids:
             return preprocess(self.backbone, png(entity, source, side)).pixels
         return normalise(drawing(entity.id, source, side), self.backbone.vision)

@@ -70,11 +70,11 @@ def _band(size: Size, grid_size: Size) -> tuple[slice, slice]:
 
 
 def square_rows(cfg: BackboneConfig) -> Int[np.ndarray, " P"] | None:
-    """`token_rows` of a square picture; None for a backbone that does not tile."""
+    """`token_rows` of a picture of `drawing_size`; None for a backbone that does not tile."""
     if not cfg.grids:
         return None
-    side = cfg.vision.image_size
-    return token_rows((side, side), cfg.grids, side, cfg.vision.patch_size, cfg.tiles_n)
+    size, vision = (cfg.drawing_size, cfg.drawing_size), cfg.vision
+    return token_rows(size, cfg.grids, vision.image_size, vision.patch_size, cfg.tiles_n)
 
 
 def token_rows(

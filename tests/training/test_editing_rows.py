@@ -27,6 +27,7 @@ TILED = replace(SMALL, fit=Fit.TILES, grids=((1, 2), (2, 2)))
 def test_training_rows_are_those_that_edits_are_made_of(tokenizer, cfg):
     data = EditingData(tokenizer, cfg, EditorTrainConfig(batch_n=3), EditMixture())
     batch = data.batch_at(0)
+    assert data.vision_n == (5 * 25 + 10 if cfg.grids else 25)  # 2 x 2, and a newline a line
     assert batch.token.shape[-1] % 64 == 0 and (batch.place is None) == (not cfg.grids)
     for kind in range(4):
         for j in range(3):
@@ -36,7 +37,7 @@ def test_training_rows_are_those_that_edits_are_made_of(tokenizer, cfg):
             after = len(tokenizer.encode(cfg.after_image)) if cfg.after_image else 0
             prompt = tokenizer.decode(token[role == Role.PROMPT][after + cfg.image_first :])
             answer = tokenizer.decode(token[role == Role.ANSWER])
-            image = preprocess(cfg, png(entity, source, cfg.vision.image_size))
+            image = preprocess(cfg, png(entity, source, cfg.drawing_size))
             np.testing.assert_array_equal(data.picture(batch.picture[kind, j]), image.pixels)
             example = Example(prompt, answer, *image)
             row = tokenise(tokenizer, cfg, [example], LengthBudget())

@@ -247,14 +247,15 @@ def test_a_run_that_goes_on_with_another_recipe_says_so(tmp_path):
     assert len(record_start(tmp_path, {"rate": 0.5})) == 2
 
 
-def test_losses_read_at_answer_positions_are_those_read_everywhere(tokenizer):
+@pytest.mark.parametrize("answers_n", [None, 25])
+def test_losses_read_at_answer_positions_are_those_read_everywhere(tokenizer, answers_n):
     backbone = Backbone(SMALL)
     weights = jax.jit(backbone.init)(jax.random.key(0))
-    data = EditingData(tokenizer, SMALL, EditorTrainConfig(batch_n=3), EditMixture())
-    batch = data.batch_at(1)
+    recipe = EditorTrainConfig(batch_n=3, answers_n=answers_n)
+    batch = EditingData(tokenizer, SMALL, recipe, EditMixture()).batch_at(1)
     rows = without_pixels(batch.token[0], batch.role[0])
     hidden = jax.random.normal(jax.random.key(2), (*rows.token.shape, SMALL.decoder.width))
-    some = editor_training.answer_samples(EDITOR, backbone, hidden, rows)
+    some = editor_training.answer_samples(EDITOR, recipe, backbone, hidden, rows)
     label, answer, eos = answer_labels(rows, SMALL.eos_id)
     want = answer_nll(backbone.upper(weights, hidden, rows), label, answer | eos)
     got = answer_nll(backbone.upper(weights, hidden, rows, some.at), some.label, some.mask)
