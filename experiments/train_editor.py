@@ -22,6 +22,7 @@ from pathlib import Path
 import jax
 
 from experiments.arguments import training_parser
+from liveedit_jax.backbone_config import Keep
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.backbone import split_at
 from liveedit_jax.backbones.linear import halve
@@ -58,7 +59,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="folder with backbone/ and tokenizer.json")
     parser.add_argument("--start-from", type=Path, help="model folder whose editor to go on from")
     parser.add_argument("--edit-layer", type=int, help="decoder layer (the preset's)")
-    parser.add_argument("--batch", type=int, help="samples a step (the recipe's)")
+    parser.add_argument("--batch", type=int, help="samples a batch (the recipe's)")
+    parser.add_argument("--accumulate", type=int, help="batches a step (the recipe's)")
+    parser.add_argument("--keep", choices=[k.value for k in Keep], help="of layers, for gradients")
     parser.add_argument("--int8", action="store_true", help="frozen kernels in 8 bits")
     parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
     parser.add_argument("--mesh", type=axes_of, help="axes, as data=2,fsdp=4,tensor=2")
@@ -75,12 +78,15 @@ def main() -> None:
     chosen = preset(args.config)
     if args.edit_layer is not None:
         chosen = replace(chosen, backbone=replace(chosen.backbone, edit_layer=args.edit_layer))
+    if args.keep is not None:
+        chosen = replace(chosen, backbone=replace(chosen.backbone, keep=Keep(args.keep)))
     recipe = replace(
         chosen.editor_train,
         seed=args.seed,
         steps_n=args.steps or chosen.editor_train.steps_n,
         learning_rate=args.learning_rate or chosen.editor_train.learning_rate,
         batch_n=args.batch or chosen.editor_train.batch_n,
+        accumulate_n=args.accumulate or chosen.editor_train.accumulate_n,
     )
     begun, before = load_weights(args.start_from / "editor") if args.start_from else (None, None)
     folder = args.model or model_folder(args.config)
@@ -92,7 +98,8 @@ def main() -> None:
     cfg = chosen.backbone
     tokenizer = load_tokenizer(folder / "tokenizer.json", cfg.pad_id, cfg.bos_id, cfg.eos_id)
     backbone = Backbone(chosen.backbone)
-    data = EditingData(tokenizer, chosen.backbone, recipe, chosen.edit_mixture)
+    budget = chosen.dataset.budget
+    data = EditingData(tokenizer, chosen.backbone, recipe, chosen.edit_mixture, budget)
     table_used = args.mesh is None or recipe.gate_gain is not None
     pictures = picture_features(backbone, weights, data.pictures()) if table_used else None
     side = chosen.backbone.vision.image_size
