@@ -1,8 +1,8 @@
 """The editor's training step as it is usually written in PyTorch: what `bench_training` times.
 
 One sample and one row at a time, from pixels, with a hook behind the edit layer; whatever needs a
-row's states at that layer runs the frozen model up to it again. The loss is ours without
-`routing_blend`, the optimiser Adam, so it does less than `train_editor`.
+row's states at that layer runs the frozen model again, the whole of it or (`stop`) up to there. The
+loss is ours; the optimiser is Adam, which costs less than Muon.
 """
 
 from __future__ import annotations
@@ -34,6 +34,16 @@ class Row:
     answer: slice
 
 
+@dataclass
+class Draws:
+    """What a step draws: see `editor.objective` and `training.editor.blend_images`."""
+
+    masks: Masks
+    pairs: Pairs
+    other: np.ndarray  # [N], whose image is blended in
+    share: np.ndarray  # [N], how much of it
+
+
 class _Enough(Exception):
     """Ends a forward pass whose later layers nobody needs."""
 
@@ -42,9 +52,16 @@ class Training:
     """The loop's step; `net` is transformers' LLaVA, `book` our editor as tensors."""
 
     def __init__(
-        self, cfg: BackboneConfig, recipe: EditorTrainConfig, net, book: Textbook, image_id: int
+        self,
+        cfg: BackboneConfig,
+        recipe: EditorTrainConfig,
+        net,
+        book: Textbook,
+        image_id: int,
+        stop: bool = True,
     ):
         """Freeze the model, and let the editor learn."""
+        self.stop = stop
         self.cfg, self.recipe, self.net, self.book = cfg, recipe, net, book
         self.image_id = image_id
         self.layer = net.model.language_model.layers[cfg.edit_layer]
@@ -92,7 +109,8 @@ class Training:
 
         def catch(module, args, out):
             seen.append(out[0] if isinstance(out, tuple) else out)
-            raise _Enough
+            if self.stop:
+                raise _Enough
 
         with self.hooked(catch):
             try:
@@ -148,21 +166,29 @@ class Training:
             total = total + self.locality(sample[3], self.edited(sample[3], pool, mask))
         return total / len(rows)
 
-    def features(self, row: Row, name: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Text and vision features of one side, and the sentinel's."""
+    def features(self, row: Row, name: str, other: Row, share: float) -> tuple[Tensor, ...]:
+        """Text and vision features of one side, and the sentinel's; the image is blended."""
         image, prompt, _ = self.states(row)
+        if share:
+            image = (1 - share) * image + share * self.states(other)[0]
         side = self.book.p[name]
         text, vision = self.book.text(side, prompt), self.book.vision(side, prompt, image)
         sentinel = self.book.vision(side, prompt, side["sentinel"]) if name == "input" else vision
         return text.flatten(), vision.flatten(), sentinel.flatten()
 
-    def routing_loss(self, rows: list[list[Row]], pairs: Pairs, subject: np.ndarray) -> Tensor:
+    def routing_loss(self, rows: list[list[Row]], drawn: Draws, subject: np.ndarray) -> Tensor:
         """Soft and hard routing over N samples; pairs about one subject are no negatives."""
         total, n = torch.zeros(()), len(rows)
-        for kinds, neighbours in ((pairs.neighbours, True), (pairs.others, False)):
+
+        def side(name: str, kinds: np.ndarray) -> list[tuple[Tensor, ...]]:
+            return [
+                self.features(rows[j][k], name, rows[drawn.other[j]][k], float(drawn.share[j]))
+                for j, k in enumerate(kinds)
+            ]
+
+        for kinds, neighbours in ((drawn.pairs.neighbours, True), (drawn.pairs.others, False)):
             kinds = np.asarray(kinds)
-            first = [self.features(s[k], "input") for s, k in zip(rows, kinds[0], strict=True)]
-            second = [self.features(s[k], "edit") for s, k in zip(rows, kinds[1], strict=True)]
+            first, second = side("input", kinds[0]), side("edit", kinds[1])
             text0, vision0, sentinel = (torch.stack(part) for part in zip(*first, strict=True))
             text1, vision1, _ = (torch.stack(part) for part in zip(*second, strict=True))
             index = np.arange(n)
@@ -188,11 +214,11 @@ class Training:
         p = torch.cat([score, threshold[:, None]], 1).softmax(1)
         return -((p[:, :-1].diagonal() if neighbours else p[:, -1]) + 1e-8).log().mean()
 
-    def loss(self, batch: EditingBatch, picture, masks: Masks, pairs: Pairs) -> Tensor:
+    def loss(self, batch: EditingBatch, picture, drawn: Draws) -> Tensor:
         """The step's loss."""
         rows = self.rows(batch, picture)
-        edits = self.edit_loss(rows[: self.recipe.batch_n], masks)
-        return edits + self.routing_loss(rows, pairs, batch.picture.T // 2)
+        edits = self.edit_loss(rows[: self.recipe.batch_n], drawn.masks)
+        return edits + self.routing_loss(rows, drawn, batch.picture.T // 2)
 
     def step(self, *args) -> float:
         """One optimiser step."""
@@ -200,7 +226,7 @@ class Training:
         loss = self.loss(*args)
         loss.backward()
         self.optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
 
 def _soft(score: Tensor) -> Tensor:
