@@ -11,15 +11,17 @@ from jax.sharding import PartitionSpec as P
 from small_model import EDITOR, SMALL
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.config import EditorTrainConfig, MeshConfig, StorageConfig
-from liveedit_jax.data.editing import EditingBatch
+from liveedit_jax.config import EditMixture, EditorTrainConfig, MeshConfig, StorageConfig
+from liveedit_jax.data.editing import EditingBatch, EditingData
+from liveedit_jax.data.pretraining import mojiedit_tokenizer
 from liveedit_jax.editor import liveedit, repository
 from liveedit_jax.presets import preset
 from liveedit_jax.scaling import repository as sharded
 from liveedit_jax.scaling.mesh import make_mesh, split_batch
 from liveedit_jax.scaling.partition import backbone_shardings, editor_shardings
 from liveedit_jax.scaling.steps import Pod
-from liveedit_jax.training.editor import editor_gradient, init_state
+from liveedit_jax.scaling.training import on_mesh
+from liveedit_jax.training.editor import editor_gradient, init_state, step_from_images
 from liveedit_jax.types import Batch, Role
 
 CONFIG = replace(preset("tiny"), backbone=SMALL, editor=EDITOR)
@@ -82,6 +84,26 @@ def every_mesh_trains_as_one_device():
             for key in path:
                 other = other[key.key]
             close(other, leaf, f"{cfg} {jax.tree_util.keystr(path)}")
+
+
+def accumulated_steps_from_pictures_are_those_of_one_device():
+    """Two batches a step, each with its own pictures, placed by `on_mesh`."""
+    recipe = replace(RECIPE, batch_n=4, accumulate_n=2, answers_n=25)
+    data = EditingData(mojiedit_tokenizer(SMALL.decoder.vocab_n), SMALL, recipe, EditMixture())
+    weights = jax.jit(PLAIN.init)(jax.random.key(0))
+    state = init_state(PLAIN, EDITOR, recipe, jax.random.key(3))
+    batch = data.batch_at(1)
+    shown = batch.picture[:, [0, 2, 3]].swapaxes(1, 2)  # [2, N, 3]
+    images = np.stack([[[data.picture(i) for i in row] for row in part] for part in shown])
+    run = jax.jit(partial(step_from_images, PLAIN, EDITOR, recipe))
+    one, seen = run(weights, images, state, batch)
+    pod = Pod(make_mesh(TRAINED[0]), CONFIG)
+    step, begun, batch_at = on_mesh(pod, recipe, weights, state, data)
+    found, scalars = step(begun, batch_at(1))
+    for name, value in seen.items():
+        close(scalars[name], value, name)
+    for mine, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(one), strict=True):
+        np.testing.assert_allclose(mine, wanted, atol=3e-5 * max(np.abs(wanted).max(), 1e-3))
 
 
 def large_arrays_are_really_split():

@@ -11,6 +11,7 @@ from liveedit_jax.scaling.mesh import make_mesh
     "check",
     [
         "every_mesh_trains_as_one_device",
+        "accumulated_steps_from_pictures_are_those_of_one_device",
         "large_arrays_are_really_split",
         "edits_queries_and_generation_are_those_of_one_device",
     ],
