@@ -80,10 +80,12 @@ def main() -> None:
         chosen = replace(chosen, backbone=replace(chosen.backbone, edit_layer=args.edit_layer))
     if args.keep is not None:
         chosen = replace(chosen, backbone=replace(chosen.backbone, keep=Keep(args.keep)))
+    steps_n = args.steps or chosen.editor_train.steps_n
     recipe = replace(
         chosen.editor_train,
         seed=args.seed,
-        steps_n=args.steps or chosen.editor_train.steps_n,
+        steps_n=steps_n,
+        warmup_steps=min(chosen.editor_train.warmup_steps, steps_n // 2),  # of short runs
         learning_rate=args.learning_rate or chosen.editor_train.learning_rate,
         batch_n=args.batch or chosen.editor_train.batch_n,
         accumulate_n=args.accumulate or chosen.editor_train.accumulate_n,

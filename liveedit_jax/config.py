@@ -148,6 +148,10 @@ class EditorTrainConfig:
             raise ValueError(
                 f"batch_n={self.batch_n}: routing losses need at least 2 samples a batch"
             )
+        if self.cosine and self.warmup_steps >= self.steps_n:
+            raise ValueError(
+                f"warmup_steps={self.warmup_steps} leaves none of steps_n={self.steps_n} to decay in"
+            )
         for name in ("accumulate_n", "answers_n"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -59,6 +59,8 @@ def test_what_no_sample_fits_into_is_refused(tokenizer, monkeypatch):
         data.batch_at(0)
     with pytest.raises(ValueError, match="accumulate_n=0: 1 or more"):
         EditorTrainConfig(accumulate_n=0)
+    with pytest.raises(ValueError, match="warmup_steps=9 leaves none of steps_n=9"):
+        EditorTrainConfig(cosine=True, warmup_steps=9, steps_n=9)
 
 
 def shown(data, batch):
