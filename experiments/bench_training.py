@@ -35,7 +35,13 @@ from liveedit_jax.data.editing import EditingBatch, EditingData
 from liveedit_jax.data.pretraining import mojiedit_tokenizer
 from liveedit_jax.editor.objective import draw_masks, draw_pairs
 from liveedit_jax.presets import preset
-from liveedit_jax.training.editor import editor_loss, editor_step, init_state, picture_features
+from liveedit_jax.training.editor import (
+    editor_step,
+    init_state,
+    picture_features,
+    states_of_batch,
+)
+from liveedit_jax.training.editor_loss import editor_loss
 from liveedit_jax.training.loop import train
 from liveedit_jax.training.optimizers import TrainState
 
@@ -64,9 +70,9 @@ class Ours:
 
     def loss(self, recipe: EditorTrainConfig, state: TrainState, batch: EditingBatch, key):
         """One batch's loss."""
+        hidden = states_of_batch(self.backbone, self.weights, self.pictures, batch)
         run = jax.jit(partial(editor_loss, self.backbone, self.chosen.editor, recipe))
-        features = self.pictures[batch.picture.T.reshape(-1)]
-        return float(run(self.weights, state.params, batch, features, key)[0])
+        return float(run(self.weights, state.params, batch, hidden, key)[0])
 
     def step(self, state: TrainState, batch: EditingBatch):
         """A step that is waited for."""

@@ -8,6 +8,9 @@ stopped runs resume where they were. Every 1,000 steps the dev split is measured
 `--start-from MODEL` goes on from a model's editor with a fresh optimiser: its generators are not
 fitted again, its image routing starts anew where the recipe says how.
 
+`--states DIR --batches N` trains on N batches over and over. Their states at the edit layer come
+first and are kept in DIR: tower and lower layers run once for each.
+
 `--mesh fsdp=8` trains on a mesh of all devices (docs/pods.md); with several processes, run the same
 command in each. There, vision features are computed in the step, and dev is not measured.
 """
@@ -17,9 +20,11 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import jax
+from jax.sharding import NamedSharding
 
 from experiments.arguments import training_parser
 from liveedit_jax.backbone_config import Keep
@@ -45,13 +50,21 @@ from liveedit_jax.training.addressing import (
     start_generators,
 )
 from liveedit_jax.training.checkpoint import load_backbone, model_folder
-from liveedit_jax.training.editor import editor_step, init_state, picture_features
+from liveedit_jax.training.editor import (
+    editor_step,
+    editor_step_from_states,
+    init_state,
+    picture_features,
+    states_of_step,
+)
 from liveedit_jax.training.image_start import mean_images, start_images
 from liveedit_jax.training.loop import record_start, saved_step, train
+from liveedit_jax.training.states import StateCache
 from liveedit_jax.training.statistics import start_norms
 from liveedit_jax.training.weights import load_weights, save_weights
 
 DEV_SEED, DEV_N = 0, 100
+DRAWN = ("seed", "batch_n", "routing_n", "accumulate_n", "answers_n")  # what batches depend on
 
 
 def main() -> None:
@@ -64,6 +77,8 @@ def main() -> None:
     parser.add_argument("--keep", choices=[k.value for k in Keep], help="of layers, for gradients")
     parser.add_argument("--int8", action="store_true", help="frozen kernels in 8 bits")
     parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
+    parser.add_argument("--states", type=Path, help="folder for lower states, made once a batch")
+    parser.add_argument("--batches", type=int, default=1000, help="how many, with --states")
     parser.add_argument("--mesh", type=axes_of, help="axes, as data=2,fsdp=4,tensor=2")
     parser.add_argument("--coordinator", help="HOST:PORT of process 0, outside pods and Slurm")
     parser.add_argument("--processes", type=int, help="how many there are, with --coordinator")
@@ -138,18 +153,35 @@ def main() -> None:
     begin = time.time()
     run = {"editor_train": asdict(recipe), "edit_mixture": asdict(chosen.edit_mixture)}
     starts = record_start(args.out, run)
-    run |= {"edit_layer": cfg.edit_layer, "int8": args.int8, "bf16": args.bf16}
-    run |= {"backbone_sha256": made["sha256"]}
+    made_by = {"edit_layer": cfg.edit_layer, "int8": args.int8, "bf16": args.bf16}
+    made_by |= {"backbone_sha256": made["sha256"]}
+    run |= made_by
     if jax.process_index() == 0:
         (args.out / "config.json").write_text(json.dumps(as_dict(chosen) | run))
 
     def on_one_device(state, batch):
         return editor_step(backbone, chosen.editor, recipe, used, pictures, state, batch)
 
-    if args.mesh is None:
-        parts = on_one_device, start(), data.batch_at
+    def from_states(state, batch):
+        rows, hidden = batch
+        return editor_step_from_states(
+            backbone, chosen.editor, recipe, used, hidden, state, rows
+        )  # fmt: skip
+
+    def cache(place: NamedSharding | None = None) -> StateCache:
+        about = {name: run[name] for name in ("edit_mixture", *made_by)}
+        about |= {name: run["editor_train"][name] for name in DRAWN}
+        about |= {"mesh": args.mesh and asdict(args.mesh), "processes": jax.process_count()}
+        return StateCache(args.states, args.batches, about, place)
+
+    if args.mesh is not None:
+        pod = Pod(make_mesh(args.mesh), chosen)
+        parts = on_mesh(pod, recipe, used, start(), data, args.states and cache)
+    elif args.states is not None:
+        states_of = partial(states_of_step, backbone, recipe, used, pictures)
+        parts = from_states, start(), cache().reading(data.batch_at, states_of)
     else:
-        parts = on_mesh(Pod(make_mesh(args.mesh), chosen), recipe, used, start(), data)
+        parts = on_one_device, start(), data.batch_at
     state, step = train(
         *parts,
         recipe.steps_n,

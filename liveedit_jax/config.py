@@ -150,7 +150,7 @@ class EditorTrainConfig:
             )
         if self.cosine and self.warmup_steps >= self.steps_n:
             raise ValueError(
-                f"warmup_steps={self.warmup_steps} leaves none of steps_n={self.steps_n} to decay in"
+                f"warmup_steps={self.warmup_steps} leaves none of steps_n={self.steps_n}: use fewer"
             )
         for name in ("accumulate_n", "answers_n"):
             value = getattr(self, name)

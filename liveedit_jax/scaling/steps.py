@@ -19,13 +19,19 @@ from liveedit_jax.config import EditorTrainConfig, Preset
 from liveedit_jax.data.editing import EditingBatch
 from liveedit_jax.editor import liveedit
 from liveedit_jax.scaling import repository as sharded
-from liveedit_jax.scaling.mesh import everywhere
+from liveedit_jax.scaling.mesh import everywhere, split_batch
 from liveedit_jax.scaling.partition import (
     backbone_shardings,
     editor_shardings,
     placed_backbone,
 )
-from liveedit_jax.training.editor import init_state, step_from_images
+from liveedit_jax.training.editor import (
+    every_batch,
+    init_state,
+    states_from_images,
+    step_from_images,
+    step_from_states,
+)
 from liveedit_jax.training.optimizers import TrainState
 from liveedit_jax.types import Batch, Repository, Route
 
@@ -67,6 +73,27 @@ class Pod:
 
         place = editor_shardings(self.mesh, state)
         return jax.jit(run, donate_argnums=2, out_shardings=(place, everywhere(self.mesh)))
+
+    def train_step_from_states(self, recipe: EditorTrainConfig, state: TrainState):
+        """The same from states: (weights, states at the edit layer, state, batch)."""
+
+        def run(weights: dict, hidden: Float[Array, "4N T D"], state, batch: EditingBatch):
+            return step_from_states(
+                self.backbone, self.config.editor, recipe, weights, hidden, state, batch
+            )
+
+        place = editor_shardings(self.mesh, state)
+        return jax.jit(run, donate_argnums=2, out_shardings=(place, everywhere(self.mesh)))
+
+    def states(self, recipe: EditorTrainConfig):
+        """Jitted (weights, images, batch) -> states at the edit layer, split by sample."""
+
+        def run(weights: dict, images: Float[Array, "N 3 ..."], batch: EditingBatch):
+            one = partial(states_from_images, self.backbone, weights)
+            return every_batch(recipe, one, (images, batch))
+
+        place = split_batch(self.mesh, int(recipe.accumulate_n > 1))
+        return jax.jit(run, out_shardings=place)
 
     def _prepared(self, params: dict) -> liveedit.Prepared:
         gathered = weights_at(self.backbone.placement("editor"), params)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
 
 from liveedit_jax.config import EditorTrainConfig
 from liveedit_jax.data.editing import EditingBatch, EditingData
@@ -14,6 +15,7 @@ from liveedit_jax.scaling.partition import editor_shardings
 from liveedit_jax.scaling.processes import spread
 from liveedit_jax.scaling.steps import Pod
 from liveedit_jax.training.optimizers import TrainState
+from liveedit_jax.training.states import StateCache
 
 SHOWN = (0, 2, 3)  # row kinds whose pictures differ: the edit's, image generality's, locality's
 
@@ -34,12 +36,18 @@ def check_batch(pod: Pod, recipe: EditorTrainConfig) -> None:
 
 
 def on_mesh(
-    pod: Pod, recipe: EditorTrainConfig, weights: dict, state: TrainState, data: EditingData
+    pod: Pod,
+    recipe: EditorTrainConfig,
+    weights: dict,
+    state: TrainState,
+    data: EditingData,
+    cache: Callable[[NamedSharding], StateCache] | None = None,
 ) -> tuple[Callable, TrainState, Callable[[int], tuple]]:
     """What `train` needs: step, state and batches, all of them of the whole mesh.
 
     Every process calls it with the same arguments, has all weights and draws the same batches, and
-    places its own part of each.
+    places its own part of each. With `cache` (from where states lie to the cache) steps read their
+    states from disk.
 
     Raises:
         ValueError: the mesh cannot split the recipe's batches.
@@ -48,23 +56,38 @@ def on_mesh(
     placed = spread(weights, pod.weight_shardings(weights))
     begun = spread(state, editor_shardings(pod.mesh, state))
     image = pod.config.backbone.image_shape
-    run = pod.train_step(recipe, state)
     lead_n = int(recipe.accumulate_n > 1)  # several batches are stacked
     by_image, by_row = split_batch(pod.mesh, lead_n), split_batch(pod.mesh, lead_n + 1)
 
-    def step(state: TrainState, batch: tuple[jax.Array, EditingBatch]):
-        images, rows = batch
-        return run(placed, images, state, rows)
-
-    def batch_at(i: int) -> tuple[jax.Array, EditingBatch]:
-        rows = data.batch_at(i)
+    def images_of(rows: EditingBatch) -> jax.Array:
         shown = np.moveaxis(rows.picture[..., np.array(SHOWN), :], -2, -1)  # [..., N, 3]
 
         def pixels(part: tuple[slice, ...]) -> np.ndarray:
             some = shown[part[: shown.ndim]]
             return np.stack([data.picture(i) for i in some.flat]).reshape(*some.shape, *image)
 
-        images = jax.make_array_from_callback((*shown.shape, *image), by_image, pixels)
-        return images, spread(rows, by_row)
+        return jax.make_array_from_callback((*shown.shape, *image), by_image, pixels)
+
+    if cache is None:
+        run = pod.train_step(recipe, state)
+
+        def batch_at(i: int) -> tuple[jax.Array, EditingBatch]:
+            rows = data.batch_at(i)
+            return images_of(rows), spread(rows, by_row)
+    else:
+        run, lower = pod.train_step_from_states(recipe, state), pod.states(recipe)
+
+        def states_of(rows: EditingBatch) -> jax.Array:
+            return lower(placed, images_of(rows), spread(rows, by_row))
+
+        read = cache(by_image).reading(data.batch_at, states_of)
+
+        def batch_at(i: int) -> tuple[jax.Array, EditingBatch]:
+            rows, hidden = read(i)
+            return hidden, spread(rows, by_row)
+
+    def step(state: TrainState, batch: tuple[jax.Array, EditingBatch]):
+        seen, rows = batch  # pictures, or states
+        return run(placed, seen, state, rows)
 
     return step, begun, batch_at

@@ -15,11 +15,9 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.placement import weights_at
 from liveedit_jax.config import EditorConfig, EditorTrainConfig
 from liveedit_jax.data.editing import EditingBatch
-from liveedit_jax.data.tokenise import answer_labels, without_pixels
-from liveedit_jax.editor import losses, objective
 from liveedit_jax.editor.liveedit import init_params
+from liveedit_jax.training.editor_loss import editor_loss, rows_of
 from liveedit_jax.training.optimizers import TrainState, advance, begin, editor_optimizer
-from liveedit_jax.types import Batch, Role
 
 # Of the pictures of a sample: the edit shows the first, its generalities the first and second.
 PICTURES = (0, 0, 1, 2)
@@ -34,124 +32,12 @@ def init_state(
     return begin(editor_optimizer(recipe), params)
 
 
-def answer_samples(
-    cfg: EditorConfig,
-    recipe: EditorTrainConfig,
-    backbone: Backbone,
-    hidden: Float[Array, "S T D"],
-    rows: Batch,
-) -> objective.Samples:
-    """Samples whose logits are read at A answer positions alone (`answers_n`, or T - P - 1)."""
-    t = hidden.shape[1]
-    first = (rows.role == Role.ANSWER).argmax(-1) - 1  # the last prompt token
-    positions_n = recipe.answers_n or t - backbone.cfg.vision_n - 1
-    at = jnp.minimum(first[:, None] + jnp.arange(positions_n), t - 1)
-    label, answer, eos = answer_labels(rows, backbone.cfg.eos_id)
-    mask = losses.generation_mask(cfg, answer, eos)
-    pick = partial(jnp.take_along_axis, indices=at, axis=1)
-    # a clipped position would count the last one again
-    inside = first[:, None] + jnp.arange(at.shape[1]) < t
-    return objective.Samples(hidden, rows, pick(label), pick(mask) & inside, at)
-
-
-def rows_of(batch: EditingBatch) -> Batch:
-    """The rows of a batch, sample by sample; their pictures are given as vision features."""
-
-    def flat(leaf: Int[Array, "4 N T"]) -> Int[Array, "4N T"]:
-        return rearrange(leaf, "k n t -> (n k) t")
-
-    rows = without_pixels(flat(batch.token), flat(batch.role))
-    return rows if batch.place is None else rows.replace(place=flat(batch.place))
-
-
-def blend_images(
-    key: Array, hidden: Float[Array, "N K T D"], role: Int[Array, "N K T"], most: float
-) -> Float[Array, "N K T D"]:
-    """Images of subjects that do not exist, so that routing does not learn subjects by heart.
-
-    Every sample gets up to `most` (uniform) of another sample's states at VISION positions, the
-    same share in all its K rows. Images lie at the same positions of all rows.
-    """
-    other_key, share_key = jax.random.split(key)
-    n = hidden.shape[0]
-    share = jax.random.uniform(share_key, (n, 1, 1, 1), maxval=most)
-    blend = (1 - share) * hidden + share * hidden[jax.random.permutation(other_key, n)]
-    return jnp.where((role == Role.VISION)[..., None], blend, hidden)
-
-
-def editor_loss(
-    backbone: Backbone,
-    cfg: EditorConfig,
-    recipe: EditorTrainConfig,
-    weights: dict,
-    params: dict,
-    batch: EditingBatch,
-    features: Float[Array, "4N P D"],
-    key: Array,
-) -> tuple[Float[Array, ""], dict]:
-    """The loss of a batch of N samples (the first B in the edit terms) and its terms as scalars.
-
-    Rows go sample by sample, so that a batch that is split over devices stays where it is;
-    `features` are in that order.
-    """
-    b, n = recipe.batch_n, batch.token.shape[1]
-    rows = rows_of(batch)
-    hidden = backbone.lower_from_features(weights, rows, features)
-    hidden = jax.lax.stop_gradient(hidden)
-
-    def by_sample(leaf: Array) -> Array:
-        return leaf.reshape(n, -1, *leaf.shape[1:])
-
-    every = jax.tree.map(by_sample, answer_samples(cfg, recipe, backbone, hidden, rows))
-    edit, text, image, locality = (
-        jax.tree.map(lambda leaf, k=k: leaf[:b, k], every) for k in range(4)
-    )
-    answer = locality.label != backbone.cfg.eos_id  # EOS is no part of what locality compares
-    locality = locality._replace(mask=locality.mask & answer)
-    mask_key, pair_key, blend_key = jax.random.split(key, 3)
-    hidden, role = by_sample(hidden), by_sample(rows.role)
-    if recipe.routing_blend:
-        hidden = blend_images(blend_key, hidden, role, recipe.routing_blend)
-    own = jnp.arange(b)
-    value, (edits, routing, seen) = objective.training_loss(
-        cfg,
-        recipe,
-        backbone,
-        weights,
-        params,
-        objective.Requests(edit.hidden, edit.batch.role),
-        edit,
-        (text, image),
-        locality,
-        objective.Pool(hidden, role, batch.picture.T // 2),
-        objective.draw_masks(mask_key, own, own),
-        objective.draw_pairs(pair_key, n, 4),
-    )
-    label = jnp.stack([group.label for group in (edit, text, image)], axis=1)
-    mask = jnp.stack([group.mask for group in (edit, text, image)], axis=1)
-    counted = mask & (label != backbone.cfg.eos_id)
-    right = (seen["logits"][:, :3].argmax(-1) == label) & counted
-    accuracy = (right.sum(-1) / jnp.maximum(counted.sum(-1), 1)).mean(0)
-    scalars = {
-        "loss": value,
-        "reliability": edits["reliability"],
-        "text_generality": edits["generality"][0],
-        "image_generality": edits["generality"][1],
-        "image_locality": edits["locality"],
-        **routing,
-        "accuracy/reliability": accuracy[0],
-        "accuracy/text_generality": accuracy[1],
-        "accuracy/image_generality": accuracy[2],
-    }
-    return value, scalars
-
-
 def editor_gradient(
     backbone: Backbone,
     cfg: EditorConfig,
     recipe: EditorTrainConfig,
     weights: dict,
-    features: Float[Array, "4N P D"],
+    hidden: Float[Array, "4N T D"],
     state: TrainState,
     batch: EditingBatch,
     part: int | Int[Array, ""] = 0,
@@ -163,9 +49,27 @@ def editor_gradient(
 
     def loss(params: dict):
         params = weights_at(place, params)
-        return editor_loss(backbone, cfg, recipe, weights, params, batch, features, key)
+        return editor_loss(backbone, cfg, recipe, weights, params, batch, hidden, key)
 
     return jax.grad(loss, has_aux=True)(state.params)
+
+
+def states_of_batch(
+    backbone: Backbone, weights: dict, pictures: Float[Array, "X P D"], batch: EditingBatch
+) -> Float[Array, "4N T D"]:
+    """States at the edit layer of a batch's rows; `pictures` as in `editor_step`."""
+    features = pictures[batch.picture.T.reshape(-1)]
+    return backbone.lower_from_features(weights, rows_of(batch), features)
+
+
+def states_from_images(
+    backbone: Backbone, weights: dict, images: Float[Array, "N 3 ..."], batch: EditingBatch
+) -> Float[Array, "4N T D"]:
+    """The same from pixels; `images` as in `step_from_images`."""
+    features = backbone.vision_features(weights, rearrange(images, "n x ... -> (n x) ..."))
+    features = rearrange(features, "(n x) p d -> n x p d", x=3)[:, jnp.array(PICTURES)]
+    features = rearrange(features, "n k p d -> (n k) p d")
+    return backbone.lower_from_features(weights, rows_of(batch), features)
 
 
 def _advance(
@@ -215,8 +119,8 @@ def editor_step(
     """
 
     def gradient(rows: EditingBatch, part) -> tuple[dict, dict]:
-        features = pictures[rows.picture.T.reshape(-1)]
-        return editor_gradient(backbone, cfg, recipe, weights, features, state, rows, part)
+        hidden = states_of_batch(backbone, weights, pictures, rows)
+        return editor_gradient(backbone, cfg, recipe, weights, hidden, state, rows, part)
 
     return _advance(recipe, state, gradient, batch)
 
@@ -238,12 +142,52 @@ def step_from_images(
 
     def gradient(shown: tuple[Array, EditingBatch], part) -> tuple[dict, dict]:
         pixels, rows = shown
-        features = backbone.vision_features(weights, rearrange(pixels, "n x ... -> (n x) ..."))
-        features = rearrange(features, "(n x) p d -> n x p d", x=3)[:, jnp.array(PICTURES)]
-        features = rearrange(features, "n k p d -> (n k) p d")
-        return editor_gradient(backbone, cfg, recipe, weights, features, state, rows, part)
+        hidden = states_from_images(backbone, weights, pixels, rows)
+        return editor_gradient(backbone, cfg, recipe, weights, hidden, state, rows, part)
 
     return _advance(recipe, state, gradient, (images, batch))
+
+
+def step_from_states(
+    backbone: Backbone,
+    cfg: EditorConfig,
+    recipe: EditorTrainConfig,
+    weights: dict,
+    hidden: Float[Array, "4N T D"],
+    state: TrainState,
+    batch: EditingBatch,
+) -> tuple[TrainState, dict]:
+    """The same from states at the edit layer, which are stacked like `batch`."""
+
+    def gradient(known: tuple[Array, EditingBatch], part) -> tuple[dict, dict]:
+        states, rows = known
+        return editor_gradient(backbone, cfg, recipe, weights, states, state, rows, part)
+
+    return _advance(recipe, state, gradient, (hidden, batch))
+
+
+editor_step_from_states = jax.jit(
+    step_from_states, static_argnums=(0, 1, 2), donate_argnums=5
+)  # on one device
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def states_of_step(
+    backbone: Backbone,
+    recipe: EditorTrainConfig,
+    weights: dict,
+    pictures: Float[Array, "X P D"],
+    batch: EditingBatch,
+) -> Float[Array, "4N T D"]:
+    """What `editor_step_from_states` reads, stacked like `batch`."""
+    return every_batch(recipe, partial(states_of_batch, backbone, weights, pictures), (batch,))
+
+
+def every_batch(recipe: EditorTrainConfig, run: Callable[..., Array], batches) -> Array:
+    """`run` of a step's batch, or of each of its several, stacked."""
+    if recipe.accumulate_n == 1:
+        return run(*batches)
+    return jax.lax.map(lambda batch: run(*batch), batches)
 
 
 def picture_features(

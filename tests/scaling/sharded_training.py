@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,8 @@ from liveedit_jax.scaling.partition import backbone_shardings, editor_shardings
 from liveedit_jax.scaling.steps import Pod
 from liveedit_jax.scaling.training import on_mesh
 from liveedit_jax.training.editor import editor_gradient, init_state, step_from_images
+from liveedit_jax.training.editor_loss import rows_of
+from liveedit_jax.training.states import StateCache
 from liveedit_jax.types import Batch, Role
 
 CONFIG = replace(preset("tiny"), backbone=SMALL, editor=EDITOR)
@@ -66,7 +69,8 @@ def every_mesh_trains_as_one_device():
     features = jax.random.normal(jax.random.key(9), (4 * N, SMALL.vision_n, SMALL.width))
 
     def gradient(backbone, weights, features, state, batch):
-        return editor_gradient(backbone, EDITOR, RECIPE, weights, features, state, batch)
+        hidden = backbone.lower_from_features(weights, rows_of(batch), features)
+        return editor_gradient(backbone, EDITOR, RECIPE, weights, hidden, state, batch)
 
     grads, seen = jax.jit(partial(gradient, PLAIN))(weights, features, state, batch)
     for cfg in TRAINED:
@@ -86,8 +90,8 @@ def every_mesh_trains_as_one_device():
             close(other, leaf, f"{cfg} {jax.tree_util.keystr(path)}")
 
 
-def accumulated_steps_from_pictures_are_those_of_one_device():
-    """Two batches a step, each with its own pictures, placed by `on_mesh`."""
+def accumulated_steps_are_those_of_one_device(folder):
+    """Two batches a step, each with its own pictures, placed by `on_mesh`; and states from disk."""
     recipe = replace(RECIPE, batch_n=4, accumulate_n=2, answers_n=25)
     data = EditingData(mojiedit_tokenizer(SMALL.decoder.vocab_n), SMALL, recipe, EditMixture())
     weights = jax.jit(PLAIN.init)(jax.random.key(0))
@@ -102,6 +106,16 @@ def accumulated_steps_from_pictures_are_those_of_one_device():
     found, scalars = step(begun, batch_at(1))
     for name, value in seen.items():
         close(scalars[name], value, name)
+
+    def cache(place):
+        return StateCache(Path(folder), 2, {}, place)
+
+    step, begun, batch_at = on_mesh(pod, recipe, weights, state, data, cache)
+    hidden, _ = batch_at(3)  # the second of two
+    assert {shard.data.shape[1] for shard in hidden.addressable_shards} == {4 * 4 // 4}
+    _, again = step(begun, batch_at(3))
+    for name, value in seen.items():
+        close(again[name], value, f"from disk, {name}")
     for mine, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(one), strict=True):
         np.testing.assert_allclose(mine, wanted, atol=3e-5 * max(np.abs(wanted).max(), 1e-3))
 

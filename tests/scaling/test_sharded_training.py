@@ -11,13 +11,16 @@ from liveedit_jax.scaling.mesh import make_mesh
     "check",
     [
         "every_mesh_trains_as_one_device",
-        "accumulated_steps_from_pictures_are_those_of_one_device",
         "large_arrays_are_really_split",
         "edits_queries_and_generation_are_those_of_one_device",
     ],
 )
 def test_on_eight_devices(on_eight_devices, check):
     on_eight_devices("sharded_training", check)
+
+
+def test_accumulated_steps_on_eight_devices(on_eight_devices, tmp_path):
+    on_eight_devices("sharded_training", "accumulated_steps_are_those_of_one_device", str(tmp_path))
 
 
 def test_a_checkpoint_opens_on_another_mesh(on_eight_devices, tmp_path):

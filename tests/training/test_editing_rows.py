@@ -95,8 +95,8 @@ def test_accumulated_steps_follow_the_mean_gradient(tokenizer):
     pictures = training.picture_features(backbone, weights, data.pictures())
     grads = []
     for i, part in enumerate(parts_of(recipe, batches)):
-        features = pictures[part.picture.T.reshape(-1)]
-        known = backbone, EDITOR, recipe, weights, features, state
+        hidden = training.states_of_batch(backbone, weights, pictures, part)
+        known = backbone, EDITOR, recipe, weights, hidden, state
         grads.append(training.editor_gradient(*known, part, i)[0])
     mean = jax.tree.map(lambda *leaves: sum(leaves) / 3, *grads)
     norm = float(jnp.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(mean))))

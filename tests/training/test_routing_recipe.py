@@ -15,6 +15,7 @@ from liveedit_jax.data.editing import EditingData
 from liveedit_jax.editor.liveedit import init_params, prepare
 from liveedit_jax.editor.objective import Pairs, Pool, routing_terms
 from liveedit_jax.training import editor as editor_training
+from liveedit_jax.training.editor_loss import editor_loss
 from liveedit_jax.types import Role
 
 
@@ -29,9 +30,9 @@ def test_more_routing_samples_leave_the_edit_terms_alone(tokenizer):
     params = editor_training.init_state(backbone, EDITOR, few, jax.random.key(1)).params
 
     def scalars(recipe, batch):
-        features = pictures[batch.picture.T.reshape(-1)]
-        return editor_training.editor_loss(
-            backbone, EDITOR, recipe, weights, params, batch, features, jax.random.key(0)
+        hidden = editor_training.states_of_batch(backbone, weights, pictures, batch)
+        return editor_loss(
+            backbone, EDITOR, recipe, weights, params, batch, hidden, jax.random.key(0)
         )[1]
 
     first = jax.tree.map(lambda leaf: leaf[:, :4], batch)
@@ -71,9 +72,9 @@ def test_routing_beyond_the_released_codes_changes_hard_routing_alone(tokenizer)
 
     @partial(jax.jit, static_argnums=0)
     def scalars(recipe):
-        features = pictures[batch.picture.T.reshape(-1)]
-        return editor_training.editor_loss(
-            backbone, EDITOR, recipe, weights, params, batch, features, jax.random.key(0)
+        hidden = editor_training.states_of_batch(backbone, weights, pictures, batch)
+        return editor_loss(
+            backbone, EDITOR, recipe, weights, params, batch, hidden, jax.random.key(0)
         )[1]
 
     before = scalars(plain)

@@ -12,7 +12,8 @@ from liveedit_jax.backbones.weights import from_named
 from liveedit_jax.config import EditMixture, EditorTrainConfig
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.editor.liveedit import init_params
-from liveedit_jax.training.editor import editor_loss, picture_features
+from liveedit_jax.training.editor import picture_features, states_of_batch
+from liveedit_jax.training.editor_loss import editor_loss
 
 
 @pytest.mark.parity
@@ -38,10 +39,10 @@ def test_losses_and_gradients_are_the_textbooks(tokenizer):
     params = init_params(jax.random.key(2), editor, SMALL.width, SMALL.vision_n)
     batch, key = data.batch_at(1), jax.random.key(7)
     pictures = picture_features(backbone, weights, data.pictures())
-    features = pictures[batch.picture.T.reshape(-1)]
+    hidden = states_of_batch(backbone, weights, pictures, batch)
 
     def ours(params):
-        return editor_loss(backbone, editor, recipe, weights, params, batch, features, key)
+        return editor_loss(backbone, editor, recipe, weights, params, batch, hidden, key)
 
     (value, scalars), grads = jax.jit(jax.value_and_grad(ours, has_aux=True))(params)
     drawn = draws(recipe, 5, key)

@@ -21,6 +21,7 @@ from liveedit_jax.data.templates import templates
 from liveedit_jax.data.tokenise import answer_labels, without_pixels
 from liveedit_jax.editor.losses import answer_nll
 from liveedit_jax.training import editor as editor_training
+from liveedit_jax.training.editor_loss import answer_samples, editor_loss
 from liveedit_jax.training.loop import record_start, saved_step, train
 from liveedit_jax.training.optimizers import advance, begin, editor_optimizer
 from liveedit_jax.training.pretrain import (
@@ -172,13 +173,13 @@ def test_the_editor_step_learns_and_its_loss_has_no_gradient_below(tokenizer):
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
     assert {"reliability", "image_locality", "hard_other", "soft_relative"} <= set(scalars)
 
-    features = pictures[batch.picture.T.reshape(-1)]
-    grads = jax.grad(
-        lambda below: editor_training.editor_loss(
-            backbone, EDITOR, recipe, weights | {"lower": below}, state.params, batch, features,
-            jax.random.key(0),
-        )[0]
-    )(weights["lower"])  # fmt: skip
+    def loss(below):
+        frozen = weights | {"lower": below}
+        hidden = editor_training.states_of_batch(backbone, frozen, pictures, batch)
+        key = jax.random.key(0)
+        return editor_loss(backbone, EDITOR, recipe, frozen, state.params, batch, hidden, key)[0]
+
+    grads = jax.grad(loss)(weights["lower"])
     assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(grads))
 
 
@@ -255,7 +256,7 @@ def test_losses_read_at_answer_positions_are_those_read_everywhere(tokenizer, an
     batch = EditingData(tokenizer, SMALL, recipe, EditMixture()).batch_at(1)
     rows = without_pixels(batch.token[0], batch.role[0])
     hidden = jax.random.normal(jax.random.key(2), (*rows.token.shape, SMALL.decoder.width))
-    some = editor_training.answer_samples(EDITOR, recipe, backbone, hidden, rows)
+    some = answer_samples(EDITOR, recipe, backbone, hidden, rows)
     label, answer, eos = answer_labels(rows, SMALL.eos_id)
     want = answer_nll(backbone.upper(weights, hidden, rows), label, answer | eos)
     got = answer_nll(backbone.upper(weights, hidden, rows, some.at), some.label, some.mask)
