@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 MARK := $(VENV)/.installed
+JOBS ?= 2
 # Large buffers on huge pages: a training step on a CPU is a quarter faster (glibc only, else ignored).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
@@ -33,8 +34,9 @@ $(VENV)/.smol: requirements-smol.txt $(MARK)
 demo: setup
 	$(RUN) -m liveedit_jax demo
 
+# Files of tests are shared out among JOBS processes.
 test: setup smol lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n $(JOBS) --dist loadfile
 
 lint: setup
 	$(RUN) -m ruff check .
