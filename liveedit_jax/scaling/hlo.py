@@ -175,7 +175,16 @@ class Program:
             return 2 * read[1]
         if op.kind != "fusion":
             return sum(read) + written
-        body = self.computations[op.names("calls")[0]]
+        called = op.names("calls")[0]
+        if op.name.startswith("async-collective"):  # what it brings is written, once it is there
+            return written if op.name.startswith("async-collective-done") else 0
+        if called.startswith("async_collective"):  # buffers of a transfer pass through it
+            through = re.findall(r"\{(\d*)\}: \((\d+), \{\}\)", op.rest)
+            outs = _arrays(op.shape)
+            written -= sum(hbm_bytes(outs[int(out or 0)]) for out, _ in through)
+            for _, operand in through:
+                read[int(operand)] = 0
+        body = self.computations[called]
         parameters = {x.name: int(x.rest.split(")")[0]) for x in body if x.kind == "parameter"}
         for name, index in parameters.items():
             users = [x for x in body if name in x.operands]

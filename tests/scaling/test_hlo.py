@@ -32,6 +32,32 @@ ENTRY %main (x: bf16[8,4,16], y: bf16[8,16,32]) -> bf16[8,4,32] {
 """  # noqa: E501
 
 
+FUSED_TRANSFER = """HloModule m
+
+%async_collective_fusion.1 (p0: bf16[2,8], p1: bf16[16,8], p2: bf16[4,4]) -> (bf16[4,4], bf16[2,8], bf16[16,8]) {
+  %p0 = bf16[2,8]{1,0} parameter(0)
+  %p1 = bf16[16,8]{1,0} parameter(1)
+  %p2 = bf16[4,4]{1,0} parameter(2)
+  %n = bf16[4,4]{1,0} negate(%p2)
+  ROOT %t = (bf16[4,4]{1,0}, bf16[2,8]{1,0}, bf16[16,8]{1,0}) tuple(%n, %p0, %p1)
+}
+
+ENTRY %main (x: bf16[2,8], y: bf16[16,8], z: bf16[4,4]) -> bf16[16,8] {
+  %x = bf16[2,8]{1,0} parameter(0)
+  %y = bf16[16,8]{1,0} parameter(1)
+  %z = bf16[4,4]{1,0} parameter(2)
+  %f = (bf16[4,4]{1,0}, bf16[2,8]{1,0}, bf16[16,8]{1,0}) fusion(%x, %y, %z), kind=kOutput, output_to_operand_aliasing={{1}: (0, {}), {2}: (1, {})}, calls=%async_collective_fusion.1
+  %g = bf16[16,8]{1,0} get-tuple-element(%f), index=2
+  ROOT %async-collective-done = bf16[16,8]{1,0} fusion(%g), kind=kCustom, output_to_operand_aliasing={{}: (0, {})}, calls=%async_collective_fusion.1
+}
+"""  # noqa: E501
+
+
+def test_buffers_of_a_transfer_that_pass_through_other_work_are_no_traffic():
+    read_and_written, arrived = 2 * 4 * 4 * 2, 16 * 8 * 2
+    assert Program(FUSED_TRANSFER, CHIP).cost().memory_bytes == read_and_written + arrived
+
+
 def test_loops_count_as_often_as_they_run():
     def looped(x, w):
         return jax.lax.scan(lambda h, k: (h @ k, None), x, w)[0]
