@@ -5,7 +5,21 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from liveedit_jax.presets import PRESETS
+from liveedit_jax.presets import PRESETS, preset
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """The preset that everything else of a run is a part of."""
+
+    def known(name: str) -> str:
+        try:
+            preset(name)
+        except (KeyError, ValueError, OSError) as error:
+            raise argparse.ArgumentTypeError(error.args[0]) from error
+        return name
+
+    shown = f"{', '.join(sorted(PRESETS))}, or a file of experiments/configs"
+    parser.add_argument("--config", default="tiny", type=known, help=shown)
 
 
 def training_parser(text: str, out: str, shipped: str) -> argparse.ArgumentParser:
@@ -17,7 +31,7 @@ def training_parser(text: str, out: str, shipped: str) -> argparse.ArgumentParse
         shipped: what `--ship` writes.
     """
     parser = argparse.ArgumentParser(description=text.splitlines()[0])
-    parser.add_argument("--config", default="tiny", choices=sorted(PRESETS))
+    add_config(parser)
     parser.add_argument("--out", type=Path, default=Path(out), help="run folder, resumed from")
     parser.add_argument("--steps", type=int, help="the recipe's number of steps")
     parser.add_argument("--learning-rate", type=float, help="the recipe's rate")

@@ -1,9 +1,15 @@
 """Lifelong evaluation: all metrics after 1, 10, 100, ... edits of one stream.
 
     python -m experiments.lifelong_eval --config tiny --marks 1,10,100,1000 --seed 0 --out DIR
+    python -m experiments.lifelong_eval --config llava-1.5-7b --model MODEL --dataset evqa \\
+        --manual-dir FOLDER --out DIR
 
 Writes DIR/results.json, cases.jsonl, routes.jsonl, metrics.png and report.html. A killed run with
 the same arguments goes on where it was. Tune on `--split dev`; report `--split eval`.
+
+A public benchmark is read from its authors' files in FOLDER, in their order; `--seed S` shuffles it
+as the released evaluation does, whose result files are in DIR/released. `--seeds 0,1,2` makes one
+run for each seed, in DIR/seed_S, and DIR/summary.json with means and standard deviations.
 """
 
 from __future__ import annotations
@@ -14,21 +20,31 @@ BEGIN = time.time()
 
 import argparse  # noqa: E402
 import sys  # noqa: E402
+from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+from experiments.arguments import add_config  # noqa: E402
+from liveedit_jax.evaluation.cases import Files  # noqa: E402
 from liveedit_jax.evaluation.run import Choice, parse_marks, run, table  # noqa: E402
-from liveedit_jax.presets import BACKBONES, DATASETS, EDITORS, PRESETS  # noqa: E402
+from liveedit_jax.evaluation.seeds import write_summary  # noqa: E402
+from liveedit_jax.presets import BACKBONES, DATASETS, EDITORS  # noqa: E402
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="tiny", choices=sorted(PRESETS))
+    add_config(parser)
     parser.add_argument("--dataset", choices=sorted(DATASETS))
     parser.add_argument("--backbone", choices=sorted(BACKBONES))
     parser.add_argument("--editor", choices=sorted(EDITORS))
     parser.add_argument("--model", help="model folder (default: the preset's shipped one)")
-    parser.add_argument("--split", default="eval", choices=("eval", "dev", "editor_train"))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--split", default="eval", help="eval, dev, ...; of VLKEB also onehop, ...")
+    parser.add_argument("--seed", type=int, help="0, or a public benchmark's own order")
+    parser.add_argument("--seeds", help="several, as 0,1,2")
+    parser.add_argument("--manual-dir", help="a public benchmark's own files")
+    parser.add_argument("--data-dir", help="where its prepared rows are kept (the user's cache)")
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="leave rows out whose pictures are missing"
+    )
     parser.add_argument("--marks", default="1,10,100,1000", help="numbers of edits")
     parser.add_argument("--cases", type=int, help="cases that marks below it count (the preset's)")
     parser.add_argument(
@@ -38,7 +54,12 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    if args.seeds and args.seed is not None:
+        parser.error("--seed or --seeds")
     try:
+        files = None
+        if args.manual_dir is not None:
+            files = Files(args.manual_dir, args.data_dir, args.allow_missing)
         choice = Choice(
             config=args.config,
             dataset=args.dataset,
@@ -46,21 +67,34 @@ def main() -> int:
             editor=args.editor,
             model=args.model,
             split=args.split,
-            seed=args.seed,
+            seed=args.seed if args.seed is not None or files else 0,
             marks=parse_marks(args.marks),
             cases_n=args.cases,
             finetune_n=args.finetune,
+            files=files,
         )
-        results = run(choice, args.out, BEGIN)
+        runs = [(choice, args.out)]
+        if args.seeds:
+            seeds = parse_marks(args.seeds)
+            runs = [(replace(choice, seed=seed), args.out / f"seed_{seed}") for seed in seeds]
+        every = [_run(one, out) for one, out in runs]
+        if args.seeds:
+            write_summary(every, args.out / "summary.json")
     except (ValueError, OSError, KeyError) as error:
-        print(f"lifelong_eval: error: {error}", file=sys.stderr)
+        said = error.args[0] if isinstance(error, KeyError) else error
+        print(f"lifelong_eval: error: {said}", file=sys.stderr)
         return 2
+    return 0
+
+
+def _run(choice: Choice, out: Path) -> dict:
+    results = run(choice, out, BEGIN)
     print(table(results))
     print(
         f"{results['seconds']:.0f} s, peak {results['peak_rss_gb']:.2f} GB, "
-        f"{results['compile_n']} compilations; {args.out / 'report.html'}"
+        f"{results['compile_n']} compilations; {out / 'report.html'}"
     )
-    return 0
+    return results
 
 
 if __name__ == "__main__":

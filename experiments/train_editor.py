@@ -11,6 +11,9 @@ fitted again, its image routing starts anew where the recipe says how.
 `--states DIR --batches N` trains on N batches over and over. Their states at the edit layer come
 first and are kept in DIR: tower and lower layers run once for each.
 
+`--dataset evqa --manual-dir FOLDER --mesh data=1` trains on a public benchmark's own files; the
+same command with `--ship MODEL` instead of `--mesh` then writes the editor.
+
 `--mesh fsdp=8` trains on a mesh of all devices (docs/pods.md); with several processes, run the same
 command in each. There, vision features are computed in the step, and dev is not measured.
 """
@@ -20,7 +23,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -33,12 +36,15 @@ from liveedit_jax.backbones.backbone import split_at
 from liveedit_jax.backbones.linear import halve
 from liveedit_jax.backbones.quantise import quantise
 from liveedit_jax.config import as_dict
+from liveedit_jax.data.benchmark_training import BenchmarkData
+from liveedit_jax.data.benchmarks import load_benchmark
 from liveedit_jax.data.editing import EditingData
+from liveedit_jax.data.prompts import PROMPTS
 from liveedit_jax.data.tokenizer import load_tokenizer
 from liveedit_jax.evaluation.cases import stream_cases
 from liveedit_jax.evaluation.lifelong import Parts
 from liveedit_jax.evaluation.quick import quick_figures
-from liveedit_jax.presets import preset
+from liveedit_jax.presets import DATASETS, preset
 from liveedit_jax.scaling.mesh import axes_of, make_mesh
 from liveedit_jax.scaling.processes import start as start_processes
 from liveedit_jax.scaling.steps import Pod
@@ -77,6 +83,9 @@ def main() -> None:
     parser.add_argument("--keep", choices=[k.value for k in Keep], help="of layers, for gradients")
     parser.add_argument("--int8", action="store_true", help="frozen kernels in 8 bits")
     parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
+    parser.add_argument("--dataset", choices=sorted(DATASETS), help="what to train on (preset's)")
+    parser.add_argument("--manual-dir", type=Path, help="a public benchmark's own files")
+    parser.add_argument("--allow-missing", action="store_true", help="leave out rows without them")
     parser.add_argument("--states", type=Path, help="folder for lower states, made once a batch")
     parser.add_argument("--batches", type=int, default=1000, help="how many, with --states")
     parser.add_argument("--mesh", type=axes_of, help="axes, as data=2,fsdp=4,tensor=2")
@@ -90,7 +99,14 @@ def main() -> None:
     if args.int8 and args.bf16:
         parser.error("--int8 or --bf16: frozen kernels are either")
 
-    chosen = preset(args.config)
+    chosen = preset(args.config, args.dataset)
+    public = chosen.dataset.name != "mojiedit"
+    if public and (args.manual_dir is None or (args.mesh is None and args.ship is None)):
+        parser.error(f"{chosen.dataset.name}: give --manual-dir, and --mesh (data=1: one device)")
+    if args.config.endswith(".py") and args.model is None:
+        parser.error("a config file needs --model FOLDER")
+    if public and chosen.editor_train.gate_gain is not None and args.start_from is None:
+        parser.error("fitted starts are made on mojiedit: give --start-from, or another --config")
     if args.edit_layer is not None:
         chosen = replace(chosen, backbone=replace(chosen.backbone, edit_layer=args.edit_layer))
     if args.keep is not None:
@@ -105,6 +121,8 @@ def main() -> None:
         batch_n=args.batch or chosen.editor_train.batch_n,
         accumulate_n=args.accumulate or chosen.editor_train.accumulate_n,
     )
+    if public and args.mesh is None and saved_step(args.out) < steps_n:
+        parser.error(f"{args.out} is at step {saved_step(args.out)} of {steps_n}: train it first")
     begun, before = load_weights(args.start_from / "editor") if args.start_from else (None, None)
     folder = args.model or model_folder(args.config)
     weights, made = load_backbone(folder)
@@ -115,17 +133,24 @@ def main() -> None:
     cfg = chosen.backbone
     tokenizer = load_tokenizer(folder / "tokenizer.json", cfg.pad_id, cfg.bos_id, cfg.eos_id)
     backbone = Backbone(chosen.backbone)
-    budget = chosen.dataset.budget
-    data = EditingData(tokenizer, chosen.backbone, recipe, chosen.edit_mixture, budget)
-    table_used = args.mesh is None or recipe.gate_gain is not None
+    if public:
+        name = chosen.dataset.name
+        records = load_benchmark(
+            name, "train", manual_dir=args.manual_dir, allow_missing=args.allow_missing
+        )
+        data = BenchmarkData(tokenizer, cfg, recipe, records[:], PROMPTS[name])
+    else:
+        budget = chosen.dataset.budget
+        data = EditingData(tokenizer, cfg, recipe, chosen.edit_mixture, budget)
+    table_used = not public and (args.mesh is None or recipe.gate_gain is not None)
     pictures = picture_features(backbone, weights, data.pictures()) if table_used else None
     side = chosen.backbone.vision.image_size
-    dev = stream_cases("dev", DEV_SEED, DEV_N, side)
+    dev = cache(partial(stream_cases, "dev", DEV_SEED, DEV_N, side))
     known: dict = {}
 
     def evaluate(state) -> dict:
         parts = Parts(backbone, chosen.editor, weights, state.params, tokenizer)
-        return {f"dev/{k}": v for k, v in quick_figures(parts, dev, known).items()}
+        return {f"dev/{k}": v for k, v in quick_figures(parts, dev(), known).items()}
 
     def start():
         state = init_state(backbone, chosen.editor, recipe, jax.random.key(recipe.seed))
@@ -154,7 +179,7 @@ def main() -> None:
     run = {"editor_train": asdict(recipe), "edit_mixture": asdict(chosen.edit_mixture)}
     starts = record_start(args.out, run)
     made_by = {"edit_layer": cfg.edit_layer, "int8": args.int8, "bf16": args.bf16}
-    made_by |= {"backbone_sha256": made["sha256"]}
+    made_by |= {"backbone_sha256": made["sha256"], "dataset": chosen.dataset.name}
     run |= made_by
     if jax.process_index() == 0:
         (args.out / "config.json").write_text(json.dumps(as_dict(chosen) | run))
@@ -168,7 +193,7 @@ def main() -> None:
             backbone, chosen.editor, recipe, used, hidden, state, rows
         )  # fmt: skip
 
-    def cache(place: NamedSharding | None = None) -> StateCache:
+    def states(place: NamedSharding | None = None) -> StateCache:
         about = {name: run[name] for name in ("edit_mixture", *made_by)}
         about |= {name: run["editor_train"][name] for name in DRAWN}
         about |= {"mesh": args.mesh and asdict(args.mesh), "processes": jax.process_count()}
@@ -176,10 +201,10 @@ def main() -> None:
 
     if args.mesh is not None:
         pod = Pod(make_mesh(args.mesh), chosen)
-        parts = on_mesh(pod, recipe, used, start(), data, args.states and cache)
+        parts = on_mesh(pod, recipe, used, start(), data, args.states and states)
     elif args.states is not None:
         states_of = partial(states_of_step, backbone, recipe, used, pictures)
-        parts = from_states, start(), cache().reading(data.batch_at, states_of)
+        parts = from_states, start(), states().reading(data.batch_at, states_of)
     else:
         parts = on_one_device, start(), data.batch_at
     state, step = train(
@@ -187,14 +212,14 @@ def main() -> None:
         recipe.steps_n,
         args.out,
         save_every=args.save_every,
-        evaluate=evaluate if args.mesh is None else None,
+        evaluate=evaluate if args.mesh is None and not public else None,
         evaluate_every=1000,
         stop_after_s=args.stop_after and 60 * args.stop_after,
         profile=args.profile,
     )
     print(f"step {step} of {recipe.steps_n} after {time.time() - begin:.0f} s of this run")
     if args.ship:
-        figures = evaluate(state)
+        figures = {} if public else evaluate(state)
         recipe_of = {
             "config": args.config,
             "steps": step,
@@ -202,7 +227,7 @@ def main() -> None:
             **run,
             "started_from": before,
             "starts": starts,  # more than one where a resumed run went on with another recipe
-            "dev": {"seed": DEV_SEED, "edits": DEV_N, **figures},
+            "dev": {"seed": DEV_SEED, "edits": DEV_N, **figures} if figures else None,
         }
         digest = save_weights(args.ship / "editor", state.params, recipe_of)
         print(json.dumps(figures, indent=1), f"\nwrote {args.ship} sha256 {digest}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 from liveedit_jax.backbone_presets import BACKBONES
 from liveedit_jax.config import (
@@ -68,7 +70,12 @@ EDITORS: dict[str, EditorConfig] = {
     "smol": SMOL_EDITOR,
     "paper": PAPER_EDITOR,
 }
-DATASETS: dict[str, DatasetConfig] = {"mojiedit": DatasetConfig()}
+DATASETS: dict[str, DatasetConfig] = {
+    "mojiedit": DatasetConfig(),
+    "evqa": DatasetConfig("evqa", LengthBudget(96, 24)),
+    "eic": DatasetConfig("eic", LengthBudget(64, 64)),
+    "vlkeb": DatasetConfig("vlkeb", LengthBudget(96, 32)),
+}
 PUBLISHED = tuple(name for name in BACKBONES if name not in ("tiny", "smol"))
 PRESETS: dict[str, Preset] = {
     "tiny": Preset(
@@ -98,13 +105,26 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+def _of_file(file: str) -> Preset:
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"no config file at {file}")
+    found = runpy.run_path(file).get("CONFIG")
+    if not isinstance(found, Preset):
+        raise ValueError(f"{file} defines no CONFIG that is a Preset")
+    return found
+
+
 def preset(
     name: str, dataset: str | None = None, backbone: str | None = None, editor: str | None = None
 ) -> Preset:
     """The preset `name`, with any of its three parts replaced by another named one.
 
+    `name` may also be a Python file that defines CONFIG, a preset; it is run.
+
     Raises:
         KeyError: an unknown name; the message lists the known ones.
+        FileNotFoundError: no such file.
+        ValueError: a file that defines no preset.
     """
 
     def pick(table: dict, kind: str, key: str):
@@ -112,7 +132,7 @@ def preset(
             raise KeyError(f"unknown {kind} {key!r}; known: {', '.join(sorted(table))}")
         return table[key]
 
-    chosen = pick(PRESETS, "config", name)
+    chosen = _of_file(name) if name.endswith(".py") else pick(PRESETS, "config", name)
     parts = {
         "dataset": (DATASETS, dataset),
         "backbone": (BACKBONES, backbone),

@@ -10,12 +10,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from liveedit_jax.backbone_config import BackboneConfig, Fit, VisionConfig
 from liveedit_jax.data import tiling
 from liveedit_jax.data.facts import Entity, drawing_files, entities
 
 LONGEST = 16  # times the shorter edge; what is longer is cut to its centre before a centre crop
+SPARE = 2  # times the pixels needed: what a large JPEG is decoded to before it is resized
 
 
 class Picture(NamedTuple):
@@ -39,14 +41,37 @@ def drawing(entity_id: int, source: str, size: int) -> np.ndarray:
     return decode_image(png(entities()[entity_id], source, size), size)
 
 
-def open_picture(data: bytes, name: str = "image") -> Image.Image:
+def _decode_smaller(picture: Image.Image, short: int, exact: bool) -> None:
+    """Has an unread JPEG decoded at 1/8, 1/4 or 1/2, the most that leaves `SPARE * short`."""
+    if not isinstance(picture, JpegImageFile):
+        return
+    for scale in (8, 4, 2):
+        size = tuple(n // scale for n in picture.size)
+        whole = all(n % scale == 0 for n in picture.size)
+        if min(size) >= SPARE * short and (whole or not exact):
+            picture.draft(None, size)
+            return
+
+
+def open_picture(
+    data: bytes, name: str = "image", short: int | None = None, exact: bool = False
+) -> Image.Image:
     """Encoded image bytes as the first frame, upright, 8 bits a channel.
+
+    Args:
+        data: the encoded bytes.
+        name: what an error calls them.
+        short: pixels that the shorter edge is needed at; a JPEG of more than `SPARE` times that
+            may come back smaller (None: never).
+        exact: smaller only where the proportions stay exactly the same.
 
     Raises:
         ValueError: the bytes are not a whole image.
     """
     try:
         picture = Image.open(io.BytesIO(data))
+        if short is not None:
+            _decode_smaller(picture, short, exact)
         picture.load()
         picture = ImageOps.exif_transpose(picture)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
@@ -65,7 +90,7 @@ def decode_image(data: bytes, size: int, name: str = "image") -> np.ndarray:
     Raises:
         ValueError: the bytes are not a whole image.
     """
-    picture = open_picture(data, name).convert("RGBA")
+    picture = open_picture(data, name, size).convert("RGBA")
     side = max(picture.size)
     square = Image.new("RGBA", (side, side), "white")
     corner = ((side - picture.width) // 2, (side - picture.height) // 2)
@@ -103,8 +128,11 @@ def preprocess(cfg: BackboneConfig, data: bytes, name: str = "image") -> Picture
     side = cfg.vision.image_size
     if cfg.fit is Fit.PAD:
         return Picture(normalise(decode_image(data, side, name), cfg.vision))
-    picture = open_picture(data, name).convert("RGB")
-    if cfg.fit is Fit.TILES:
+    tiled = cfg.fit is Fit.TILES
+    short = side * max(min(grid) for grid in cfg.grids) if tiled else side
+    # a picture's grid and token rows follow from its proportions
+    picture = open_picture(data, name, short, exact=tiled).convert("RGB")
+    if tiled:
         cut = [np.asarray(tile) for tile in tiling.cut(picture, cfg.grids, side)]
         pixels = np.zeros(cfg.image_shape, np.float32)
         pixels[: len(cut)] = normalise(np.stack(cut), cfg.vision)
@@ -127,6 +155,15 @@ def read_bytes(file: str | Path) -> bytes:
     if not path.is_file():
         raise FileNotFoundError(f"no image file at {file}")
     return path.read_bytes()
+
+
+def picture_bytes(picture: bytes | Path) -> bytes:
+    """A record's picture as encoded bytes, read now if it is a file.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    return picture if isinstance(picture, bytes) else read_bytes(picture)
 
 
 def normalise(image: np.ndarray, cfg: VisionConfig) -> np.ndarray:

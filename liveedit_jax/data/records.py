@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Port:
+    """A portability probe: asked of the edited picture, answered only by using the edit."""
+
+    question: str
+    answer: str
+    hops: int  # facts that lead from the edit to the answer
+    edit_question: str | None = None  # a text fact that is edited too, before the question
+    edit_answer: str | None = None
 
 
 @dataclass(frozen=True)
 class Record:
-    """E-VQA's fields, then what MojiEdit adds. Images are encoded bytes (PNG or JPEG).
+    """E-VQA's fields, then what other benchmarks add.
 
+    A picture is encoded bytes (PNG or JPEG) or the file that holds them.
     `record["src"]` reads like the row of a benchmark's JSON file.
     """
 
@@ -16,11 +29,11 @@ class Record:
     rephrase: str  # the same question in other words
     alt: str  # the target
     pred: str  # what was true (or predicted) before
-    image: bytes
-    image_rephrase: bytes  # the same entity, another picture
+    image: bytes | Path
+    image_rephrase: bytes | Path  # the same entity, another picture
     loc: str  # text locality: a question without image
     loc_ans: str
-    m_loc: bytes  # image locality: an unrelated picture
+    m_loc: bytes | Path  # image locality: an unrelated picture
     m_loc_q: str
     m_loc_a: str
     entity: str
@@ -28,8 +41,10 @@ class Record:
     split: str
     same_image_q: str | None = None  # another question about `image`, never edited
     same_image_a: str | None = None
-    look_alike: bytes | None = None  # an unedited entity of the same subcategory, asked `src`
+    look_alike: bytes | Path | None = None  # an unedited entity of its subcategory, asked `src`
     look_alike_a: str | None = None
+    row: int | None = None  # its place in the authors' file, from 0
+    port: tuple[Port, ...] = ()
 
     def __getitem__(self, field: str):
         """A field by its name (KeyError when there is none)."""

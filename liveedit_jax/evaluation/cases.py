@@ -2,34 +2,89 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
 from liveedit_jax.data import edit_stream
-from liveedit_jax.data.images import decode_image
+from liveedit_jax.data.prompts import AS_THEY_ARE, PROMPTS, Prompts
 from liveedit_jax.data.records import Record
 from liveedit_jax.evaluation.probes import Case, Probe
 
 
-def case_of(record: Record, image_size: int) -> Case:
-    """The probes of one record, pictures decoded at `image_size`."""
+def case_of(record: Record, prompts: Prompts = AS_THEY_ARE, pictures: Path | None = None) -> Case:
+    """The probes of one record; pictures stay encoded until they are read.
 
-    def picture(field: str):
-        return decode_image(record[field], image_size, f"{field} of {record.entity}")
+    Args:
+        record: the record.
+        prompts: what stands around its texts.
+        pictures: the folder that its pictures' files are named from.
+    """
 
-    image = picture("image")
+    def shown(prompt: str, target: str, image: bytes | Path) -> Probe:
+        file = None if pictures is None else Path(image).relative_to(pictures).as_posix()
+        return Probe(prompt, target, image, file)
+
+    src, rephrase = prompts.edit.format(record.src), prompts.edit.format(record.rephrase)
+    image_question = prompts.image_locality.format(record.m_loc_q)
     probes = {
-        "reliability": Probe(record.src, record.alt, image),
-        "text_generality": Probe(record.rephrase, record.alt, image),
-        "image_generality": Probe(record.src, record.alt, picture("image_rephrase")),
-        "text_locality": Probe(record.loc, record.loc_ans, None),
-        "image_locality": Probe(record.m_loc_q, record.m_loc_a, picture("m_loc")),
+        "reliability": shown(src, record.alt, record.image),
+        "text_generality": shown(rephrase, record.alt, record.image),
+        "image_generality": shown(src, record.alt, record.image_rephrase),
+        "text_locality": Probe(prompts.text_locality.format(record.loc), record.loc_ans, None),
+        "image_locality": shown(image_question, record.m_loc_a, record.m_loc),
     }
     if record.same_image_q is not None:
-        probes["same_image"] = Probe(record.same_image_q, record.same_image_a, image)
+        probes["same_image"] = shown(record.same_image_q, record.same_image_a, record.image)
     if record.look_alike is not None:
-        probes["look_alike"] = Probe(record.src, record.look_alike_a, picture("look_alike"))
+        probes["look_alike"] = shown(src, record.look_alike_a, record.look_alike)
     return Case(record.entity, record.fact, probes)
 
 
 def stream_cases(split: str, seed: int, n: int, image_size: int) -> list[Case]:
     """The first `n` cases of a MojiEdit stream, drawn at the size they are read at."""
-    records = edit_stream(split, seed, n, image_size=image_size)
-    return [case_of(record, image_size) for record in records]
+    return [case_of(record) for record in edit_stream(split, seed, n, image_size=image_size)]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a benchmark's own files are."""
+
+    manual_dir: str
+    data_dir: str | None = None  # prepared rows (None: the user's cache)
+    allow_missing: bool = False  # leave rows without all their pictures out
+
+
+def benchmark_cases(
+    name: str, split: str, seed: int | None, n: int | None, files: Files
+) -> tuple[list[Case], str]:
+    """The first `n` cases (None: all) of a benchmark, and the sha256 of all its rows.
+
+    They come in the order of the file, or shuffled by a seed as the released evaluation does it.
+
+    Raises:
+        KeyError, ValueError, FileNotFoundError: as `load_benchmark`; fewer than `n` cases.
+    """
+    from liveedit_jax.data.benchmarks import load_benchmark
+
+    source = load_benchmark(
+        name,
+        split,
+        manual_dir=files.manual_dir,
+        data_dir=files.data_dir,
+        allow_missing=files.allow_missing,
+    )
+    if n is not None and n > len(source):
+        raise ValueError(f"{n} cases: {name}'s {split} split has {len(source)} here")
+    cases = [case_of(record, PROMPTS[name], source.pictures) for record in source]
+    order = list(range(len(cases)))
+    if seed is not None:
+        np.random.default_rng(seed).shuffle(order)
+    digest = hashlib.sha256()
+    for case in cases:
+        for kind, probe in case.probes.items():
+            said = (kind, probe.prompt, probe.target, probe.file)
+            digest.update(repr(said).encode())
+    return [cases[i] for i in order[:n]], digest.hexdigest()

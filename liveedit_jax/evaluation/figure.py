@@ -59,6 +59,7 @@ def draw_metrics(results: dict, file: Path) -> None:
         axis.minorticks_off()
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=8, loc="lower left")
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(frameon=False, fontsize=8, loc="lower left")
     axes[0].set_ylabel("%")
     figure.savefig(file, format="png")

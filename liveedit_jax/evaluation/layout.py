@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.config import LengthBudget
-from liveedit_jax.data.images import normalise
+from liveedit_jax.data.images import picture_bytes, preprocess
 from liveedit_jax.data.tokenise import Example, seam_ids, tokenise, without_pixels
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.evaluation.probes import Case, Probe
@@ -162,6 +163,12 @@ def take_prompt(rows: Rows, chosen: np.ndarray) -> Batch:
     return without_pixels(rows.prompt_token[chosen], rows.prompt_role[chosen])
 
 
-def pixels(cfg: BackboneConfig, image: np.ndarray) -> Float[np.ndarray, "S S 3"]:
-    """A drawing as the vision tower sees it."""
-    return normalise(image, cfg.vision)
+def pixels(cfg: BackboneConfig, image: bytes | Path) -> Float[np.ndarray, "S S 3"]:
+    """A picture as the backbone's own processor makes it.
+
+    Raises:
+        FileNotFoundError: its file is not there.
+        ValueError: it is not a whole image.
+    """
+    name = "image" if isinstance(image, bytes) else str(image)
+    return preprocess(cfg, picture_bytes(image), name).pixels

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +20,8 @@ from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.editor import liveedit, routing
 from liveedit_jax.evaluation.layout import Shapes, pixels
 from liveedit_jax.types import Batch, Expert, Query, Repository, Route
+
+KNOWN_BYTES = 4 * 2**30  # of vision features that are remembered
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,15 +121,20 @@ def bodies(repo: Repository, slot: Int[Array, "B K"]) -> tuple[Array, Array]:
     return routing.bodies(repo, slot)
 
 
-def image_key(image: np.ndarray | None) -> bytes:
+def image_key(image: bytes | Path | None) -> bytes:
     """What two probes with the same picture share."""
-    return b"" if image is None else hashlib.sha256(image.tobytes()).digest()
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).digest()
+    return b"" if image is None else str(image).encode()
 
 
 def vision_features(
-    subject: Subject, images: Sequence[np.ndarray | None], known: dict[bytes, np.ndarray]
+    subject: Subject, images: Sequence[bytes | Path | None], known: dict[bytes, np.ndarray]
 ) -> list[np.ndarray]:
-    """Vision features f32[P, D] of each image, zeros for None; `known` is read and added to."""
+    """Vision features f32[P, D] of each image, zeros for None.
+
+    `known` is read and added to; the oldest leave it beyond KNOWN_BYTES.
+    """
     cfg, batch_n = subject.backbone.cfg, subject.shapes.batch_n
     if b"" not in known:
         known[b""] = np.zeros((cfg.vision_n, cfg.width), np.float32)
@@ -141,4 +149,8 @@ def vision_features(
             pictures[b] = pixels(cfg, image)
         found = np.asarray(vision(subject.backbone, subject.weights, pictures))
         known |= {key: found[b].copy() for b, (key, _) in enumerate(part)}
-    return [known[key] for key in keys]
+    found = [known[key] for key in keys]
+    most = max(KNOWN_BYTES // known[b""].nbytes, 1)
+    for key in [key for key in known if key][: max(len(known) - most, 0)]:
+        del known[key]
+    return found

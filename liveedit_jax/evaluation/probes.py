@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import numpy as np
+from pathlib import Path
 
 EDIT = "reliability"  # the edit itself, asked back
 EDITED = (EDIT, "text_generality", "image_generality")  # the answer should be the target
@@ -20,7 +19,8 @@ class Probe:
 
     prompt: str
     target: str
-    image: np.ndarray | None  # uint8[S, S, 3]; None: no picture
+    image: bytes | Path | None  # an encoded picture, or its file; None: no picture
+    file: str | None = None  # how the benchmark names that file
 
 
 @dataclass(frozen=True, eq=False)

@@ -265,8 +265,9 @@ def same_route(a: Route, b: Route, i: int) -> bool:
 
 def case_line(mark: int, chunk: int, block: Block, encoded: Encoded, i: int) -> dict:
     """What a line of `cases.jsonl` says before any edit, in the order of its fields."""
-    case = block.cases[block.case[i] - block.first]
+    case, probe = block.cases[block.case[i] - block.first], block.probes[i]
     answer = encoded.rows.answer[i]
+    image = {} if probe.file is None else {"image": probe.file}
     return {
         "mark": mark,
         "chunk": chunk,
@@ -274,8 +275,9 @@ def case_line(mark: int, chunk: int, block: Block, encoded: Encoded, i: int) -> 
         "entity": case.entity,
         "fact": case.fact,
         "probe": block.kind[i],
-        "prompt": block.probes[i].prompt,
-        "target": block.probes[i].target,
+        "prompt": probe.prompt,
+        **image,
+        "target": probe.target,
         "target_ids": answer,
         "before_ids": encoded.before[i, : len(answer)].tolist(),
     }

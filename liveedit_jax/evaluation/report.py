@@ -10,8 +10,8 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from liveedit_jax.data.images import open_picture, picture_bytes
 from liveedit_jax.evaluation.aggregate import read_lines
 from liveedit_jax.evaluation.charts import bars, curves
 from liveedit_jax.evaluation.figure import label, panels
@@ -20,6 +20,7 @@ from liveedit_jax.evaluation.page import PAGE
 from liveedit_jax.evaluation.probes import EDIT, EDITED, HARD, METRICS, Case
 
 EXAMPLES_N = 12
+THUMBNAIL = 160  # pixels of the longer side
 BINS = ((0, 0), (1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (17, None))
 ASKED = {
     EDIT: "the edit, asked back",
@@ -81,12 +82,14 @@ def hit_chart(counts: dict[str, Counter]) -> str:
     return bars(names, groups)
 
 
-def picture(image: np.ndarray | None, caption: str) -> str:
-    """A drawing as an inline PNG."""
+def picture(image: bytes | Path | None, caption: str) -> str:
+    """A picture as a small inline PNG."""
     if image is None:
         return ""
+    small = open_picture(picture_bytes(image)).convert("RGB")
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
     data = io.BytesIO()
-    Image.fromarray(image).save(data, format="PNG")
+    small.save(data, format="PNG")
     code = base64.b64encode(data.getvalue()).decode()
     return (
         f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{code}">'

@@ -1,4 +1,4 @@
-"""The lifelong evaluation of a shipped model on MojiEdit: what the program and scripts call."""
+"""The lifelong evaluation of a model on a benchmark: what the program and scripts call."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import Preset
-from liveedit_jax.evaluation.cases import stream_cases
+from liveedit_jax.evaluation.cases import Files, benchmark_cases, stream_cases
 from liveedit_jax.evaluation.lifelong import Parts, Plan, evaluate
+from liveedit_jax.evaluation.probes import Case
+from liveedit_jax.evaluation.released import write_released
 from liveedit_jax.presets import preset
 from liveedit_jax.training.checkpoint import load_model
 
@@ -24,10 +26,11 @@ class Choice:
     editor: str | None = None
     model: str | None = None  # model folder; None: the preset's shipped one
     split: str = "eval"
-    seed: int = 0
+    seed: int | None = 0  # of the stream; of a benchmark's order, which is its file's with None
     marks: tuple[int, ...] = (1, 10, 100, 1000)
     cases_n: int | None = None  # that marks below it count; None: the preset's
     finetune_n: int | None = None  # most edits of the fine-tuning baseline; None: the preset's
+    files: Files | None = None  # of a public benchmark
 
     @property
     def preset(self) -> Preset:
@@ -57,12 +60,11 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
         getattr(chosen.evaluation, name) if given is None else given
         for name, given in (("cases_n", choice.cases_n), ("finetune_n", choice.finetune_n))
     )
-    cases_n = max(choice.marks) if cases_n is None else cases_n
-    if cases_n < 1 or finetune_n < 0:
+    if (cases_n is not None and cases_n < 1) or finetune_n < 0:
         raise ValueError(f"cases={cases_n}, finetune={finetune_n}: give 1 case and 0 edits or more")
-    stream_n = max(cases_n, *choice.marks)
-    side = chosen.backbone.vision.image_size
-    cases = stream_cases(choice.split, choice.seed, stream_n, side)
+    cases, rows_sha256 = cases_of(choice, chosen, cases_n)
+    if cases_n is None:
+        cases_n = max(choice.marks) if choice.files is None else len(cases)
     parts = Parts(
         Backbone(chosen.backbone), chosen.editor, model.backbone, model.editor, model.tokenizer
     )
@@ -70,14 +72,44 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
         plan = Plan(choice.marks, finetune_n=finetune_n, cases_n=cases_n)
         plan = plan if finetune_n else replace(plan, finetune=None)
     settings = {
-        **asdict(choice),
+        **{name: value for name, value in asdict(choice).items() if name != "files"},
+        **({} if rows_sha256 is None else {"rows_sha256": rows_sha256}),
         "cases_n": cases_n,
         "finetune_n": finetune_n,
         "model": {"backbone": model.backbone_sha256, "editor": model.editor_sha256},
         "finetune": None if plan.finetune is None else asdict(plan.finetune),
         "commit": commit(),
     }
-    return evaluate(parts, cases, plan, settings, out, begin)
+    results = evaluate(parts, cases, plan, settings, out, begin)
+    if choice.files is not None:
+        folder = Path(out) / "released"
+        write_released(Path(out), folder, model.tokenizer.decode, choice.seed)
+    return results
+
+
+def cases_of(choice: Choice, chosen: Preset, cases_n: int | None) -> tuple[list[Case], str | None]:
+    """The stream of a choice; of a public benchmark also the sha256 of its rows.
+
+    Raises:
+        ValueError: no stream or benchmark has so many, or the backbone cannot be evaluated.
+        KeyError, FileNotFoundError: as `load_benchmark`.
+    """
+    if chosen.backbone.grids:
+        raise ValueError("backbones that tile pictures (LLaVA-NeXT) are not evaluated yet")
+    name = choice.dataset or choice.preset.dataset.name
+    if name != "mojiedit":
+        if choice.files is None:
+            raise ValueError(f"{name} is read from its own files: give --manual-dir FOLDER")
+        most = None if cases_n is None else max(cases_n, *choice.marks)
+        cases, sha256 = benchmark_cases(name, choice.split, choice.seed, most, choice.files)
+        if max(choice.marks) > len(cases):
+            raise ValueError(f"{max(choice.marks)} edits: {name} has {len(cases)} cases here")
+        return cases, sha256
+    if choice.files is not None:
+        raise ValueError("--manual-dir is for public benchmarks; mojiedit is made, not read")
+    stream_n = max(cases_n or 1, *choice.marks)
+    side = chosen.backbone.vision.image_size
+    return stream_cases(choice.split, choice.seed or 0, stream_n, side), None
 
 
 def commit() -> str | None:

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from liveedit_jax.config import EditorTrainConfig
+from liveedit_jax.data.benchmark_training import BenchmarkData
 from liveedit_jax.data.editing import EditingBatch, EditingData
 from liveedit_jax.scaling.mesh import BATCH, split_batch
 from liveedit_jax.scaling.partition import editor_shardings
@@ -40,7 +41,7 @@ def on_mesh(
     recipe: EditorTrainConfig,
     weights: dict,
     state: TrainState,
-    data: EditingData,
+    data: EditingData | BenchmarkData,
     cache: Callable[[NamedSharding], StateCache] | None = None,
 ) -> tuple[Callable, TrainState, Callable[[int], tuple]]:
     """What `train` needs: step, state and batches, all of them of the whole mesh.

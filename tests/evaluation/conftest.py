@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, LlamaConfig
 from liveedit_jax.backbones import Backbone
@@ -39,7 +42,10 @@ def make_cases(n: int, seed: int = 0) -> list[Case]:
     rng = np.random.default_rng(seed)
 
     def image():
-        return rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        data = io.BytesIO()
+        pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(data, format="PNG")
+        return data.getvalue()
 
     def words(k):
         return " ".join(rng.choice(WORDS, k))

@@ -1,0 +1,21 @@
+"""BLIP2-OPT-2.7B on E-IC, the paper's settings.
+
+    M=models/blip2-opt-2.7b C=experiments/configs/blip2_opt_2_7b_eic.py
+    liveedit convert --model blip2-opt-2.7b --from CHECKPOINT --to $M
+    RUN="python -m experiments.train_editor --config $C --model $M --manual-dir FILES --bf16"
+    $RUN --out runs/blip2_opt_2_7b_eic --mesh fsdp=8
+    $RUN --out runs/blip2_opt_2_7b_eic --ship $M
+    python -m experiments.lifelong_eval --config $C --model $M --manual-dir FILES --out DIR
+
+Batch 8, 50 epochs, Adam at 1e-4, a tenth of it from step 10,000. 8 chips of 16 GB or more, one
+sample a chip; memory and an estimate of a step's time are in docs/pods.md. Nobody has run it yet,
+so its time and figures are not known.
+The paper's main text has no figure for this pair (they are in its appendix).
+"""
+
+from dataclasses import replace
+
+from liveedit_jax.presets import preset
+
+CONFIG = preset("blip2-opt-2.7b", dataset="eic")
+CONFIG = replace(CONFIG, editor_train=replace(CONFIG.editor_train, steps_n=17_800, answers_n=65))

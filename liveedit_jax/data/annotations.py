@@ -1,0 +1,213 @@
+"""The annotation files of the public benchmarks, read as their authors publish them and checked.
+
+Texts stay as they are written: prefixes, spaces and line ends belong to the benchmark.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from liveedit_jax.data.records import Port, Record
+
+TEXTS = ("src", "rephrase", "alt", "loc", "loc_ans", "m_loc_q", "m_loc_a")
+PICTURES = ("image", "image_rephrase", "m_loc")
+
+
+@dataclass(frozen=True)
+class AnnotationFile:
+    """One split: its file, how many rows its authors count, how a portability probe is written."""
+
+    file: str
+    published_n: int | None = None
+    read_port: Callable[[dict, str], Port] | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Where a benchmark's annotations and pictures are, below the folder the user lays out."""
+
+    splits: Mapping[str, AnnotationFile]
+    pictures: str
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """The checked rows of one file, pictures as paths below the picture folder, and its sha256."""
+
+    records: tuple[Record, ...]
+    sha256: str
+
+
+def _text(row: dict, field: str, where: str, may_be_blank: bool = False) -> str:
+    if field not in row:
+        raise ValueError(f"{where}: field {field!r} is missing")
+    value = row[field]
+    if not isinstance(value, str):
+        kind = type(value).__name__
+        raise ValueError(f"{where}: field {field!r} has to be a string, it is {kind}")
+    if not may_be_blank and not value.strip():
+        raise ValueError(f"{where}: field {field!r} is empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{where}: field {field!r} is not Unicode text ({error})") from error
+    return value
+
+
+def _picture(row: dict, field: str, where: str) -> Path:
+    value = _text(row, field, where)
+    rooted = PurePosixPath(value).is_absolute() or PureWindowsPath(value).anchor
+    if rooted or ".." in PureWindowsPath(value).parts:
+        raise ValueError(
+            f"{where}: field {field!r} is {value!r}; a picture has to be below the picture folder"
+        )
+    return Path(value)
+
+
+def _one_hop(entry: dict, where: str) -> Port:
+    names = ("port_q", "port_a", "port_edit_q", "port_edit_a")
+    question, answer, edit_question, edit_answer = (_text(entry, name, where) for name in names)
+    return Port(question, answer, 1, edit_question, edit_answer)
+
+
+def _many_hops(entry: dict, where: str) -> Port:
+    kind = _text(entry, "port_type", where)
+    hops = re.fullmatch("([1-4])-hop", kind)
+    if hops is None:
+        raise ValueError(f"{where}: field 'port_type' is {kind!r}, not '1-hop' to '4-hop'")
+    asked = entry.get("Q&A")
+    if not isinstance(asked, dict):
+        raise ValueError(f"{where}: field 'Q&A' has to be an object with Question and Answer")
+    question, answer = (_text(asked, name, where) for name in ("Question", "Answer"))
+    return Port(question, answer, int(hops[1]))
+
+
+def _ports(row: dict, read_port: Callable[[dict, str], Port], where: str) -> tuple[Port, ...]:
+    entries = row.get("port_new")
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"{where}: field 'port_new' has to be a list of at least one probe")
+    for i, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise ValueError(f"{where}: field 'port_new', probe {i} is not an object")
+    return tuple(
+        read_port(entry, f"{where}, 'port_new' probe {i}") for i, entry in enumerate(entries)
+    )
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "evqa": Benchmark(
+        {
+            "train": AnnotationFile("vqa/vqa_train.json", 6345),
+            "eval": AnnotationFile("vqa/vqa_eval.json", 2093),
+        },
+        pictures="images",
+    ),
+    "eic": Benchmark(
+        {
+            "train": AnnotationFile("caption/caption_train_edit.json", 2849),
+            "eval": AnnotationFile("caption/caption_eval_edit.json", 1000),
+        },
+        pictures="images",
+    ),
+    "vlkeb": Benchmark(
+        {
+            "train": AnnotationFile("train.json", 5000),
+            "eval": AnnotationFile("eval.json", 3174),
+            "onehop": AnnotationFile("eval_edit_onehop.json", 1278, _one_hop),
+            "multihop": AnnotationFile("eval_multihop.json", None, _many_hops),
+        },
+        pictures="mmkb_images",
+    ),
+}
+
+
+def benchmark_named(name: str) -> Benchmark:
+    """A row of `BENCHMARKS`.
+
+    Raises:
+        KeyError: no benchmark of this name is read from annotation files.
+    """
+    if name == "mojiedit":
+        raise KeyError("mojiedit has no annotation files: draw it by edit_stream(split, seed, n)")
+    if name not in BENCHMARKS:
+        raise KeyError(f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name]
+
+
+def read_annotations(name: str, split: str, folder: str | Path) -> Annotations:
+    """All rows of one split, in the file's order.
+
+    A number of rows other than the published one is a warning.
+
+    Args:
+        name: a benchmark, as in `BENCHMARKS`.
+        split: one of its splits.
+        folder: what the user laid out; the annotation files are below it.
+
+    Raises:
+        KeyError: an unknown benchmark.
+        ValueError: an unknown split, or a row that cannot be used; says which file, row and field.
+        FileNotFoundError: no such file.
+    """
+    splits = benchmark_named(name).splits
+    if split not in splits:
+        raise ValueError(f"{name} has no split {split!r}; splits: {', '.join(splits)}")
+    source = splits[split]
+    path = Path(folder) / source.file
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no annotation file {path}: put the authors' {source.file} below {folder}"
+        )
+    data = path.read_bytes()
+    records = _checked(_rows(data, path), path, split, source)
+    if source.published_n not in (None, len(records)):
+        warnings.warn(
+            f"{path} has {len(records)} rows, {source.published_n} are published", stacklevel=2
+        )
+    return Annotations(records, hashlib.sha256(data).hexdigest())
+
+
+def _rows(data: bytes, path: Path) -> list:
+    try:
+        rows = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is not valid JSON ({error}): it may be cut short; fetch it again"
+        ) from error
+    if not isinstance(rows, list):
+        raise ValueError(f"{path} has to be a list of rows, it is {type(rows).__name__}")
+    if not rows:
+        raise ValueError(f"{path} has no rows")
+    return rows
+
+
+def _checked(rows: list, path: Path, split: str, source: AnnotationFile) -> tuple[Record, ...]:
+    first: dict[Record, int] = {}
+    for number, row in enumerate(rows):
+        where = f"{path}, row {number}"
+        if not isinstance(row, dict):
+            raise ValueError(f"{where} has to be an object, it is {type(row).__name__}")
+        record = _record(row, where, split, source)
+        if record in first:
+            raise ValueError(f"{where} is the same as row {first[record]}: remove one of them")
+        first[record] = number
+    return tuple(replace(record, row=number) for record, number in first.items())
+
+
+def _record(row: dict, where: str, split: str, source: AnnotationFile) -> Record:
+    pictures = {field: _picture(row, field, where) for field in PICTURES}
+    return Record(
+        **{field: _text(row, field, where) for field in TEXTS},
+        **pictures,
+        pred=_text(row, "pred", where, may_be_blank=True),  # no probe asks for it
+        entity=pictures["image"].as_posix(),
+        fact="",
+        split=split,
+        port=() if source.read_port is None else _ports(row, source.read_port, where),
+    )

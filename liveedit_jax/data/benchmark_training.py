@@ -1,0 +1,131 @@
+"""The editor's training samples on a public benchmark: its training rows, shuffled every epoch.
+
+A sample is a record: its edit, both generalities and its image-locality probe (text locality is
+not trained, as in the released code). Every draw is a function of (seed, step).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from liveedit_jax.backbone_config import BackboneConfig
+from liveedit_jax.config import EditorTrainConfig
+from liveedit_jax.data.editing import EditingBatch
+from liveedit_jax.data.images import picture_bytes, preprocess
+from liveedit_jax.data.packing import Question
+from liveedit_jax.data.prompts import Prompts
+from liveedit_jax.data.records import Record
+from liveedit_jax.data.tokenise import ROUND, row_of, seam_ids
+from liveedit_jax.data.tokenizer import Tokenizer
+
+# Pictures of record r: 4r the edited one, 4r + 1 its other, 4r + 2 the locality probe's. Halved,
+# these numbers say what a picture is of.
+PICTURES = {"image": 0, "image_rephrase": 1, "m_loc": 2}
+
+
+@dataclass(frozen=True, eq=False)
+class BenchmarkData:
+    """Batches as a function of the step; used as `data.editing.EditingData` is."""
+
+    tokenizer: Tokenizer
+    backbone: BackboneConfig
+    cfg: EditorTrainConfig
+    records: Sequence[Record]
+    prompts: Prompts
+
+    def __post_init__(self):
+        """Refuse what no batch can be made of.
+
+        Raises:
+            ValueError: fewer records than a batch has, tiles, or an answer beyond `answers_n`.
+        """
+        if self.backbone.grids:
+            raise ValueError("backbones that tile pictures do not train on benchmarks yet")
+        if len(self.records) < self._batch_n:
+            raise ValueError(f"{len(self.records)} records do not fill a batch of {self._batch_n}")
+        longest = max(len(answer) for rows in self._rows for (_, answer), _ in rows)
+        if self.cfg.answers_n is not None and longest >= self.cfg.answers_n:
+            raise ValueError(
+                f"the longest answer has {longest} tokens: set EditorTrainConfig.answers_n to "
+                f"{longest + 1} or more"
+            )
+
+    @property
+    def _batch_n(self) -> int:
+        return self.cfg.routing_n or self.cfg.batch_n
+
+    @property
+    def vision_n(self) -> int:
+        """P, vision tokens of a picture."""
+        return self.backbone.vision_n
+
+    @cached_property
+    def _rows(self) -> list[list[tuple[Question, int]]]:
+        """Of every record its four rows: prompt and answer ids, and the picture's number."""
+
+        def question(prompt: str, target: str) -> Question:
+            return seam_ids(self.tokenizer, prompt, target, self.backbone.after_image)
+
+        found = []
+        for r, record in enumerate(self.records):
+            src = question(self.prompts.edit.format(record.src), record.alt)
+            rephrase = question(self.prompts.edit.format(record.rephrase), record.alt)
+            locality = self.prompts.image_locality.format(record.m_loc_q)
+            rows = (src, rephrase, src, question(locality, record.m_loc_a))
+            found.append([(row, 4 * r + k) for row, k in zip(rows, (0, 0, 1, 2), strict=True)])
+        return found
+
+    def picture(self, i: int) -> Float[np.ndarray, "S S 3"]:
+        """Picture i as the backbone's own processor makes it.
+
+        Raises:
+            ValueError: it is not a whole image.
+        """
+        r, k = divmod(i, 4)
+        record = self.records[r]
+        image = record[list(PICTURES)[k]]
+        name = f"{list(PICTURES)[k]} of row {record.row}"
+        if isinstance(image, Path):
+            name += f" ({image})"
+        return preprocess(self.backbone, picture_bytes(image), name).pixels
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.cfg.seed, 5, epoch]).permutation(len(self.records))
+
+    def _chosen(self, i: int) -> list[int]:
+        """The records of batch i; an epoch's last records that fill no batch are left out."""
+        per_epoch = len(self.records) // self._batch_n
+        epoch, at = divmod(i, per_epoch)
+        return self._order(epoch)[at * self._batch_n : (at + 1) * self._batch_n].tolist()
+
+    def _length(self, chosen: Sequence[int]) -> int:
+        """T: the longest row, up to a multiple of ROUND."""
+        longest = max(len(p) + len(a) for r in chosen for (p, a), _ in self._rows[r])
+        return -(-(1 + self.vision_n + longest) // ROUND) * ROUND
+
+    def batch_at(self, step: int) -> EditingBatch:
+        """What a step trains on: its batch, or its several (`accumulate_n`) with one T, stacked."""
+        n = self.cfg.accumulate_n
+        chosen = [self._chosen(step * n + i) for i in range(n)]
+        t = max(self._length(some) for some in chosen)
+        batches = [self._batch(some, t) for some in chosen]
+        return batches[0] if n == 1 else jax.tree.map(lambda *parts: np.stack(parts), *batches)
+
+    def _batch(self, chosen: Sequence[int], t: int) -> EditingBatch:
+        shape = (4, len(chosen), t)
+        token, role = np.zeros(shape, np.int32), np.zeros(shape, np.int8)
+        picture = np.zeros(shape[:2], np.int32)
+        for j, r in enumerate(chosen):
+            for kind, ((prompt, answer), shown) in enumerate(self._rows[r]):
+                pre = [self.backbone.bos_id]
+                ids, roles = row_of(self.backbone, prompt, answer, self.vision_n, pre)
+                token[kind, j, : len(ids)], role[kind, j, : len(ids)] = ids, roles
+                picture[kind, j] = shown
+        return EditingBatch(token, role, picture)

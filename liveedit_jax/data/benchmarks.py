@@ -1,0 +1,216 @@
+"""The TFDS builders of E-VQA, E-IC and VLKEB, and their records.
+
+    records = load_benchmark("evqa", "eval", manual_dir="mmedit")
+    records[0].src, records[0].image
+
+Texts and the paths of pictures are prepared; the pictures stay where they are and are read when
+they are needed. Nothing is downloaded and nothing needs TensorFlow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from liveedit_jax.data.annotations import PICTURES, TEXTS, benchmark_named, read_annotations
+from liveedit_jax.data.missing import Missing, with_pictures
+from liveedit_jax.data.mojiedit import default_data_dir
+from liveedit_jax.data.records import Port, Record
+
+_TEXTS = (*TEXTS, "pred")
+_PORT_TEXTS = ("question", "answer", "edit_question", "edit_answer")
+_MMEDIT = """@inproceedings{cheng2023edit, title={Can We Edit Multimodal Large Language Models?},
+  author={Cheng, Siyuan and Tian, Bozhong and Liu, Qingbin and Chen, Xi and Wang, Yongheng and
+  Chen, Huajun and Zhang, Ningyu}, booktitle={EMNLP}, year={2023}}"""
+_VLKEB = """@inproceedings{huang2024vlkeb, title={VLKEB: A Large Vision-Language Model Knowledge
+  Editing Benchmark}, author={Huang, Han and Zhong, Haitian and Yu, Tao and Liu, Qiang and Wu, Shu
+  and Wang, Liang and Tan, Tieniu}, booktitle={NeurIPS Datasets and Benchmarks}, year={2024}}"""
+
+
+@dataclass
+class BenchmarkConfig(tfds.core.BuilderConfig):
+    """One split of a benchmark; the name holds a digest of its rows."""
+
+    split: str = ""
+    records: tuple[Record, ...] = field(default=(), repr=False)
+
+
+class _Annotated(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Rows in the order of the authors' file: texts, paths of pictures, the row's number."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "Texts as published, paths of pictures, row numbers."}
+    DESCRIPTION = ""
+    CITATION = ""
+    HOMEPAGE = ""
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        port = {name: tfds.features.Text() for name in _PORT_TEXTS}
+        features = {
+            "row": tfds.features.Scalar(np.int32),
+            **{name: tfds.features.Text() for name in (*_TEXTS, *PICTURES)},
+            "port": tfds.features.Sequence({"hops": tfds.features.Scalar(np.int32), **port}),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.DESCRIPTION,
+            features=tfds.features.FeaturesDict(features),
+            citation=self.CITATION,
+            homepage=self.HOMEPAGE,
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager) -> dict:
+        config = self.builder_config
+        return {config.split: self._generate_examples(config.records)}
+
+    def _generate_examples(self, records: Sequence[Record]) -> Iterator[tuple[int, dict]]:
+        for record in records:
+            port = [
+                {"hops": port.hops, **{name: getattr(port, name) or "" for name in _PORT_TEXTS}}
+                for port in record.port
+            ]
+            texts = {name: record[name] for name in _TEXTS}
+            paths = {name: record[name].as_posix() for name in PICTURES}
+            yield record.row, {"row": record.row, **texts, **paths, "port": port}
+
+
+class Evqa(_Annotated):
+    """E-VQA: edits of visual questions and their answers."""
+
+    name = "evqa"
+    DESCRIPTION = "E-VQA of MMEdit: visual questions whose answers are edited."
+    CITATION = _MMEDIT
+    HOMEPAGE = "https://github.com/zjunlp/EasyEdit"
+
+
+class Eic(_Annotated):
+    """E-IC: edits of captions."""
+
+    name = "eic"
+    DESCRIPTION = "E-IC of MMEdit: pictures whose captions are edited."
+    CITATION = _MMEDIT
+    HOMEPAGE = "https://github.com/zjunlp/EasyEdit"
+
+
+class Vlkeb(_Annotated):
+    """VLKEB: edits of which entity a picture shows, with portability probes."""
+
+    name = "vlkeb"
+    DESCRIPTION = "VLKEB: real pictures of entities whose names are edited, with portability."
+    CITATION = _VLKEB
+    HOMEPAGE = "https://github.com/VLKEB/VLKEB"
+
+
+BUILDERS = {builder.name: builder for builder in (Evqa, Eic, Vlkeb)}
+
+
+@dataclass(frozen=True, eq=False)
+class BenchmarkSource(Sequence[Record]):
+    """The records of one split in the file's order, read when they are asked for."""
+
+    name: str
+    split: str
+    pictures: Path  # the folder that pictures are below
+    left_out: tuple[Missing, ...]  # why rows are not here
+    rows: Sequence[dict] = field(repr=False)
+
+    def __len__(self) -> int:
+        """How many records there are."""
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index):
+        """One record (negative: from the end), or a list of those of a slice."""
+        n = len(self.rows)
+        if isinstance(index, slice):
+            return [self._record(i) for i in range(*index.indices(n))]
+        i = operator.index(index)
+        if not -n <= i < n:
+            raise IndexError(f"record {i} of {n}")
+        return self._record(i % n)
+
+    def _record(self, i: int) -> Record:
+        row = self.rows[i]
+        paths = {name: row[name].decode() for name in PICTURES}
+        return Record(
+            **{name: row[name].decode() for name in _TEXTS},
+            **{name: self.pictures / path for name, path in paths.items()},
+            entity=paths["image"],
+            fact="",
+            split=self.split,
+            row=int(row["row"]),
+            port=_ports(row["port"]),
+        )
+
+
+def _ports(stored: dict) -> tuple[Port, ...]:
+    texts = ([text.decode() or None for text in stored[name]] for name in _PORT_TEXTS)
+    rows = zip(stored["hops"], *texts, strict=True)
+    return tuple(
+        Port(question, answer, int(hops), edit_question, edit_answer)
+        for hops, question, answer, edit_question, edit_answer in rows
+    )
+
+
+def load_benchmark(
+    name: str,
+    split: str = "train",
+    *,
+    manual_dir: str | Path,
+    data_dir: str | Path | None = None,
+    allow_missing: bool = False,
+) -> BenchmarkSource:
+    """The records of one split, prepared now if its files were not prepared as they are.
+
+    Args:
+        name: "evqa", "eic" or "vlkeb".
+        split: "train" or "eval"; of VLKEB also "onehop" and "multihop".
+        manual_dir: the folder that the authors' files were put in, laid out as `BENCHMARKS` says.
+        data_dir: where prepared rows are kept (default: `default_data_dir()`).
+        allow_missing: leave rows out whose pictures are not there; a warning names them.
+
+    Raises:
+        KeyError: an unknown benchmark.
+        ValueError: an unknown split, or a row that cannot be used.
+        FileNotFoundError: an annotation file, the picture folder or a picture is not there.
+    """
+    benchmark = benchmark_named(name)
+    annotations = read_annotations(name, split, manual_dir)
+    pictures = Path(manual_dir).absolute() / benchmark.pictures
+    records, left_out = with_pictures(annotations.records, pictures, allow_missing)
+    config = BenchmarkConfig(
+        name=f"{split}-{_digest(annotations.sha256, left_out)}", split=split, records=records
+    )
+    builder = _prepared(BUILDERS[name], config, str(data_dir or default_data_dir()))
+    return BenchmarkSource(name, split, pictures, left_out, builder.as_data_source(split))
+
+
+def _prepared(
+    kind: type[_Annotated], config: BenchmarkConfig, data_dir: str
+) -> tfds.core.DatasetBuilder:
+    def builder() -> tfds.core.DatasetBuilder:
+        return kind(data_dir=data_dir, config=config, file_format="array_record")
+
+    first = builder()
+    try:
+        first.download_and_prepare(file_format="array_record")
+    except FileExistsError:  # another process was faster; its rows have the same digest
+        return builder()
+    return first
+
+
+def _digest(sha256: str, left_out: Sequence[Missing]) -> str:
+    """Names what was prepared: the annotation file and which of its rows were left out."""
+    rows = sorted({lack.row for lack in left_out})
+    return hashlib.sha256(f"{sha256} {rows}".encode()).hexdigest()[:16]

@@ -1,0 +1,77 @@
+"""Which pictures that a benchmark's rows name are not in the picture folder, and what then."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from liveedit_jax.data.annotations import PICTURES
+from liveedit_jax.data.records import Record
+
+LISTED_N = 10
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A picture that is not there: the row and field that name it, its path in the folder."""
+
+    row: int
+    field: str
+    file: str
+
+    def __str__(self) -> str:
+        """The row and the file."""
+        return f"row {self.row}: {self.file} ({self.field})"
+
+
+def missing_pictures(records: Iterable[Record], folder: Path) -> tuple[Missing, ...]:
+    """Every picture of the records that is no file below `folder`, in row order."""
+    there: dict[Path, bool] = {}
+
+    def is_there(file: Path) -> bool:
+        if file not in there:
+            there[file] = os.path.isfile(folder / file)
+        return there[file]
+
+    return tuple(
+        Missing(record.row, field, record[field].as_posix())
+        for record in records
+        for field in PICTURES
+        if not is_there(record[field])
+    )
+
+
+def with_pictures(
+    records: tuple[Record, ...], folder: Path, allow_missing: bool
+) -> tuple[tuple[Record, ...], tuple[Missing, ...]]:
+    """The records whose pictures are all there, and what the others lack.
+
+    Rows that are left out are named in a warning.
+
+    Raises:
+        FileNotFoundError: no picture folder, no row with all its pictures, or, unless
+            `allow_missing`, any picture that is not there.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no picture folder {folder}: put the benchmark's pictures there")
+    missing = missing_pictures(records, folder)
+    if not missing:
+        return records, ()
+    rows = {lack.row for lack in missing}
+    files_n = len({lack.file for lack in missing})
+    counted = f"{files_n} pictures of {len(rows)} rows are not in {folder}"
+    if not allow_missing or len(rows) == len(records):
+        listed = "\n".join(f"  {lack}" for lack in missing[:LISTED_N])
+        more = f"\n  and {len(missing) - LISTED_N} more" if len(missing) > LISTED_N else ""
+        advice = (
+            "; no row has all its pictures"
+            if allow_missing
+            else "; --allow-missing (allow_missing=True) leaves these rows out"
+        )
+        raise FileNotFoundError(f"{counted}{advice}\n{listed}{more}")
+    listed = "\n".join(f"  {lack}" for lack in missing)
+    warnings.warn(f"{counted}; these rows are left out\n{listed}", stacklevel=2)
+    return tuple(record for record in records if record.row not in rows), missing

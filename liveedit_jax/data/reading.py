@@ -1,0 +1,50 @@
+"""Pictures read and preprocessed in parallel, given out in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+from liveedit_jax.backbone_config import BackboneConfig
+from liveedit_jax.data.images import Picture, picture_bytes, preprocess
+
+AHEAD_N = 4  # pictures in work or waiting, for every thread
+
+
+def pictures(
+    cfg: BackboneConfig, stored: Iterable[bytes | Path], workers_n: int = 2
+) -> Iterator[Picture]:
+    """Each picture as the backbone takes it, in the order given, a few decoded ahead.
+
+    Args:
+        cfg: the backbone whose preprocessing is done.
+        stored: encoded bytes or files; taken one by one, so it may be endless.
+        workers_n: threads.
+
+    Raises:
+        ValueError: no threads, or a picture that is not a whole image; names its file.
+        FileNotFoundError: no such file.
+    """
+    if workers_n < 1:
+        raise ValueError(f"workers_n={workers_n}: at least one thread has to read")
+    return _in_order(cfg, stored, workers_n)
+
+
+def _in_order(cfg, stored, workers_n) -> Iterator[Picture]:
+    def read(i: int, picture: bytes | Path) -> Picture:
+        name = f"picture {i}" if isinstance(picture, bytes) else str(picture)
+        return preprocess(cfg, picture_bytes(picture), name)
+
+    pool = ThreadPoolExecutor(workers_n, thread_name_prefix="pictures")
+    try:
+        jobs = (pool.submit(read, i, picture) for i, picture in enumerate(stored))
+        waiting: deque[Future[Picture]] = deque(islice(jobs, workers_n * AHEAD_N))
+        while waiting:
+            done = waiting.popleft().result()
+            waiting.extend(islice(jobs, 1))
+            yield done
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

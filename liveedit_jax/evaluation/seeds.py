@@ -1,0 +1,47 @@
+"""Several runs that differ in their seed alone: means and standard deviations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+from liveedit_jax.evaluation.probes import METRICS
+from liveedit_jax.evaluation.run_folder import write_atomic
+
+
+def spread(values: Sequence[float | None]) -> dict | None:
+    """Mean and sample standard deviation (None of one run); None where a run lacks the figure."""
+    if not values or any(value is None for value in values):
+        return None
+    return {"mean": fmean(values), "std": stdev(values) if len(values) > 1 else None}
+
+
+def summary(runs: Sequence[dict]) -> list[dict]:
+    """One entry a mark, from the `results.json` of every run.
+
+    Raises:
+        ValueError: the runs have different marks.
+    """
+    marks = [[mark["edits"] for mark in run["marks"]] for run in runs]
+    if any(other != marks[0] for other in marks):
+        raise ValueError(f"runs with different marks: {marks}")
+    found = []
+    for at, edits in enumerate(marks[0]):
+        entries = [run["marks"][at] for run in runs]
+        figures = {
+            name: spread([entry[name] for entry in entries]) for name in (*METRICS, "average")
+        }
+        exact = {
+            name: spread([entry["exact_match"][name] for entry in entries])
+            for name in entries[0]["exact_match"]
+        }
+        found.append({"edits": edits, "runs": len(runs), **figures, "exact_match": exact})
+    return found
+
+
+def write_summary(runs: Sequence[dict], file: Path) -> None:
+    """`summary` and the runs' seeds as JSON."""
+    content = {"seeds": [run["seed"] for run in runs], "marks": summary(runs)}
+    write_atomic(file, json.dumps(content, indent=1) + "\n")
