@@ -122,6 +122,15 @@ def _export_editor(args) -> None:
     print(args.file)
 
 
+def _report(args) -> None:
+    from liveedit_jax.evaluation.report_runs import report_runs
+
+    table, files = report_runs(args.runs, args.out)
+    print(table)
+    for file in files:
+        print(file)
+
+
 def _session(args, write: bool = False):
     from liveedit_jax.config import Precision, StorageConfig
     from liveedit_jax.session import open_editor
@@ -225,6 +234,13 @@ def parser() -> Parser:
     made.add_argument("file", metavar="FILE")
     made = plain("export-editor", _export_editor, "a model folder's editor in the released form")
     made.add_argument("file", metavar="FILE")
+    text = "compare finished evaluations: a page, tables and all numbers"
+    made = verbs.add_parser("report", help=text, description=text, allow_abbrev=False)
+    made.set_defaults(run=_report)
+    made.add_argument("runs", nargs="+", metavar="RUN", help="folder of a finished evaluation")
+    made.add_argument(
+        "--out", default="runs/report", metavar="DIR", help="where it goes (default: %(default)s)"
+    )
     return top
 
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 
 from liveedit_jax.evaluation.figure import COLOURS, label
 
 WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 34, 12, 12, 30
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve of `bands`: (edits, mean, deviation or None) in the order of the edits."""
+
+    name: str
+    colour: str
+    points: Sequence[tuple[int, float, float | None]]
 
 
 def _x(values: Sequence[int]) -> list[float]:
@@ -20,17 +30,13 @@ def _x(values: Sequence[int]) -> list[float]:
     return [LEFT + 12 + inner * ((v - low) / span if high > low else 0.5) for v in logs]
 
 
-def _y(percent: float) -> float:
-    return TOP + (HEIGHT - TOP - BOTTOM) * (1 - percent / 100)
+def _y(value: float, low: float = 0, high: float = 100) -> float:
+    return TOP + (HEIGHT - TOP - BOTTOM) * (1 - (value - low) / (high - low))
 
 
 def curves(edits: Sequence[int], named: dict[str, Sequence[float | None]]) -> str:
     """Percentages against numbers of edits, one line a metric, with its legend."""
-    xs, parts = _x(edits), []
-    for percent in (0, 25, 50, 75, 100):
-        y = _y(percent)
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}" class="grid"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y + 4}" class="tick end">{percent}</text>')
+    xs, parts = _x(edits), _scale(0, 100)
     for x, n in zip(xs, edits, strict=True):
         parts.append(f'<text x="{x}" y="{HEIGHT - 10}" class="tick middle">{n:,}</text>')
     legend = []
@@ -57,28 +63,84 @@ def curves(edits: Sequence[int], named: dict[str, Sequence[float | None]]) -> st
     )
 
 
-def bars(names: Sequence[str], groups: dict[str, tuple[str, Sequence[float]]]) -> str:
-    """Grouped bars: group -> (colour, a share in percent for each name)."""
-    inner, parts, legend = WIDTH - LEFT - RIGHT, [], []
+def nice(value: float) -> float:
+    """The next number from `value` up that four steps divide well."""
+    if value <= 0:
+        return 1.0
+    power = 10 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 4, 6, 8, 10) if step * power >= value - 1e-9)
+
+
+def _scale(low: float, high: float) -> list[str]:
+    """Grid and labels at four equal steps."""
+    parts = []
+    for value in (low + (high - low) * i / 4 for i in range(5)):
+        y = _y(value, low, high)
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}" class="grid"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 4}" class="tick end">{value:.4g}</text>')
+    return parts
+
+
+def bands(lines: Sequence[Line], low: float = 0, high: float = 100) -> str:
+    """Percentages against numbers of edits with a band of one deviation; no legend."""
+    edits = sorted({n for line in lines for n, _, _ in line.points})
+    if not edits:
+        return "<p class=note>nothing measured</p>"
+    place, parts, taken = dict(zip(edits, _x(edits), strict=True)), _scale(low, high), -WIDTH
+
+    def y(value: float) -> str:
+        return f"{_y(min(max(value, low), high), low, high):.1f}"
+
+    for n, x in place.items():
+        if x - taken >= 34:
+            taken = x
+            parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 10}" class="tick middle">{n:,}</text>')
+    for line in lines:
+        wide = [(place[n], mean, std) for n, mean, std in line.points if std is not None]
+        if wide:
+            above = [f"{x:.1f},{y(mean + std)}" for x, mean, std in wide]
+            below = [f"{x:.1f},{y(mean - std)}" for x, mean, std in reversed(wide)]
+            parts.append(
+                f'<polygon points="{" ".join(above + below)}" fill="{line.colour}"'
+                f' stroke="{line.colour}" fill-opacity="0.18" stroke-opacity="0.35"/>'
+            )
+        path = " ".join(f"{place[n]:.1f},{y(mean)}" for n, mean, _ in line.points)
+        parts.append(
+            f'<polyline points="{path}" fill="none" stroke="{line.colour}" stroke-width="2"/>'
+        )
+        for n, mean, std in line.points:
+            spread = "" if std is None else f" ± {std:.2f}"
+            parts.append(
+                f'<circle cx="{place[n]:.1f}" cy="{y(mean)}" r="3.5" fill="{line.colour}">'
+                f"<title>{escape(line.name)}, {n:,} edits: {mean:.2f}{spread}</title></circle>"
+            )
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg>'
+
+
+def bars(
+    names: Sequence[str],
+    groups: dict[str, tuple[str, Sequence[float]]],
+    high: float = 100,
+    unit: str = "%",
+    legend: bool = True,
+) -> str:
+    """Grouped bars: group -> (colour, a value for each name), on an axis from 0 to `high`."""
+    inner, parts, named = WIDTH - LEFT - RIGHT, _scale(0, high), []
     slot = inner / len(names)
     width = slot * 0.78 / len(groups)
-    for percent in (0, 25, 50, 75, 100):
-        y = _y(percent)
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}" class="grid"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y + 4}" class="tick end">{percent}</text>')
     for g, (group, (colour, shares)) in enumerate(groups.items()):
         for i, share in enumerate(shares):
-            x, y = LEFT + slot * (i + 0.11) + g * width, _y(share)
+            x, y = LEFT + slot * (i + 0.11) + g * width, _y(share, 0, high)
             parts.append(
-                f'<rect x="{x:.1f}" y="{y:.1f}" width="{width - 1:.1f}" rx="1.5"'
+                f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width - 1, 0.5):.1f}" rx="1.5"'
                 f' height="{_y(0) - y:.1f}" fill="{colour}">'
-                f"<title>{escape(group)}, {names[i]}: {share:.1f}%</title></rect>"
+                f"<title>{escape(group)}, {names[i]}: {share:.4g}{unit}</title></rect>"
             )
-        legend.append(f'<span><i style="background:{colour}"></i>{escape(group)}</span>')
+        named.append(f'<span><i style="background:{colour}"></i>{escape(group)}</span>')
     for i, name in enumerate(names):
         x = LEFT + slot * (i + 0.5)
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 10}" class="tick middle">{name}</text>')
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg>'
-        f'<div class="legend">{"".join(legend)}</div>'
-    )
+        parts.append(
+            f'<text x="{x:.1f}" y="{HEIGHT - 10}" class="tick middle">{escape(name)}</text>'
+        )
+    drawn = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg>'
+    return drawn + (f'<div class="legend">{"".join(named)}</div>' if legend else "")

@@ -62,7 +62,8 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
     )
     if (cases_n is not None and cases_n < 1) or finetune_n < 0:
         raise ValueError(f"cases={cases_n}, finetune={finetune_n}: give 1 case and 0 edits or more")
-    cases, rows_sha256 = cases_of(choice, chosen, cases_n)
+    name = asked.dataset.name
+    cases, rows_sha256 = cases_of(choice, chosen, name, cases_n)
     if cases_n is None:
         cases_n = max(choice.marks) if choice.files is None else len(cases)
     parts = Parts(
@@ -73,7 +74,7 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
         plan = plan if finetune_n else replace(plan, finetune=None)
     settings = {
         **{name: value for name, value in asdict(choice).items() if name != "files"},
-        **({} if rows_sha256 is None else {"rows_sha256": rows_sha256}),
+        **({} if rows_sha256 is None else {"rows_sha256": rows_sha256, "dataset": name}),
         "cases_n": cases_n,
         "finetune_n": finetune_n,
         "model": {"backbone": model.backbone_sha256, "editor": model.editor_sha256},
@@ -87,7 +88,9 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
     return results
 
 
-def cases_of(choice: Choice, chosen: Preset, cases_n: int | None) -> tuple[list[Case], str | None]:
+def cases_of(
+    choice: Choice, chosen: Preset, name: str, cases_n: int | None
+) -> tuple[list[Case], str | None]:
     """The stream of a choice; of a public benchmark also the sha256 of its rows.
 
     Raises:
@@ -96,7 +99,6 @@ def cases_of(choice: Choice, chosen: Preset, cases_n: int | None) -> tuple[list[
     """
     if chosen.backbone.grids:
         raise ValueError("backbones that tile pictures (LLaVA-NeXT) are not evaluated yet")
-    name = choice.dataset or choice.preset.dataset.name
     if name != "mojiedit":
         if choice.files is None:
             raise ValueError(f"{name} is read from its own files: give --manual-dir FOLDER")

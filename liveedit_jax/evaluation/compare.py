@@ -1,0 +1,284 @@
+"""Finished runs side by side: loaded, grouped over seeds, averaged."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from liveedit_jax.evaluation.probes import METRICS, PROBES
+from liveedit_jax.presets import EDITORS, PRESETS
+
+COLUMNS = (*METRICS, "average")
+FINETUNE = "finetune"
+SAME = (
+    *("config", "dataset", "backbone", "editor", "model"),
+    *("split", "rows_sha256", "marks", "cases_n"),
+)
+AGAIN = "evaluate again into a new folder"
+
+TITLES = {
+    "mojiedit": "MojiEdit",
+    "evqa": "E-VQA",
+    "eic": "E-IC",
+    "vlkeb": "VLKEB",
+    "liveedit": "LiveEdit",
+    "finetune": "Fine-tuning",
+}
+
+
+def title(name: str) -> str:
+    """A name as the table prints it; what follows the first word stays."""
+    first, *rest = re.split(r"(?= )", name, maxsplit=1)
+    return TITLES.get(first, first) + "".join(rest)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run: its folder and what its two small files hold."""
+
+    folder: Path
+    settings: dict
+    results: dict
+
+    @property
+    def dataset(self) -> str:
+        """The benchmark's name: that of the config where nothing else was asked for."""
+        preset = PRESETS.get(self.settings["config"])
+        return self.settings["dataset"] or (preset.dataset.name if preset else "mojiedit")
+
+    @property
+    def backbone(self) -> str:
+        """The backbone's name: that of the config where nothing else was asked for."""
+        config = self.settings["config"]
+        return self.settings["backbone"] or (Path(config).stem if config[-3:] == ".py" else config)
+
+    @property
+    def editor(self) -> str:
+        """The editor's name; LiveEdit in another size than the config's names the size."""
+        name = self.settings["editor"]
+        return "liveedit" if name is None else f"liveedit {name}" if name in EDITORS else name
+
+    @property
+    def last(self) -> dict:
+        """The figures after the most edits."""
+        return self.results["marks"][-1]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A mean over seeds, and its deviation where there are several."""
+
+    mean: float | None
+    std: float | None = None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Runs that differ in their seeds only, as one editor of the comparison."""
+
+    backbone: str
+    dataset: str
+    editor: str
+    runs: tuple[Run, ...]
+    figures: tuple[tuple[dict, ...], ...]  # per run, one entry a mark
+    baseline: bool  # fine-tuning, which the runs measured beside their editor: nothing fires
+
+    @property
+    def name(self) -> str:
+        """All three names, as a person reads them."""
+        return " · ".join(map(title, (self.backbone, self.dataset, self.editor)))
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one editor measures after one number of edits."""
+
+    backbone: str
+    dataset: str
+    editor: str
+    edits: int
+    runs_n: int
+    values: dict[str, Figure]  # keys: COLUMNS
+    hit_n: dict[str, Figure]  # mean hits per kind of probe
+
+
+def _object(folder: Path, name: str, missing: str) -> dict:
+    file = folder / name
+    if not file.is_file():
+        raise ValueError(f"{folder}: no {name}; {missing}")
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except ValueError:
+        raise ValueError(f"{folder}: {name} is damaged or cut off; {AGAIN}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{folder}: {name} is not a JSON object; {AGAIN}")
+    return value
+
+
+def _check(folder: Path, where: str, value: Any, fields: Sequence[str], kinds: tuple) -> None:
+    if not isinstance(value, dict):
+        raise ValueError(f"{folder}: {where} is not a JSON object; {AGAIN}")
+    for name in fields:
+        if name not in value:
+            raise ValueError(f"{folder}: {where} lacks {name!r}; {AGAIN}")
+        found = value[name]
+        odd = isinstance(found, float) and not math.isfinite(found)
+        if odd or isinstance(found, bool) or not isinstance(found, kinds):
+            raise ValueError(f"{folder}: {where} has {name} = {found!r}; {AGAIN}")
+
+
+def _check_figures(folder: Path, where: str, entry: Any) -> None:
+    _check(folder, where, entry, ("edits",), (int,))
+    _check(folder, where, entry, COLUMNS, (int, float, type(None)))
+    _check(folder, where, entry, ("hit_n_by_probe",), (dict,))
+    known = (int, float, type(None))
+    _check(folder, f"{where}.hit_n_by_probe", entry["hit_n_by_probe"], PROBES, known)
+    if entry["edits"] < 0:
+        raise ValueError(f"{folder}: {where} has edits = {entry['edits']}; {AGAIN}")
+
+
+def load_run(folder: str | Path) -> Run:
+    """The run of a folder, checked.
+
+    Raises:
+        ValueError: no such folder, an unfinished run, a damaged file, a field that is missing.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; give the folders of finished evaluations")
+    config = _object(folder, "config.json", "give the folder of an evaluation of this program")
+    results = _object(folder, "results.json", "it is not finished: run its command again")
+    _check(folder, "config.json", config, ("settings",), (dict,))
+    settings = config["settings"]
+    _check(folder, "config.json", settings, ("config", "split"), (str,))
+    _check(folder, "config.json", settings, ("dataset", "backbone", "editor"), (str, type(None)))
+    _check(folder, "config.json", settings, ("model",), (dict,))
+    _check(folder, "config.json", settings, ("seed",), (int, type(None)))
+    _check(folder, "config.json", settings, ("marks",), (list,))
+    _check(folder, "results.json", results, ("marks",), (list,))
+    _check(folder, "results.json", results, ("finetune",), (dict, type(None)))
+    if not results["marks"]:
+        raise ValueError(f"{folder}: results.json has no marks; {AGAIN}")
+    for i, mark in enumerate(results["marks"]):
+        _check_figures(folder, f"results.json marks[{i}]", mark)
+    if results["finetune"]:
+        _check_figures(folder, "results.json finetune", results["finetune"])
+    return Run(folder, settings, results)
+
+
+def run_lines(run: Run, name: str, fields: Sequence[str]) -> Iterator[dict]:
+    """The lines of a run's JSON-lines file; none where there is no such file.
+
+    Raises:
+        ValueError: a line that is damaged or lacks one of `fields`.
+    """
+    file = run.folder / name
+    if not file.is_file():
+        return
+    with open(file, encoding="utf-8") as lines:
+        for i, text in enumerate(lines, 1):
+            try:
+                line = json.loads(text)
+                missing = [field for field in fields if field not in line]
+            except (ValueError, TypeError):
+                raise ValueError(f"{run.folder}: line {i} of {name} is damaged; {AGAIN}") from None
+            if missing:
+                raise ValueError(f"{run.folder}: line {i} of {name} lacks {missing[0]!r}; {AGAIN}")
+            yield line
+
+
+def _key(run: Run, tuned: bool) -> dict:
+    """What has to be equal for two runs to be the same but for the seed."""
+    names = {"dataset": run.dataset, "backbone": run.backbone}
+    if tuned:  # the baseline knows no editor
+        tuning = {k: run.settings.get(k) for k in ("split", "rows_sha256", FINETUNE)}
+        return names | tuning | {"model": run.settings["model"].get("backbone")}
+    return {name: run.settings.get(name) for name in SAME} | names
+
+
+def _difference(key: dict, others: Sequence[dict]) -> str:
+    """In brackets, what tells this key from others of the same names."""
+
+    def words(name: str) -> str:
+        value = key[name]
+        if name == "model":
+            value = value.values() if isinstance(value, dict) else [value]
+            return "model " + "/".join(str(part)[:6] for part in value)
+        if name == "rows_sha256":
+            return f"rows {str(value)[:6]}"
+        if isinstance(value, dict):
+            return f"{name} " + ", ".join(f"{k} {v}" for k, v in value.items())
+        if isinstance(value, list):
+            return f"{name} " + "/".join(map(str, value))
+        return f"{name.removesuffix('_n')} {value}"
+
+    differ = [name for name in key if any(key[name] != other[name] for other in others)]
+    return f" ({'; '.join(map(words, differ))})" if differ else ""
+
+
+def _in_order(seeds: Iterable[int | None]) -> list[int | None]:
+    """A benchmark's own order (None) comes before the shuffled ones."""
+    return sorted(seeds, key=lambda seed: (seed is not None, seed))
+
+
+def group_runs(runs: Sequence[Run]) -> list[Setup]:
+    """One setup for each set of runs that differ in their seeds only, and one for its baseline.
+
+    Setups whose three names agree get what differs added to the editor's name.
+
+    Raises:
+        ValueError: two runs with the same settings and seed.
+    """
+    parts: dict[tuple, dict[str, tuple]] = defaultdict(dict)  # names -> key -> (key, by seed)
+    for tuned in (False, True):
+        for run in runs:
+            figures = run.results[FINETUNE] if tuned else run.results["marks"]
+            if not figures:
+                continue
+            key, seed = _key(run, tuned), run.settings["seed"]
+            names = (run.backbone, run.dataset, FINETUNE if tuned else run.editor, tuned)
+            code = json.dumps(key, sort_keys=True)
+            _, by_seed = parts[names].setdefault(code, (key, {}))
+            if not tuned and seed in by_seed:
+                raise ValueError(
+                    f"{by_seed[seed][0].folder} and {run.folder} have the same settings and seed"
+                    f" {seed}; give one of them"
+                )
+            by_seed.setdefault(seed, (run, (figures,) if tuned else tuple(figures)))
+    setups = []
+    for (backbone, dataset, editor, tuned), keyed in parts.items():
+        keys = [key for key, _ in keyed.values()]
+        for key, by_seed in keyed.values():
+            held, figures = zip(*(by_seed[seed] for seed in _in_order(by_seed)), strict=True)
+            name = editor + _difference(key, keys)
+            setups.append(Setup(backbone, dataset, name, held, figures, tuned))
+    return setups
+
+
+def figure(values: Sequence[float | None]) -> Figure:
+    """Mean and sample deviation; nothing where a run has nothing."""
+    if not values or any(value is None for value in values):
+        return Figure(None)
+    return Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+
+def make_rows(setups: Sequence[Setup]) -> list[Row]:
+    """The rows of the table: by backbone, dataset, edits, and setup within."""
+    rows = []
+    for setup in setups:
+        every = [entry for entries in setup.figures for entry in entries]
+        for edits in sorted({entry["edits"] for entry in every}):
+            held = [entry for entry in every if entry["edits"] == edits]
+            values = {name: figure([entry[name] for entry in held]) for name in COLUMNS}
+            hits = {p: figure([entry["hit_n_by_probe"][p] for entry in held]) for p in PROBES}
+            names = (setup.backbone, setup.dataset, setup.editor)
+            rows.append(Row(*names, edits, len(held), values, hits))
+    places = list(dict.fromkeys((row.backbone, row.dataset) for row in rows))
+    return sorted(rows, key=lambda row: (places.index((row.backbone, row.dataset)), row.edits))

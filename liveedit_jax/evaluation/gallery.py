@@ -1,0 +1,174 @@
+"""Wrong answers of a comparison: a sample over runs and kinds of probe, with its pictures."""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from liveedit_jax.evaluation.cases import stream_cases
+from liveedit_jax.evaluation.compare import Run, run_lines
+from liveedit_jax.evaluation.metrics import exact_match
+from liveedit_jax.evaluation.probes import EDIT, EDITED, PROBES, Case
+from liveedit_jax.evaluation.report import ASKED, picture
+
+SHOWN_N = 24
+SIDE = 60  # pixels of a re-made drawing
+FIRED_N = 3  # experts named per case
+TEXT_N = 160  # characters shown of one text
+CASE = (
+    *("mark", "case", "entity", "fact", "probe", "hit_n"),
+    *("prompt", "target", "generated", "before_generated"),
+)
+ROUTE = ("mark", "case", "probe", "experts")
+WORDS = ASKED | {"text_locality": "a question without a picture"}
+
+
+@dataclass
+class Failure:
+    """One wrong answer after the most edits, and what is shown with it."""
+
+    run: Run
+    line: dict  # of cases.jsonl
+    experts: list[tuple[float, int, str, str]]  # weight, case, its prompt, its target
+    pictures: list[tuple[str, object]]  # caption, a probe's picture
+
+
+def _order(line: dict) -> tuple[int, int]:
+    """A fixed order by chance, so that early edits are not all that is seen."""
+    return zlib.crc32(f"{line['case']} {line['probe']}".encode()), line["case"]
+
+
+def _wrong(run: Run, most_n: int) -> tuple[dict[str, list[dict]], dict[int, tuple[str, str]]]:
+    """Up to `most_n` wrong lines per kind, and every edit's prompt and target."""
+    wrong, edits = defaultdict(list), {}
+    for line in run_lines(run, "cases.jsonl", CASE):
+        if line["mark"] != run.last["edits"]:
+            continue
+        if line["probe"] == EDIT:
+            edits[line["case"]] = (line["prompt"], line["target"])
+        if exact_match(line) == 0:
+            kept = wrong[line["probe"]]
+            kept.append(line)
+            if len(kept) >= 4 * most_n:
+                wrong[line["probe"]] = sorted(kept, key=_order)[:most_n]
+    return {kind: sorted(lines, key=_order)[:most_n] for kind, lines in wrong.items()}, edits
+
+
+def _draw(run: Run, cases: Sequence[int]) -> dict[int, Case]:
+    """The cases with their drawings made again; none where the stream is not at hand."""
+    if run.dataset != "mojiedit" or not cases:
+        return {}
+    try:
+        stream = stream_cases(
+            run.settings["split"], run.settings["seed"] or 0, max(cases) + 1, SIDE
+        )
+        return {case: stream[case] for case in cases}
+    except (ValueError, LookupError, TypeError, OSError, ImportError, RuntimeError):
+        return {}  # the page says as much as it can without pictures
+
+
+def _pictures(line: dict, case: Case | None) -> list[tuple[str, object]]:
+    """The edited drawing and, where another was asked about, that one."""
+    kind = line["probe"]
+    probe = case.probes.get(kind) if case else None
+    if probe is None or (case.entity, probe.prompt) != (line["entity"], line["prompt"]):
+        return []  # the stream has changed since the run
+    edited = case.probes[EDIT].image
+    shown = [("edited", edited)]
+    if probe.image is not None and probe.image != edited:
+        shown.append(("asked about", probe.image))
+    return shown
+
+
+def pick_failures(runs: Sequence[Run], most_n: int = SHOWN_N) -> list[Failure]:
+    """At most `most_n` wrong answers, in turn from every kind of probe and every run.
+
+    Raises:
+        ValueError: a damaged line.
+    """
+    found = [_wrong(run, most_n) for run in runs]
+    turns = [
+        (place, i, line)
+        for i, (wrong, _) in enumerate(found)
+        for kind, lines in wrong.items()
+        for place, line in enumerate(lines)
+        if kind in PROBES
+    ]
+    turns.sort(key=lambda turn: (turn[0], PROBES.index(turn[2]["probe"]), turn[1]))
+    chosen: dict[int, list[dict]] = defaultdict(list)
+    for _, i, line in turns[:most_n]:
+        chosen[i].append(line)
+    failures = []
+    for i, lines in chosen.items():
+        run, edits = runs[i], found[i][1]
+        keys = {(line["case"], line["probe"]) for line in lines}
+        routes = {
+            (route["case"], route["probe"]): route["experts"]
+            for route in run_lines(run, "routes.jsonl", ROUTE)
+            if route["mark"] == run.last["edits"] and (route["case"], route["probe"]) in keys
+        }
+        drawn = _draw(run, sorted({line["case"] for line in lines}))
+        for line in lines:
+            fired = sorted(
+                ((weight, c) for c, weight in routes.get((line["case"], line["probe"]), ())),
+                reverse=True,
+            )
+            experts = [(weight, c, *edits.get(c, ("", ""))) for weight, c in fired]
+            shown = _pictures(line, drawn.get(line["case"]))
+            failures.append(Failure(run, line, experts, shown))
+    failures.sort(key=lambda failure: PROBES.index(failure.line["probe"]))
+    return failures
+
+
+def _text(text: str) -> str:
+    """Shortened and escaped; quotes show where an answer is empty."""
+    text = text.strip()
+    return escape(text if len(text) <= TEXT_N else text[: TEXT_N - 1] + "…") or "<em>nothing</em>"
+
+
+def _shown(failure: Failure) -> str:
+    """The pictures as inline images, or nothing where one cannot be read."""
+    try:
+        return "".join(picture(image, caption) for caption, image in failure.pictures)
+    except (ValueError, TypeError, OSError):
+        return ""
+
+
+def gallery(failures: Sequence[Failure], setup_of: dict) -> str:
+    """The articles; `setup_of` maps a run's folder to its setup's name."""
+    articles = []
+    for failure in failures:
+        line, run = failure.line, failure.run
+        about = line["probe"] in EDITED
+        wanted = "the edit's target" if about else "the answer as it was"
+        fired = [
+            f"<li><b>{weight:.3f}</b> edit #{case}{' (its own)' if case == line['case'] else ''}"
+            + (f": {_text(prompt)} → {_text(target)}" if prompt else "")
+            + "</li>"
+            for weight, case, prompt, target in failure.experts[:FIRED_N]
+        ]
+        more = len(failure.experts) - len(fired)
+        fired += [f"<li>and {more} more</li>"] if more > 0 else []
+        # without routes only the number of hits is known
+        nothing = "nothing" if not line["hit_n"] else f"{line['hit_n']} experts"
+        rows = (
+            ("asked", _text(line["prompt"]), ""),
+            ("target" if about else "true answer", _text(line["target"]), ""),
+            ("before", _text(line["before_generated"]), "" if about else "good"),
+            ("after", _text(line["generated"]), "bad"),
+            ("fired", f"<ul>{''.join(fired)}</ul>" if fired else nothing, ""),
+        )
+        body = "".join(f"<tr><th>{n}</th><td class='{c}'>{v}</td></tr>" for n, v, c in rows)
+        kind, name = WORDS[line["probe"]], setup_of[run.folder]
+        articles.append(
+            f'<article data-kind="{escape(line["probe"])}"><header>'
+            f"{_shown(failure)}<div>"
+            f"<b>{escape(kind)}</b><p class=note>should be {wanted}</p>"
+            f"<p class=note>{escape(name)}, seed {run.settings['seed']}, case #{line['case']} "
+            f"({escape(str(line['fact']))})</p></div></header>"
+            f"<table class=answers><tbody>{body}</tbody></table></article>"
+        )
+    return "".join(articles)

@@ -1,0 +1,78 @@
+"""What fired in the runs of one setup, counted from the lines of their cases and routes."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from liveedit_jax.evaluation.compare import Figure, Run, Setup, figure, run_lines
+from liveedit_jax.evaluation.probes import HARD
+
+SPARED = ("image_locality", *HARD)  # kinds that no edit is about
+CASE = ("mark", "case", "probe", "hit_n")
+ROUTE = ("mark", "case", "probe", "experts", "kept")
+STRENGTHS = (0.01, 0.1, 0.5, 0.9, 0.99, 0.999)  # borders of the strongest weight's bins
+SHARES = (0.5, 0.9, 0.95, 0.99, 0.999)  # borders of the kept share's bins
+MOST_N = 17  # this many experts and more are one bar
+
+
+@dataclass
+class Hits:
+    """Counts of a setup; the histograms are of the largest mark."""
+
+    false_hits: dict[str, dict[int, Figure]]  # kind -> edits -> share of probes with a hit, in %
+    experts: Counter = field(default_factory=Counter)  # experts of a probe that hit -> probes
+    strongest: Counter = field(default_factory=Counter)  # bin of STRENGTHS -> probes
+    kept: Counter = field(default_factory=Counter)  # bin of SHARES -> probes
+    margins: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+
+def bin_names(borders: tuple[float, ...]) -> list[str]:
+    """What the bins between borders are called, in their order."""
+    return [f"<{border:g}" for border in borders] + [f"≥{borders[-1]:g}"]
+
+
+def _numbers(value) -> Iterable[float]:
+    return value if isinstance(value, list) else () if value is None else (value,)
+
+
+def _false_hits(run: Run, hits: Hits) -> dict[tuple[str, int], float]:
+    """Per kind and mark, the share of probes with a hit; margins are added on the way."""
+    last, counts = run.last["edits"], defaultdict(lambda: [0, 0])
+    for line in run_lines(run, "cases.jsonl", CASE):
+        if line["mark"] == last and "margin" in line:
+            hits.margins[line["probe"]].extend(_numbers(line["margin"]))
+        if line["probe"] in SPARED:
+            count = counts[line["probe"], line["mark"]]
+            count[0] += line["hit_n"] > 0
+            count[1] += 1
+    return {key: 100 * hit_n / n for key, (hit_n, n) in counts.items()}
+
+
+def count_hits(setup: Setup) -> Hits:
+    """Read the files of every run of a setup once.
+
+    Raises:
+        ValueError: a damaged line.
+    """
+    hits, shares = Hits({}), defaultdict(list)
+    for run in setup.runs:
+        for key, share in _false_hits(run, hits).items():
+            shares[key].append(share)
+    from_cases = bool(hits.margins)
+    for run in setup.runs:
+        for line in run_lines(run, "routes.jsonl", ROUTE):
+            if line["mark"] != run.last["edits"]:
+                continue
+            if not from_cases and "margin" in line:
+                hits.margins[line["probe"]].extend(_numbers(line["margin"]))
+            if line["experts"]:
+                strongest = max(weight for _, weight in line["experts"])
+                hits.experts[min(len(line["experts"]), MOST_N)] += 1
+                hits.strongest[bisect_right(STRENGTHS, strongest)] += 1
+                hits.kept[bisect_right(SHARES, line["kept"])] += 1
+    for (kind, edits), values in sorted(shares.items()):
+        hits.false_hits.setdefault(kind, {})[edits] = figure(values)
+    return hits

@@ -1,0 +1,92 @@
+"""Finished runs in; a page, tables and all numbers out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from liveedit_jax.evaluation import tables
+from liveedit_jax.evaluation.compare import (
+    Row,
+    Setup,
+    group_runs,
+    load_run,
+    make_rows,
+)
+from liveedit_jax.evaluation.compare_page import page
+from liveedit_jax.evaluation.gallery import pick_failures
+from liveedit_jax.evaluation.hits import SHARES, STRENGTHS, Hits, bin_names, count_hits
+from liveedit_jax.evaluation.run_folder import write_atomic
+
+
+def _numbers(setups: Sequence[Setup], rows: Sequence[Row], hits: dict[str, Hits]) -> dict:
+    """What comparison.json holds."""
+    return {
+        "setups": [
+            {
+                "name": setup.name,
+                "backbone": setup.backbone,
+                "dataset": setup.dataset,
+                "editor": setup.editor,
+                "runs": [
+                    {
+                        "folder": run.folder.name,
+                        "seed": run.settings["seed"],
+                        "commit": run.settings.get("commit"),
+                    }
+                    for run in setup.runs
+                ],
+                "marks": setup.figures,
+            }
+            for setup in setups
+        ],
+        "rows": [asdict(row) for row in rows],
+        "routing": {
+            name: {
+                "false_hits": {
+                    kind: {edits: asdict(share) for edits, share in shares.items()}
+                    for kind, shares in found.false_hits.items()
+                },
+                "experts": dict(sorted(found.experts.items())),
+                "strongest": {n: found.strongest[i] for i, n in enumerate(bin_names(STRENGTHS))},
+                "kept": {n: found.kept[i] for i, n in enumerate(bin_names(SHARES))},
+            }
+            for name, found in hits.items()
+        },
+    }
+
+
+def report_runs(folders: Sequence[str | Path], out: str | Path) -> tuple[str, list[Path]]:
+    """Write report.html, table.tex, table.md and comparison.json into `out`.
+
+    Returns:
+        The Markdown table and the files.
+
+    Raises:
+        ValueError: a folder that holds no whole run, the same run twice, `out` that is a file or
+            one of the runs.
+    """
+    out, runs = Path(out), [load_run(folder) for folder in folders]
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is not a folder; give another --out")
+    if any(run.folder.resolve() == out.resolve() for run in runs):
+        raise ValueError(f"{out} is one of the runs; give another --out")
+    setups = group_runs(runs)
+    rows = make_rows(setups)
+    routed = [setup for setup in setups if not setup.baseline]
+    hits = {setup.name: count_hits(setup) for setup in routed}
+    table = tables.markdown(rows)
+    html = page(setups, rows, hits, pick_failures([run for s in routed for run in s.runs]))
+    texts = {
+        "report.html": html,
+        "table.tex": tables.latex(rows),
+        "table.md": table,
+        "comparison.json": json.dumps(_numbers(setups, rows, hits), indent=1, ensure_ascii=False)
+        + "\n",
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        write_atomic(out / name, text)
+    return table, [out / name for name in texts]

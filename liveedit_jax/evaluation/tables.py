@@ -1,0 +1,120 @@
+"""The table of a comparison in the paper's layout: LaTeX (booktabs) and Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import groupby
+
+from liveedit_jax.evaluation.compare import COLUMNS, Figure, Row, title
+
+HEADS = ("Rel.", "T-Gen.", "M-Gen.", "T-Loc.", "M-Loc.", "Average")
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "·": r"$\cdot$",
+    **{c: "\\" + c for c in "&%$#_{}"},
+}
+
+
+def number(figure: Figure) -> str:
+    """Two decimals, with the deviation where there is one."""
+    if figure.mean is None:
+        return "–"
+    return f"{figure.mean:.2f}" + ("" if figure.std is None else f" ± {figure.std:.2f}")
+
+
+def blocks(rows: Sequence[Row]) -> list[list[Row]]:
+    """Neighbouring rows of the same backbone, dataset and number of edits."""
+    return [
+        list(block)
+        for _, block in groupby(rows, lambda row: (row.backbone, row.dataset, row.edits))
+    ]
+
+
+def best(block: Sequence[Row]) -> dict[str, float]:
+    """The best value of each column, as printed; none where nothing is compared."""
+    if len(block) < 2:
+        return {}
+    found = {}
+    for name in COLUMNS:
+        means = [row.values[name].mean for row in block]
+        known = [round(mean, 2) for mean in means if mean is not None]
+        if known:
+            found[name] = max(known)
+    return found
+
+
+def is_best(row: Row, name: str, most: dict[str, float]) -> bool:
+    """Whether a row's value is its block's best."""
+    mean = row.values[name].mean
+    return mean is not None and name in most and round(mean, 2) == most[name]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table in Markdown, its columns aligned for reading as plain text."""
+
+    def text(name: str) -> str:
+        return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", title(name)).replace("\n", " ")
+
+    lines = [["Backbone", "Dataset", "Edits", "Editor", *HEADS]]
+    for block in blocks(rows):
+        most = best(block)
+        for row in block:
+            cells = [
+                f"**{number(row.values[name])}**"
+                if is_best(row, name, most)
+                else number(row.values[name])
+                for name in COLUMNS
+            ]
+            names = [text(row.backbone), text(row.dataset), f"{row.edits:,}", text(row.editor)]
+            lines.append(names + cells)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    left = (0, 1, 3)
+
+    def joined(line: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        return "| " + " | ".join(padded) + " |"
+
+    rule = ["-" * w if i in left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    return "\n".join([joined(lines[0]), joined(rule), *map(joined, lines[1:])]) + "\n"
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX sets as it stands."""
+    return "".join(_LATEX.get(c, c) for c in text)
+
+
+def latex(rows: Sequence[Row]) -> str:
+    """The table for a paper; it needs the package booktabs and nothing else."""
+
+    def cell(figure: Figure, bold: bool) -> str:
+        if figure.mean is None:
+            return "--"
+        mean = rf"\textbf{{{figure.mean:.2f}}}" if bold else f"{figure.mean:.2f}"
+        return mean + ("" if figure.std is None else rf"\,{{\scriptsize $\pm$\,{figure.std:.2f}}}")
+
+    lines = [
+        r"% \usepackage{booktabs}",
+        r"\begin{tabular}{llrl" + "r" * len(HEADS) + "}",
+        r"\toprule",
+        " & ".join(("Backbone", "Dataset", "Edits", "Editor", *HEADS)) + r" \\",
+    ]
+    shown: tuple[str, str] | None = None
+    for block in blocks(rows):
+        first, most = block[0], best(block)
+        place = (first.backbone, first.dataset)
+        lines.append(r"\cmidrule(l){3-10}" if place == shown else r"\midrule")
+        for i, row in enumerate(block):
+            names = [escape_latex(title(name)) if place != shown else "" for name in place]
+            names += ["" if i else f"{row.edits:,}".replace(",", "{,}")]
+            names += [escape_latex(title(row.editor))]
+            cells = [cell(row.values[name], is_best(row, name, most)) for name in COLUMNS]
+            lines.append(" & ".join(names + cells) + r" \\")
+            shown = place
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"

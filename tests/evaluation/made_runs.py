@@ -1,0 +1,60 @@
+"""Made-up run folders, as a finished evaluation leaves them."""
+
+import json
+
+from liveedit_jax.evaluation.probes import EDITED, METRICS, PROBES
+
+
+def entry(edits, value):
+    return {
+        "edits": edits,
+        "cases": 4,
+        **{name: value + i for i, name in enumerate(METRICS)},
+        "average": value + 2,
+        "hit_n_by_probe": {name: float(i) for i, name in enumerate(PROBES)},
+    }
+
+
+def cases(mark, n, wrong, extra=None):
+    for case in range(n):
+        for probe in PROBES:
+            good = "red" if probe in EDITED else "before"
+            yield {
+                **{"mark": mark, "case": case, "entity": f"e{case}", "fact": "colour"},
+                **{"probe": probe, "prompt": f"{probe} {case}?", "target": "red"},
+                "before_generated": "before",
+                "generated": "<b>bad</b> & odd" if wrong(case, probe) else good,
+                "hit_n": int(probe in EDITED or (probe == "look_alike" and case % 2)),
+                **(extra or {}),
+            }
+
+
+def write_lines(file, lines):
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def write_run(folder, seed=0, value=90.0, tuned=None, n=4, wrong=lambda *_: False, **changes):
+    """A run folder of marks 1 and 10 as an evaluation leaves it."""
+    folder.mkdir(parents=True)
+    settings = {
+        **{"config": "tiny", "dataset": "evqa", "backbone": None, "editor": None},
+        **{"model": {"backbone": "b" * 64, "editor": "e" * 64}, "split": "eval", "seed": seed},
+        **{"marks": [1, 10], "cases_n": n, "finetune": {"steps_n": 10}, "commit": "c" * 40},
+    } | changes
+    (folder / "config.json").write_text(json.dumps({"sha256": "", "settings": settings}))
+    results = {
+        "seconds": 1.5,
+        "finetune": None if tuned is None else entry(10, tuned),
+        "marks": [entry(1, value), entry(10, value - 10)],
+    }
+    (folder / "results.json").write_text(json.dumps(results))
+    lines = [*cases(1, n, lambda *_: False), *cases(10, n, wrong)]
+    write_lines(folder / "cases.jsonl", lines)
+    routes = [
+        {k: line[k] for k in ("mark", "case", "probe")}
+        | {"experts": [[line["case"], 0.97], [0, 0.2]], "kept": 1.0}
+        for line in lines
+        if line["hit_n"]
+    ]
+    write_lines(folder / "routes.jsonl", routes)
+    return folder

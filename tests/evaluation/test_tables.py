@@ -1,0 +1,64 @@
+"""The table in LaTeX and Markdown: layout, the best in bold, names that need escaping."""
+
+import pytest
+
+from liveedit_jax.evaluation.compare import COLUMNS, Figure, Row
+from liveedit_jax.evaluation.tables import best, blocks, escape_latex, latex, markdown
+
+
+def row(editor, values, edits=1, backbone="tiny", dataset="mojiedit", std=None):
+    figures = {
+        name: Figure(value, None if value is None else std)
+        for name, value in zip(COLUMNS, values, strict=True)
+    }
+    return Row(backbone, dataset, editor, edits, 1, figures, {})
+
+
+ROWS = [
+    row("liveedit", (90, 80, 70, 100, 99.994, 88)),
+    row("finetune", (95, 60, 70.001, 20, 99.99, None)),
+    row("liveedit", (50, 50, 50, 50, 50, 50), edits=1000, std=1.25),
+]
+
+
+def test_the_best_of_a_block_is_bold_ties_as_printed_included():
+    first, second = blocks(ROWS)
+    assert best(first) == dict(zip(COLUMNS, (95, 80, 70, 100, 99.99, 88), strict=True))
+    assert best(second) == {}  # nothing to compare with
+    lines = markdown(ROWS).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    assert cells[0] == [
+        *("tiny", "MojiEdit", "1", "LiveEdit", "90.00", "**80.00**", "**70.00**", "**100.00**"),
+        *("**99.99**", "**88.00**"),
+    ]
+    assert cells[1][3:] == [
+        *("Fine-tuning", "**95.00**", "60.00", "**70.00**", "20.00", "**99.99**", "–"),
+    ]
+    assert cells[2][2:5] == ["1,000", "LiveEdit", "50.00 ± 1.25"]
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_latex_has_the_papers_layout():
+    lines = latex(ROWS).splitlines()
+    assert lines[1] == r"\begin{tabular}{llrlrrrrrr}" and lines[-1] == r"\end{tabular}"
+    assert r"Rel. & T-Gen. & M-Gen. & T-Loc. & M-Loc. & Average \\" in lines[3]
+    assert lines[5].startswith(r"tiny & MojiEdit & 1 & LiveEdit & 90.00 & \textbf{80.00} &")
+    assert lines[6].startswith(r" &  &  & Fine-tuning & \textbf{95.00} &")
+    assert lines[6].endswith(r"& -- \\") and lines[7] == r"\cmidrule(l){3-10}"
+    assert r"& 1{,}000 & LiveEdit & 50.00\,{\scriptsize $\pm$\,1.25} &" in lines[8]
+    assert all(line.count(" & ") == 9 for line in lines if line.endswith(r"\\"))
+
+
+def test_latex_escapes_names():
+    assert escape_latex(r"a_b & 50% #1 {x} $y ~ ^ \z") == (
+        r"a\_b \& 50\% \#1 \{x\} \$y \textasciitilde{} \textasciicircum{} \textbackslash{}z"
+    )
+    assert r"my\_model \& co & E-VQA & 1 & liveedit-2\_x" in latex(
+        [row("liveedit-2_x", range(6), backbone="my_model & co", dataset="evqa")]
+    )
+
+
+@pytest.mark.parametrize("name", ["a|b", "a*b_c", "<x>"])
+def test_markdown_escapes_names(name):
+    line = markdown([row("liveedit", range(6), backbone=name)]).splitlines()[2]
+    assert line.replace(r"\|", "").count("|") == 11 and "\\" in line
