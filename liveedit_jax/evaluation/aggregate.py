@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from liveedit_jax.evaluation.metrics import exact_match, teacher_forced, unedited
-from liveedit_jax.evaluation.probes import HARD, METRICS, PROBES
+from liveedit_jax.evaluation.probes import ALWAYS, HARD, METRICS, PORTABILITY, PROBES
 
 
 def read_lines(file: str | Path) -> Iterator[dict]:
@@ -56,17 +56,20 @@ class Tally:
         known = [value for value in metric.values() if value is not None]
         seen = [self._sums[probe] for probe in PROBES if probe != "text_locality"]
         shown_n = sum(row[0] for row in seen)
+        ported = tuple(probe for probe in PORTABILITY if self._sums[probe][0])
+        shown = ALWAYS + ported
         return {
             "edits": edits,
             "cases": len(self._cases),
             **metric,
             "average": sum(known) / len(known) if known else None,
-            "exact_match": {probe: mean(probe, 2) for probe in PROBES},
+            "exact_match": {probe: mean(probe, 2) for probe in shown},
             "hard_locality": {probe: mean(probe, 1) for probe in HARD},
+            "portability": {probe: mean(probe, 1) for probe in ported},
             "hard_locality_n": {probe: self._sums[probe][0] for probe in HARD},
             "hit_n_mean": sum(row[3] for row in seen) / shown_n if shown_n else 0.0,
             "hit_n_max": self._hit_max,
-            "hit_n_by_probe": {probe: mean(probe, 3, 1.0) for probe in PROBES},
+            "hit_n_by_probe": {probe: mean(probe, 3, 1.0) for probe in shown},
             "kept_min": self._kept_min,
         }
 

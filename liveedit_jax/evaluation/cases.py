@@ -36,6 +36,9 @@ def case_of(record: Record, prompts: Prompts = AS_THEY_ARE, pictures: Path | Non
         "text_locality": Probe(prompts.text_locality.format(record.loc), record.loc_ans, None),
         "image_locality": shown(image_question, record.m_loc_a, record.m_loc),
     }
+    for port in record.port:
+        asked = shown(prompts.edit.format(port.question), port.answer, record.image)
+        probes.setdefault(f"portability_{port.hops}", asked)
     if record.same_image_q is not None:
         probes["same_image"] = shown(record.same_image_q, record.same_image_a, record.image)
     if record.look_alike is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from liveedit_jax.evaluation.probes import METRICS, PROBES
+from liveedit_jax.evaluation.probes import ALWAYS, METRICS
 from liveedit_jax.presets import EDITORS, PRESETS
 
 COLUMNS = (*METRICS, "average")
@@ -139,7 +139,7 @@ def _check_figures(folder: Path, where: str, entry: Any) -> None:
     _check(folder, where, entry, COLUMNS, (int, float, type(None)))
     _check(folder, where, entry, ("hit_n_by_probe",), (dict,))
     known = (int, float, type(None))
-    _check(folder, f"{where}.hit_n_by_probe", entry["hit_n_by_probe"], PROBES, known)
+    _check(folder, f"{where}.hit_n_by_probe", entry["hit_n_by_probe"], ALWAYS, known)
     if entry["edits"] < 0:
         raise ValueError(f"{folder}: {where} has edits = {entry['edits']}; {AGAIN}")
 
@@ -277,7 +277,7 @@ def make_rows(setups: Sequence[Setup]) -> list[Row]:
         for edits in sorted({entry["edits"] for entry in every}):
             held = [entry for entry in every if entry["edits"] == edits]
             values = {name: figure([entry[name] for entry in held]) for name in COLUMNS}
-            hits = {p: figure([entry["hit_n_by_probe"][p] for entry in held]) for p in PROBES}
+            hits = {p: figure([entry["hit_n_by_probe"][p] for entry in held]) for p in ALWAYS}
             names = (setup.backbone, setup.dataset, setup.editor)
             rows.append(Row(*names, edits, len(held), values, hits))
     places = list(dict.fromkeys((row.backbone, row.dataset) for row in rows))

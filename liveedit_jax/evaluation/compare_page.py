@@ -14,7 +14,7 @@ from liveedit_jax.evaluation.figure import label
 from liveedit_jax.evaluation.gallery import Failure, gallery
 from liveedit_jax.evaluation.hits import MOST_N, SHARES, SPARED, STRENGTHS, Hits, bin_names
 from liveedit_jax.evaluation.page import PAGE
-from liveedit_jax.evaluation.probes import PROBES
+from liveedit_jax.evaluation.probes import ALWAYS
 from liveedit_jax.evaluation.tables import HEADS, best, blocks, is_best, number
 
 COLOURS = (
@@ -23,7 +23,7 @@ COLOURS = (
 )
 BINS_N = 10  # of a margin's histogram
 COUNTS = ((1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (MOST_N, None))
-SHOWN = tuple(kind for kind in PROBES if kind != "text_locality")  # the kinds that can hit
+SHOWN = tuple(kind for kind in ALWAYS if kind != "text_locality")  # the kinds that can hit
 _STYLE = PAGE.partition("<style>")[2].partition("</style>")[0].format()
 _FRAME = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">

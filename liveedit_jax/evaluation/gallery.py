@@ -11,7 +11,7 @@ from html import escape
 from liveedit_jax.evaluation.cases import stream_cases
 from liveedit_jax.evaluation.compare import Run, run_lines
 from liveedit_jax.evaluation.metrics import exact_match
-from liveedit_jax.evaluation.probes import EDIT, EDITED, PROBES, Case
+from liveedit_jax.evaluation.probes import EDIT, PROBES, TARGETED, Case
 from liveedit_jax.evaluation.report import ASKED, picture
 
 SHOWN_N = 24
@@ -142,7 +142,7 @@ def gallery(failures: Sequence[Failure], setup_of: dict) -> str:
     articles = []
     for failure in failures:
         line, run = failure.line, failure.run
-        about = line["probe"] in EDITED
+        about = line["probe"] in TARGETED
         wanted = "the edit's target" if about else "the answer as it was"
         fired = [
             f"<li><b>{weight:.3f}</b> edit #{case}{' (its own)' if case == line['case'] else ''}"

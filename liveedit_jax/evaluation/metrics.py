@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from liveedit_jax.evaluation.probes import EDITED
+from liveedit_jax.evaluation.probes import TARGETED
 
 
 def token_accuracy(predicted: Sequence[int], reference: Sequence[int]) -> float:
@@ -20,13 +20,13 @@ def token_accuracy(predicted: Sequence[int], reference: Sequence[int]) -> float:
 
 def teacher_forced(line: dict) -> float:
     """Token accuracy against the target, or for locality against the argmax before editing."""
-    reference = "target_ids" if line["probe"] in EDITED else "before_ids"
+    reference = "target_ids" if line["probe"] in TARGETED else "before_ids"
     return token_accuracy(line["after_ids"], line[reference])
 
 
 def exact_match(line: dict) -> float:
     """1 where free generation equals the target, or for locality the unedited generation."""
-    reference = line["target"] if line["probe"] in EDITED else line["before_generated"]
+    reference = line["target"] if line["probe"] in TARGETED else line["before_generated"]
     return float(line["generated"].strip() == reference.strip())
 
 

@@ -10,7 +10,11 @@ EDITED = (EDIT, "text_generality", "image_generality")  # the answer should be t
 KEPT = ("text_locality", "image_locality")  # the answer should be what it was
 HARD = ("same_image", "look_alike")  # likewise, and close to an edit
 METRICS = EDITED + KEPT
-PROBES = METRICS + HARD
+# Questions about the edited picture whose answers take so many facts beside the edit (VLKEB).
+PORTABILITY = tuple(f"portability_{hops}" for hops in (1, 2, 3, 4))
+TARGETED = EDITED + PORTABILITY  # the answer should be the probe's target
+ALWAYS = METRICS + HARD  # what every run has figures of, if only None
+PROBES = ALWAYS + PORTABILITY
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from liveedit_jax.evaluation.charts import bars, curves
 from liveedit_jax.evaluation.figure import label, panels
 from liveedit_jax.evaluation.metrics import exact_match
 from liveedit_jax.evaluation.page import PAGE
-from liveedit_jax.evaluation.probes import EDIT, EDITED, HARD, METRICS, Case
+from liveedit_jax.evaluation.probes import EDIT, EDITED, HARD, METRICS, PORTABILITY, TARGETED, Case
 
 EXAMPLES_N = 12
 THUMBNAIL = 160  # pixels of the longer side
@@ -29,6 +29,7 @@ ASKED = {
     "same_image": "another question about the same drawing",
     "look_alike": "the same question about a look-alike",
     "image_locality": "an unrelated drawing",
+    **{kind: f"{kind[-1]} facts beside the edit" for kind in PORTABILITY},
 }
 
 
@@ -150,7 +151,7 @@ def write_report(results: dict, cases: Sequence[Case], folder: Path) -> None:
         if line["probe"] == EDIT:
             by_case[line["case"]] = {"prompt": line["prompt"], "target": line["target"]}
         if line["probe"] != "text_locality":
-            group = "about an edit" if line["probe"] in EDITED else "not about an edit"
+            group = "about an edit" if line["probe"] in TARGETED else "not about an edit"
             counts[group][line["hit_n"]] += 1
     for line in read_lines(folder / "routes.jsonl"):
         if line["mark"] == mark and line["case"] in picked:

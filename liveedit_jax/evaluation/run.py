@@ -141,14 +141,15 @@ def table(results: dict) -> str:
         "same_image": "same image",
         "look_alike": "look-alike",
     }
+    names |= {name: name for mark in results["marks"] for name in mark.get("portability", ())}
     rows = [("unedited", results["unedited"])]
     rows += [(f"{mark['edits']:,} edits", mark) for mark in results["marks"]]
     if results["finetune"]:
         rows.append((f"fine-tuned {results['finetune']['edits']:,}", results["finetune"]))
     lines = [" " * 17 + "".join(f"{title:>14}" for title in names.values())]
     for title, row in rows:
-        values = row | row["hard_locality"]
-        cells = [_cell(values[name], row["exact_match"].get(name)) for name in names]
+        values = row | row["hard_locality"] | row.get("portability", {})
+        cells = [_cell(values.get(name), row["exact_match"].get(name)) for name in names]
         lines.append(f"{title:<17}" + "".join(f"{cell:>14}" for cell in cells))
     return "\n".join(lines)
 

@@ -2,7 +2,7 @@
 
 import json
 
-from liveedit_jax.evaluation.probes import EDITED, METRICS, PROBES
+from liveedit_jax.evaluation.probes import ALWAYS, EDITED, METRICS
 
 
 def entry(edits, value):
@@ -11,13 +11,13 @@ def entry(edits, value):
         "cases": 4,
         **{name: value + i for i, name in enumerate(METRICS)},
         "average": value + 2,
-        "hit_n_by_probe": {name: float(i) for i, name in enumerate(PROBES)},
+        "hit_n_by_probe": {name: float(i) for i, name in enumerate(ALWAYS)},
     }
 
 
 def cases(mark, n, wrong, extra=None):
     for case in range(n):
-        for probe in PROBES:
+        for probe in ALWAYS:
             good = "red" if probe in EDITED else "before"
             yield {
                 **{"mark": mark, "case": case, "entity": f"e{case}", "fact": "colour"},

@@ -209,3 +209,31 @@ def test_what_cannot_be_evaluated_is_refused(files, tmp_path, monkeypatch, capsy
     )
     assert lifelong_eval.main() == 2
     assert "caption_eval_edit.json" in capsys.readouterr().err
+
+
+def test_portability_is_asked_on_the_edited_picture(manual_dir, tmp_path, parts):
+    more = {"port_edit_q": "Whose?", "port_edit_a": "His", "port_q": "Who?", "port_a": "loud"}
+    rows = [row(i) | {"port_new": [more]} for i in range(ROWS_N)]
+    (manual_dir / "eval_edit_onehop.json").write_text(json.dumps(rows))
+    with pytest.warns(UserWarning, match=f"{ROWS_N}"):
+        found, _ = benchmark_cases(
+            "vlkeb", "onehop", None, None, Files(str(manual_dir), str(tmp_path))
+        )
+    probe = found[2].probes["portability_1"]
+    assert (probe.prompt, probe.target, probe.file) == ("Who?", "loud", "signs/2.png")
+    settings = {"config": "small", "seed": None, "commit": "none"}
+    results = evaluate(parts, found, PLAN, settings, tmp_path / "run", time.time())
+    lines = [
+        line
+        for line in read_lines(tmp_path / "run" / "cases.jsonl")
+        if line["probe"] == "portability_1" and line["mark"] == 1
+    ]
+    assert len(lines) == ROWS_N
+    right = [
+        sum(a == b for a, b in zip(line["after_ids"], line["target_ids"], strict=True))
+        / len(line["target_ids"])
+        for line in lines
+    ]  # compared with the answer, not with what was said before
+    mark = results["marks"][0]
+    assert mark["portability"] == {"portability_1": pytest.approx(100 * sum(right) / ROWS_N)}
+    assert "portability_1" in mark["exact_match"] and "portability_2" not in mark["exact_match"]

@@ -115,7 +115,7 @@ def test_the_page_is_small_and_loads_nothing(report):
     assert "<script" not in text and "<link" not in text
     assert all(found.startswith("data:image/png") for found in re.findall(r'src="([^"]*)', text))
     assert 'src="data:image/png' in text and "<b>bad</b>" not in text and "<name>" not in text
-    assert text.count("<article") == 24 and "± 0.82" in text.replace("<small>", "")
+    assert text.count("<article") == 24 and "± 1.00" in text.replace("<small>", "")
 
 
 FRAME = """<!doctype html><meta charset="utf-8"><body style="margin:0">
