@@ -15,7 +15,7 @@ from liveedit_jax.data.editing import EditingData
 from liveedit_jax.editor.liveedit import init_params, prepare
 from liveedit_jax.editor.objective import Pairs, Pool, routing_terms
 from liveedit_jax.training import editor as editor_training
-from liveedit_jax.training.editor_loss import editor_loss
+from liveedit_jax.training.editor_loss import blend_images, editor_loss
 from liveedit_jax.types import Role
 
 
@@ -26,9 +26,11 @@ def test_more_routing_samples_leave_the_edit_terms_alone(tokenizer):
     data = EditingData(tokenizer, SMALL, many, EditMixture())
     batch = data.batch_at(0)
     assert batch.picture.shape == (4, 7)
-    pictures = editor_training.picture_features(backbone, weights, data.pictures()[:1400])
+    shape = (2 * len(data.entities), SMALL.vision_n, SMALL.width)
+    pictures = jax.random.normal(jax.random.key(2), shape)
     params = editor_training.init_state(backbone, EDITOR, few, jax.random.key(1)).params
 
+    @partial(jax.jit, static_argnums=0)
     def scalars(recipe, batch):
         hidden = editor_training.states_of_batch(backbone, weights, pictures, batch)
         return editor_loss(
@@ -51,7 +53,7 @@ def test_more_routing_samples_leave_the_edit_terms_alone(tokenizer):
 def test_blended_images_share_one_partner_and_leave_prompts_alone():
     role = jnp.broadcast_to(jnp.array([Role.PRE, Role.VISION, Role.VISION, Role.PROMPT]), (6, 2, 4))
     hidden = jnp.broadcast_to(jnp.eye(6)[:, None, None], (6, 2, 4, 6))  # sample j is unit vector j
-    blend = np.asarray(editor_training.blend_images(jax.random.key(3), hidden, role, 0.5))
+    blend = np.asarray(blend_images(jax.random.key(3), hidden, role, 0.5))
     np.testing.assert_array_equal(blend[:, :, [0, 3]], hidden[:, :, [0, 3]])
     np.testing.assert_array_equal(blend[:, 0], blend[:, 1])  # all kinds of a sample alike
     image = blend[:, 0, 1]
