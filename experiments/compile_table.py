@@ -24,13 +24,13 @@ def cells(found: dict) -> list[str]:
     if "a_chip_gb" not in found:
         return [*row, "does not fit", "", "", ""]
     row.append(f"{found['a_chip_gb']:.1f} of {found['chip_gb']}")
+    row.append(f"{found['tflop']:.1f}" if "tflop" in found else "")
     if "utilisation" not in found:
-        return [*row, "", "", ""]
+        return [*row, "", ""]
     seconds = (found[name] for name in ("products_s", "instructions_s", "collectives_s"))
     shares = (found["utilisation"], found["utilisation_nothing_overlapped"])
     return [
         *row,
-        f"{found['tflop']:.1f}",
         ", ".join(f"{value:.3f}" for value in seconds),
         " / ".join(f"{100 * share:.0f} %" for share in shares),
     ]
