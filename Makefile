@@ -34,9 +34,9 @@ $(VENV)/.smol: requirements-smol.txt $(MARK)
 demo: setup
 	$(RUN) -m liveedit_jax demo
 
-# Files of tests are shared out among JOBS processes.
+# Tests are shared out among JOBS processes.
 test: setup smol lint
-	$(RUN) -m pytest -n $(JOBS) --dist loadfile
+	$(RUN) -m pytest -n $(JOBS) --dist worksteal
 
 lint: setup
 	$(RUN) -m ruff check .
