@@ -16,7 +16,7 @@ BACKBONE = Backbone(SMALL)
 
 def test_steps_from_disk_are_the_steps(tokenizer, tmp_path):
     recipe = EditorTrainConfig(batch_n=2, learning_rate=1e-2)
-    data = EditingData(tokenizer, SMALL, recipe, EditMixture())
+    data = EditingData(tokenizer, SMALL, recipe, EditMixture(lengths=((60, 1.0),)))
     weights = jax.jit(BACKBONE.init)(jax.random.key(0))
     shape = (2 * len(data.entities), SMALL.vision_n, SMALL.width)
     pictures = jax.random.normal(jax.random.key(2), shape)
