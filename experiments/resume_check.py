@@ -49,10 +49,8 @@ def digest(out: Path, step: int) -> str:
 
 def killed(out: Path, steps_n: int, save_every: int, rng: random.Random) -> int:
     """Train, killed once after a random step; returns the step that was saved by then."""
-    process, after = (
-        begin(out, steps_n, save_every),
-        rng.randrange(save_every, steps_n - save_every),
-    )
+    process = begin(out, steps_n, save_every)
+    after = rng.randrange(save_every, steps_n - save_every)
     while saved_step(out) < after - after % save_every:
         if process.poll() is not None:
             raise RuntimeError(f"{out}: ended before it was killed")

@@ -11,18 +11,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.config import EditorTrainConfig
-from liveedit_jax.data.editing import EditingBatch
+from liveedit_jax.data.editing import EditingBatch, filled, stacked
 from liveedit_jax.data.images import picture_bytes, preprocess
 from liveedit_jax.data.packing import Question
 from liveedit_jax.data.prompts import Prompts
 from liveedit_jax.data.records import Record
-from liveedit_jax.data.tokenise import ROUND, row_of, seam_ids
+from liveedit_jax.data.tokenise import ROUND, round_up, seam_ids
 from liveedit_jax.data.tokenizer import Tokenizer
 
 # Pictures of record r: 4r the edited one, 4r + 1 its other, 4r + 2 the locality probe's. Halved,
@@ -108,24 +107,12 @@ class BenchmarkData:
     def _length(self, chosen: Sequence[int]) -> int:
         """T: the longest row, up to a multiple of ROUND."""
         longest = max(len(p) + len(a) for r in chosen for (p, a), _ in self._rows[r])
-        return -(-(1 + self.vision_n + longest) // ROUND) * ROUND
+        return round_up(1 + self.vision_n + longest, ROUND)
 
     def batch_at(self, step: int) -> EditingBatch:
         """What a step trains on: its batch, or its several (`accumulate_n`) with one T, stacked."""
         n = self.cfg.accumulate_n
         chosen = [self._chosen(step * n + i) for i in range(n)]
         t = max(self._length(some) for some in chosen)
-        batches = [self._batch(some, t) for some in chosen]
-        return batches[0] if n == 1 else jax.tree.map(lambda *parts: np.stack(parts), *batches)
-
-    def _batch(self, chosen: Sequence[int], t: int) -> EditingBatch:
-        shape = (4, len(chosen), t)
-        token, role = np.zeros(shape, np.int32), np.zeros(shape, np.int8)
-        picture = np.zeros(shape[:2], np.int32)
-        for j, r in enumerate(chosen):
-            for kind, ((prompt, answer), shown) in enumerate(self._rows[r]):
-                pre = [self.backbone.bos_id]
-                ids, roles = row_of(self.backbone, prompt, answer, self.vision_n, pre)
-                token[kind, j, : len(ids)], role[kind, j, : len(ids)] = ids, roles
-                picture[kind, j] = shown
-        return EditingBatch(token, role, picture)
+        samples = ([self._rows[r] for r in some] for some in chosen)
+        return stacked([filled(self.backbone, self.vision_n, some, t) for some in samples])

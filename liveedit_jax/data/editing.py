@@ -6,6 +6,7 @@ Only editor-train entities and training wordings occur; every draw is a function
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -41,6 +42,28 @@ class EditingBatch:
     role: Int[np.ndarray, "4 N T"]
     picture: Int[np.ndarray, "4 N"]  # a row of `pictures`
     place: Int[np.ndarray, "4 N T"] | None = None  # of pictures in tiles, as in `types.Batch`
+
+
+def filled(
+    cfg: BackboneConfig, vision_n: int, samples: Sequence[list[tuple[Question, int]]], t: int
+) -> EditingBatch:
+    """Samples (of each, its four rows and their pictures) as one batch of length T."""
+    shape = (4, len(samples), t)
+    token, role = np.zeros(shape, np.int32), np.zeros(shape, np.int8)
+    picture = np.zeros(shape[:2], np.int32)
+    for j, rows in enumerate(samples):
+        for kind, ((prompt, answer), shown) in enumerate(rows):
+            ids, roles = row_of(cfg, prompt, answer, vision_n, [cfg.bos_id])
+            token[kind, j, : len(ids)], role[kind, j, : len(ids)] = ids, roles
+            picture[kind, j] = shown
+    return EditingBatch(token, role, picture)
+
+
+def stacked(batches: Sequence[EditingBatch]) -> EditingBatch:
+    """A step's one batch, or its several, stacked."""
+    if len(batches) == 1:
+        return batches[0]
+    return jax.tree.map(lambda *parts: np.stack(parts), *batches)
 
 
 def spliced(rng, first: str, second: str) -> str:
@@ -196,8 +219,7 @@ class EditingData:
         """What a step trains on: its batch, or its several (`accumulate_n`) with one T, stacked."""
         n = self.cfg.accumulate_n
         bucket = self._bucket(step * n)
-        batches = [self._batch(step * n + i, bucket) for i in range(n)]
-        return batches[0] if n == 1 else jax.tree.map(lambda *parts: np.stack(parts), *batches)
+        return stacked([self._batch(step * n + i, bucket) for i in range(n)])
 
     def _generator(self, i: int) -> np.random.Generator:
         return np.random.default_rng([self.cfg.seed, 3, i])
@@ -211,17 +233,13 @@ class EditingData:
         rng.random()  # what `_bucket` drew
         lengths = [length for length, _ in self.lengths]
         shorter, t = (0, *lengths)[bucket], lengths[bucket]
-        n, vision_n = self.cfg.routing_n or self.cfg.batch_n, self.vision_n
-        token, role = np.zeros((4, n, t), np.int32), np.zeros((4, n, t), np.int8)
-        picture, subject = np.zeros((4, n), np.int32), None
-        for j in range(n):
+        samples, subject = [], None
+        for _ in range(self.cfg.routing_n or self.cfg.batch_n):
             subject, rows = self._draw(rng, subject, shorter, t)
-            for kind, ((prompt, answer), shown) in enumerate(rows):
-                ids, roles = row_of(self.backbone, prompt, answer, vision_n, [self.backbone.bos_id])
-                token[kind, j, : len(ids)], role[kind, j, : len(ids)] = ids, roles
-                picture[kind, j] = shown
-        place = None
-        if self._rows_of_image is not None:
-            place = np.zeros_like(token)
-            place[role == Role.VISION] = np.tile(self._rows_of_image, 4 * n)
-        return EditingBatch(token, role, picture, place)
+            samples.append(rows)
+        batch = filled(self.backbone, self.vision_n, samples, t)
+        if self._rows_of_image is None:
+            return batch
+        place = np.zeros_like(batch.token)
+        place[batch.role == Role.VISION] = np.tile(self._rows_of_image, 4 * len(samples))
+        return batch.replace(place=place)

@@ -97,9 +97,14 @@ def row_of(
     return ids, [role for role, part in parts for _ in part]
 
 
+def round_up(n: int, multiple: int) -> int:
+    """The next multiple from `n` on."""
+    return -(-n // multiple) * multiple
+
+
 def row_length(budget: LengthBudget, vision_n: int) -> int:
     """T of training rows: BOS, image, longest prompt and answer, up to a multiple of ROUND."""
-    return -(-(1 + vision_n + budget.prompt_n + budget.answer_n) // ROUND) * ROUND
+    return round_up(1 + vision_n + budget.prompt_n + budget.answer_n, ROUND)
 
 
 def _row(

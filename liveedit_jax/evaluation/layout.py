@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.config import LengthBudget
 from liveedit_jax.data.images import picture_bytes, preprocess
-from liveedit_jax.data.tokenise import Example, seam_ids, tokenise, without_pixels
+from liveedit_jax.data.tokenise import Example, round_up, seam_ids, tokenise, without_pixels
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.evaluation.probes import Case, Probe
 from liveedit_jax.types import Batch, Role, Route
@@ -57,10 +57,6 @@ class Rows:
         return len(self.answer)
 
 
-def _round_up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple
-
-
 def measure(
     tokenizer: Tokenizer, cfg: BackboneConfig, cases: Sequence[Case], batch_n: int
 ) -> Shapes:
@@ -75,12 +71,12 @@ def measure(
             prompts.append(max(len(prompt), len(alone)) + cfg.image_first)
             answers.append(len(answer))
             lengths.append(1 + cfg.vision_n * has_image + len(prompt) + len(answer))
-    short_n = _round_up(int(np.median(lengths)), 4)
+    short_n = round_up(int(np.median(lengths)), 4)
     return Shapes(
         short_n=short_n,
-        long_n=max(_round_up(max(lengths), 4), short_n + 4),
-        prompt_n=_round_up(max(prompts), 4),
-        answer_n=_round_up(max(answers), 4),
+        long_n=max(round_up(max(lengths), 4), short_n + 4),
+        prompt_n=round_up(max(prompts), 4),
+        answer_n=round_up(max(answers), 4),
         batch_n=batch_n,
     )
 

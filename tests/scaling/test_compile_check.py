@@ -17,7 +17,7 @@ def run(out, *args):
     return subprocess.run(command, capture_output=True, text=True, env=os.environ)
 
 
-@pytest.mark.parametrize("capacity, fits", [(100_000_000, False)])
+@pytest.mark.parametrize("capacity, fits", [(4096, True), (100_000_000, False)])
 def test_an_edit_is_compiled_for_devices_that_are_not_there(tmp_path, capacity, fits):
     done = run(tmp_path, "--step", "edit", "--capacity", str(capacity))
     assert done.returncode == (not fits), done.stdout + done.stderr
