@@ -1,8 +1,13 @@
-"""A model folder with random weights of the `tiny` preset: real shapes, no training."""
+"""A model folder with random weights, and one folder of compiled programs for all tests.
+
+Most of the tests' time is compilation, and many processes compile the same programs.
+"""
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import jax
 import pytest
@@ -13,10 +18,17 @@ from liveedit_jax.editor.liveedit import init_params
 from liveedit_jax.presets import preset
 from liveedit_jax.training.weights import save_weights
 
+COMPILED = str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
+WORTH_S = 0.2  # of compilation
+jax.config.update("jax_compilation_cache_dir", COMPILED)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_S)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED  # of the processes that tests start, too
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = str(WORTH_S)
+
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
-    """The folder; its backbone and editor belong together."""
+    """A model of the `tiny` preset's shapes, untrained; its backbone and editor fit together."""
     folder, chosen = tmp_path_factory.mktemp("model"), preset("tiny")
     cfg = replace(chosen.editor, rank=8)
     backbone = Backbone(chosen.backbone)

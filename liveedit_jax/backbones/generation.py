@@ -69,6 +69,7 @@ def generate(
     most: Int[Array, ""] | int | None = None,
     sampling: Sampling | None = None,
     key: Array | None = None,
+    features: Float[Array, "B P D"] | None = None,
 ) -> Int[Array, "B steps"]:
     """A continuation of each prompt, until EOS or `steps_n` tokens.
 
@@ -82,6 +83,7 @@ def generate(
         most: stop after so many of the `steps_n` tokens; compiles nothing new.
         sampling: how tokens are drawn; None: always the most likely.
         key: the randomness of the draws.
+        features: the pictures' vision features; the batch's own pictures are then not read.
 
     Returns:
         int32[B, steps_n]: tokens up to and with EOS, then padding.
@@ -95,7 +97,8 @@ def generate(
         drawn = jax.random.categorical(jax.random.fold_in(key, step), restrict(sampling, logits))
         return drawn.astype(jnp.int32)
 
-    features = backbone.vision_features(params, batch.image)
+    if features is None:
+        features = backbone.vision_features(params, batch.image)
     hidden = backbone.embed(params, batch, features)
     prefill = _prefill(backbone, params, batch, hidden, plan, intervene, pick)
     most = steps_n if most is None else jnp.minimum(most, steps_n)

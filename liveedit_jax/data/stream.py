@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from liveedit_jax.data.facts import FACTS, Entity, by_subcategory, digest, split_entities
+from liveedit_jax.data.portability import follow_up
 from liveedit_jax.data.records import Record
 from liveedit_jax.data.templates import templates, text_questions
 
@@ -90,10 +91,11 @@ def _record(split: str, seed: int, entity: Entity, fact: str, images: dict) -> R
     alike = _probe_by_subcategory().get(entity.facts["subcategory"], ())
     like = _pick(alike, *key, "look_alike") if alike else None
     locked = entity.locked_fact
+    target = draw_target(split, entity, fact, *key)
     return Record(
         src=src,
         rephrase=_pick(templates(fact, evaluation=True), *key, "rephrase"),
-        alt=draw_target(split, entity, fact, *key),
+        alt=target,
         pred=entity.facts[fact],
         image=images[entity.id, "twemoji"],
         image_rephrase=images[entity.id, "openmoji"],
@@ -109,6 +111,7 @@ def _record(split: str, seed: int, entity: Entity, fact: str, images: dict) -> R
         same_image_a=entity.facts[locked],
         look_alike=None if like is None else images[like.id, "twemoji"],
         look_alike_a=None if like is None else like.facts[fact],
+        port=follow_up(entity, fact, target, *key),
     )
 
 

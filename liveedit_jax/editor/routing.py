@@ -39,13 +39,26 @@ def soft_weights(score: Float[Array, "B C"], mask: Bool[Array, "B C"]) -> Float[
     return masked_softmax(score, mask) * jax.nn.sigmoid(score)
 
 
+def vision_scores(cfg: EditorConfig, repo: Repository, query: Query) -> Float[Array, "B C"]:
+    """How much each row's image resembles the query's (rows that are not alive included)."""
+    vision = rows.turned(query.vision, repo.vision_key)
+    return rows.products(repo.vision_key, vision) / unit(cfg)
+
+
 def hits(
     cfg: EditorConfig, repo: Repository, query: Query, at: Int[Array, ""] | None = None
 ) -> Bool[Array, "B C"]:
     """Hard routing: the experts whose image resembles the query's more than the sentinel does."""
-    vision = rows.turned(query.vision, repo.vision_key)
-    score = rows.products(repo.vision_key, vision) / unit(cfg)
+    score = vision_scores(cfg, repo, query)
     return (score > query.threshold[:, None]) & alive(repo, at)
+
+
+def margin(
+    cfg: EditorConfig, repo: Repository, query: Query, at: Int[Array, ""] | None = None
+) -> Float[Array, " B"]:
+    """The best score over the sentinel's: something is hit where it is above 0 (-inf: no rows)."""
+    score = jnp.where(alive(repo, at), vision_scores(cfg, repo, query), -jnp.inf)
+    return score.max(-1) - query.threshold
 
 
 def products_of_hits(

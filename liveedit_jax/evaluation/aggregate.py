@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from liveedit_jax.evaluation.metrics import exact_match, teacher_forced, unedited
-from liveedit_jax.evaluation.probes import ALWAYS, HARD, METRICS, PORTABILITY, PROBES
+from liveedit_jax.evaluation.probes import ALWAYS, HARD, METRICS, PORTABILITY
 
 
 def read_lines(file: str | Path) -> Iterator[dict]:
@@ -36,16 +36,18 @@ class Tally:
         row[2] += exact_match(line)
         row[3] += line["hit_n"]
         self._cases.add(line["case"])
-        self._hit_max = max(self._hit_max, line["hit_n"])
+        if line["probe"] in ALWAYS:
+            self._hit_max = max(self._hit_max, line["hit_n"])
 
     def add_route(self, line: dict) -> None:
         """Count one line of routes.jsonl."""
-        self._kept_min = min(self._kept_min, line["kept"])
+        if line["probe"] in ALWAYS:
+            self._kept_min = min(self._kept_min, line["kept"])
 
     def figures(self, edits: int) -> dict:
         """One entry of results.json: percentages, counts; None where a probe never occurred.
 
-        The hit counts are over the probes that show an image.
+        The hit counts are over the probes that show an image, but for portability.
         """
 
         def mean(probe: str, column: int, scale: float = 100.0) -> float | None:
@@ -54,7 +56,7 @@ class Tally:
 
         metric = {probe: mean(probe, 1) for probe in METRICS}
         known = [value for value in metric.values() if value is not None]
-        seen = [self._sums[probe] for probe in PROBES if probe != "text_locality"]
+        seen = [self._sums[probe] for probe in ALWAYS if probe != "text_locality"]
         shown_n = sum(row[0] for row in seen)
         ported = tuple(probe for probe in PORTABILITY if self._sums[probe][0])
         shown = ALWAYS + ported

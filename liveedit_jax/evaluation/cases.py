@@ -60,10 +60,17 @@ class Files:
     allow_missing: bool = False  # leave rows without all their pictures out
 
 
-def benchmark_cases(
-    name: str, split: str, seed: int | None, n: int | None, files: Files
-) -> tuple[list[Case], str]:
-    """The first `n` cases (None: all) of a benchmark, and the sha256 of all its rows.
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Cases in order; of a public benchmark also what all its rows are, and its pictures."""
+
+    cases: list[Case]
+    rows_sha256: str | None = None
+    pictures: Path | None = None  # the folder that probes' files are named from
+
+
+def benchmark_cases(name: str, split: str, seed: int | None, n: int | None, files: Files) -> Stream:
+    """The first `n` cases (None: all) of a benchmark.
 
     They come in the order of the file, or shuffled by a seed as the released evaluation does it.
 
@@ -90,4 +97,4 @@ def benchmark_cases(
         for kind, probe in case.probes.items():
             said = (kind, probe.prompt, probe.target, probe.file)
             digest.update(repr(said).encode())
-    return [cases[i] for i in order[:n]], digest.hexdigest()
+    return Stream([cases[i] for i in order[:n]], digest.hexdigest(), source.pictures)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from liveedit_jax.evaluation.probes import ALWAYS, METRICS
+from liveedit_jax.evaluation.seeds import Figure, figure
 from liveedit_jax.presets import EDITORS, PRESETS
 
 COLUMNS = (*METRICS, "average")
@@ -46,6 +46,7 @@ class Run:
     folder: Path
     settings: dict
     results: dict
+    pictures: Path | None = None  # where the benchmark's own were when it ran
 
     @property
     def dataset(self) -> str:
@@ -69,14 +70,6 @@ class Run:
     def last(self) -> dict:
         """The figures after the most edits."""
         return self.results["marks"][-1]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A mean over seeds, and its deviation where there are several."""
-
-    mean: float | None
-    std: float | None = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +163,8 @@ def load_run(folder: str | Path) -> Run:
         _check_figures(folder, f"results.json marks[{i}]", mark)
     if results["finetune"]:
         _check_figures(folder, "results.json finetune", results["finetune"])
-    return Run(folder, settings, results)
+    pictures = config.get("pictures")
+    return Run(folder, settings, results, Path(pictures) if isinstance(pictures, str) else None)
 
 
 def run_lines(run: Run, name: str, fields: Sequence[str]) -> Iterator[dict]:
@@ -260,13 +254,6 @@ def group_runs(runs: Sequence[Run]) -> list[Setup]:
             name = editor + _difference(key, keys)
             setups.append(Setup(backbone, dataset, name, held, figures, tuned))
     return setups
-
-
-def figure(values: Sequence[float | None]) -> Figure:
-    """Mean and sample deviation; nothing where a run has nothing."""
-    if not values or any(value is None for value in values):
-        return Figure(None)
-    return Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 
 def make_rows(setups: Sequence[Setup]) -> list[Row]:

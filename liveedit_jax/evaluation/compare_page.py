@@ -9,12 +9,13 @@ from html import escape
 import numpy as np
 
 from liveedit_jax.evaluation.charts import Line, bands, bars, nice
-from liveedit_jax.evaluation.compare import COLUMNS, Figure, Row, Setup, title
+from liveedit_jax.evaluation.compare import COLUMNS, Row, Setup, title
 from liveedit_jax.evaluation.figure import label
 from liveedit_jax.evaluation.gallery import Failure, gallery
 from liveedit_jax.evaluation.hits import MOST_N, SHARES, SPARED, STRENGTHS, Hits, bin_names
 from liveedit_jax.evaluation.page import PAGE
 from liveedit_jax.evaluation.probes import ALWAYS
+from liveedit_jax.evaluation.seeds import Figure
 from liveedit_jax.evaluation.tables import HEADS, best, blocks, is_best, number
 
 COLOURS = (

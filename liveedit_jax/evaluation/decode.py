@@ -17,7 +17,7 @@ import numpy as np
 from liveedit_jax.backbones.generation import generate
 from liveedit_jax.editor.liveedit import AddExperts, Plan
 from liveedit_jax.evaluation import predict
-from liveedit_jax.evaluation.layout import Rows, by_width, most_n, padded, pixels, take_prompt
+from liveedit_jax.evaluation.layout import Rows, by_width, most_n, padded, take_prompt
 from liveedit_jax.evaluation.predict import Subject
 from liveedit_jax.evaluation.probes import Probe
 from liveedit_jax.types import Repository, Route
@@ -36,6 +36,7 @@ class Decoder:
 
     subject: Subject
     weights: Any  # the backbone's: those of the subject, or fine-tuned ones
+    seen: dict[bytes, np.ndarray]  # vision features by picture, read and added to
     known: dict[tuple, list[int]] = field(default_factory=dict)
 
     def text(self, ids: Sequence[int], answer_n: int) -> str:
@@ -47,24 +48,21 @@ class Decoder:
     ) -> dict[int, list[int]]:
         """Generated ids of the chosen rows; `plan_of(rows)` is a batch's plan, None: no edits."""
         subject, out = self.subject, {}
-        cfg, batch_n = subject.backbone.cfg, subject.shapes.batch_n
-        side = cfg.vision.image_size
+        batch_n = subject.shapes.batch_n
         chosen = sorted(chosen, key=lambda i: len(rows.answer[i]))  # alike lengths end together
         for start in range(0, len(chosen), batch_n):
             group = chosen[start : start + batch_n]
             at = padded(group, batch_n)
-            picture = np.zeros((batch_n, side, side, 3), np.float32)
-            for b, i in enumerate(at):
-                if probes[i].image is not None:
-                    picture[b] = pixels(cfg, probes[i].image)
+            shown = predict.vision_features(subject, [probes[i].image for i in at], self.seen)
             ids = generate(
                 subject.backbone,
                 self.weights,
-                take_prompt(rows, at).replace(image=picture),
+                take_prompt(rows, at),
                 subject.shapes.steps_n,
                 None if plan_of is None else plan_of(at),
                 None if plan_of is None else AddExperts(subject.cfg),
                 most_n(len(rows.answer[group[-1]])),
+                features=np.stack(shown),
             )
             ids = np.asarray(ids)
             out |= {int(i): ids[b].tolist() for b, i in enumerate(group)}

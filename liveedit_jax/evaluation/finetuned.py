@@ -62,7 +62,7 @@ def evaluate_finetune(
     state = _tuned(subject, cfg, cases, folder, known, save)
     params = {"backbone": subject.weights}
     weights = jax.jit(finetune.merged, static_argnums=0)(subject.backbone, params, state)
-    decoder = Decoder(subject, weights)
+    decoder = Decoder(subject, weights, known)
     for b, block in enumerate(blocks):
         name = f"finetune_block_{b:05d}"
         if folder.read(name) is not None:
@@ -85,6 +85,8 @@ def evaluate_finetune(
             )
             after[group] = np.asarray(ids)[: len(group)]
         text = decoder.unedited(rows, block.probes, after)
+        for line in before.values():
+            line.pop("margin", None)  # nothing routes here
         lines = [
             before[int(block.case[i]), block.kind[i]]
             | {

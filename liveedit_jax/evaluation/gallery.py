@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 from liveedit_jax.evaluation.cases import stream_cases
 from liveedit_jax.evaluation.compare import Run, run_lines
@@ -41,14 +42,14 @@ def _order(line: dict) -> tuple[int, int]:
     return zlib.crc32(f"{line['case']} {line['probe']}".encode()), line["case"]
 
 
-def _wrong(run: Run, most_n: int) -> tuple[dict[str, list[dict]], dict[int, tuple[str, str]]]:
-    """Up to `most_n` wrong lines per kind, and every edit's prompt and target."""
-    wrong, edits = defaultdict(list), {}
+def _wrong(run: Run, most_n: int) -> tuple[dict[str, list[dict]], dict[int, dict]]:
+    """Up to `most_n` wrong lines per kind, and every edit's prompt, target and picture's file."""
+    wrong, edits = defaultdict(list), defaultdict(lambda: {"prompt": "", "target": ""})
     for line in run_lines(run, "cases.jsonl", CASE):
         if line["mark"] != run.last["edits"]:
             continue
         if line["probe"] == EDIT:
-            edits[line["case"]] = (line["prompt"], line["target"])
+            edits[line["case"]] = {name: line.get(name) for name in ("prompt", "target", "image")}
         if exact_match(line) == 0:
             kept = wrong[line["probe"]]
             kept.append(line)
@@ -81,6 +82,15 @@ def _pictures(line: dict, case: Case | None) -> list[tuple[str, object]]:
     if probe.image is not None and probe.image != edited:
         shown.append(("asked about", probe.image))
     return shown
+
+
+def _files(folder: Path, line: dict, edit: dict) -> list[tuple[str, object]]:
+    """The same of a benchmark whose pictures are (or were) in `folder`."""
+    named = [("edited", edit.get("image")), ("asked about", line.get("image"))]
+    if named[0][1] == named[1][1]:
+        named = named[:1]
+    inside = [(caption, folder / name) for caption, name in named if name]
+    return [(c, file) for c, file in inside if file.resolve().is_relative_to(folder.resolve())]
 
 
 def pick_failures(runs: Sequence[Run], most_n: int = SHOWN_N) -> list[Failure]:
@@ -116,8 +126,10 @@ def pick_failures(runs: Sequence[Run], most_n: int = SHOWN_N) -> list[Failure]:
                 ((weight, c) for c, weight in routes.get((line["case"], line["probe"]), ())),
                 reverse=True,
             )
-            experts = [(weight, c, *edits.get(c, ("", ""))) for weight, c in fired]
+            experts = [(w, c, edits[c]["prompt"], edits[c]["target"]) for w, c in fired]
             shown = _pictures(line, drawn.get(line["case"]))
+            if run.pictures is not None:
+                shown = _files(run.pictures, line, edits[line["case"]])
             failures.append(Failure(run, line, experts, shown))
     failures.sort(key=lambda failure: PROBES.index(failure.line["probe"]))
     return failures

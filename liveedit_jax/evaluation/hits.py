@@ -7,8 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from liveedit_jax.evaluation.compare import Figure, Run, Setup, figure, run_lines
+from liveedit_jax.evaluation.compare import Run, Setup, run_lines
 from liveedit_jax.evaluation.probes import HARD
+from liveedit_jax.evaluation.seeds import Figure, figure
 
 SPARED = ("image_locality", *HARD)  # kinds that no edit is about
 CASE = ("mark", "case", "probe", "hit_n")

@@ -7,7 +7,7 @@ import resource
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from liveedit_jax.evaluation.compiles import count_compiles
 from liveedit_jax.evaluation.decode import Decoder
 from liveedit_jax.evaluation.figure import draw_metrics
 from liveedit_jax.evaluation.finetuned import evaluate_finetune
-from liveedit_jax.evaluation.layout import measure, pixels, take
+from liveedit_jax.evaluation.layout import Rows, measure, pixels, take
 from liveedit_jax.evaluation.predict import Subject
 from liveedit_jax.evaluation.probes import EDIT, Case
 from liveedit_jax.evaluation.report import write_report
@@ -35,6 +35,8 @@ from liveedit_jax.evaluation.run_folder import RunFolder, open_run, write_atomic
 from liveedit_jax.evaluation.timing import fill
 from liveedit_jax.evaluation.warm_up import warm_up
 from liveedit_jax.types import Batch, Expert, Repository
+
+HIDDEN_BYTES = 4 * 2**30  # of lower states that wait on the host
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,26 @@ class Parts:
         return Subject(self.backbone, self.cfg, self.weights, editor, self.tokenizer, shapes)
 
 
+def block_n(subject: Subject, cases: Sequence[Case], most: int) -> int:
+    """Cases of a block: `most`, or as many as have their lower states within HIDDEN_BYTES."""
+    probes_n = max(len(case.probes) for case in cases)
+    case_bytes = 4 * probes_n * subject.shapes.long_n * subject.backbone.cfg.width
+    return max(min(most, HIDDEN_BYTES // case_bytes), 1)
+
+
 def finetune_n(marks: Sequence[int], most: int) -> int:
     """Edits of the baseline: the largest mark up to `most`, or `most` where all are larger."""
     return max([m for m in marks if m <= most], default=most)
 
 
 def evaluate(
-    parts: Parts, cases: Sequence[Case], plan: Plan, settings: dict, out: str | Path, begin: float
+    parts: Parts,
+    cases: Sequence[Case],
+    plan: Plan,
+    settings: dict,
+    out: str | Path,
+    begin: float,
+    pictures: Path | None = None,
 ) -> dict:
     """Run the protocol (or the rest of it) and write every file of the run folder.
 
@@ -84,6 +99,7 @@ def evaluate(
             `config.json`. A folder that holds another run is refused.
         out: the run folder.
         begin: `time.time()` at the start of the process.
+        pictures: the folder of a benchmark's pictures, noted for reports.
 
     Returns:
         What `results.json` holds.
@@ -92,7 +108,7 @@ def evaluate(
         ValueError: bad marks, or `out` holds a run with other settings.
     """
     check_marks(plan.marks, len(cases))
-    folder = open_run(out, settings)
+    folder = open_run(out, settings, pictures)
     finished = folder.path / "results.json"
     if finished.is_file():
         return json.loads(finished.read_text("utf-8"))
@@ -126,6 +142,7 @@ def evaluate(
 
 def _compute(parts: Parts, cases: Sequence[Case], plan: Plan, folder: RunFolder, spent) -> None:
     subject = parts.subject(cases, plan.batch_n)
+    plan = replace(plan, block_n=block_n(subject, cases, plan.block_n))
     most = finetune_n(plan.marks, plan.finetune_n)
     tuned_n = min(most, len(cases)) if plan.finetune else 0
     blocks = list(protocol.blocks(cases, plan.block_n))
@@ -143,7 +160,7 @@ def _compute(parts: Parts, cases: Sequence[Case], plan: Plan, folder: RunFolder,
     for block in blocks:
         asked = [case.probes[EDIT] for case in block.cases]
         encoded = protocol.encode_probes(subject, asked, known)
-        edits.append(encoded)
+        edits.append(encoded.rows)  # the lower states of all edits at once would not fit
         experts.append(protocol.make_experts(subject, encoded, range(len(asked))))
         bar.update(len(asked))
     expert = jax.tree.map(lambda *leaves: np.concatenate(leaves), *experts)
@@ -151,7 +168,7 @@ def _compute(parts: Parts, cases: Sequence[Case], plan: Plan, folder: RunFolder,
 
     repo, literal = _repositories(subject, cases, expert, plan, folder, edits)
     warm_up(subject, repo, plan.finetune)
-    decoder = Decoder(subject, subject.weights)
+    decoder = Decoder(subject, subject.weights, known)
     chunked: dict[int, Repository] = {}
 
     def repository_of(mark: int) -> tuple[Repository, bool]:
@@ -165,11 +182,8 @@ def _compute(parts: Parts, cases: Sequence[Case], plan: Plan, folder: RunFolder,
         share = len(block.cases) * (5 + 2 * len(plan.marks))
         if (folder.work / f"block_{b:05d}.json").is_file():
             bar.update(share)
-            edits[b] = None
             continue
-        rest = protocol.encode_probes(subject, block.probes[len(block.cases) :], known)
-        encoded = protocol.joined(edits[b], rest)
-        edits[b] = None  # frees its lower states
+        encoded = protocol.encode_probes(subject, block.probes, known)
         lines, fired = protocol.evaluate_block(
             subject,
             decoder,
@@ -194,13 +208,13 @@ def _repositories(
     expert: Expert,
     plan: Plan,
     folder: RunFolder,
-    edits: Sequence[protocol.Encoded],
+    edits: Sequence[Rows],
 ) -> tuple[Repository, bool]:
     """The repository of all cases, and whether it is the largest mark's own (one chunk)."""
     largest = plan.marks[-1]
 
     def batch_of(i: int) -> Batch:
-        rows = edits[i // plan.block_n].rows
+        rows = edits[i // plan.block_n]
         batch = take(rows, np.asarray([i % plan.block_n]), subject.shapes.long_n)
         image = pixels(subject.backbone.cfg, cases[i].probes[EDIT].image)[None]
         return batch.replace(image=image)

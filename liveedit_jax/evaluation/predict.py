@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +17,14 @@ from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditorConfig
+from liveedit_jax.data.reading import pictures
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.editor import liveedit, routing
-from liveedit_jax.evaluation.layout import Shapes, pixels
+from liveedit_jax.evaluation.layout import Shapes
 from liveedit_jax.types import Batch, Expert, Query, Repository, Route
 
 KNOWN_BYTES = 4 * 2**30  # of vision features that are remembered
+READERS_N = min(8, os.cpu_count() or 1)  # threads that decode pictures
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +88,11 @@ def experts(
 
 
 @partial(jax.jit, static_argnums=0)
-def routed(cfg: EditorConfig, repo: Repository, query: Query, at: Int[Array, "B 1"]) -> Route:
-    """Routes of queries, each at its own moment (a column, so that it meets the rows)."""
-    return routing.route(cfg, repo, query, at)
+def routed(
+    cfg: EditorConfig, repo: Repository, query: Query, at: Int[Array, "B 1"]
+) -> tuple[Route, Float[Array, " B"]]:
+    """Routes and margins of queries, each at its own moment (a column, to meet the rows)."""
+    return routing.route(cfg, repo, query, at), routing.margin(cfg, repo, query, at)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -140,15 +145,14 @@ def vision_features(
         known[b""] = np.zeros((cfg.vision_n, cfg.width), np.float32)
     keys = [image_key(image) for image in images]
     new = {key: image for key, image in zip(keys, images, strict=True) if key not in known}
-    todo = list(new.items())
+    todo, read = list(new), pictures(cfg, new.values(), READERS_N)
     for start in range(0, len(todo), batch_n):
         part = todo[start : start + batch_n]
-        side = cfg.vision.image_size
-        pictures = np.zeros((batch_n, side, side, 3), np.float32)
-        for b, (_, image) in enumerate(part):
-            pictures[b] = pixels(cfg, image)
-        found = np.asarray(vision(subject.backbone, subject.weights, pictures))
-        known |= {key: found[b].copy() for b, (key, _) in enumerate(part)}
+        shown = np.zeros((batch_n, *cfg.image_shape), np.float32)
+        for b, (_, picture) in enumerate(zip(part, read, strict=False)):
+            shown[b] = picture.pixels
+        found = np.asarray(vision(subject.backbone, subject.weights, shown))
+        known |= {key: found[b].copy() for b, key in enumerate(part)}
     found = [known[key] for key in keys]
     most = max(KNOWN_BYTES // known[b""].nbytes, 1)
     for key in [key for key in known if key][: max(len(known) - most, 0)]:

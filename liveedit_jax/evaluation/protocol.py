@@ -7,7 +7,6 @@ earlier mark keeps that mark's result.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -98,16 +97,6 @@ def encode_probes(subject: Subject, probes: list[Probe], known: Known) -> Encode
     return Encoded(rows, hidden, query, before)
 
 
-def joined(a: Encoded, b: Encoded) -> Encoded:
-    """The rows of `a`, then those of `b`."""
-    parts = {}
-    for field in dataclasses.fields(Rows):
-        x, y = getattr(a.rows, field.name), getattr(b.rows, field.name)
-        parts[field.name] = x + y if isinstance(x, list) else np.concatenate([x, y])
-    query = jax.tree.map(lambda x, y: np.concatenate([x, y]), a.query, b.query)
-    return Encoded(Rows(**parts), a.hidden + b.hidden, query, np.concatenate([a.before, b.before]))
-
-
 def make_experts(subject: Subject, encoded: Encoded, chosen: Sequence[int]) -> Expert:
     """Experts (numpy, in the order of `chosen`) of edits whose rows were encoded."""
     place = {int(i): n for n, i in enumerate(chosen)}
@@ -129,8 +118,8 @@ def make_experts(subject: Subject, encoded: Encoded, chosen: Sequence[int]) -> E
 
 def find_routes(
     subject: Subject, repo: Repository, query: Query, at: np.ndarray | None, shown: np.ndarray
-) -> Route:
-    """Routes (numpy) of the rows in `shown`; all other rows hit nothing.
+) -> tuple[Route, np.ndarray]:
+    """Routes and margins (numpy) of the rows in `shown`; all other rows hit nothing (-inf).
 
     Args:
         subject: the editor's config.
@@ -141,12 +130,13 @@ def find_routes(
     """
     x, b = len(query.threshold), subject.shapes.batch_n
     k = min(subject.cfg.top_k, repo.born.shape[0])
-    out = Route(
+    route = Route(
         np.zeros((x, k), np.int32),
         np.zeros((x, k), np.float32),
         np.zeros(x, np.int32),
         np.ones(x, np.float32),
     )
+    out = route, np.full(x, -np.inf, np.float32)
     moments = np.full(x, int(repo.clock)) if at is None else at
     for start in range(0, len(shown), b):
         group = shown[start : start + b]
@@ -160,8 +150,9 @@ def find_routes(
         jax.tree.map(
             lambda to, leaf, at=group: to.__setitem__(at, np.asarray(leaf)[: len(at)]), out, part
         )
-    used = out.weight > 0
-    return out.replace(slot=np.where(used, out.slot, 0), weight=np.where(used, out.weight, 0.0))
+    used = route.weight > 0
+    slot, weight = np.where(used, route.slot, 0), np.where(used, route.weight, 0.0)
+    return route.replace(slot=slot, weight=weight), out[1]
 
 
 def edited(
@@ -221,7 +212,7 @@ def evaluate_block(
             continue
         repo, fresh = repository_of(mark)
         at = None if fresh else chunk_of(block.case, mark)
-        found = find_routes(subject, repo, encoded.query, at, shown[counted[shown]])
+        found, margin = find_routes(subject, repo, encoded.query, at, shown[counted[shown]])
         after, text = encoded.before.copy(), list(before_text)
         todo = []
         for i in np.flatnonzero(counted & (found.hit_n > 0)):
@@ -247,6 +238,7 @@ def evaluate_block(
                     "generated": text[i],
                     "before_generated": before_text[i],
                     "hit_n": int(found.hit_n[i]),
+                    **({"margin": float(margin[i])} if np.isfinite(margin[i]) else {}),
                 }
             )
             if found.hit_n[i] > 0:

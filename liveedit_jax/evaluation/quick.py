@@ -20,7 +20,7 @@ def answers(
     subject: Subject, repo: Repository, encoded: protocol.Encoded, shown: np.ndarray
 ) -> tuple[np.ndarray, Route]:
     """Teacher-forced answers int32[X, A + 1] of all rows with `repo`'s edits, and their routes."""
-    found = protocol.find_routes(subject, repo, encoded.query, None, shown)
+    found, _ = protocol.find_routes(subject, repo, encoded.query, None, shown)
     after, todo = encoded.before.copy(), np.flatnonzero(found.hit_n > 0)
     if len(todo):
         after[todo] = protocol.edited(subject, repo, encoded, found, todo)

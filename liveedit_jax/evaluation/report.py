@@ -84,16 +84,20 @@ def hit_chart(counts: dict[str, Counter]) -> str:
 
 
 def picture(image: bytes | Path | None, caption: str) -> str:
-    """A picture as a small inline PNG."""
+    """A picture as a small inline one."""
     if image is None:
         return ""
-    small = open_picture(picture_bytes(image)).convert("RGB")
+    small = open_picture(picture_bytes(image), short=THUMBNAIL).convert("RGB")
     small.thumbnail((THUMBNAIL, THUMBNAIL))
-    data = io.BytesIO()
-    small.save(data, format="PNG")
-    code = base64.b64encode(data.getvalue()).decode()
+    forms = {}
+    for form in ("png", "jpeg"):  # drawings are smaller in the one, photos in the other
+        data = io.BytesIO()
+        small.save(data, format=form)
+        forms[form] = data.getvalue()
+    form, shorter = min(forms.items(), key=lambda made: len(made[1]))
+    code = base64.b64encode(shorter).decode()
     return (
-        f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{code}">'
+        f'<figure><img alt="{escape(caption)}" src="data:image/{form};base64,{code}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 

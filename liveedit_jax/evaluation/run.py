@@ -8,9 +8,8 @@ from pathlib import Path
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import Preset
-from liveedit_jax.evaluation.cases import Files, benchmark_cases, stream_cases
+from liveedit_jax.evaluation.cases import Files, Stream, benchmark_cases, stream_cases
 from liveedit_jax.evaluation.lifelong import Parts, Plan, evaluate
-from liveedit_jax.evaluation.probes import Case
 from liveedit_jax.evaluation.released import write_released
 from liveedit_jax.presets import preset
 from liveedit_jax.training.checkpoint import load_model
@@ -63,9 +62,9 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
     if (cases_n is not None and cases_n < 1) or finetune_n < 0:
         raise ValueError(f"cases={cases_n}, finetune={finetune_n}: give 1 case and 0 edits or more")
     name = asked.dataset.name
-    cases, rows_sha256 = cases_of(choice, chosen, name, cases_n)
+    stream = stream_of(choice, chosen, name, cases_n)
     if cases_n is None:
-        cases_n = max(choice.marks) if choice.files is None else len(cases)
+        cases_n = max(choice.marks) if choice.files is None else len(stream.cases)
     parts = Parts(
         Backbone(chosen.backbone), chosen.editor, model.backbone, model.editor, model.tokenizer
     )
@@ -74,24 +73,22 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
         plan = plan if finetune_n else replace(plan, finetune=None)
     settings = {
         **{name: value for name, value in asdict(choice).items() if name != "files"},
-        **({} if rows_sha256 is None else {"rows_sha256": rows_sha256, "dataset": name}),
+        **({} if choice.files is None else {"rows_sha256": stream.rows_sha256, "dataset": name}),
         "cases_n": cases_n,
         "finetune_n": finetune_n,
         "model": {"backbone": model.backbone_sha256, "editor": model.editor_sha256},
         "finetune": None if plan.finetune is None else asdict(plan.finetune),
         "commit": commit(),
     }
-    results = evaluate(parts, cases, plan, settings, out, begin)
+    results = evaluate(parts, stream.cases, plan, settings, out, begin, stream.pictures)
     if choice.files is not None:
         folder = Path(out) / "released"
         write_released(Path(out), folder, model.tokenizer.decode, choice.seed)
     return results
 
 
-def cases_of(
-    choice: Choice, chosen: Preset, name: str, cases_n: int | None
-) -> tuple[list[Case], str | None]:
-    """The stream of a choice; of a public benchmark also the sha256 of its rows.
+def stream_of(choice: Choice, chosen: Preset, name: str, cases_n: int | None) -> Stream:
+    """The stream of a choice.
 
     Raises:
         ValueError: no stream or benchmark has so many, or the backbone cannot be evaluated.
@@ -103,15 +100,17 @@ def cases_of(
         if choice.files is None:
             raise ValueError(f"{name} is read from its own files: give --manual-dir FOLDER")
         most = None if cases_n is None else max(cases_n, *choice.marks)
-        cases, sha256 = benchmark_cases(name, choice.split, choice.seed, most, choice.files)
-        if max(choice.marks) > len(cases):
-            raise ValueError(f"{max(choice.marks)} edits: {name} has {len(cases)} cases here")
-        return cases, sha256
+        stream = benchmark_cases(name, choice.split, choice.seed, most, choice.files)
+        if max(choice.marks) > len(stream.cases):
+            raise ValueError(
+                f"{max(choice.marks)} edits: {name} has {len(stream.cases)} cases here"
+            )
+        return stream
     if choice.files is not None:
         raise ValueError("--manual-dir is for public benchmarks; mojiedit is made, not read")
     stream_n = max(cases_n or 1, *choice.marks)
     side = chosen.backbone.vision.image_size
-    return stream_cases(choice.split, choice.seed or 0, stream_n, side), None
+    return Stream(stream_cases(choice.split, choice.seed or 0, stream_n, side))
 
 
 def commit() -> str | None:

@@ -63,8 +63,10 @@ def settings_hash(settings: dict) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def open_run(path: str | Path, settings: dict) -> RunFolder:
+def open_run(path: str | Path, settings: dict, pictures: Path | None = None) -> RunFolder:
     """A new run's folder, or that of a killed run with the same settings.
+
+    `pictures`, where a benchmark's own are, is noted beside the settings and is none of them.
 
     Raises:
         ValueError: the folder holds a run with other settings, or is no folder.
@@ -88,5 +90,7 @@ def open_run(path: str | Path, settings: dict) -> RunFolder:
     folder = RunFolder(path)
     folder.work.mkdir(parents=True, exist_ok=True)
     content = {"sha256": settings_hash(settings), "settings": settings}
+    if pictures is not None:
+        content["pictures"] = str(pictures.absolute())
     write_atomic(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -11,15 +12,23 @@ from liveedit_jax.evaluation.probes import METRICS
 from liveedit_jax.evaluation.run_folder import write_atomic
 
 
-def spread(values: Sequence[float | None]) -> dict | None:
-    """Mean and sample standard deviation (None of one run); None where a run lacks the figure."""
+@dataclass(frozen=True)
+class Figure:
+    """A mean over seeds, and its sample standard deviation where there are several."""
+
+    mean: float | None
+    std: float | None = None
+
+
+def figure(values: Sequence[float | None]) -> Figure:
+    """The values' figure; nothing where a run has nothing."""
     if not values or any(value is None for value in values):
-        return None
-    return {"mean": fmean(values), "std": stdev(values) if len(values) > 1 else None}
+        return Figure(None)
+    return Figure(fmean(values), stdev(values) if len(values) > 1 else None)
 
 
 def summary(runs: Sequence[dict]) -> list[dict]:
-    """One entry a mark, from the `results.json` of every run.
+    """One entry a mark, of Figures, from the `results.json` of every run.
 
     Raises:
         ValueError: the runs have different marks.
@@ -31,10 +40,10 @@ def summary(runs: Sequence[dict]) -> list[dict]:
     for at, edits in enumerate(marks[0]):
         entries = [run["marks"][at] for run in runs]
         figures = {
-            name: spread([entry[name] for entry in entries]) for name in (*METRICS, "average")
+            name: figure([entry[name] for entry in entries]) for name in (*METRICS, "average")
         }
         exact = {
-            name: spread([entry["exact_match"][name] for entry in entries])
+            name: figure([entry["exact_match"][name] for entry in entries])
             for name in entries[0]["exact_match"]
         }
         found.append({"edits": edits, "runs": len(runs), **figures, "exact_match": exact})
@@ -44,4 +53,4 @@ def summary(runs: Sequence[dict]) -> list[dict]:
 def write_summary(runs: Sequence[dict], file: Path) -> None:
     """`summary` and the runs' seeds as JSON."""
     content = {"seeds": [run["seed"] for run in runs], "marks": summary(runs)}
-    write_atomic(file, json.dumps(content, indent=1) + "\n")
+    write_atomic(file, json.dumps(content, indent=1, default=asdict) + "\n")

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
-from liveedit_jax.evaluation.compare import COLUMNS, Figure, Row, title
+from liveedit_jax.evaluation.compare import COLUMNS, Row, title
+from liveedit_jax.evaluation.seeds import Figure
 
 HEADS = ("Rel.", "T-Gen.", "M-Gen.", "T-Loc.", "M-Loc.", "Average")
 _LATEX = {

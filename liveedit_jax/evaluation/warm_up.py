@@ -31,16 +31,16 @@ def warm_up(subject: Subject, repo: Repository, tuning: FinetuneConfig | None) -
     features = np.zeros((b, backbone.cfg.vision_n, backbone.cfg.width), np.float32)
     position = np.zeros((b, shapes.answer_n + 1), np.int32)
     slot, weight = np.zeros((b, k), np.int32), np.zeros((b, k), np.float32)
-    picture = np.zeros((b, side, side, 3), np.float32)
-    predict.vision(backbone, weights, picture)
+    predict.vision(backbone, weights, np.zeros((b, side, side, 3), np.float32))
     keys = np.zeros((b, key_n), np.float32)
     query = Query(keys, keys, np.zeros(b, np.float32))
     predict.routed(cfg, repo, query, np.zeros((b, 1), np.int32))
-    prompt = _blank(b, 1 + backbone.cfg.vision_n + shapes.prompt_n).replace(image=picture)
-    generate(backbone, weights, prompt, shapes.steps_n, None, None, shapes.steps_n)
+    prompt, steps_n = _blank(b, 1 + backbone.cfg.vision_n + shapes.prompt_n), shapes.steps_n
+    generate(backbone, weights, prompt, steps_n, None, None, steps_n, features=features)
     for n in widths(k):
         plan = Plan(editor.norm, weight[:, :n], *predict.bodies(repo, slot[:, :n]))
-        generate(backbone, weights, prompt, shapes.steps_n, plan, AddExperts(cfg), shapes.steps_n)
+        add = AddExperts(cfg)
+        generate(backbone, weights, prompt, steps_n, plan, add, steps_n, features=features)
     params, state = {"backbone": weights}, None
     if tuning is not None:
         state = jax.tree.map(np.asarray, finetune.init(backbone, params))

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from liveedit_jax.data import edit_stream
-from liveedit_jax.data.facts import entities, split_entities
+from liveedit_jax.data.facts import LANGUAGES, entities, split_entities
 from liveedit_jax.data.images import decode_image, drawing
 from liveedit_jax.data.stream import editable
 from liveedit_jax.data.templates import templates
@@ -66,6 +66,23 @@ def test_wordings_and_probes(stream):
     assert sum(record.look_alike is None for record in stream) < 20
 
 
+def test_portability_follows_from_the_edit_and_contradicts_nothing(stream):
+    known, asked = by_emoji(), Counter()
+    holders = {(f, v): e for e in entities() for f, v in e.facts.items()}
+    for record in stream:
+        for port in record.port:
+            asked[record.fact] += 1
+            entity, holder = known[record.entity], holders[record.fact, record.alt]
+            follows = "category" if record.fact == "subcategory" else "name"
+            assert port.hops == 1 and port.answer == holder.facts[follows]
+            assert port.answer != entity.facts[follows]  # what the unedited fact leads to
+            assert port.question != record.same_image_q
+    assert set(asked) == {"subcategory", "short_name", *LANGUAGES}
+    assert sum(asked.values()) > 0.7 * len(stream)
+    chosen = next(record for record in stream if record.port and record.fact == "de")
+    assert "German name" in chosen.port[0].question
+
+
 def test_pictures_are_the_drawings_that_were_pretrained_on(stream):
     record, entity = stream[0], by_emoji()[stream[0].entity]
     for field, source in (("image", "twemoji"), ("image_rephrase", "openmoji")):
@@ -77,5 +94,6 @@ def test_pictures_are_the_drawings_that_were_pretrained_on(stream):
 def test_a_record_becomes_a_case_with_every_probe(stream):
     record = next(r for r in stream if r.look_alike is not None)
     case = case_of(record)
-    assert tuple(case.probes) == ALWAYS and case.probes["text_locality"].image is None
+    ported = tuple(f"portability_{port.hops}" for port in record.port)
+    assert set(case.probes) == {*ALWAYS, *ported} and case.probes["text_locality"].image is None
     assert case.probes["reliability"].image == record.image

@@ -7,7 +7,7 @@ import pytest
 
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor import liveedit, losses, repository
-from liveedit_jax.editor.routing import route, soft_weights
+from liveedit_jax.editor.routing import margin, route, soft_weights
 from liveedit_jax.types import Expert, Query, Role
 
 CFG = EditorConfig(module_width=4, heads_n=2, rank=2, queries_n=1, top_k=3, expert_scale=1.0)
@@ -51,6 +51,15 @@ def test_the_threshold_is_strict_and_the_softmax_runs_over_all_hits(stored):
     assert int(found.hit_n[0]) == 4
     np.testing.assert_allclose(found.weight[0], [every[1], every[3], every[2]], rtol=1e-5)
     assert float(found.kept[0]) == pytest.approx((every.sum() - every[0]) / every.sum(), rel=1e-5)
+
+
+def test_the_margin_is_the_best_living_score_over_the_sentinels(stored):
+    assert float(margin(CFG, stored, query(2.25))[0]) == pytest.approx(1.75)  # 4 over 2.25
+    assert float(margin(CFG, stored, query(5.0))[0]) == pytest.approx(-1)
+    early = jnp.asarray(3)  # the fifth edit, which scores 4, is not there yet
+    assert float(margin(CFG, stored, query(2.0), early)[0]) == pytest.approx(1)
+    assert float(margin(CFG, stored, query(2.0), jnp.asarray(0))[0]) == -np.inf
+    assert float(margin(CFG, stored, query(jnp.inf))[0]) == -np.inf
 
 
 def test_no_image_and_no_hit_leave_the_model_untouched(stored):

@@ -32,7 +32,8 @@ LINES = [
 
 
 def test_figures_are_means_over_probes():
-    (figures,) = mark_figures(LINES, [{"mark": 2, "kept": 0.8}, {"mark": 2, "kept": 0.9}])
+    probe = {"mark": 2, "probe": "reliability"}
+    (figures,) = mark_figures(LINES, [probe | {"kept": 0.8}, probe | {"kept": 0.9}])
     assert (figures["edits"], figures["cases"]) == (2, 2)
     assert figures["reliability"] == 75 and figures["image_locality"] == 75
     assert figures["text_locality"] == 100 and figures["text_generality"] is None
@@ -43,6 +44,18 @@ def test_figures_are_means_over_probes():
     assert figures["hard_locality_n"] == {"same_image": 0, "look_alike": 1}
     assert figures["hit_n_max"] == 4 and figures["hit_n_mean"] == pytest.approx(7 / 5)
     assert figures["kept_min"] == 0.8
+
+
+def test_portability_is_apart_from_the_averages_and_from_the_counts_of_hits():
+    more = line(0, "portability_1", [1, 9], hit_n=40)
+    route = {"mark": 2, "probe": "portability_1", "kept": 0.1}
+    (figures,) = mark_figures([*LINES, more], [route])
+    assert figures["portability"] == {"portability_1": 50}
+    assert figures["exact_match"]["portability_1"] == 100  # generated what the target says
+    assert figures["hit_n_by_probe"]["portability_1"] == 40
+    (without,) = mark_figures(LINES)
+    for name in ("average", "hit_n_mean", "hit_n_max", "kept_min"):
+        assert figures[name] == without[name]
 
 
 def test_the_unedited_model_counts_each_probe_once():

@@ -11,13 +11,16 @@ from PIL import Image
 from experiments import lifelong_eval
 from liveedit_jax.baselines.finetune import FinetuneConfig
 from liveedit_jax.data.prompts import PROMPTS
+from liveedit_jax.evaluation import predict
 from liveedit_jax.evaluation.aggregate import read_lines
 from liveedit_jax.evaluation.cases import Files, benchmark_cases
+from liveedit_jax.evaluation.compare import load_run
+from liveedit_jax.evaluation.gallery import gallery, pick_failures
 from liveedit_jax.evaluation.layout import make_rows, measure
 from liveedit_jax.evaluation.lifelong import Plan, evaluate
 from liveedit_jax.evaluation.released import write_released
 from liveedit_jax.evaluation.run import Choice, run
-from liveedit_jax.evaluation.seeds import summary
+from liveedit_jax.evaluation.seeds import summary, write_summary
 from liveedit_jax.types import Role
 
 ROWS_N = 6
@@ -66,7 +69,7 @@ def files(manual_dir, tmp_path_factory):
 
 def cases(name, files, seed=None, n=None):
     with pytest.warns(UserWarning, match=f"{ROWS_N}"):  # not as many as were published
-        return benchmark_cases(name, "eval", seed, n, files)[0]
+        return benchmark_cases(name, "eval", seed, n, files).cases
 
 
 SAID = {  # by hand, from the released evaluation's rules
@@ -143,8 +146,9 @@ def timeless(results):
     return [timeless(v) for v in results] if isinstance(results, list) else results
 
 
-def test_the_same_seed_gives_the_same_files(done, files, parts, tmp_path):
+def test_the_same_seed_gives_the_same_files(done, files, parts, tmp_path, monkeypatch):
     out, results = done
+    monkeypatch.setattr(predict, "READERS_N", 7)  # whoever reads
     settings = {"config": "small", "seed": 7, "commit": "none"}
     again = evaluate(parts, cases("evqa", files, 7), PLAN, settings, tmp_path, time.time())
     assert json.dumps(timeless(again)) == json.dumps(timeless(results))
@@ -181,15 +185,19 @@ def test_results_in_the_released_layout(done, parts, tmp_path):
     assert "predict_before_edit" in record["locality"]["text_loc"][0]
 
 
-def test_means_and_deviations_over_seeds(done):
+def test_means_and_deviations_over_seeds(done, tmp_path):
     _, results = done
     other = json.loads(json.dumps(results))
     other["marks"][0]["average"] += 2.0
     found = summary([results, other])[0]
     assert found["edits"] == 1 and found["runs"] == 2
-    assert found["average"]["mean"] == pytest.approx(results["marks"][0]["average"] + 1)
-    assert found["average"]["std"] == pytest.approx(2**0.5)
-    assert summary([results])[1]["reliability"]["std"] is None
+    assert found["average"].mean == pytest.approx(results["marks"][0]["average"] + 1)
+    assert found["average"].std == pytest.approx(2**0.5)
+    assert summary([results])[1]["reliability"].std is None
+    write_summary([results, other], tmp_path / "summary.json")
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert written["seeds"] == [7, 7]
+    assert written["marks"][0]["average"]["std"] == pytest.approx(2**0.5)
     other["marks"] = other["marks"][:1]
     with pytest.raises(ValueError, match="different marks"):
         summary([results, other])
@@ -216,13 +224,18 @@ def test_portability_is_asked_on_the_edited_picture(manual_dir, tmp_path, parts)
     rows = [row(i) | {"port_new": [more]} for i in range(ROWS_N)]
     (manual_dir / "eval_edit_onehop.json").write_text(json.dumps(rows))
     with pytest.warns(UserWarning, match=f"{ROWS_N}"):
-        found, _ = benchmark_cases(
+        stream = benchmark_cases(
             "vlkeb", "onehop", None, None, Files(str(manual_dir), str(tmp_path))
         )
+    found = stream.cases
     probe = found[2].probes["portability_1"]
     assert (probe.prompt, probe.target, probe.file) == ("Who?", "loud", "signs/2.png")
-    settings = {"config": "small", "seed": None, "commit": "none"}
-    results = evaluate(parts, found, PLAN, settings, tmp_path / "run", time.time())
+    settings = {
+        **{"config": "small", "dataset": "vlkeb", "backbone": None, "editor": None, "model": {}},
+        **{"split": "onehop", "seed": None, "marks": PLAN.marks, "commit": "none"},
+    }
+    out, begin = tmp_path / "run", time.time()
+    results = evaluate(parts, found, PLAN, settings, out, begin, stream.pictures)
     lines = [
         line
         for line in read_lines(tmp_path / "run" / "cases.jsonl")
@@ -237,3 +250,9 @@ def test_portability_is_asked_on_the_edited_picture(manual_dir, tmp_path, parts)
     mark = results["marks"][0]
     assert mark["portability"] == {"portability_1": pytest.approx(100 * sum(right) / ROWS_N)}
     assert "portability_1" in mark["exact_match"] and "portability_2" not in mark["exact_match"]
+    failures = pick_failures([load_run(out)])
+    assert failures and all(failure.pictures[0][0] == "edited" for failure in failures)
+    other = next(f for f in failures if f.line["probe"] == "image_generality")
+    case = other.line["case"]
+    assert [file.name for _, file in other.pictures] == [f"{case}.png", f"{case}.jpg"]
+    assert gallery(failures, {out: "one"}).count("<img ") == sum(len(f.pictures) for f in failures)

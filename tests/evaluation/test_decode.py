@@ -35,14 +35,14 @@ def test_decided_answers_are_what_greedy_decoding_gives(taught):
     subject, weights, rows, probes, ids = taught
     known = [i for i in range(4) if decided(rows, ids, i, subject.tokenizer.eos_id)]
     assert known  # the model was taught
-    decoder = Decoder(subject, weights)
+    decoder = Decoder(subject, weights, {})
     made = decoder.decode(rows, probes, known)
     for i in known:
         path = [*rows.answer[i], subject.tokenizer.eos_id]
         assert made[i][: len(path)] == path
         assert decoder.text(made[i], len(rows.answer[i])) == probes[i].target.strip()
-    shortcut = Decoder(subject, weights).unedited(rows, probes, ids)
-    forced = Decoder(subject, weights).unedited(rows, probes, np.full_like(ids, -1))
+    shortcut = Decoder(subject, weights, {}).unedited(rows, probes, ids)
+    forced = Decoder(subject, weights, {}).unedited(rows, probes, np.full_like(ids, -1))
     assert shortcut == forced
 
 
@@ -58,7 +58,7 @@ def test_a_wrong_token_or_a_missing_eos_is_not_decided(taught):
 
 def test_equal_questions_are_decoded_once(taught, monkeypatch):
     subject, weights, rows, probes, ids = taught
-    decoder, calls = Decoder(subject, weights), []
+    decoder, calls = Decoder(subject, weights, {}), []
     real = Decoder.decode
     monkeypatch.setattr(
         Decoder,
@@ -75,7 +75,7 @@ def test_equal_questions_are_decoded_once(taught, monkeypatch):
 def test_the_generated_text_is_cut_at_2a_plus_8_tokens(taught):
     subject, weights, _, _, _ = taught
     ids = subject.tokenizer.encode("red blue green sharp round tiny old new " * 4)
-    said = Decoder(subject, weights).text(ids, 3)
+    said = Decoder(subject, weights, {}).text(ids, 3)
     assert said == subject.tokenizer.decode(ids[:14]).strip()
 
 

@@ -69,7 +69,7 @@ def run(parts, subject_of, cases_of):
     repositories[CASES_N] = (repo, True)
     lines, fired = protocol.evaluate_block(
         subject,
-        Decoder(subject, parts.weights),
+        Decoder(subject, parts.weights, {}),
         block,
         encoded,
         lambda mark: repositories[mark],
@@ -90,6 +90,8 @@ def test_batched_equals_literal(parts, run, mark):
     for key, (ids, hits, weights, kept, chunk) in expected.items():
         assert lines[key]["after_ids"] == ids
         assert lines[key]["hit_n"] == hits
+        assert ("margin" in lines[key]) == (key[1] != "text_locality")
+        assert (lines[key].get("margin", -1) > 0) == (hits > 0)
         assert lines[key]["chunk"] == chunk
         assert (key in fired) == (hits > 0)
         if hits:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from liveedit_jax.evaluation.compare import COLUMNS, Figure, Row
+from liveedit_jax.evaluation.compare import COLUMNS, Row
+from liveedit_jax.evaluation.seeds import Figure
 from liveedit_jax.evaluation.tables import best, blocks, escape_latex, latex, markdown
 
 

@@ -30,8 +30,6 @@ def begin(processes_n, out, steps_n=STEPS_N):
         "PYTHONPATH": os.pathsep.join(map(str, places)),
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={4 // processes_n} {FAST}",
         "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(out.parent / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     coordinator = "-" if processes_n == 1 else f"localhost:{port}"
     command = [sys.executable, str(HERE / "one_process.py"), coordinator, str(processes_n)]
