@@ -25,7 +25,7 @@ from pathlib import Path  # noqa: E402
 
 from experiments.arguments import add_config  # noqa: E402
 from liveedit_jax.evaluation.cases import Files  # noqa: E402
-from liveedit_jax.evaluation.run import Choice, parse_marks, run, table  # noqa: E402
+from liveedit_jax.evaluation.run import METHODS, Choice, parse_marks, run, table  # noqa: E402
 from liveedit_jax.evaluation.seeds import write_summary  # noqa: E402
 from liveedit_jax.presets import BACKBONES, DATASETS, EDITORS  # noqa: E402
 
@@ -35,7 +35,7 @@ def main() -> int:
     add_config(parser)
     parser.add_argument("--dataset", choices=sorted(DATASETS))
     parser.add_argument("--backbone", choices=sorted(BACKBONES))
-    parser.add_argument("--editor", choices=sorted(EDITORS))
+    parser.add_argument("--editor", choices=[*METHODS, *EDITORS], help="or LiveEdit's size")
     parser.add_argument("--model", help="model folder (default: the preset's shipped one)")
     parser.add_argument("--split", default="eval", help="eval, dev, ...; of VLKEB also onehop, ...")
     parser.add_argument("--seed", type=int, help="0, or a public benchmark's own order")

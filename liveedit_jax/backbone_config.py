@@ -211,12 +211,9 @@ class BackboneConfig:
     grids: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self):
-        """Refuse a split that leaves no layer on one side, and tiles without grids."""
-        if not 0 <= self.edit_layer < self.decoder.layers_n - 1:
-            raise ValueError(
-                f"edit_layer={self.edit_layer}: from 0 to {self.decoder.layers_n - 2}, so that a "
-                "layer follows it"
-            )
+        """Refuse a split behind no layer, and tiles without grids."""
+        if not 0 <= self.edit_layer < self.decoder.layers_n:
+            raise ValueError(f"edit_layer={self.edit_layer}: from 0 to {self.decoder.layers_n - 1}")
         if (self.fit is Fit.TILES) != bool(self.grids):
             raise ValueError("grids belong to fit=Fit.TILES, and only to it")
 

@@ -1,4 +1,4 @@
-"""A model folder with random weights, and one folder of compiled programs for all tests.
+"""A model folder with random weights; programs that compile fast, once for all tests.
 
 Most of the tests' time is compilation, and many processes compile the same programs.
 """
@@ -18,6 +18,8 @@ from liveedit_jax.editor.liveedit import init_params
 from liveedit_jax.presets import preset
 from liveedit_jax.training.weights import save_weights
 
+FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}".strip()
 COMPILED = str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
 WORTH_S = 0.2  # of compilation
 jax.config.update("jax_compilation_cache_dir", COMPILED)

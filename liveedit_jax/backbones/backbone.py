@@ -45,12 +45,12 @@ def split_at(params: dict, edit_layer: int) -> dict:
     """Weights divided after decoder layer `edit_layer`, wherever they were divided before.
 
     Raises:
-        ValueError: no such layer, or none would be left above it.
+        ValueError: no such layer.
     """
     lower, upper = params["lower"], params["upper"]
     lower_n, upper_n = (len(jax.tree.leaves(half)[0]) for half in (lower, upper))
-    if not 0 <= edit_layer < lower_n + upper_n - 1:
-        raise ValueError(f"edit_layer={edit_layer}: from 0 to {lower_n + upper_n - 2}")
+    if not 0 <= edit_layer < lower_n + upper_n:
+        raise ValueError(f"edit_layer={edit_layer}: from 0 to {lower_n + upper_n - 1}")
     n = edit_layer + 1
     if n == lower_n:
         return params
@@ -113,6 +113,15 @@ class Backbone:
         """Positions and attention mask of a whole batch, as its layers need them."""
         return decoder.context(self.cfg.decoder, positions(batch), attention_mask(batch))
 
+    def tower_states(self, params: dict, pixels: Float[Array, "B S S 3"]) -> Float[Array, "B P W"]:
+        """What the bridge reads of pictures (or of tiles)."""
+        pixels = pixels.astype(params["embed"].dtype)
+        vision = {
+            name: part if name == "layers" else widen(part)  # scanned layers widen themselves
+            for name, part in params["vision"].items()
+        }
+        return tower(self.cfg, self.placement("vision")).apply({"params": vision}, pixels)
+
     def vision_features(
         self, params: dict, image: Float[Array, "B S S 3"] | Float[Array, "B N S S 3"]
     ) -> Float[Array, "B P D"]:
@@ -122,12 +131,7 @@ class Backbone:
         last row: `Batch.place` says which of them a VISION token is.
         """
         pixels = rearrange(image, "b n s t c -> (b n) s t c") if self.cfg.grids else image
-        pixels = pixels.astype(params["embed"].dtype)
-        vision = {
-            name: part if name == "layers" else widen(part)  # scanned layers widen themselves
-            for name, part in params["vision"].items()
-        }
-        states = tower(self.cfg, self.placement("vision")).apply({"params": vision}, pixels)
+        states = self.tower_states(params, pixels)
         bridged = widen(weights_at(self.placement("projector"), params["projector"]))
         features = bridge(self.cfg).apply({"params": bridged}, states)
         if not self.cfg.grids:

@@ -96,12 +96,20 @@ def mlp_parts(cfg: DecoderConfig) -> tuple[str, ...]:
     return llama.MLP if isinstance(cfg, LlamaConfig) else opt.MLP
 
 
+def linear(part: dict, x: Float[Array, "... X"]) -> Float[Array, "... Y"]:
+    """One linear layer of an MLP, `{"kernel": ..., "bias": ...}`."""
+    y = x @ part["kernel"]
+    return y + part["bias"] if "bias" in part else y
+
+
+def mlp_with(
+    cfg: DecoderConfig, apply: Callable[[str, Array], Array], x: Float[Array, "... D"]
+) -> Float[Array, "... D"]:
+    """The MLP of normalised states; `apply(part, x)` applies one of its linear layers."""
+    run: Callable = llama.mlp if isinstance(cfg, LlamaConfig) else opt.mlp
+    return run(apply, x)
+
+
 def mlp(cfg: DecoderConfig, params: dict, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
     """The MLP of normalised states, from one layer's `{part: {"kernel": ..., "bias": ...}}`."""
-
-    def linear(name: str, y: Array) -> Array:
-        y = y @ params[name]["kernel"]
-        return y + params[name]["bias"] if "bias" in params[name] else y
-
-    run: Callable = llama.mlp if isinstance(cfg, LlamaConfig) else opt.mlp
-    return run(linear, x)
+    return mlp_with(cfg, lambda name, y: linear(params[name], y), x)

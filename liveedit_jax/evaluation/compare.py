@@ -19,7 +19,7 @@ COLUMNS = (*METRICS, "average")
 FINETUNE = "finetune"
 SAME = (
     *("config", "dataset", "backbone", "editor", "model"),
-    *("split", "rows_sha256", "marks", "cases_n"),
+    *("split", "rows_sha256", "marks", "cases_n", "method"),
 )
 AGAIN = "evaluate again into a new folder"
 

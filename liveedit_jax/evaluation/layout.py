@@ -119,6 +119,28 @@ def make_rows(
     )
 
 
+def along(rows: Rows, chosen: Sequence[int], paths: Sequence[list[int]], shapes: Shapes) -> Rows:
+    """Chosen rows' prompts alone, each followed by token ids that somebody gives."""
+    token = np.pad(rows.prompt_token[chosen], ((0, 0), (0, shapes.steps_n)))
+    role = np.pad(rows.prompt_role[chosen], ((0, 0), (0, shapes.steps_n)))
+    first = (role != Role.PAD).sum(1)
+    for x, path in enumerate(paths):
+        token[x, first[x] : first[x] + len(path)] = path
+        role[x, first[x] : first[x] + len(path)] = Role.ANSWER
+    count = np.asarray([[len(path)] for path in paths])
+    step = np.minimum(np.arange(shapes.steps_n), count - 1)
+    return Rows(
+        token=token,
+        role=role,
+        length=(role != Role.PAD).sum(1),
+        position=(first[:, None] - 1 + step).astype(np.int32),
+        answer=[list(path) for path in paths],
+        prompt_token=rows.prompt_token[chosen],
+        prompt_role=rows.prompt_role[chosen],
+        same_prompt=[True] * len(paths),
+    )
+
+
 def padded(rows: Sequence[int], n: int) -> np.ndarray:
     """Row numbers repeated up to `n`, so that a last batch has the same shape as all others."""
     rows = np.asarray(rows, np.int64)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import resource
-import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +13,19 @@ import numpy as np
 from tqdm import tqdm
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.baselines.finetune import FinetuneConfig
+from liveedit_jax.baselines.ft_l import FtL
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.editor import liveedit
 from liveedit_jax.evaluation import protocol
-from liveedit_jax.evaluation.aggregate import folder_figures
+from liveedit_jax.evaluation.carry_out import carry_out
 from liveedit_jax.evaluation.chunks import check_marks, with_chunks
-from liveedit_jax.evaluation.compiles import count_compiles
 from liveedit_jax.evaluation.decode import Decoder
-from liveedit_jax.evaluation.figure import draw_metrics
 from liveedit_jax.evaluation.finetuned import evaluate_finetune
 from liveedit_jax.evaluation.layout import Rows, measure, pixels, take
 from liveedit_jax.evaluation.predict import Subject
 from liveedit_jax.evaluation.probes import EDIT, Case
-from liveedit_jax.evaluation.report import write_report
-from liveedit_jax.evaluation.run_folder import RunFolder, open_run, write_atomic, write_lines
+from liveedit_jax.evaluation.run_folder import RunFolder
 from liveedit_jax.evaluation.timing import fill
 from liveedit_jax.evaluation.warm_up import warm_up
 from liveedit_jax.types import Batch, Expert, Repository
@@ -44,7 +38,7 @@ class Plan:
     """What is evaluated, and in which portions."""
 
     marks: tuple[int, ...]
-    finetune: FinetuneConfig | None = FinetuneConfig()
+    finetune: FtL | None = FtL()
     finetune_n: int = 1000  # most edits of the fine-tuning baseline
     cases_n: int | None = None  # cases that marks below it count; None: the whole stream
     batch_n: int = 32
@@ -89,17 +83,13 @@ def evaluate(
     begin: float,
     pictures: Path | None = None,
 ) -> dict:
-    """Run the protocol (or the rest of it) and write every file of the run folder.
+    """Run LiveEdit's protocol (or the rest of it) and write every file of the run folder.
 
     Args:
         parts: the model.
         cases: the stream.
         plan: marks and portions.
-        settings: what makes two runs the same run (config, seed, checkpoint, cases); written to
-            `config.json`. A folder that holds another run is refused.
-        out: the run folder.
-        begin: `time.time()` at the start of the process.
-        pictures: the folder of a benchmark's pictures, noted for reports.
+        settings, out, begin, pictures: as `carry_out` takes them.
 
     Returns:
         What `results.json` holds.
@@ -108,36 +98,8 @@ def evaluate(
         ValueError: bad marks, or `out` holds a run with other settings.
     """
     check_marks(plan.marks, len(cases))
-    folder = open_run(out, settings, pictures)
-    finished = folder.path / "results.json"
-    if finished.is_file():
-        return json.loads(finished.read_text("utf-8"))
-    earlier = (folder.read("spent") or {}).get("seconds", 0.0)
-
-    def spent() -> float:
-        return earlier + time.time() - begin
-
-    with count_compiles() as compiles:
-        _compute(parts, cases, plan, folder, spent)
-    _assemble(folder, plan)
-    results = {
-        **{name: settings.get(name) for name in ("config", "seed", "commit")},
-        "seconds": None,
-        "peak_rss_gb": None,
-        "compile_n": compiles.n,
-        **folder_figures(folder.path),
-    }
-    times = folder.read("timing")
-    for entry in results["marks"]:
-        entry |= times[str(entry["edits"])]
-    draw_metrics(results, folder.path / "metrics.png")
-    write_report(results, cases, folder.path)
-    results["seconds"] = spent()
-    results["peak_rss_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    write_report(results, cases, folder.path)
-    write_atomic(finished, json.dumps(results, indent=1) + "\n")
-    shutil.rmtree(folder.work)
-    return results
+    compute = partial(_compute, parts, cases, plan)
+    return carry_out(compute, cases, plan.marks, settings, out, begin, pictures)
 
 
 def _compute(parts: Parts, cases: Sequence[Case], plan: Plan, folder: RunFolder, spent) -> None:
@@ -196,9 +158,7 @@ def _compute(parts: Parts, cases: Sequence[Case], plan: Plan, folder: RunFolder,
         save(f"block_{b:05d}", {"lines": lines, "routes": fired}, share)
     del chunked, repo
     if plan.finetune:
-        evaluate_finetune(
-            subject, plan.finetune, cases[:tuned_n], plan.block_n, folder, known, save
-        )
+        evaluate_finetune(decoder, plan.finetune, cases[:tuned_n], plan.block_n, folder, save)
     bar.close()
 
 
@@ -228,21 +188,3 @@ def _repositories(
     if not literal:
         repo, _ = fill(subject, expert, len(cases), (), batch_of, False)
     return repo, literal
-
-
-def _assemble(folder: RunFolder, plan: Plan) -> None:
-    """The final JSON-lines files, mark by mark, out of the finished parts."""
-
-    def chosen(prefix: str, key: str, mark: int | None):
-        for part in folder.parts(prefix):
-            yield from (line for line in part[key] if mark is None or line["mark"] == mark)
-
-    def every(key: str):
-        for mark in plan.marks:
-            yield from chosen("block_", key, mark)
-
-    write_lines(folder.path / "routes.jsonl", every("routes"))
-    if plan.finetune:
-        lines = chosen("finetune_block_", "lines", None)
-        write_lines(folder.path / "finetune_cases.jsonl", lines)
-    write_lines(folder.path / "cases.jsonl", every("lines"))

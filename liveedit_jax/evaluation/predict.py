@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.data.reading import pictures
@@ -140,9 +141,27 @@ def vision_features(
 
     `known` is read and added to; the oldest leave it beyond KNOWN_BYTES.
     """
-    cfg, batch_n = subject.backbone.cfg, subject.shapes.batch_n
+
+    def look(shown: np.ndarray) -> Array:
+        return vision(subject.backbone, subject.weights, shown)
+
+    return seen(look, subject.backbone.cfg, subject.shapes.batch_n, images, known)
+
+
+def seen(
+    look: Callable[[np.ndarray], Array],
+    cfg: BackboneConfig,
+    batch_n: int,
+    images: Sequence[bytes | Path | None],
+    known: dict[bytes, np.ndarray],
+) -> list[np.ndarray]:
+    """What `look` makes of each picture, `batch_n` at a time; zeros for None.
+
+    `known` is read and added to; the oldest leave it beyond KNOWN_BYTES.
+    """
     if b"" not in known:
-        known[b""] = np.zeros((cfg.vision_n, cfg.width), np.float32)
+        blank = jax.ShapeDtypeStruct((1, *cfg.image_shape), np.float32)
+        known[b""] = np.zeros(jax.eval_shape(look, blank).shape[1:], np.float32)
     keys = [image_key(image) for image in images]
     new = {key: image for key, image in zip(keys, images, strict=True) if key not in known}
     todo, read = list(new), pictures(cfg, new.values(), READERS_N)
@@ -151,7 +170,7 @@ def vision_features(
         shown = np.zeros((batch_n, *cfg.image_shape), np.float32)
         for b, (_, picture) in enumerate(zip(part, read, strict=False)):
             shown[b] = picture.pixels
-        found = np.asarray(vision(subject.backbone, subject.weights, shown))
+        found = np.asarray(look(shown))
         known |= {key: found[b].copy() for b, key in enumerate(part)}
     found = [known[key] for key in keys]
     most = max(KNOWN_BYTES // known[b""].nbytes, 1)

@@ -5,14 +5,21 @@ from __future__ import annotations
 import subprocess
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from liveedit_jax.backbones import Backbone
+from liveedit_jax.baselines.editor import Editor
+from liveedit_jax.baselines.table import BASELINES
 from liveedit_jax.config import Preset
+from liveedit_jax.evaluation.baselines import evaluate_baseline
 from liveedit_jax.evaluation.cases import Files, Stream, benchmark_cases, stream_cases
 from liveedit_jax.evaluation.lifelong import Parts, Plan, evaluate
 from liveedit_jax.evaluation.released import write_released
 from liveedit_jax.presets import preset
-from liveedit_jax.training.checkpoint import load_model
+from liveedit_jax.training.checkpoint import load_model, model_folder
+from liveedit_jax.training.weights import load_weights
+
+METHODS = ("liveedit", *BASELINES)
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class Choice:
     config: str = "tiny"
     dataset: str | None = None  # override the preset's parts, by name
     backbone: str | None = None
-    editor: str | None = None
+    editor: str | None = None  # a size of LiveEdit's, or one of METHODS
     model: str | None = None  # model folder; None: the preset's shipped one
     split: str = "eval"
     seed: int | None = 0  # of the stream; of a benchmark's order, which is its file's with None
@@ -34,7 +41,13 @@ class Choice:
     @property
     def preset(self) -> Preset:
         """The preset with its replaced parts."""
-        return preset(self.config, self.dataset, self.backbone, self.editor)
+        size = None if self.editor in METHODS else self.editor
+        return preset(self.config, self.dataset, self.backbone, size)
+
+    @property
+    def baseline(self) -> str | None:
+        """The name of a baseline; None where LiveEdit is evaluated."""
+        return self.editor if self.editor in BASELINES else None
 
 
 def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None) -> dict:
@@ -52,7 +65,8 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
             folder of another run.
         FileNotFoundError: no model.
     """
-    asked, overridden = choice.preset, choice.backbone is not None or choice.editor is not None
+    asked, sized = choice.preset, choice.editor is not None and choice.editor not in METHODS
+    overridden = choice.backbone is not None or sized
     model = load_model(choice.model or choice.config, asked if overridden else None)
     chosen = model.config
     cases_n, finetune_n = (
@@ -70,7 +84,7 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
     )
     if plan is None:
         plan = Plan(choice.marks, finetune_n=finetune_n, cases_n=cases_n)
-        plan = plan if finetune_n else replace(plan, finetune=None)
+        plan = plan if finetune_n and not choice.baseline else replace(plan, finetune=None)
     settings = {
         **{name: value for name, value in asdict(choice).items() if name != "files"},
         **({} if choice.files is None else {"rows_sha256": stream.rows_sha256, "dataset": name}),
@@ -80,11 +94,36 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
         "finetune": None if plan.finetune is None else asdict(plan.finetune),
         "commit": commit(),
     }
-    results = evaluate(parts, stream.cases, plan, settings, out, begin, stream.pictures)
+    run_of = stream.cases, plan, settings, out, begin, stream.pictures
+    if choice.baseline is None:
+        results = evaluate(parts, *run_of)
+    else:
+        editor, trained, made_by = load_baseline(choice.baseline, choice.model or choice.config)
+        settings |= {"method": {"settings": asdict(editor), "weights": made_by}}
+        results = evaluate_baseline(parts, editor, trained, *run_of)
     if choice.files is not None:
         folder = Path(out) / "released"
         write_released(Path(out), folder, model.tokenizer.decode, choice.seed)
     return results
+
+
+def load_baseline(name: str, model: str) -> tuple[Editor, Any, str | None]:
+    """A baseline, its weights and their sha256 (None where it needs none).
+
+    Raises:
+        FileNotFoundError: it needs weights, and the model's folder has none for it.
+        ValueError: damaged weights.
+    """
+    editor = BASELINES[name]
+    if not hasattr(editor, "recipe"):
+        return editor, None, None
+    folder = model_folder(model) / "baselines" / name
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"no weights of {name} at {folder}: train them with experiments.train_baseline"
+        )
+    weights, recipe = load_weights(folder)
+    return editor, weights, recipe["sha256"]
 
 
 def stream_of(choice: Choice, chosen: Preset, name: str, cases_n: int | None) -> Stream:

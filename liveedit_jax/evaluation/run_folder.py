@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from liveedit_jax.store.durable import replace_file, replacing
+
 
 def write_atomic(file: Path, text: str) -> None:
     """All of `text`, or the file as it was."""
-    fresh = file.with_name(file.name + ".tmp")
-    with open(fresh, "w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(fresh, file)
+    replace_file(file, text.encode())
 
 
 def write_lines(file: Path, lines: Iterable[dict]) -> None:
     """A JSON-lines file, whole or as it was."""
-    fresh = file.with_name(file.name + ".tmp")
-    with open(fresh, "w", encoding="utf-8") as out:
+    with replacing(file) as out:
         for line in lines:
-            out.write(json.dumps(line, ensure_ascii=False) + "\n")
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(fresh, file)
+            out.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
 
 
 @dataclass(frozen=True)

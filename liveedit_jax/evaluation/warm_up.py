@@ -6,13 +6,14 @@ import jax
 import numpy as np
 
 from liveedit_jax.backbones.generation import generate
-from liveedit_jax.baselines import finetune
-from liveedit_jax.baselines.finetune import FinetuneConfig
+from liveedit_jax.baselines import editor as compiled
+from liveedit_jax.baselines.ft_l import FtL
 from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.editor.liveedit import AddExperts, Plan
 from liveedit_jax.evaluation import predict
 from liveedit_jax.evaluation.layout import widths
 from liveedit_jax.evaluation.predict import Subject
+from liveedit_jax.evaluation.trial import Trial
 from liveedit_jax.types import Batch, Query, Repository, Role
 
 
@@ -22,7 +23,7 @@ def _blank(n: int, t: int) -> Batch:
     return without_pixels(np.zeros((n, t), np.int32), role)
 
 
-def warm_up(subject: Subject, repo: Repository, tuning: FinetuneConfig | None) -> None:
+def warm_up(subject: Subject, repo: Repository, tuning: FtL | None) -> None:
     """Run each compiled step on blank rows of each of its shapes."""
     backbone, cfg, shapes = subject.backbone, subject.cfg, subject.shapes
     weights, editor = subject.weights, subject.editor
@@ -41,9 +42,6 @@ def warm_up(subject: Subject, repo: Repository, tuning: FinetuneConfig | None) -
         plan = Plan(editor.norm, weight[:, :n], *predict.bodies(repo, slot[:, :n]))
         add = AddExperts(cfg)
         generate(backbone, weights, prompt, steps_n, plan, add, steps_n, features=features)
-    params, state = {"backbone": weights}, None
-    if tuning is not None:
-        state = jax.tree.map(np.asarray, finetune.init(backbone, params))
     for t in (shapes.short_n, shapes.long_n):
         batch = _blank(b, t)
         hidden, _, _ = predict.encode(backbone, cfg, weights, editor, batch, features, position)
@@ -54,9 +52,27 @@ def warm_up(subject: Subject, repo: Repository, tuning: FinetuneConfig | None) -
             predict.edited_ids(
                 backbone, cfg, weights, editor, repo, hidden, batch, *routed, position
             )
-        if tuning is not None:
-            predict.unedited_ids(backbone, weights, batch, features, position)
-            states = finetune.jit_mlp_input(backbone, params, batch, features)
-            state, _ = finetune.jit_edit(
-                tuning, backbone, params, state, np.asarray(states[:1]), _blank(1, t)
+    if tuning is not None:
+        _warm_tuning(Trial.of(subject, tuning))
+
+
+def _warm_tuning(trial: Trial) -> None:
+    shapes, model = trial.subject.shapes, (trial.editor, trial.backbone, trial.params)
+    prompt_t = 1 + trial.backbone.cfg.vision_n + shapes.prompt_n
+    seen = np.zeros((shapes.batch_n, trial.backbone.cfg.vision_n, trial.backbone.cfg.width))
+    seen = seen.astype(np.float32)
+    for t, answer_n in (
+        (shapes.short_n, shapes.answer_n + 1),
+        (shapes.long_n, shapes.answer_n + 1),
+        (prompt_t + shapes.steps_n, shapes.steps_n),
+    ):
+        batch = _blank(shapes.batch_n, t)
+        known = compiled.encode(*model, batch, seen)
+        position = np.zeros((shapes.batch_n, answer_n), np.int32)
+        compiled.answers(*model, trial.init(1), known, batch, position)
+        if t <= shapes.long_n:
+            one = jax.tree.map(lambda leaf: np.asarray(leaf)[:1], known)
+            compiled.edit(*model, trial.init(1), one, _blank(1, t))
+            predict.unedited_ids(
+                trial.subject.backbone, trial.subject.weights, batch, seen, position
             )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def sync_folder(folder: Path) -> None:
@@ -24,15 +27,22 @@ def write_at(handle: int, data: bytes, offset: int) -> None:
     os.fsync(handle)
 
 
-def replace_file(file: Path, data: bytes) -> None:
-    """Put `data` at `file` in one step: afterwards either the old or the new content is there."""
+@contextmanager
+def replacing(file: Path) -> Iterator[BinaryIO]:
+    """Write what is at `file` when the block ends; if it fails or is killed, the old content is."""
     fresh = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with open(fresh, "wb") as out:
-            out.write(data)
+            yield out
             out.flush()
             os.fsync(out.fileno())
         os.replace(fresh, file)
     finally:
         fresh.unlink(missing_ok=True)
     sync_folder(file.parent)
+
+
+def replace_file(file: Path, data: bytes) -> None:
+    """Put `data` at `file` in one step: afterwards either the old or the new content is there."""
+    with replacing(file) as out:
+        out.write(data)

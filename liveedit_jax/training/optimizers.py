@@ -35,11 +35,13 @@ def begin(optimizer: optax.GradientTransformation, params: dict) -> TrainState:
 def advance(optimizer: optax.GradientTransformation, state: TrainState, grads: dict) -> TrainState:
     """The state after a step along `grads`; where one is not finite, that step changes nothing."""
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(grads)]))
-    updates, moments = optimizer.update(grads, state.optimizer, state.params)
-    fresh = (optax.apply_updates(state.params, updates), moments)
-    params, moments = jax.tree.map(
-        lambda new, old: jnp.where(finite, new, old), fresh, (state.params, state.optimizer)
-    )
+
+    def updated():
+        updates, moments = optimizer.update(grads, state.optimizer, state.params)
+        return optax.apply_updates(state.params, updates), moments
+
+    # a branch: as a `where` of every leaf, XLA would repeat the whole conjunction in each of them
+    params, moments = jax.lax.cond(finite, updated, lambda: (state.params, state.optimizer))
     skipped = (~finite).astype(jnp.int32)
     row = jnp.where(finite, 0, state.skipped_in_a_row + 1)
     return TrainState(params, moments, state.step + 1, state.skipped_n + skipped, row)

@@ -8,12 +8,9 @@ process, in the dtype that they were computed in.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +22,7 @@ from jaxtyping import Array
 from tqdm import tqdm
 
 from liveedit_jax.data.editing import EditingBatch
+from liveedit_jax.store.durable import replace_file, replacing
 
 WIDE = {"bfloat16": np.uint16}  # what numpy's files cannot name is kept as bits
 
@@ -65,7 +63,7 @@ class StateCache:
                     f"{about.get(name)}): use an empty folder"
                 )
         elif jax.process_index() == 0:
-            _write(file, lambda path: path.write_text(json.dumps(about)))
+            replace_file(file, json.dumps(about).encode())
 
     def reading(
         self,
@@ -85,7 +83,8 @@ class StateCache:
         for i in tqdm(self._missing(), desc="lower states", mininterval=5):
             local = self._local(states_of(batch_at(i)))
             bits = WIDE.get(str(local.dtype), local.dtype)
-            _write(self._file(i), partial(np.save, arr=local.view(bits)))
+            with replacing(self._file(i)) as out:
+                np.save(out, local.view(bits))
 
         def at(step: int) -> tuple[EditingBatch, Array]:
             i = step % self.batches_n
@@ -113,13 +112,6 @@ class StateCache:
         axis = len(self.place.spec) - 1  # of samples: the last that is named
         parts = {shard.index[axis].start or 0: shard.data for shard in states.addressable_shards}
         return np.concatenate([np.asarray(parts[first]) for first in sorted(parts)], axis)
-
-
-def _write(file: Path, write: Callable[[Path], Any]) -> None:
-    """Whole or not at all."""
-    fresh = file.with_name(f"{file.stem}.{os.getpid()}.new{file.suffix}")
-    write(fresh)
-    fresh.rename(file)
 
 
 def _read(file: Path) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from experiments import lifelong_eval
-from liveedit_jax.baselines.finetune import FinetuneConfig
+from liveedit_jax.baselines.ft_l import FtL
 from liveedit_jax.data.prompts import PROMPTS
 from liveedit_jax.evaluation import predict
 from liveedit_jax.evaluation.aggregate import read_lines
@@ -129,7 +129,7 @@ def test_a_seed_shuffles_as_the_released_evaluation_does(files):
         cases("vlkeb", files, n=9)
 
 
-PLAN = Plan((1, 4), FinetuneConfig(), batch_n=8, block_n=4, cases_n=ROWS_N)
+PLAN = Plan((1, 4), FtL(), batch_n=8, block_n=4, cases_n=ROWS_N)
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from liveedit_jax.baselines import finetune
-from liveedit_jax.baselines.finetune import FinetuneConfig
+from liveedit_jax.baselines import layer
+from liveedit_jax.baselines.ft_l import FtL
 from liveedit_jax.evaluation import predict, protocol
 from liveedit_jax.evaluation.decode import Decoder, decided
 from liveedit_jax.evaluation.layout import make_rows, take
@@ -22,11 +22,11 @@ def taught(parts, subject_of, cases_of):
     params = {"backbone": parts.weights}
     features = np.stack(predict.vision_features(subject, [p.image for p in probes], {}))
     batch = take(rows, np.arange(4), subject.shapes.long_n)
-    states = finetune.jit_mlp_input(parts.backbone, params, batch, features)
-    cfg = FinetuneConfig(learning_rate=2e-2, steps_n=600, stop_loss=0.05)
-    state = jax.tree.map(np.asarray, finetune.init(parts.backbone, params))
-    state, _ = finetune.jit_edit(cfg, parts.backbone, params, state, states, batch)
-    weights = finetune.merged(parts.backbone, params, state)
+    editor = FtL(learning_rate=2e-2, steps_n=600, stop_loss=0.05)
+    states = editor.encode(parts.backbone, params, batch, features)
+    state = editor.init(parts.backbone, params, 4)
+    state = jax.jit(editor.edit, static_argnums=0)(parts.backbone, params, state, states, batch)
+    weights = layer.with_mlp(parts.backbone, parts.weights, state)
     ids = predict.unedited_ids(parts.backbone, weights, batch, features, rows.position)
     return subject, weights, rows, probes, np.asarray(ids)
 

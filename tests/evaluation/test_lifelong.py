@@ -6,13 +6,13 @@ import time
 
 import pytest
 
-from liveedit_jax.baselines.finetune import FinetuneConfig
+from liveedit_jax.baselines.ft_l import FtL
 from liveedit_jax.evaluation import lifelong, protocol
 from liveedit_jax.evaluation.aggregate import folder_figures, read_lines
 from liveedit_jax.evaluation.lifelong import Plan, evaluate, finetune_n
 from liveedit_jax.evaluation.run_folder import open_run
 
-PLAN = Plan((1, 3, 10), FinetuneConfig(learning_rate=1e-2), batch_n=8, block_n=4)
+PLAN = Plan((1, 3, 10), FtL(learning_rate=1e-2), batch_n=8, block_n=4)
 SETTINGS = {"config": "small", "seed": 0, "commit": "none", "marks": PLAN.marks}
 FIELDS = (
     "mark chunk case entity fact probe prompt target target_ids before_ids after_ids generated "
@@ -95,8 +95,9 @@ def test_a_killed_run_resumes_to_the_same_files(
 
         return call
 
-    def killed_tune(subject, cfg, cases, block_n, folder, known, save):
-        real_tune(subject, cfg, cases, block_n, folder, known, killed(save))
+    def killed_tune(*rest):
+        *rest, save = rest
+        real_tune(*rest, killed(save))
 
     monkeypatch.setattr(protocol, "evaluate_block", killed(real_block))
     monkeypatch.setattr(lifelong, "evaluate_finetune", killed_tune)

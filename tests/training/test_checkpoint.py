@@ -82,13 +82,15 @@ def test_a_model_is_divided_where_its_editor_was_trained(model_folder, tmp_path)
     np.testing.assert_allclose(*logits, atol=1e-5)
 
 
-def test_layers_are_divided_where_there_are_some_on_both_sides(model_folder):
+def test_layers_are_divided_wherever_there_is_one(model_folder):
     weights = load_model(model_folder).backbone
     layers_n = preset("tiny").backbone.decoder.layers_n
-    for outside in (-1, layers_n - 1):
-        with pytest.raises(ValueError, match=f"edit_layer={outside}: from 0 to {layers_n - 2}"):
+    for outside in (-1, layers_n):
+        with pytest.raises(ValueError, match=f"edit_layer={outside}: from 0 to {layers_n - 1}"):
             split_at(weights, outside)
-    there_and_back = split_at(split_at(weights, 0), preset("tiny").backbone.edit_layer)
+    last = split_at(weights, layers_n - 1)
+    assert last["upper"]["norm1"]["scale"].shape[0] == 0
+    there_and_back = split_at(split_at(last, 0), preset("tiny").backbone.edit_layer)
     jax.tree.map(np.testing.assert_array_equal, there_and_back, weights)
 
 

@@ -1,0 +1,91 @@
+"""A request's gradient by the MLPs of all layers above the split, token by token.
+
+A linear layer's gradient is the sum over tokens of what it reads times the loss's gradient by what
+it writes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from liveedit_jax.backbones import Backbone, decoder
+from liveedit_jax.backbones.quantise import widen
+from liveedit_jax.baselines.editor import target_loss
+from liveedit_jax.types import Batch
+
+
+class Factors(NamedTuple):
+    """The gradient of one linear layer of each of L decoder layers, token by token."""
+
+    read: Float[Array, "L B T X"]
+    error: Float[Array, "L B T Y"]
+
+    @property
+    def joined(self) -> Float[Array, "L B T W"]:
+        """Both, as the network takes them: W = X + Y."""
+        return jnp.concatenate(self, -1).astype(jnp.float32)
+
+    @property
+    def mask(self) -> Float[Array, "L B T 1"]:
+        """1 at the tokens that the loss depends on."""
+        return (self.error != 0).any(-1, keepdims=True).astype(jnp.float32)
+
+
+def factors_of(
+    backbone: Backbone, weights: dict, hidden: Float[Array, "B T D"], batch: Batch
+) -> dict[str, Factors]:
+    """The factors of the target loss's gradient, by the MLP's linear layers.
+
+    `error` is the gradient by zeros that are added to what each linear layer writes.
+    """
+    cfg, context = backbone.cfg.decoder, backbone.context(batch)
+    upper, names = widen(weights["upper"]), decoder.mlp_parts(backbone.cfg.decoder)
+
+    def run(states: Array, layer: tuple[dict, dict]) -> tuple[Array, dict]:
+        own, zeros = layer
+        silent = own | {names[-1]: jax.tree.map(jnp.zeros_like, own[names[-1]])}
+        states = decoder.layer(cfg).apply({"params": silent}, states, None, context)[0]
+        read = {}
+
+        def linear(name: str, x: Array) -> Array:
+            read[name] = x
+            return decoder.linear(own[name], x) + zeros[name]
+
+        x = decoder.norm(cfg).apply({"params": own["norm2"]}, states)
+        return states + decoder.mlp_with(cfg, linear, x), read
+
+    def loss(zeros: dict) -> tuple[Array, dict]:
+        states, read = jax.lax.scan(run, hidden, (upper, zeros))
+        return target_loss(backbone, backbone.head(weights, states), batch), read
+
+    layers_n, shape = backbone.upper_n, hidden.shape[:2]
+    zeros = {
+        name: jnp.zeros((layers_n, *shape, upper[name]["kernel"].shape[-1]), hidden.dtype)
+        for name in names
+    }
+    error, read = jax.grad(loss, has_aux=True)(zeros)
+    return {name: Factors(read[name], error[name]) for name in names}
+
+
+def edited(weights: dict, change: dict[str, Float[Array, "L X Y"]]) -> dict:
+    """The backbone's weights with changes added to the kernels of `upper`."""
+    upper = widen(weights["upper"])
+    placed = {
+        name: upper[name]
+        | {"kernel": (upper[name]["kernel"] + own).astype(upper[name]["kernel"].dtype)}
+        for name, own in change.items()
+    }
+    return weights | {"upper": upper | placed}
+
+
+def measured(factors: Factors) -> dict[str, Float[Array, "L W"]]:
+    """Mean and log deviation of every feature, over the tokens that count."""
+    joined, mask = factors.joined, factors.mask
+    count = jnp.maximum(mask.sum((1, 2)), 1)
+    mean = (joined * mask).sum((1, 2)) / count
+    square = (jnp.square(joined - mean[:, None, None]) * mask).sum((1, 2)) / count
+    return {"mean": mean, "log_spread": jnp.log(jnp.maximum(square, 1e-20)) / 2}

@@ -1,0 +1,51 @@
+"""FT-L: fine-tune the MLP of one decoder layer on every edit, one after another.
+
+Sees the layer's states of image, prompt and target; the image enters as in any question. Each edit
+starts where the last one ended, with a fresh Adam, up to `steps_n` steps or `stop_loss`; with
+`bound`, no weight moves further than that from where the edit found it (the constraint of FT-L,
+arXiv 2012.00363).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import optax
+
+from liveedit_jax.baselines import layer
+from liveedit_jax.baselines.descent import descend, within
+from liveedit_jax.baselines.editor import Editor, target_loss
+
+
+@dataclass(frozen=True)
+class FtL(Editor):
+    """Settings; the state is the MLP's linear layers."""
+
+    layer: int | None = -2
+    learning_rate: float = 3e-4
+    steps_n: int = 50
+    stop_loss: float = 0.01  # nats a token
+    bound: float | None = None
+
+    def encode(self, backbone, params, batch, seen):
+        """States in front of the MLP."""
+        return layer.mlp_states(backbone, params["backbone"], batch, seen)
+
+    def init(self, backbone, params, capacity):
+        """The MLP as it is."""
+        return layer.own_mlp(backbone, params["backbone"])
+
+    def edit(self, backbone, params, state, known, batch):
+        """Fine-tuned on one request."""
+
+        def loss(mlp):
+            made = layer.logits_with(backbone, params["backbone"], mlp, known, batch)
+            return target_loss(backbone, made, batch)
+
+        optimizer = optax.adam(self.learning_rate)
+        bounds = within(state, self.bound)
+        return descend(loss, state, optimizer, self.steps_n, self.stop_loss, bounds)[0]
+
+    def logits(self, backbone, params, state, known, batch, at):
+        """The fine-tuned model's."""
+        return layer.logits_with(backbone, params["backbone"], state, known, batch, at)

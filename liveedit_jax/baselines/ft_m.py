@@ -1,0 +1,54 @@
+"""FT-M: fine-tune the bridge between vision tower and decoder on every edit, one after another.
+
+Sees the tower's states of the image; questions without a picture cannot change. Otherwise as FT-L.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import optax
+
+from liveedit_jax.backbones.parts import bridge
+from liveedit_jax.baselines.descent import descend, within
+from liveedit_jax.baselines.editor import Editor, target_loss
+
+
+@dataclass(frozen=True)
+class FtM(Editor):
+    """Settings; the state is the bridge's weights."""
+
+    layer: int | None = None
+    learning_rate: float = 1e-3
+    steps_n: int = 50
+    stop_loss: float = 0.01  # nats a token
+    bound: float | None = None
+
+    def see(self, backbone, params, image):
+        """What the bridge reads."""
+        return backbone.tower_states(params["backbone"], image)
+
+    def encode(self, backbone, params, batch, seen):
+        """The same: everything behind it may change."""
+        return seen
+
+    def init(self, backbone, params, capacity):
+        """The bridge as it is."""
+        return params["backbone"]["projector"]
+
+    def edit(self, backbone, params, state, known, batch):
+        """Fine-tuned on one request."""
+
+        def loss(weights):
+            made = self.logits(backbone, params, weights, known, batch, None)
+            return target_loss(backbone, made, batch)
+
+        optimizer = optax.adam(self.learning_rate)
+        bounds = within(state, self.bound)
+        return descend(loss, state, optimizer, self.steps_n, self.stop_loss, bounds)[0]
+
+    def logits(self, backbone, params, state, known, batch, at):
+        """The model's with the fine-tuned bridge."""
+        features = bridge(backbone.cfg).apply({"params": state}, known)
+        hidden = backbone.lower_from_features(params["backbone"], batch, features)
+        return backbone.upper(params["backbone"], hidden, batch, at)

@@ -1,0 +1,136 @@
+"""GRACE (arXiv 2211.11031): a codebook of keys, radii and values beside one layer's MLP.
+
+A key is what the MLP reads at the prompt's last token, in image, prompt and edit alike; it has seen
+the image, if there is one. Where the nearest key is within its radius (Euclidean), its value stands
+in for what the MLP adds, at the prompt's last token and at every later one; elsewhere the model is
+exactly the unedited one. As in the released code, values replace the output of the MLP and not the
+residual stream beside it: one vector for a whole answer then still tells its tokens apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from liveedit_jax.baselines import beside
+from liveedit_jax.baselines.descent import descend
+from liveedit_jax.types import Batch, Role
+
+PRIME = 16_777_619  # of the fingerprint
+SAME = 1e-3  # of the first radius: keys this close are one question's
+
+
+class Codebook(NamedTuple):
+    """C entries, of which the first `used_n` are used."""
+
+    key: Float[Array, "C D"]
+    value: Float[Array, "C D"]
+    radius: Float[Array, " C"]
+    target: UInt32[Array, " C"]
+    used_n: Int[Array, ""]
+
+
+def fingerprint(batch: Batch) -> UInt32[Array, " B"]:
+    """A number of every row's target: equal for equal tokens in equal order."""
+    answer = jnp.asarray(batch.role) == Role.ANSWER
+    power = jnp.cumprod(jnp.full(answer.shape, PRIME, jnp.uint32), axis=1)
+    place = jnp.maximum(jnp.cumsum(answer, axis=1) - 1, 0)
+    power = jnp.take_along_axis(power, place, axis=1)
+    token = jnp.asarray(batch.token).astype(jnp.uint32) + 1
+    return jnp.where(answer, token * power, 0).sum(1, dtype=jnp.uint32)
+
+
+def nearest(book: Codebook, query: Float[Array, "B D"]) -> tuple[Array, Array]:
+    """Distances to the nearest keys (inf in an empty codebook), and their entries."""
+    distance = jnp.linalg.norm(query[:, None] - book.key, axis=-1)
+    used = jnp.arange(len(book.key)) < book.used_n
+    distance = jnp.where(used, distance, jnp.inf)
+    return distance.min(1), distance.argmin(1)
+
+
+def placed(
+    book: Codebook,
+    key: Float[Array, " D"],
+    value: Float[Array, " D"],
+    target: UInt32[Array, ""],
+    radius: float,
+) -> tuple[Codebook, Int[Array, ""]]:
+    """The codebook with room for an edit, and its entry.
+
+    Beyond `radius` and the nearest entry's own, it is a new one of that radius. Nearer, with the
+    same target, it is the nearest one, whose radius grows to include the key. Nearer, with another
+    target, it is a new one, and both radii are at most half the distance. (At no distance neither
+    could be found: then the nearest entry is edited again.)
+    """
+    distances, entries = nearest(book, key[None])
+    distance, near = distances[0], entries[0]
+    own = book.radius[near]
+    close = distance <= radius + own
+    same = close & (book.target[near] == target)
+    again = same | (distance < SAME * radius)
+    apart = jnp.minimum(own, distance / 2)
+    kept = jnp.where(same, jnp.maximum(own, distance), jnp.where(close & ~again, apart, own))
+    fresh = jnp.where(close, jnp.minimum(radius, distance / 2), radius)
+    entry = jnp.where(again, near, book.used_n)
+    return Codebook(
+        key=book.key.at[entry].set(jnp.where(again, book.key[near], key)),
+        value=book.value.at[entry].set(jnp.where(again, book.value[near], value)),
+        radius=book.radius.at[near].set(kept).at[entry].set(jnp.where(again, kept, fresh)),
+        target=book.target.at[entry].set(target),
+        used_n=book.used_n + jnp.where(again, 0, 1),
+    ), entry
+
+
+@dataclass(frozen=True)
+class Grace(beside.BesideMlp):
+    """Settings; the state is the codebook."""
+
+    layer: int | None = -3
+    radius: float = 4.0  # of a new entry; the norm of what MLPs read is of the order of sqrt(D)
+    learning_rate: float = 1.0
+    steps_n: int = 100
+    stop_loss: float = 0.01  # nats a token
+
+    def init(self, backbone, params, capacity):
+        """No entries."""
+        vectors = jnp.zeros((capacity, backbone.cfg.width))
+        return Codebook(
+            key=vectors,
+            value=vectors,
+            radius=jnp.zeros(capacity),
+            target=jnp.zeros(capacity, jnp.uint32),
+            used_n=jnp.zeros((), jnp.int32),
+        )
+
+    def edit(self, backbone, params, state, known, batch):
+        """With an entry whose value makes the target, from what the MLP adds or from before."""
+        weights, covered = params["backbone"], beside.from_prompt_end(batch.role)
+        key = beside.query(backbone, weights, known, batch)[0]
+        unedited = known.added[0, beside.prompt_end(batch.role)[0]]
+        book, entry = placed(state, key, unedited, fingerprint(batch)[0], self.radius)
+
+        def loss(value):
+            added = replaced(known.added, covered, value[None])
+            return beside.loss_with(backbone, weights, known, added, batch)
+
+        optimizer = optax.adam(self.learning_rate)
+        value, _ = descend(loss, book.value[entry], optimizer, self.steps_n, self.stop_loss)
+        return book._replace(value=book.value.at[entry].set(value))
+
+    def added(self, backbone, weights, state, known, batch):
+        """The nearest entry's value from the prompt's end on, if its radius reaches the query."""
+        distance, entry = nearest(state, beside.query(backbone, weights, known, batch))
+        hit = distance <= state.radius[entry]
+        covered = hit[:, None] & beside.from_prompt_end(batch.role)
+        return replaced(known.added, covered, state.value[entry])
+
+
+def replaced(
+    added: Float[Array, "B T D"], covered: Bool[Array, "B T"], value: Float[Array, "B D"]
+) -> Float[Array, "B T D"]:
+    """What is added, with a row's value where it is covered."""
+    return jnp.where(covered[..., None], value[:, None], added)

@@ -1,0 +1,178 @@
+"""LTE (arXiv 2402.11905): the model is taught once to use edits that stand in its prompt.
+
+Its decoder is fine-tuned (LoRA on every linear layer) and stays so: it is changed even before the
+first edit. An edit is stored as text: its question and target. A question is answered with the text
+of the nearest edit between its image and itself, whether or not that concerns it. Nearest is by
+keys of image and question, projections of the unedited model's pooled states at the edit layer; an
+edit's own image enters through its key alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+from einops import rearrange
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Float, Int
+
+from liveedit_jax.baselines import prompting
+from liveedit_jax.baselines.texts import Text, ended, text_of
+from liveedit_jax.baselines.trained import Lesson, Recipe, Trained
+from liveedit_jax.types import Batch, Role
+
+HALVES = ("lower", "upper")
+PARTS = (Role.VISION, Role.PROMPT)
+
+
+def fresh_lora(weights: dict, rank: int, key: Array) -> dict:
+    """Factors of what is added to every kernel [layers, in, out] of the decoder: nothing yet."""
+    made = {half: {} for half in HALVES}
+    for half in HALVES:
+        for path, leaf in flatten_dict(weights[half]).items():
+            if path[-1] == "kernel":
+                key, own = jax.random.split(key)
+                n, inputs_n, outputs_n = leaf.shape
+                down = jax.random.normal(own, (n, inputs_n, rank)) * inputs_n**-0.5
+                made[half][*path[:-1], "down"] = down
+                made[half][*path[:-1], "up"] = jnp.zeros((n, rank, outputs_n))
+    return {half: unflatten_dict(flat) for half, flat in made.items()}
+
+
+def adapted(weights: dict, lora: dict) -> dict:
+    """The weights with every kernel's down @ up added."""
+
+    def half_of(half: str) -> dict:
+        flat, factors = flatten_dict(weights[half]), flatten_dict(lora[half])
+        for path in (path for path in flat if path[-1] == "kernel"):
+            down, up = (factors[*path[:-1], name] for name in ("down", "up"))
+            flat[path] = flat[path] + (down @ up).astype(flat[path].dtype)
+        return unflatten_dict(flat)
+
+    return weights | {half: half_of(half) for half in HALVES}
+
+
+def descriptor(batch: Batch, most_n: int, eos_id: int) -> Text:
+    """Every row's question, target and EOS (which ends it for the reader), all of it PROMPT."""
+    token, role = ended(text_of(batch, most_n), eos_id)
+    return Text(token, jnp.where(role == Role.PAD, role, Role.PROMPT).astype(role.dtype))
+
+
+@dataclass(frozen=True)
+class Lte(Trained):
+    """Settings; the state is a memory of keys and texts."""
+
+    layer: int | None = None
+    recipe: Recipe = Recipe(steps_n=1_000, batch_n=32)
+    rank: int = 16
+    key_width: int = 128
+    text_n: int = 56  # L, tokens of an edit's text that are kept
+    top_k: int = 1  # texts that are put in, the nearest first
+    threshold: float | None = None  # least cosine of keys for that (None: whatever is nearest)
+    temperature: float = 0.1  # of retrieval in training
+    blend: float = 0.5  # and there, pictures are mixed with another sample's up to so much
+    told_n: int = 4  # samples of a batch that are answered; all take part in retrieval
+    irrelevant_share: float = 0.25  # unedited questions beside another sample's edit, not their own
+    locality_weight: float = 1.0
+    retrieval_weight: float = 1.0
+
+    def init_params(self, backbone, weights, key):
+        """LoRA that adds nothing yet, and the projection of keys."""
+        keys = jax.random.split(key)
+        shape = (3 * backbone.cfg.width * len(PARTS), self.key_width)
+        kernel = jax.nn.initializers.lecun_normal()(keys[0], shape)
+        return {"lora": fresh_lora(weights, self.rank, keys[1]), "key": kernel}
+
+    def encode(self, backbone, params, batch, seen):
+        """Vision features and the key."""
+        hidden = backbone.lower_from_features(params["backbone"], batch, seen)
+        key = prompting.pooled(hidden, batch.role, PARTS) @ params["editor"]["key"]
+        return {"seen": seen, "key": key / jnp.linalg.norm(key, axis=-1, keepdims=True)}
+
+    def init(self, backbone, params, capacity):
+        """An empty memory."""
+        texts = (capacity, self.text_n)
+        return {
+            "key": jnp.zeros((capacity, self.key_width)),
+            "token": jnp.zeros(texts, jnp.int32),
+            "role": jnp.zeros(texts, jnp.int8),
+            "used_n": jnp.zeros((), jnp.int32),
+        }
+
+    def edit(self, backbone, params, state, known, batch):
+        """The memory with the request's key and text."""
+        text = descriptor(batch, self.text_n, backbone.cfg.eos_id)
+        return prompting.kept(state, key=known["key"], token=text.token, role=text.role)
+
+    def logits(self, backbone, params, state, known, batch, at):
+        """The taught model's, with the nearest texts in front of the question."""
+        weights = adapted(params["backbone"], params["editor"]["lora"])
+        text = self.nearest_text(state, known["key"])
+        return self.informed(backbone, weights, batch, known["seen"], text, at)
+
+    def nearest_text(self, state: dict[str, Array], key: Float[Array, "B W"]) -> Text:
+        """The stored texts with the nearest keys, one behind another; PAD where there are none."""
+        best, slot = prompting.nearest(state, key, self.top_k)
+        least = -jnp.inf if self.threshold is None else self.threshold
+        role = jnp.where((best > least)[..., None], state["role"][slot], Role.PAD)
+        return Text(*(rearrange(x, "b k l -> b (k l)") for x in (state["token"][slot], role)))
+
+    def informed(
+        self,
+        backbone,
+        weights: dict,
+        batch: Batch,
+        seen: Float[Array, "B P D"],
+        text: Text,
+        at: Int[Array, "B A"] | None = None,
+    ) -> Float[Array, "B A V"]:
+        """Logits of a model that reads these texts between image and question."""
+        longer, at = prompting.inserted(batch, *text, Role.VISION, at)
+        hidden = backbone.lower_from_features(weights, longer, seen)
+        return backbone.upper(weights, hidden, longer, at)
+
+    def loss(self, backbone, params, lesson, key):
+        """The alignment phase: with its edit in scope, with one and without one out of scope."""
+        weights = params["backbone"]
+        told = prompting.first(lesson, self.told_n)
+        rows = prompting.joined((*told, *told[3:]))
+        key, blend_key = jax.random.split(key)
+        text = self._texts(backbone, told, key)
+        taught = adapted(weights, params["editor"]["lora"])
+        made = self.informed(backbone, taught, rows.batch, rows.seen, text)
+        original = prompting.unedited(backbone, weights, prompting.joined(told[3:]))
+        m = len(told.edit.seen)
+        right = prompting.inside(backbone, told, made[: 3 * m])
+        beside = prompting.outside(backbone, told, made[3 * m : 5 * m], original)
+        alone = prompting.outside(backbone, told, made[5 * m :], original)
+        same = {name: (beside[name] + alone[name]) / 2 for name in beside}
+        mixed = prompting.blended(blend_key, lesson, self.blend)
+        found = self._retrieval(backbone, params, mixed)
+        loss = sum(right.values()) + self.locality_weight * sum(same.values())
+        return loss + self.retrieval_weight * found, right | same | {"retrieval": found}
+
+    def _texts(self, backbone, told: Lesson, key: Array) -> Text:
+        """Own texts for what an edit should answer; for the rest own or another's, and then none.
+
+        A lesson's edits have pictures: nothing is cut off texts of T - P tokens.
+        """
+        batch = told.edit.batch
+        most_n = min(self.text_n, batch.token.shape[1] - backbone.cfg.vision_n)
+        own = descriptor(batch, most_n, backbone.cfg.eos_id)
+        other = jax.random.bernoulli(key, self.irrelevant_share, (2, len(batch.token), 1))
+
+        def laid_out(leaf: Array) -> Array:
+            near = jnp.where(other, jnp.roll(leaf, 1, axis=0), leaf)
+            return jnp.concatenate([leaf, leaf, leaf, *near, *jnp.zeros_like(near)])
+
+        return Text(*map(laid_out, own))
+
+    def _retrieval(self, backbone, params: dict, lesson: Lesson) -> Float[Array, ""]:
+        """Both generalities find their edit among the batch's."""
+        key = self.encode(backbone, params, *prompting.joined(lesson[:3]))["key"]
+        edits, asked = jnp.split(key, [len(key) // 3])
+        right = jnp.tile(jnp.arange(len(edits)), 2)
+        score = asked @ edits.T / self.temperature
+        return optax.softmax_cross_entropy_with_integer_labels(score, right).mean()

@@ -1,0 +1,154 @@
+"""MEND (arXiv 2110.11309): a network turns a request's gradient into a better change of weights.
+
+    hidden ─ upper ─► loss ─► (read, error) of all tokens ─ network ─► change = -rate Σ read~ error~
+
+The MLPs of all layers above `layer` change. A linear layer's gradient is the sum over tokens of
+what it reads times the loss's gradient by what it writes; both are standardised and go through a
+residual network that linear layers of one shape share, each with a scale and an offset of its own.
+The network sees states of image, prompt and target; the image enters as in any question. Each
+request's gradient is taken in the model as edited so far; training makes single edits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from liveedit_jax.backbones import decoder
+from liveedit_jax.backbones.quantise import widen
+from liveedit_jax.baselines import prompting
+from liveedit_jax.baselines.factors import Factors, edited, factors_of, measured
+from liveedit_jax.baselines.trained import Lesson, Recipe, Trained
+from liveedit_jax.types import Batch
+
+BLOCKS_N = 2  # of the network, as in the paper
+
+
+def running_average(statistics: dict, seen: dict) -> Float[Array, ""]:
+    """Zero, with the gradient that descent at rate 1 / (step + 1) makes an average of."""
+    pull = jax.tree.map(
+        lambda own, new: (own * jax.lax.stop_gradient(own - new)).sum(), statistics, seen
+    )
+    pull = sum(jax.tree.leaves(pull))
+    return pull - jax.lax.stop_gradient(pull)
+
+
+@dataclass(frozen=True)
+class MendRecipe(Recipe):
+    """The network is trained as any; statistics are averages over all steps so far."""
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Averages by descent: see `running_average`."""
+        average = optax.sgd(lambda step: 1 / (step + 1))
+        kinds = dict.fromkeys(("blocks", "film", "log_rate"), "trained")
+        return optax.multi_transform(
+            {"trained": super().optimizer, "averaged": average}, kinds | {"statistics": "averaged"}
+        )
+
+
+@dataclass(frozen=True)
+class Mend(Trained):
+    """Settings; the state is what was added to each kernel, `{part: [L, X, Y]}`."""
+
+    layer: int | None = -4  # three layers above it are edited
+    rank: int = 96  # of the network's matrices
+    start_rate: float = 3e-4  # of the change, before training
+    edit_weight: float = 0.1  # c_e
+    recipe: Recipe = MendRecipe(steps_n=1_000, batch_n=8, learning_rate=3e-4)
+
+    def init_params(self, backbone, weights, key):
+        """A network that leaves factors as they are."""
+        params = {"statistics": {}, "blocks": {}, "film": {}, "log_rate": {}}
+        for name in decoder.mlp_parts(backbone.cfg.decoder):
+            shape, layers_n = _shape(weights["upper"], name), backbone.upper_n
+            width, own = sum(shape), jax.random.fold_in(key, shape[0])
+            start = jax.random.normal(own, (BLOCKS_N, width, self.rank)) * width**-0.5
+            zeros, film = jnp.zeros((layers_n, width)), jnp.zeros((layers_n, BLOCKS_N, width))
+            params["statistics"][name] = {"mean": zeros, "log_spread": zeros}
+            params["film"][name] = {"scale": film + 1, "offset": film}
+            params["log_rate"][name] = jnp.full(layers_n, math.log(self.start_rate), jnp.float32)
+            params["blocks"]["{}x{}".format(*shape)] = {
+                "reduce": start,
+                "expand": jnp.zeros((BLOCKS_N, self.rank, width)),
+                "bias": jnp.zeros((BLOCKS_N, width)),
+            }
+        return params
+
+    def change(self, params: dict, name: str, factors: Factors) -> Float[Array, "L X Y"]:
+        """What one request adds to the linear layers of one name."""
+        shape = factors.read.shape[-1], factors.error.shape[-1]
+        block, film = params["blocks"]["{}x{}".format(*shape)], params["film"][name]
+
+        def wide(leaf: Float[Array, "L W"]) -> Float[Array, "L 1 1 W"]:
+            return leaf[:, None, None]
+
+        mean, log_spread = (wide(params["statistics"][name][k]) for k in ("mean", "log_spread"))
+        x = jax.lax.stop_gradient((factors.joined - mean) * jnp.exp(-log_spread))
+        for k in range(BLOCKS_N):
+            y = x @ block["reduce"][k] @ block["expand"][k] + block["bias"][k]
+            y = wide(film["scale"][:, k]) * y + wide(film["offset"][:, k])
+            x = x + (jnp.maximum(y, 0) if k == 0 else y)  # jax.nn.relu has no slope at the start
+        read, error = jnp.split(x * factors.mask, [shape[0]], axis=-1)
+        rate = jnp.exp(params["log_rate"][name])
+        return -rate[:, None, None] * jnp.einsum("lbtx,lbty->lxy", read, error)
+
+    def changes(self, params: dict, factors: dict[str, Factors]) -> dict:
+        """What one request adds to all of them."""
+        return {name: self.change(params, name, own) for name, own in factors.items()}
+
+    def loss(self, backbone, params, lesson: Lesson, key):
+        """Single edits: c_e * NLL as edited, and KL(unedited || edited) of the other questions."""
+        weights, own = params["backbone"], params["editor"]
+        rows, kinds_n = prompting.joined(lesson), len(lesson)
+        hidden = self.encode(backbone, params, rows.batch, rows.seen)
+        hidden, batch = jax.tree.map(
+            lambda leaf: leaf.reshape(kinds_n, -1, *leaf.shape[1:]), (hidden, rows.batch)
+        )
+
+        def sample(hidden: Float[Array, "5 T D"], batch: Batch):
+            request, asked = jax.tree.map(lambda leaf: leaf[:1], (hidden, batch))
+            factors = factors_of(backbone, weights, request, asked)
+            state = self.changes(own, factors)
+            return self.logits(backbone, params, state, hidden, batch, None), factors
+
+        made, factors = jax.vmap(sample, in_axes=1, out_axes=1)(hidden, batch)
+        made, edits_n = made.reshape(-1, *made.shape[2:]), 3 * made.shape[1]
+        before = prompting.unedited(backbone, weights, prompting.joined(lesson[3:]))
+        right = prompting.inside(backbone, lesson, made[:edits_n])
+        same = prompting.outside(backbone, lesson, made[edits_n:], before)
+        value = self.edit_weight * sum(right.values()) + sum(same.values())
+        # one request a sample
+        every = {name: Factors(*(x[:, :, 0] for x in each)) for name, each in factors.items()}
+        seen = {name: measured(each) for name, each in every.items()}
+        return value + running_average(own["statistics"], seen), right | same
+
+    def encode(self, backbone, params, batch, seen):
+        """States in front of the first edited layer."""
+        return backbone.lower_from_features(params["backbone"], batch, seen)
+
+    def init(self, backbone, params, capacity):
+        """Nothing added."""
+        upper = params["backbone"]["upper"]
+        return {
+            name: jnp.zeros((backbone.upper_n, *_shape(upper, name)))
+            for name in decoder.mlp_parts(backbone.cfg.decoder)
+        }
+
+    def edit(self, backbone, params, state, known, batch):
+        """One step of the network, from the gradient in the model as it is now."""
+        factors = factors_of(backbone, edited(params["backbone"], state), known, batch)
+        return jax.tree.map(jnp.add, state, self.changes(params["editor"], factors))
+
+    def logits(self, backbone, params, state, known, batch, at):
+        """The changed model's."""
+        return backbone.upper(edited(params["backbone"], state), known, batch, at)
+
+
+def _shape(upper: dict, name: str) -> tuple[int, int]:
+    return widen(upper[name])["kernel"].shape[1:]

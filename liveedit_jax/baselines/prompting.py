@@ -1,0 +1,160 @@
+"""What editors share that keep edits in a memory and put the one that fits into the prompt.
+
+    request  ─ key, what to put in ─► row `used_n` of the memory
+    question ─ key ─ nearest ─ longer row ─► logits
+
+Keys are made from the unedited model's states at the edit layer, of the image and of the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.baselines.editor import target_loss
+from liveedit_jax.baselines.trained import Asked, Lesson
+from liveedit_jax.data.tokenise import answer_labels
+from liveedit_jax.editor.attention import normalise
+from liveedit_jax.editor.losses import locality_kl
+from liveedit_jax.editor.rows import dot
+from liveedit_jax.types import Batch, Role
+
+
+def mean_max_min(x: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B 3*D"]:
+    """Three pools of the masked tokens; zeros where there is none."""
+    mask = mask[..., None]
+    some = mask.any(1)
+    mean = jnp.where(mask, x, 0).sum(1) / jnp.maximum(mask.sum(1), 1)
+    most = jnp.where(mask, x, -jnp.inf).max(1)
+    least = jnp.where(mask, x, jnp.inf).min(1)
+    return jnp.where(some, jnp.concatenate([mean, most, least], -1), 0)
+
+
+def pooled(
+    states: Float[Array, "B T D"], role: Int[Array, "B T"], parts: Sequence[Role]
+) -> Float[Array, "B F"]:
+    """The pools of normalised states, part after part."""
+    x = normalise(states, 1e-6)
+    return jnp.concatenate([mean_max_min(x, role == part) for part in parts], -1)
+
+
+def kept(memory: dict[str, Array], **row: Array) -> dict[str, Array]:
+    """A memory with one more row; one that is full stays as it is."""
+    n = memory["used_n"]
+    written = {name: memory[name].at[n].set(leaf[0], mode="drop") for name, leaf in row.items()}
+    return written | {"used_n": n + 1}
+
+
+def nearest(
+    memory: dict[str, Array], query: Float[Array, "B W"], k: int
+) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:
+    """The K best products of a query with stored keys, and their rows; -inf where there are fewer.
+
+    K is `k`, or the memory's size where that is smaller.
+    """
+    score = dot(memory["key"], query)
+    used = jnp.arange(score.shape[1]) < memory["used_n"]
+    return jax.lax.top_k(jnp.where(used, score, -jnp.inf), min(k, score.shape[1]))
+
+
+def inserted(
+    batch: Batch,
+    token: Int[Array, "B L"],
+    role: Int[Array, "B L"],
+    after: Role,
+    at: Int[Array, "B A"] | None = None,
+) -> tuple[Batch, Int[Array, "B A"]]:
+    """Rows of length T + L: further tokens behind those of all roles up to `after`.
+
+    Args:
+        batch: rows of one segment each.
+        token: what to put in.
+        role: its roles; PAD is moved to the row's end.
+        after: the last role in front; PAD: they come first.
+        at: positions of the old rows (None: all).
+
+    Returns:
+        The rows, and where those positions are now.
+    """
+    pad, t = Role.PAD, batch.token.shape[1]
+    old = jnp.where(batch.role == pad, 3, jnp.where(batch.role <= after, 0, 2))
+    rank = jnp.concatenate([old, jnp.where(role == pad, 3, 1)], axis=1)
+    order = jnp.argsort(rank, axis=1, stable=True)
+
+    def merged(leaf: Array, more: Array) -> Array:
+        both = jnp.concatenate([leaf, more.astype(leaf.dtype)], axis=1)
+        return jnp.take_along_axis(both, order, axis=1)
+
+    place = batch.place
+    longer = Batch(
+        merged(batch.token, token),
+        merged(batch.role, role),
+        batch.image,
+        place=None if place is None else merged(place, jnp.zeros_like(token)),
+    )
+    moved = jnp.argsort(order, axis=1)[:, :t]
+    return longer, moved if at is None else jnp.take_along_axis(moved, at, axis=1)
+
+
+def first(lesson: Lesson, n: int) -> Lesson:
+    """The first `n` samples."""
+    return jax.tree.map(lambda leaf: leaf[:n], lesson)
+
+
+def joined(asked: Sequence[Asked]) -> Asked:
+    """Rows of several kinds, kind after kind."""
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *asked)
+
+
+def blended(key: Array, lesson: Lesson, most: float) -> Lesson:
+    """Every sample's pictures with up to `most` (uniform) of another's: things nobody has seen.
+
+    Retrieval that learns training's subjects by heart does not tell those of later edits apart.
+    """
+    order_key, share_key = jax.random.split(key)
+    n = len(lesson.edit.seen)
+    order = jax.random.permutation(order_key, n)
+    share = jax.random.uniform(share_key, (n, 1, 1), maxval=most)
+
+    def mixed(seen: Array) -> Array:
+        return (1 - share) * seen + share * jnp.take(seen, order, axis=0)
+
+    return Lesson(*(asked._replace(seen=mixed(asked.seen)) for asked in lesson))
+
+
+def unedited(backbone: Backbone, weights: dict, asked: Asked) -> Float[Array, "N T V"]:
+    """The frozen model's logits."""
+    hidden = backbone.lower_from_features(weights, asked.batch, asked.seen)
+    return backbone.upper(weights, hidden, asked.batch)
+
+
+def outside(
+    backbone: Backbone,
+    lesson: Lesson,
+    edited: Float[Array, "2*N T V"],
+    original: Float[Array, "2*N T V"],
+) -> dict[str, Float[Array, ""]]:
+    """KL(unedited || edited) on the answers of both kinds of locality questions, in their order."""
+    terms = {}
+    for i, name in enumerate(("image_locality", "text_locality")):
+        batch = getattr(lesson, name).batch
+        rows = slice(i * len(batch.role), (i + 1) * len(batch.role))
+        _, answer, eos = answer_labels(batch, backbone.cfg.eos_id)
+        terms[name] = locality_kl(edited[rows], original[rows], answer | eos, "original_to_edited")
+    return terms
+
+
+def inside(
+    backbone: Backbone, lesson: Lesson, edited: Float[Array, "3*N T V"]
+) -> dict[str, Float[Array, ""]]:
+    """The target's cross-entropy on each kind of question that an edit should answer."""
+    kinds = ("edit", "text_generality", "image_generality")
+    made = jnp.split(edited, len(kinds))
+    return {
+        name: target_loss(backbone, logits, getattr(lesson, name).batch)
+        for name, logits in zip(kinds, made, strict=True)
+    }

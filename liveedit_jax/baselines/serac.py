@@ -1,0 +1,195 @@
+"""SERAC (arXiv 2206.06520): edits are kept as text, and a second model answers what they change.
+
+    question ─ key ─ nearest edit in scope? ─ no ──► the unedited model
+                                            └ yes ─► [edit's prompt, target][prompt, answer so far]
+                                                     ─ counterfactual model ─► logits
+
+The scope classifier sees states behind `layer`: pools of a question's VISION states and of its
+PROMPT states make its key, an edit's key is that of its question, and near keys are in scope; a
+learned vector takes the place of a picture that is not there. The counterfactual model does not see
+pictures, as in multimodal SERAC: a few layers of the model's own kind, trained from scratch between
+its frozen embeddings and head. Its positions count from where an answer begins, in both texts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from liveedit_jax.backbones import Backbone, decoder
+from liveedit_jax.baselines import prompting
+from liveedit_jax.baselines.editor import target_loss
+from liveedit_jax.baselines.texts import Text, ended, moved_to, text_of
+from liveedit_jax.baselines.trained import Lesson, Recipe, Trained
+from liveedit_jax.data.tokenise import without_pixels
+from liveedit_jax.editor.attention import init_linear
+from liveedit_jax.training.editor_loss import blend_images
+from liveedit_jax.types import Role
+
+POOLED = {"prompt": Role.PROMPT, "image": Role.VISION}
+CHANGED_N = 3  # kinds of a lesson's rows that the edit should answer: the first
+PARTS_N = 4  # prompt and target of an edit, prompt and answer of a question
+
+
+class Known(NamedTuple):
+    """Of B rows: states behind `layer`, and keys."""
+
+    hidden: Float[Array, "B T D"]
+    key: Float[Array, "B K"]
+
+
+@dataclass(frozen=True)
+class Serac(Trained):
+    """Settings; the state is a memory of keys and texts."""
+
+    layer: int | None = None
+    key_width: int = 64  # of a key's image part, and of its prompt part
+    layers_n: int = 2  # of the counterfactual model
+    text_n: int = 56  # tokens of an edit that are kept
+    blend: float = 0.5  # images are mixed with another sample's in training, up to so much
+    recipe: Recipe = Recipe(steps_n=2_500)
+
+    def init_params(self, backbone, weights, key):
+        """A scope classifier and a counterfactual model."""
+        cfg, width = backbone.cfg.decoder, backbone.cfg.width
+        keys = iter(jax.random.split(key, 6))
+        scope = {
+            name: {
+                "inner": init_linear(next(keys), 3 * width, 2 * self.key_width),
+                "outer": init_linear(next(keys), 2 * self.key_width, self.key_width),
+            }
+            for name in POOLED
+        }
+        context = decoder.context(cfg, jnp.zeros((1, 2), int), jnp.ones((1, 2, 2), bool))
+        stack = decoder.stack(cfg, self.layers_n, False, False)
+        return {
+            "scope": scope | {"no_image": jnp.zeros(self.key_width), "radius": jnp.ones(())},
+            "layers": stack.init(next(keys), jnp.zeros((1, 2, width)), None, context)["params"],
+            "part": jax.random.normal(next(keys), (PARTS_N, width)) * width**-0.5,
+        }
+
+    def key(
+        self, params: dict, hidden: Float[Array, "B T D"], role: Int[Array, "B T"]
+    ) -> Float[Array, "B K"]:
+        """Where questions are, as the scope classifier sees them."""
+        keys = {}
+        for name, part in POOLED.items():
+            x = decoder.linear(params[name]["inner"], prompting.pooled(hidden, role, [part]))
+            keys[name] = decoder.linear(params[name]["outer"], jax.nn.gelu(x))
+        pictured = (role == Role.VISION).any(-1, keepdims=True)
+        image = jnp.where(pictured, keys["image"], params["no_image"])
+        return jnp.concatenate([keys["prompt"], image], axis=-1)
+
+    def score(
+        self, params: dict, question: Float[Array, "B K"], edit: Float[Array, "C K"]
+    ) -> Float[Array, "B C"]:
+        """Log odds that a question is in an edit's scope."""
+        return params["radius"] - jnp.square(question[:, None] - edit).sum(-1)
+
+    def counterfactual(
+        self,
+        backbone: Backbone,
+        params: dict,
+        edit: Text,
+        question: Text,
+        at: Int[Array, "B A"] | None = None,
+    ) -> Float[Array, "B A V"]:
+        """Logits at the question's tokens (all: `at` None), the edit read before it."""
+        weights, own = params["backbone"], params["editor"]
+        (token, role), (position, part) = jax.tree.map(
+            lambda *leaves: jnp.concatenate(leaves, axis=1),
+            (edit, self._places(edit, 0)),
+            (question, self._places(question, 2)),
+        )
+        joint = without_pixels(token, role).replace(position=position)
+        x = backbone.embed(weights, joint, None).astype(jnp.float32) + own["part"][part]
+        stack = decoder.stack(backbone.cfg.decoder, self.layers_n, False, False)
+        states, _ = stack.apply({"params": own["layers"]}, x, None, backbone.context(joint))
+        states = states[:, edit.token.shape[1] :]
+        if at is not None:
+            states = jnp.take_along_axis(states, at[..., None], axis=1)
+        return backbone.head(weights, states)
+
+    def _places(self, text: Text, part: int) -> tuple[Int[Array, "B X"], Int[Array, "B X"]]:
+        """Positions, `text_n` where the answer begins, and which part of PARTS_N each token is."""
+        answer = text.role == Role.ANSWER
+        first = (text.role == Role.PROMPT).sum(1, keepdims=True)
+        position = jnp.arange(text.token.shape[1]) - first + self.text_n
+        return jnp.maximum(position, 0), part + answer
+
+    def loss(self, backbone, params, lesson: Lesson, key):
+        """Both models' cross-entropies.
+
+        A question counts once with its own edit, if that changes its answer, and once with all that
+        do not: its own edit, if a locality question, and those of the other samples.
+        """
+        scope, n = params["editor"]["scope"], len(lesson.edit.seen)
+        rows = prompting.joined(lesson)
+        hidden = backbone.lower_from_features(params["backbone"], rows.batch, rows.seen)
+        role = rows.batch.role
+        if self.blend:
+            hidden = self._blended(key, hidden, role, len(lesson))
+        keys = self.key(scope, hidden, role)
+        odds = self.score(scope, keys, keys[:n]).reshape(len(lesson), n, n)
+        changed = jnp.arange(len(lesson)) < CHANGED_N
+        own = jnp.eye(n, dtype=bool) & changed[:, None, None]
+        near = jnp.where(own, jax.nn.softplus(-odds), 0).sum() / own.sum()
+        far = jnp.where(own, 0, jax.nn.softplus(odds)).sum(-1).mean()
+        told = self._told(backbone, params, lesson)
+        names = [f"in_scope/{name}" for name in lesson._fields]
+        scalars = dict(zip(names, (odds > 0).any(-1).mean(-1), strict=True))
+        return told + near + far, scalars | {"counterfactual": told, "near": near, "far": far}
+
+    def _blended(self, key: Array, hidden: Array, role: Array, kinds_n: int) -> Array:
+        """States with the images of each sample's rows mixed alike."""
+        states, role = (
+            jnp.moveaxis(leaf.reshape(kinds_n, -1, *leaf.shape[1:]), 0, 1)
+            for leaf in (hidden, role)
+        )
+        states = blend_images(key, states, role, self.blend)
+        return jnp.moveaxis(states, 1, 0).reshape(hidden.shape)
+
+    def _told(self, backbone: Backbone, params: dict, lesson: Lesson) -> Float[Array, ""]:
+        """The counterfactual model's cross-entropy, each question (with a picture) by its edit."""
+        most_n = lesson.edit.batch.token.shape[1] - backbone.cfg.vision_n
+        rows = prompting.joined(lesson[:CHANGED_N])
+        question = text_of(rows.batch, most_n)
+        edit = ended(text_of(lesson.edit.batch, most_n), backbone.cfg.eos_id)
+        edit = Text(*(jnp.tile(leaf, (CHANGED_N, 1)) for leaf in edit))
+        made = self.counterfactual(backbone, params, edit, question)
+        return target_loss(backbone, made, without_pixels(*question))
+
+    def encode(self, backbone, params, batch, seen):
+        """States behind `layer`, and keys."""
+        hidden = backbone.lower_from_features(params["backbone"], batch, seen)
+        return Known(hidden, self.key(params["editor"]["scope"], hidden, batch.role))
+
+    def init(self, backbone, params, capacity):
+        """No edits."""
+        blank = jnp.zeros((capacity, self.text_n), jnp.int32)
+        return {
+            "key": jnp.zeros((capacity, len(POOLED) * self.key_width)),
+            "token": blank,
+            "role": blank.astype(jnp.int8),
+            "used_n": jnp.zeros((), jnp.int32),
+        }
+
+    def edit(self, backbone, params, state, known, batch):
+        """The memory with the request's key and text."""
+        text = ended(text_of(batch, self.text_n), backbone.cfg.eos_id)
+        return prompting.kept(state, key=known.key, token=text.token, role=text.role)
+
+    def logits(self, backbone, params, state, known, batch, at):
+        """The counterfactual model's where an edit is in scope, else the unedited model's."""
+        used = jnp.arange(len(state["key"])) < state["used_n"]
+        odds = self.score(params["editor"]["scope"], known.key, state["key"])
+        odds = jnp.where(used, odds, -jnp.inf)
+        nearest = Text(*(state[name][odds.argmax(-1)] for name in Text._fields))
+        question = text_of(batch, batch.token.shape[1])
+        made = self.counterfactual(backbone, params, nearest, question, moved_to(batch, at))
+        before = backbone.upper(params["backbone"], known.hidden, batch, at)
+        return jnp.where((odds.max(-1) > 0)[:, None, None], made, before)

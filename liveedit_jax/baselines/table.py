@@ -1,0 +1,28 @@
+"""Every baseline by its name, in the settings that were tuned on dev (docs/baselines.md)."""
+
+from __future__ import annotations
+
+from liveedit_jax.baselines.editor import Editor
+from liveedit_jax.baselines.ft_l import FtL
+from liveedit_jax.baselines.ft_m import FtM
+from liveedit_jax.baselines.grace import Grace
+from liveedit_jax.baselines.lemoe import Lemoe
+from liveedit_jax.baselines.lte import Lte
+from liveedit_jax.baselines.mend import Mend
+from liveedit_jax.baselines.recipe import RecipeEditor
+from liveedit_jax.baselines.serac import Serac
+from liveedit_jax.baselines.t_patcher import TPatcher
+from liveedit_jax.baselines.wise import Wise
+
+BASELINES: dict[str, Editor] = {
+    "ft_l": FtL(),
+    "ft_m": FtM(),
+    "mend": Mend(),
+    "serac": Serac(),
+    "recipe": RecipeEditor(),
+    "lte": Lte(),
+    "t_patcher": TPatcher(),
+    "grace": Grace(),
+    "wise": Wise(),
+    "lemoe": Lemoe(),
+}

@@ -1,0 +1,42 @@
+"""Rows as text alone: prompts and answers without what is before them, pictures and padding."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from liveedit_jax.types import Batch, Role
+
+
+class Text(NamedTuple):
+    """B texts of at most X tokens, right-padded."""
+
+    token: Int[Array, "B X"]
+    role: Int[Array, "B X"]
+
+
+def text_of(batch: Batch, most_n: int) -> Text:
+    """The first `most_n` tokens of prompt and answer of each row, together at the front."""
+    told = batch.role >= Role.PROMPT
+    first = jnp.argsort(~told, axis=1, stable=True)[:, :most_n]
+    room = ((0, 0), (0, most_n - first.shape[1]))
+
+    def moved(leaf: Array) -> Array:
+        return jnp.pad(jnp.take_along_axis(jnp.where(told, leaf, 0), first, axis=1), room)
+
+    return Text(moved(batch.token), moved(batch.role))
+
+
+def ended(text: Text, eos_id: int) -> Text:
+    """The texts with EOS as the last token of their answers, where there is room."""
+    after = (text.role != Role.PAD).sum(1, keepdims=True)
+    end = jnp.arange(text.token.shape[1]) == after
+    return Text(jnp.where(end, eos_id, text.token), jnp.where(end, Role.ANSWER, text.role))
+
+
+def moved_to(batch: Batch, at: Int[Array, "B A"]) -> Int[Array, "B A"]:
+    """Where the tokens at these positions are in `text_of`."""
+    before = jnp.cumsum(batch.role >= Role.PROMPT, axis=1) - 1
+    return jnp.maximum(jnp.take_along_axis(before, at, axis=1), 0)

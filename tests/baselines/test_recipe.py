@@ -1,0 +1,127 @@
+"""RECIPE: prompts in front of the questions that resemble an edit more than the sentinel."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from liveedit_jax.baselines import editor as compiled
+from liveedit_jax.baselines.recipe import KNOWN, RecipeEditor, prompt_of, represent
+from liveedit_jax.baselines.trained import Recipe, init_state
+
+TEACHING = Recipe(steps_n=30, warmup_steps=1, learning_rate=1e-2)
+EDITOR = RecipeEditor(recipe=TEACHING, width=8, prompt_n=2, told_n=2)
+
+
+@pytest.fixture(scope="module")
+def model(micro):
+    own = init_state(EDITOR, micro.backbone, micro.params["backbone"]).params
+    return micro.backbone, micro.params | {"editor": own}
+
+
+@pytest.fixture(scope="module")
+def logits(model, micro):
+    """The edited model's logits of a question, compiled once."""
+    run = jax.jit(EDITOR.logits, static_argnums=0)
+    return lambda state, known: np.asarray(run(*model, state, known, micro.batch, micro.at))
+
+
+@pytest.fixture(scope="module")
+def asked(model, micro):
+    """What no edit changes about the request's own question, and the memory after its edit."""
+    shown = compiled.see(EDITOR, *model, micro.batch.image)
+    known = compiled.encode(EDITOR, *model, micro.batch, shown)
+    state = compiled.init(EDITOR, *model, 3)
+    return known, compiled.edit(EDITOR, *model, state, known, micro.batch)
+
+
+def with_key(state, known, scale):
+    """The memory with a key along, or against, a question's query."""
+    return state | {"key": state["key"].at[0].set(scale * known["query"][0])}
+
+
+def test_the_sentinel_decides_and_a_miss_is_exactly_the_unedited_model(model, micro, asked, logits):
+    backbone, params = model
+    known, state = asked
+
+    @jax.jit
+    def unedited(weights):
+        hidden = backbone.lower_from_features(weights, micro.batch, known["seen"])
+        return backbone.upper(weights, hidden, micro.batch, micro.at)
+
+    plain = np.asarray(unedited(params["backbone"]))
+    empty = compiled.init(EDITOR, *model, 3)
+    np.testing.assert_array_equal(logits(empty, known), plain)
+    np.testing.assert_array_equal(logits(with_key(state, known, -1e3), known), plain)
+    assert np.abs(logits(with_key(state, known, 1e3), known) - plain).max() > 1e-3
+    score = float(known["query"][0] @ state["key"][0]) / 8**0.5
+    for threshold, same in ((score + 1e-3, True), (score - 1e-3, False)):
+        found = logits(state, known | {"threshold": jnp.asarray([threshold])})
+        assert np.array_equal(found, plain) == same
+
+
+def test_a_hit_is_the_model_with_its_prompt_in_front(model, micro, asked, logits):
+    (backbone, params), (known, state) = model, asked
+    weights, batch = params["backbone"], micro.batch
+
+    @jax.jit
+    def textbook(prompt):
+        x = backbone.embed(weights, batch, known["seen"])
+        x = jnp.concatenate([prompt, x], axis=1)
+        role = np.concatenate([np.ones((1, 2), np.int8), batch.role], axis=1)
+        longer = batch.replace(token=np.zeros_like(role, np.int32), role=role)
+        hidden, _ = backbone.run_lower(weights, x, backbone.context(longer))
+        return backbone.upper(weights, hidden, longer, micro.at + 2)
+
+    found = logits(with_key(state, known, 1e3), known)
+    np.testing.assert_allclose(found, textbook(state["prompt"][:1]), atol=1e-5)
+
+
+def test_a_question_without_a_picture_has_a_zero_image_part(model, micro):
+    text = micro.batch.replace(role=np.where(micro.batch.role == 2, 3, micro.batch.role))
+    shown = compiled.see(EDITOR, *model, micro.batch.image)
+    one, two = (compiled.encode(EDITOR, *model, text, seen) for seen in (shown, 2 * shown))
+    np.testing.assert_array_equal(one["query"], two["query"])
+    assert np.isfinite(one["threshold"]).all()
+
+
+def test_networks_against_numpy(model):
+    own = jax.tree.map(np.asarray, model[1]["editor"])
+    x = np.random.default_rng(0).normal(size=(3, 3 * 16 * len(KNOWN))).astype(np.float32)
+
+    def linear(p, x):
+        return x @ p["kernel"] + p["bias"]
+
+    read = linear(own["knowledge"]["read"], x)
+    r = read + np.maximum(linear(own["knowledge"]["mix"], read), 0)
+    np.testing.assert_allclose(represent(own["knowledge"], x), r, atol=1e-5)
+    mixed = r + np.maximum(linear(own["prompt"]["mix"], r), 0)
+    want = linear(own["prompt"]["write"], mixed).reshape(3, 2, 16)
+    np.testing.assert_allclose(prompt_of(own["prompt"], r, 2), want, atol=1e-5)
+
+
+def test_retrieval_terms_by_hand():
+    rng, n = np.random.default_rng(1), 3
+    query, knowledge = rng.normal(size=(5 * n, 8)), rng.normal(size=(n, 8))
+    threshold = rng.normal(size=5 * n)
+    found = jax.jit(EDITOR.retrieval_terms)(
+        *(jnp.asarray(x, jnp.float32) for x in (query, threshold, knowledge))
+    )
+    own, spared, unrelated = [], [], []
+    for i in range(5 * n):
+        p = np.exp(np.append(knowledge @ query[i] / 8**0.5, threshold[i]))
+        if i >= 3 * n:
+            unrelated.append(-np.log(p[-1] / p.sum()))
+        else:
+            own.append(-np.log(p[i % n] / p.sum()))
+            spared.append(-np.log(p[-1] / (p.sum() - p[i % n])))
+    want = {"own": own, "spared": spared, "unrelated": unrelated}
+    for name, terms in want.items():
+        np.testing.assert_allclose(found[name], np.mean(terms), rtol=1e-5)
+
+
+def test_training_teaches_to_answer_from_the_memory_and_to_leave_the_rest_alone(taught):
+    before, after = taught(EDITOR)
+    for name in ("edit", "text_generality", "image_generality", "own", "spared", "unrelated"):
+        assert after[name] < before[name], name
+    assert all(np.isfinite(leaf) for leaf in after.values())

@@ -1,0 +1,94 @@
+"""`train_editor` from the command line, on a public benchmark's own files."""
+
+import json
+import shutil
+import sys
+from dataclasses import asdict
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from small_model import EDITOR, SMALL
+
+from experiments import train_editor
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.editor.liveedit import init_params
+from liveedit_jax.presets import preset
+from liveedit_jax.training.checkpoint import SHIPPED, load_model
+from liveedit_jax.training.weights import load_weights, save_weights
+
+CONFIG = """
+from dataclasses import replace
+from small_model import EDITOR, SMALL
+from liveedit_jax.config import EditorTrainConfig
+from liveedit_jax.presets import preset
+
+RECIPE = EditorTrainConfig(batch_n=2, learning_rate=1e-2, routing_repository_n=8,
+                           start_false_hits=1.0)
+CONFIG = replace(preset("tiny", "evqa"), backbone=SMALL, editor=EDITOR, editor_train=RECIPE)
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    file = tmp_path / "small_evqa.py"
+    file.write_text(CONFIG)
+    return file
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A model folder of the config's shapes, untrained."""
+    folder = tmp_path / "model"
+    weights = jax.jit(Backbone(SMALL).init)(jax.random.key(0))
+    sha256 = save_weights(folder / "backbone", weights, {"config": "tiny"})
+    start = jax.jit(init_params, static_argnums=(1, 2, 3))
+    editor = start(jax.random.key(1), EDITOR, SMALL.width, SMALL.vision_n)
+    recipe = {"editor": asdict(EDITOR), "backbone_sha256": sha256}
+    save_weights(folder / "editor", editor, recipe)
+    shutil.copy(SHIPPED / "tiny" / "tokenizer.json", folder)
+    return folder
+
+
+@pytest.fixture
+def files(tmp_path):
+    """E-VQA's training rows, with drawn pictures."""
+    folder = tmp_path / "files"
+    names = {"image": "signs/{}.png", "image_rephrase": "other/{}.png", "m_loc": "far/{}.png"}
+    texts = {"src": "What is {}?", "rephrase": "Which is {}?", "alt": "sign {}", "pred": "no",
+             "loc": "who", "loc_ans": "me", "m_loc_q": "Is it {}?", "m_loc_a": "no"}  # fmt: skip
+    rows = [{k: v.format(i) for k, v in (texts | names).items()} for i in range(6)]
+    (folder / "vqa").mkdir(parents=True)
+    (folder / "vqa" / "vqa_train.json").write_text(json.dumps(rows))
+    for i, picture in enumerate(row[name] for row in rows for name in names):
+        (folder / "images" / picture).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30), (9 * i, 0, 255 - 9 * i)).save(folder / "images" / picture)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:.* are published")
+def test_a_benchmark_is_trained_on_and_its_editor_shipped(
+    config, model, files, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "prepared"))
+    given = {"--config": config, "--model": model, "--start-from": model, "--manual-dir": files}
+    given |= {"--out": tmp_path / "run", "--steps": 2}
+    asked = ["train_editor", *(str(word) for pair in given.items() for word in pair)]
+
+    def run(*more):
+        monkeypatch.setattr(sys, "argv", [*asked, *more])
+        train_editor.main()
+
+    before, _ = load_weights(model / "editor")
+    with pytest.raises(SystemExit):
+        run("--ship", str(model))
+    assert "is at step 0 of 2: train it first" in capsys.readouterr().err
+    run("--mesh", "data=1")
+    run("--ship", str(model))
+    shipped = load_model(model, preset(str(config)))  # as evaluation opens it
+    _, recipe = load_weights(model / "editor")
+    assert (recipe["steps"], recipe["dataset"], recipe["dev"]) == (2, "evqa", None)
+    pairs = zip(jax.tree.leaves(before), jax.tree.leaves(shipped.editor), strict=True)
+    changed = [not np.array_equal(old, new) for old, new in pairs]
+    assert np.mean(changed) > 0.5
