@@ -149,6 +149,13 @@ def _shown(failure: Failure) -> str:
         return ""
 
 
+def _place(run: Run, line: dict) -> str:
+    """Which case of which order it is, and of which fact where the benchmark says."""
+    seed, fact = run.settings["seed"], line["fact"]
+    order = "the file's order" if seed is None else f"seed {seed}"
+    return f"{order}, case #{line['case']}" + (f" ({escape(str(fact))})" if fact else "")
+
+
 def gallery(failures: Sequence[Failure], setup_of: dict) -> str:
     """The articles; `setup_of` maps a run's folder to its setup's name."""
     articles = []
@@ -179,8 +186,7 @@ def gallery(failures: Sequence[Failure], setup_of: dict) -> str:
             f'<article data-kind="{escape(line["probe"])}"><header>'
             f"{_shown(failure)}<div>"
             f"<b>{escape(kind)}</b><p class=note>should be {wanted}</p>"
-            f"<p class=note>{escape(name)}, seed {run.settings['seed']}, case #{line['case']} "
-            f"({escape(str(line['fact']))})</p></div></header>"
+            f"<p class=note>{escape(name)}, {_place(run, line)}</p></div></header>"
             f"<table class=answers><tbody>{body}</tbody></table></article>"
         )
     return "".join(articles)
