@@ -8,8 +8,9 @@
     python -m experiments.lifelong_eval --config $C --model $M --manual-dir FILES --out DIR
 
 Batch 8, 50 epochs, Adam at 1e-4, a tenth of it from step 10,000. 8 chips of 16 GB or more, one
-sample a chip; memory and an estimate of a step's time are in docs/pods.md. Nobody has run it yet,
-so its time and figures are not known.
+sample a chip (docs/pods.md). Expected time: 3.4 hours on 8 chips of v5e, if nothing but the
+step takes time (0.39 s, `compile_check --config llava-1.5-7b --topology v5e:2x4`).
+Nobody has run it yet, so its figures are not known.
 The paper's average: 97.08 after 1 edit, 96.26 after 10, 91.79 after 1,000.
 """
 
