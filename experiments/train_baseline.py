@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -22,7 +23,7 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.baselines import editor as compiled
 from liveedit_jax.baselines.editor import at_layer
 from liveedit_jax.baselines.table import BASELINES
-from liveedit_jax.baselines.trained import LessonData, init_state, stepper
+from liveedit_jax.baselines.trained import LessonData, init_state, train_step
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.tokenizer import load_tokenizer
 from liveedit_jax.presets import preset
@@ -67,7 +68,7 @@ def main() -> None:
     )
     begin = time.time()
     state, step = train(
-        stepper(editor, backbone, weights, pictures),
+        partial(train_step, editor, backbone, weights, pictures),
         init_state(editor, backbone, weights),
         LessonData(data).batch_at,
         recipe.steps_n,

@@ -7,7 +7,6 @@ unedited question without one. Weights of the model stay frozen.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import NamedTuple, Protocol
@@ -110,7 +109,7 @@ class LessonData:
         while len(rows) < n:
             prompt, answer = self._texts[int(rng.integers(len(self._texts)))]
             if 1 + len(prompt) + len(answer) <= t:
-                rows.append([((prompt, answer), 0)] * 4)
+                rows.append([((prompt, answer), 0)])
         texts = filled(self.data.backbone, 0, rows, t)
         return LessonBatch(images, texts.token[0], texts.role[0])
 
@@ -153,10 +152,3 @@ def train_step(
     grads, scalars = jax.grad(loss, has_aux=True)(state.params)
     scalars["gradient_norm"] = optax.global_norm(grads)
     return advance(editor.recipe.optimizer, state, grads), scalars
-
-
-def stepper(
-    editor: Trained, backbone: Backbone, weights: dict, pictures: Float[Array, "X P D"]
-) -> Callable[[TrainState, LessonBatch], tuple[TrainState, dict]]:
-    """`train_step` as the training loop calls it."""
-    return partial(train_step, editor, backbone, weights, pictures)

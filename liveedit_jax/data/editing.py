@@ -47,8 +47,8 @@ class EditingBatch:
 def filled(
     cfg: BackboneConfig, vision_n: int, samples: Sequence[list[tuple[Question, int]]], t: int
 ) -> EditingBatch:
-    """Samples (of each, its four rows and their pictures) as one batch of length T."""
-    shape = (4, len(samples), t)
+    """Samples (of each, its rows and their pictures) as one batch of length T."""
+    shape = (len(samples[0]), len(samples), t)
     token, role = np.zeros(shape, np.int32), np.zeros(shape, np.int8)
     picture = np.zeros(shape[:2], np.int32)
     for j, rows in enumerate(samples):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from liveedit_jax.evaluation.aggregate import folder_figures
+from liveedit_jax.evaluation.chunks import check_marks
 from liveedit_jax.evaluation.compiles import count_compiles
 from liveedit_jax.evaluation.figure import draw_metrics
 from liveedit_jax.evaluation.probes import Case
@@ -44,8 +45,9 @@ def carry_out(
         What `results.json` holds.
 
     Raises:
-        ValueError: `out` holds a run with other settings.
+        ValueError: bad marks, or `out` holds a run with other settings.
     """
+    check_marks(marks, len(cases))
     folder = open_run(out, settings, pictures)
     finished = folder.path / "results.json"
     if finished.is_file():

@@ -17,7 +17,6 @@ from liveedit_jax.evaluation.decode import Decoder
 from liveedit_jax.evaluation.layout import Rows, batches, make_rows, most_n, padded, take
 from liveedit_jax.evaluation.probes import EDIT, PROBES, TARGETED, Case
 from liveedit_jax.evaluation.trial import Trial
-from liveedit_jax.types import Query
 
 CUT = "…"  # ends a generation that left its reference here and was not followed further
 
@@ -37,10 +36,12 @@ def unedited_ids(trial: Trial, rows: Rows, probes, known: protocol.Known) -> np.
     return out
 
 
-def reference_paths(decoder: Decoder, block: protocol.Block, rows: Rows, before) -> list[list[int]]:
-    """Token ids that a probe's free generation is compared with, up to and with EOS."""
+def reference_paths(decoder: Decoder, block: protocol.Block, rows: Rows) -> list[list[int]]:
+    """Token ids that a probe's free generation is compared with, up to and with EOS.
+
+    The decoder has to know what the unedited model generates for these rows.
+    """
     eos_id = decoder.subject.tokenizer.eos_id
-    decoder.unedited(rows, block.probes, before)  # remembers what it decodes
     paths = []
     for i, probe in enumerate(block.probes):
         answer = rows.answer[i]
@@ -72,7 +73,7 @@ def block_lines(
     rows = make_rows(subject.tokenizer, subject.backbone.cfg, probes, subject.shapes)
     before = unedited_ids(trial, rows, probes, decoder.seen)
     before_text = decoder.unedited(rows, probes, before)
-    paths = reference_paths(decoder, block, rows, before)
+    paths = reference_paths(decoder, block, rows)
     after = trial.answers(state, rows, probes, range(len(rows)))
     eos_id = subject.tokenizer.eos_id
 
@@ -80,11 +81,9 @@ def block_lines(
         return rows.same_prompt[i] and paths[i] == [*rows.answer[i], eos_id]
 
     far = trial.along(state, rows, probes, {i: p for i, p in enumerate(paths) if not walked(i)})
-    blank = Query(*(np.zeros((len(rows), 0), np.float32) for _ in range(3)))
-    encoded = protocol.Encoded(rows, [], blank, before)
     order = sorted(range(len(rows)), key=lambda i: (block.case[i], PROBES.index(block.kind[i])))
     return [
-        protocol.case_line(mark, int(block.case[i]) // mark, block, encoded, i)
+        protocol.case_line(mark, int(block.case[i]) // mark, block, rows, before, i)
         | {
             "after_ids": after[i, : len(rows.answer[i])].tolist(),
             "generated": said(

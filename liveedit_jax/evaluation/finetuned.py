@@ -42,7 +42,7 @@ def evaluate_finetune(
     state = _tuned(trial, cases, folder, save)
     for b, block in enumerate(protocol.blocks(cases, block_n)):
         name = f"finetune_block_{b:05d}"
-        if folder.read(name) is None:
+        if not folder.has(name):
             lines = block_lines(trial, decoder, state, block, len(cases))
             save(name, {"lines": lines}, 4 * len(block.cases))
 

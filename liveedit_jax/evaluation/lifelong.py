@@ -19,7 +19,7 @@ from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.editor import liveedit
 from liveedit_jax.evaluation import protocol
 from liveedit_jax.evaluation.carry_out import carry_out
-from liveedit_jax.evaluation.chunks import check_marks, with_chunks
+from liveedit_jax.evaluation.chunks import with_chunks
 from liveedit_jax.evaluation.decode import Decoder
 from liveedit_jax.evaluation.finetuned import evaluate_finetune
 from liveedit_jax.evaluation.layout import Rows, measure, pixels, take
@@ -97,7 +97,6 @@ def evaluate(
     Raises:
         ValueError: bad marks, or `out` holds a run with other settings.
     """
-    check_marks(plan.marks, len(cases))
     compute = partial(_compute, parts, cases, plan)
     return carry_out(compute, cases, plan.marks, settings, out, begin, pictures)
 
@@ -142,7 +141,7 @@ def _compute(parts: Parts, cases: Sequence[Case], plan: Plan, folder: RunFolder,
 
     for b, block in enumerate(blocks):
         share = len(block.cases) * (5 + 2 * len(plan.marks))
-        if (folder.work / f"block_{b:05d}.json").is_file():
+        if folder.has(f"block_{b:05d}"):
             bar.update(share)
             continue
         encoded = protocol.encode_probes(subject, block.probes, known)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
 from liveedit_jax.evaluation import predict
 from liveedit_jax.evaluation.chunks import chunk_of, counted_n
@@ -232,7 +233,7 @@ def evaluate_block(
         order = sorted(range(len(rows)), key=lambda i: (block.case[i], PROBES.index(block.kind[i])))
         for i in (i for i in order if counted[i]):
             lines.append(
-                case_line(mark, int(chunk[i]), block, encoded, int(i))
+                case_line(mark, int(chunk[i]), block, rows, encoded.before, int(i))
                 | {
                     "after_ids": after[i, : len(rows.answer[i])].tolist(),
                     "generated": text[i],
@@ -255,10 +256,12 @@ def same_route(a: Route, b: Route, i: int) -> bool:
     )
 
 
-def case_line(mark: int, chunk: int, block: Block, encoded: Encoded, i: int) -> dict:
+def case_line(
+    mark: int, chunk: int, block: Block, rows: Rows, before: Int[np.ndarray, "X A1"], i: int
+) -> dict:
     """What a line of `cases.jsonl` says before any edit, in the order of its fields."""
     case, probe = block.cases[block.case[i] - block.first], block.probes[i]
-    answer = encoded.rows.answer[i]
+    answer = rows.answer[i]
     image = {} if probe.file is None else {"image": probe.file}
     return {
         "mark": mark,
@@ -271,7 +274,7 @@ def case_line(mark: int, chunk: int, block: Block, encoded: Encoded, i: int) -> 
         **image,
         "target": probe.target,
         "target_ids": answer,
-        "before_ids": encoded.before[i, : len(answer)].tolist(),
+        "before_ids": before[i, : len(answer)].tolist(),
     }
 
 

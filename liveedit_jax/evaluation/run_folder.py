@@ -35,6 +35,10 @@ class RunFolder:
         """Finished parts of an unfinished run."""
         return self.path / "work"
 
+    def has(self, part: str) -> bool:
+        """Whether a part is finished."""
+        return (self.work / f"{part}.json").is_file()
+
     def read(self, part: str) -> Any | None:
         """A finished part, or None."""
         file = self.work / f"{part}.json"

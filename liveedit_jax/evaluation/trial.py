@@ -155,8 +155,3 @@ class Trial:
             return 1e3 * float(np.median(spent[2:]))  # the first two warm up
 
         return {"edit_ms": median_ms(edit), "query_ms": median_ms(query)}
-
-    def state_bytes(self, capacity: int) -> int:
-        """What the state of so many edits takes."""
-        begun = jax.eval_shape(lambda p: self.editor.init(self.backbone, p, capacity), self.params)
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(begun))
