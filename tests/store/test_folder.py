@@ -39,8 +39,8 @@ def fill(folder, count, start=0):
 
 def values(store):
     edits = store.history.live_edits()
-    down = store.experts(edits)["down"].reshape(len(edits), -1)[:, 0]
-    return dict(zip((e.id for e in edits), down.tolist(), strict=True))
+    down = store.experts(edits)["down"]
+    return {edit.id: float(row.flat[0]) for edit, row in zip(edits, down, strict=True)}
 
 
 def test_what_is_stored_comes_back(tmp_path):
