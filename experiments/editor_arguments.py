@@ -8,10 +8,17 @@ from pathlib import Path
 
 from experiments.arguments import training_parser
 from liveedit_jax.backbone_config import BackboneConfig, Keep
+from liveedit_jax.baselines.table import BASELINES
 from liveedit_jax.config import EditorTrainConfig, Preset
 from liveedit_jax.presets import DATASETS, preset
 from liveedit_jax.scaling.mesh import axes_of
 from liveedit_jax.training.loop import saved_step
+
+TRAINED = sorted(name for name, editor in BASELINES.items() if hasattr(editor, "recipe"))
+LIVEEDIT_ONLY = (
+    "start_from", "edit_layer", "accumulate", "keep", "int8", "bf16", "dataset", "manual_dir",
+    "allow_missing", "states", "mesh", "coordinator", "processes", "process",
+)  # fmt: skip
 
 
 def parsed(text: str) -> tuple[argparse.Namespace, Preset, EditorTrainConfig]:
@@ -42,6 +49,7 @@ def starts_on_drawings(recipe: EditorTrainConfig) -> bool:
 
 def _parser(text: str) -> argparse.ArgumentParser:
     parser = training_parser(text, "runs/editor", "the editor")
+    parser.add_argument("--editor", choices=["liveedit", *TRAINED], default="liveedit")
     parser.add_argument("--model", type=Path, help="folder with backbone/ and tokenizer.json")
     parser.add_argument("--start-from", type=Path, help="model folder whose editor to go on from")
     parser.add_argument("--edit-layer", type=int, help="decoder layer (the preset's)")
@@ -86,6 +94,10 @@ def _backbone(args: argparse.Namespace, cfg: BackboneConfig) -> BackboneConfig:
 def _refused(args: argparse.Namespace, chosen: Preset, recipe: EditorTrainConfig) -> str | None:
     """What is wrong with the arguments, if anything is."""
     name, public = chosen.dataset.name, is_public(chosen)
+    others = [option for option in LIVEEDIT_ONLY if getattr(args, option) not in (None, False)]
+    if args.editor != "liveedit" and (others or public):
+        said = ", ".join("--" + option.replace("_", "-") for option in others) or name
+        return f"{said}: for LiveEdit alone; other editors train on mojiedit, on one device"
     if args.mesh and args.ship:
         return "--mesh or --ship: ship from one process, with the same --out"
     if args.int8 and args.bf16:

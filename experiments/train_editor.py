@@ -1,7 +1,8 @@
-"""Train LiveEdit's extractors and generators on MojiEdit's editor-train entities.
+"""Train LiveEdit's extractors and generators, or another editor, on MojiEdit.
 
     python -m experiments.train_editor --config tiny --out runs/editor [--stop-after MINUTES]
     python -m experiments.train_editor --config tiny --out runs/editor --ship checkpoints/tiny
+    python -m experiments.train_editor --editor mend --out runs/mend --ship checkpoints/tiny
 
 The backbone is read from the model folder (`--model`, default: the preset's shipped one). Killed or
 stopped runs resume where they were. Every 1,000 steps the dev split is measured at 100 edits.
@@ -14,6 +15,9 @@ first and are kept in DIR: tower and lower layers run once for each.
 `--dataset evqa --manual-dir FOLDER --mesh data=1` trains on a public benchmark's own files; the
 same command with `--ship MODEL` instead of `--mesh` then writes the editor. It is of use beside its
 backbone: MODEL is what `--model` says, or a folder with a copy of backbone/ and tokenizer.json.
+
+`--editor mend` (serac, lte, recipe) trains an editor to compare with, on the same entities, into
+MODEL/baselines/mend (docs/baselines.md).
 
 `--mesh fsdp=8` trains on a mesh of all devices (docs/pods.md); with several processes, run the same
 command in each. There, vision features are computed in the step, and dev is not measured.
@@ -31,6 +35,7 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding
 
+from experiments.baseline_run import train_baseline
 from experiments.editor_arguments import is_public, parsed
 from experiments.editor_run import Run, prepared, started
 from liveedit_jax.config import as_dict
@@ -56,6 +61,9 @@ Stepping = tuple[Callable, TrainState, Callable[[int], Any]]
 
 def main() -> None:
     args, chosen, recipe = parsed(__doc__)
+    if args.editor != "liveedit":
+        train_baseline(args, chosen)
+        return
     start_processes(args.coordinator, args.processes, args.process)
     run = prepared(args, chosen, recipe)
     evaluate = None if args.mesh or is_public(chosen) else dev_figures(run)

@@ -19,6 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, Int
 
 from liveedit_jax.baselines import prompting
+from liveedit_jax.baselines.editor import target_loss
 from liveedit_jax.baselines.texts import Text, ended, text_of
 from liveedit_jax.baselines.trained import Lesson, Recipe, Trained
 from liveedit_jax.types import Batch, Role
@@ -65,7 +66,7 @@ class Lte(Trained):
     """Settings; the state is a memory of keys and texts."""
 
     layer: int | None = None
-    recipe: Recipe = Recipe(steps_n=1_000, batch_n=32)
+    recipe: Recipe = Recipe(steps_n=1_500, batch_n=16)
     rank: int = 16
     key_width: int = 128
     text_n: int = 56  # L, tokens of an edit's text that are kept
@@ -73,8 +74,7 @@ class Lte(Trained):
     threshold: float | None = None  # least cosine of keys for that (None: whatever is nearest)
     temperature: float = 0.1  # of retrieval in training
     blend: float = 0.5  # and there, pictures are mixed with another sample's up to so much
-    told_n: int = 4  # samples of a batch that are answered; all take part in retrieval
-    irrelevant_share: float = 0.25  # unedited questions beside another sample's edit, not their own
+    irrelevant_share: float = 0.5  # unedited questions beside another sample's edit, not alone
     locality_weight: float = 1.0
     retrieval_weight: float = 1.0
 
@@ -129,43 +129,45 @@ class Lte(Trained):
         at: Int[Array, "B A"] | None = None,
     ) -> Float[Array, "B A V"]:
         """Logits of a model that reads these texts between image and question."""
-        longer, at = prompting.inserted(batch, *text, Role.VISION, at)
+        longer, at = prompting.inserted(batch, *text, at)
         hidden = backbone.lower_from_features(weights, longer, seen)
         return backbone.upper(weights, hidden, longer, at)
 
     def loss(self, backbone, params, lesson, key):
-        """The alignment phase: with its edit in scope, with one and without one out of scope."""
-        weights = params["backbone"]
-        told = prompting.first(lesson, self.told_n)
-        rows = prompting.joined((*told, *told[3:]))
-        key, blend_key = jax.random.split(key)
-        text = self._texts(backbone, told, key)
-        taught = adapted(weights, params["editor"]["lora"])
-        made = self.informed(backbone, taught, rows.batch, rows.seen, text)
-        original = prompting.unedited(backbone, weights, prompting.joined(told[3:]))
-        m = len(told.edit.seen)
-        right = prompting.inside(backbone, told, made[: 3 * m])
-        beside = prompting.outside(backbone, told, made[3 * m : 5 * m], original)
-        alone = prompting.outside(backbone, told, made[5 * m :], original)
-        same = {name: (beside[name] + alone[name]) / 2 for name in beside}
-        mixed = prompting.blended(blend_key, lesson, self.blend)
-        found = self._retrieval(backbone, params, mixed)
-        loss = sum(right.values()) + self.locality_weight * sum(same.values())
-        return loss + self.retrieval_weight * found, right | same | {"retrieval": found}
+        """The alignment phase: with its edit in scope, with another's or none out of scope.
 
-    def _texts(self, backbone, told: Lesson, key: Array) -> Text:
-        """Own texts for what an edit should answer; for the rest own or another's, and then none.
+        Each sample is asked one of its edited questions and one of the others, in turn.
+        """
+        weights = params["backbone"]
+        right, same = prompting.in_turn(lesson[:3]), prompting.in_turn(lesson[3:])
+        rows = prompting.joined([right, same])
+        key, blend_key = jax.random.split(key)
+        text = self._texts(backbone, lesson, key)
+        made = self.informed(backbone, adapted(weights, params["editor"]["lora"]), *rows, text)
+        original = prompting.unedited(backbone, weights, same)
+        n = len(right.seen)
+        terms = {
+            "edited": target_loss(backbone, made[:n], right.batch),
+            "unedited": prompting.unchanged_loss(backbone, made[n:], original, same.batch),
+            "retrieval": self._retrieval(
+                backbone, params, prompting.blended(blend_key, lesson, self.blend)
+            ),
+        }
+        loss = terms["edited"] + self.locality_weight * terms["unedited"]
+        return loss + self.retrieval_weight * terms["retrieval"], terms
+
+    def _texts(self, backbone, lesson: Lesson, key: Array) -> Text:
+        """Own texts for what an edit should answer; for the rest another's, or none.
 
         A lesson's edits have pictures: nothing is cut off texts of T - P tokens.
         """
-        batch = told.edit.batch
+        batch = lesson.edit.batch
         most_n = min(self.text_n, batch.token.shape[1] - backbone.cfg.vision_n)
         own = descriptor(batch, most_n, backbone.cfg.eos_id)
-        other = jax.random.bernoulli(key, self.irrelevant_share, (2, len(batch.token), 1))
+        other = jax.random.bernoulli(key, self.irrelevant_share, (len(batch.token), 1))
 
         def laid_out(leaf: Array) -> Array:
-            near = jnp.where(other, jnp.roll(leaf, 1, axis=0), leaf)
-            return jnp.concatenate([leaf, leaf, leaf, *near, *jnp.zeros_like(near)])
+            return jnp.concatenate([leaf, jnp.where(other, jnp.roll(leaf, 1, axis=0), 0)])
 
         return Text(*map(laid_out, own))
 

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 from liveedit_jax.backbones import decoder
 from liveedit_jax.backbones.quantise import widen
 from liveedit_jax.baselines import prompting
+from liveedit_jax.baselines.editor import target_loss
 from liveedit_jax.baselines.factors import Factors, edited, factors_of, measured
 from liveedit_jax.baselines.trained import Lesson, Recipe, Trained
 from liveedit_jax.types import Batch
@@ -118,10 +119,14 @@ class Mend(Trained):
             return self.logits(backbone, params, state, hidden, batch, None), factors
 
         made, factors = jax.vmap(sample, in_axes=1, out_axes=1)(hidden, batch)
-        made, edits_n = made.reshape(-1, *made.shape[2:]), 3 * made.shape[1]
-        before = prompting.unedited(backbone, weights, prompting.joined(lesson[3:]))
-        right = prompting.inside(backbone, lesson, made[:edits_n])
-        same = prompting.outside(backbone, lesson, made[edits_n:], before)
+        before = jnp.split(prompting.unedited(backbone, weights, prompting.joined(lesson[3:])), 2)
+        right, same = {}, {}
+        for name, asked, logits in zip(lesson._fields[:3], lesson[:3], made[:3], strict=True):
+            right[name] = target_loss(backbone, logits, asked.batch)
+        for name, asked, *logits in zip(
+            lesson._fields[3:], lesson[3:], made[3:], before, strict=True
+        ):
+            same[name] = prompting.unchanged_loss(backbone, *logits, asked.batch)
         value = self.edit_weight * sum(right.values()) + sum(same.values())
         # one request a sample
         every = {name: Factors(*(x[:, :, 0] for x in each)) for name, each in factors.items()}

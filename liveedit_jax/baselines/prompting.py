@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.baselines.editor import target_loss
 from liveedit_jax.baselines.trained import Asked, Lesson
 from liveedit_jax.data.tokenise import answer_labels
 from liveedit_jax.editor.attention import normalise
@@ -65,23 +64,21 @@ def inserted(
     batch: Batch,
     token: Int[Array, "B L"],
     role: Int[Array, "B L"],
-    after: Role,
     at: Int[Array, "B A"] | None = None,
 ) -> tuple[Batch, Int[Array, "B A"]]:
-    """Rows of length T + L: further tokens behind those of all roles up to `after`.
+    """Rows of length T + L: further tokens between the image (or BOS) and the question.
 
     Args:
         batch: rows of one segment each.
         token: what to put in.
         role: its roles; PAD is moved to the row's end.
-        after: the last role in front; PAD: they come first.
         at: positions of the old rows (None: all).
 
     Returns:
         The rows, and where those positions are now.
     """
     pad, t = Role.PAD, batch.token.shape[1]
-    old = jnp.where(batch.role == pad, 3, jnp.where(batch.role <= after, 0, 2))
+    old = jnp.where(batch.role == pad, 3, jnp.where(batch.role <= Role.VISION, 0, 2))
     rank = jnp.concatenate([old, jnp.where(role == pad, 3, 1)], axis=1)
     order = jnp.argsort(rank, axis=1, stable=True)
 
@@ -100,14 +97,16 @@ def inserted(
     return longer, moved if at is None else jnp.take_along_axis(moved, at, axis=1)
 
 
-def first(lesson: Lesson, n: int) -> Lesson:
-    """The first `n` samples."""
-    return jax.tree.map(lambda leaf: leaf[:n], lesson)
-
-
 def joined(asked: Sequence[Asked]) -> Asked:
     """Rows of several kinds, kind after kind."""
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *asked)
+
+
+def in_turn(kinds: Sequence[Asked]) -> Asked:
+    """One row a sample: the first of the first kind, the second of the second, and so on."""
+    n = len(kinds[0].seen)
+    place = jnp.arange(n) % len(kinds), jnp.arange(n)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves)[place], *kinds)
 
 
 def blended(key: Array, lesson: Lesson, most: float) -> Lesson:
@@ -132,29 +131,12 @@ def unedited(backbone: Backbone, weights: dict, asked: Asked) -> Float[Array, "N
     return backbone.upper(weights, hidden, asked.batch)
 
 
-def outside(
+def unchanged_loss(
     backbone: Backbone,
-    lesson: Lesson,
-    edited: Float[Array, "2*N T V"],
-    original: Float[Array, "2*N T V"],
-) -> dict[str, Float[Array, ""]]:
-    """KL(unedited || edited) on the answers of both kinds of locality questions, in their order."""
-    terms = {}
-    for i, name in enumerate(("image_locality", "text_locality")):
-        batch = getattr(lesson, name).batch
-        rows = slice(i * len(batch.role), (i + 1) * len(batch.role))
-        _, answer, eos = answer_labels(batch, backbone.cfg.eos_id)
-        terms[name] = locality_kl(edited[rows], original[rows], answer | eos, "original_to_edited")
-    return terms
-
-
-def inside(
-    backbone: Backbone, lesson: Lesson, edited: Float[Array, "3*N T V"]
-) -> dict[str, Float[Array, ""]]:
-    """The target's cross-entropy on each kind of question that an edit should answer."""
-    kinds = ("edit", "text_generality", "image_generality")
-    made = jnp.split(edited, len(kinds))
-    return {
-        name: target_loss(backbone, logits, getattr(lesson, name).batch)
-        for name, logits in zip(kinds, made, strict=True)
-    }
+    edited: Float[Array, "B T V"],
+    original: Float[Array, "B T V"],
+    batch: Batch,
+) -> Float[Array, ""]:
+    """KL(unedited || edited) on the answers of questions that no edit is about."""
+    _, answer, eos = answer_labels(batch, backbone.cfg.eos_id)
+    return locality_kl(edited, original, answer | eos, "original_to_edited")

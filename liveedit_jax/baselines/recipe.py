@@ -2,9 +2,10 @@
 
 Knowledge (image, prompt and target) and questions (image and prompt) are seen as the unedited
 model's states at the edit layer, pooled by part; the image enters through its tokens' pools, which
-are zeros without one. A question that resembles the knowledge nearest to it more than it resembles
-the sentinel is answered with that knowledge's K vectors in front of its embeddings; all others by
-the unedited model.
+are zeros without one. What the prompt says is pooled behind a few layers of its own, which see
+knowledge as a whole (the paper trains a text encoder). A question that resembles the knowledge
+nearest to it more than it resembles the sentinel is answered with that knowledge's K vectors
+between its image and its text; all others by the unedited model.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from liveedit_jax.backbones import decoder
 from liveedit_jax.backbones.backbone import positions
 from liveedit_jax.baselines import prompting
+from liveedit_jax.baselines.editor import target_loss
+from liveedit_jax.baselines.own_layers import fresh_layers, run_layers
 from liveedit_jax.baselines.trained import Lesson, Recipe, Trained
 from liveedit_jax.editor.attention import init_linear
 from liveedit_jax.editor.losses import hard_routing
@@ -37,10 +41,38 @@ def represent(params: dict, x: Float[Array, "N F"]) -> Float[Array, "N W"]:
     return residual(params["mix"], decoder.linear(params["read"], x))
 
 
-def prompt_of(params: dict, knowledge: Float[Array, "N W"], k: int) -> Float[Array, "N K D"]:
-    """The continuous prompts of knowledge."""
-    flat = decoder.linear(params["write"], residual(params["mix"], knowledge))
-    return flat.reshape(len(knowledge), k, -1)
+def prompt_of(params: dict, x: Float[Array, "N F"], k: int) -> Float[Array, "N K D"]:
+    """The continuous prompts of knowledge, from pooled states."""
+    return decoder.linear(params["write"], represent(params, x)).reshape(len(x), k, -1)
+
+
+def _muon_axes(params: dict) -> dict:
+    """Kernels are what Muon is made for, alone or stacked; Adam moves the rest."""
+
+    def axes(path, leaf: Array):
+        matrix = optax.contrib.MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1)
+        return matrix if path[-1].key == "kernel" else None
+
+    return jax.tree_util.tree_map_with_path(axes, params)
+
+
+@dataclass(frozen=True)
+class PromptRecipe(Recipe):
+    """What makes prompts learns by Muon: by Adam it took several times as many samples."""
+
+    prompt_rate: float = 1.5e-2
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Muon for the one part, Adam for the others."""
+        muon = optax.contrib.muon(
+            self.schedule(self.prompt_rate),
+            adam_learning_rate=self.schedule(self.learning_rate),
+            muon_weight_dimension_numbers=_muon_axes,
+            consistent_rms=0.2,
+        )
+        kinds = dict.fromkeys(("query", "knowledge", "sentinel"), "rest") | {"prompt": "prompt"}
+        return optax.multi_transform({"prompt": muon, "rest": super().optimizer}, kinds)
 
 
 @dataclass(frozen=True)
@@ -48,11 +80,12 @@ class RecipeEditor(Trained):
     """Settings; the state is a memory of keys (knowledge representations) and prompts."""
 
     layer: int | None = None
-    recipe: Recipe = Recipe(steps_n=1_000, batch_n=24)
-    prompt_n: int = 3  # K
-    width: int = 176  # of representations
+    recipe: Recipe = PromptRecipe(steps_n=1_500, batch_n=24)
+    prompt_n: int = 10  # K; the paper's 3 are twenty times as wide
+    width: int = 176  # of representations that are compared
+    write_width: int = 384  # of the one that the prompt is made of
+    layers_n: int = 2  # that it is read through
     sentinel_n: int = 10  # learned vectors of each part, in the place of states
-    told_n: int = 8  # samples of a batch that are answered; all take part in retrieval
     blend: float = 0.5  # for retrieval, pictures are mixed with another sample's up to so much
     repository_n: int | None = None  # knowledge weighs as if so much were stored (None: a batch)
     locality_weight: float = 1.0
@@ -60,8 +93,8 @@ class RecipeEditor(Trained):
 
     def init_params(self, backbone, weights, key):
         """Linear layers; prompts begin at the scale of the token embeddings."""
-        d, w, keys = backbone.cfg.width, self.width, jax.random.split(key, 7)
-        write = init_linear(keys[5], w, self.prompt_n * d)
+        d, w, keys = backbone.cfg.width, self.width, jax.random.split(key, 9)
+        write = init_linear(keys[5], self.write_width, self.prompt_n * d)
         scale = jnp.sqrt(jnp.square(weights["embed"].astype(jnp.float32)).mean())
         return {
             "query": {
@@ -73,7 +106,9 @@ class RecipeEditor(Trained):
                 "mix": init_linear(keys[3], w, w),
             },
             "prompt": {
-                "mix": init_linear(keys[4], w, w),
+                "layers": fresh_layers(backbone, self.layers_n, keys[7]),
+                "read": init_linear(keys[8], 3 * d * len(KNOWN), self.write_width),
+                "mix": init_linear(keys[4], self.write_width, self.write_width),
                 "write": jax.tree.map(scale.__mul__, write),
             },
             "sentinel": 0.1 * jax.random.normal(keys[6], (len(KNOWN), self.sentinel_n, d)),
@@ -106,12 +141,17 @@ class RecipeEditor(Trained):
 
     def edit(self, backbone, params, state, known, batch):
         """The memory with the request's knowledge and its prompt."""
-        return prompting.kept(state, **self._entry(params, known, batch))
+        key = self._key(params, known, batch)
+        return prompting.kept(state, key=key, prompt=self._prompt(backbone, params, known, batch))
 
-    def _entry(self, params: dict, known: dict, batch: Batch) -> dict[str, Array]:
-        own = params["editor"]
-        key = represent(own["knowledge"], prompting.pooled(known["hidden"], batch.role, KNOWN))
-        return {"key": key, "prompt": prompt_of(own["prompt"], key, self.prompt_n)}
+    def _key(self, params: dict, known: dict, batch: Batch) -> Float[Array, "B W"]:
+        pools = prompting.pooled(known["hidden"], batch.role, KNOWN)
+        return represent(params["editor"]["knowledge"], pools)
+
+    def _prompt(self, backbone, params: dict, known: dict, batch: Batch) -> Float[Array, "B K D"]:
+        own = params["editor"]["prompt"]
+        states = run_layers(backbone, self.layers_n, own["layers"], known["hidden"], batch)
+        return prompt_of(own, prompting.pooled(states, batch.role, KNOWN), self.prompt_n)
 
     def logits(self, backbone, params, state, known, batch, at):
         """With the nearest prompt where that beats the sentinel; else exactly the unedited ones."""
@@ -123,38 +163,46 @@ class RecipeEditor(Trained):
         return jnp.where(hit[:, None, None], edited, plain)
 
     def prompted(self, backbone, weights, batch, seen, prompt, at=None):
-        """Logits with K vectors [B, K, D] in front of every row, whose positions they shift."""
+        """Logits with K vectors [B, K, D] between image and question of every row."""
         b, k = prompt.shape[:2]
         blank = jnp.zeros((b, k), jnp.int32)
-        longer, at = prompting.inserted(batch, blank, jnp.full_like(blank, Role.PRE), Role.PAD, at)
+        own = jnp.full_like(blank, Role.PROMPT)
+        longer, at = prompting.inserted(batch, blank, own, at)
+        before = (batch.role != Role.PAD) & (batch.role <= Role.VISION)
+        place = jnp.arange(longer.role.shape[1]) - before.sum(1, keepdims=True)
         x = backbone.embed(weights, longer, seen)
-        prompt = decoder.add_positions(
-            backbone.cfg.decoder, weights, prompt, positions(longer)[:, :k]
-        )
-        x = jnp.concatenate([prompt.astype(x.dtype), x[:, k:]], axis=1)
+        shown = jnp.take_along_axis(prompt, jnp.clip(place, 0, k - 1)[..., None], axis=1)
+        shown = decoder.add_positions(backbone.cfg.decoder, weights, shown, positions(longer))
+        x = jnp.where(((place >= 0) & (place < k))[..., None], shown.astype(x.dtype), x)
         hidden, _ = backbone.run_lower(weights, x, backbone.context(longer))
         return backbone.upper(weights, hidden, longer, at)
 
     def loss(self, backbone, params, lesson, key):
-        """Answers with the own knowledge's prompt, wherever it is put, and retrieval."""
-        weights, told = params["backbone"], prompting.first(lesson, self.told_n)
-        known = self.encode(backbone, params, *told.edit)
-        prompt = self._entry(params, known, told.edit.batch)["prompt"]
-        m, asked = len(prompt), prompting.joined(told)
-        prompts = jnp.tile(prompt, (len(told), 1, 1))
-        made = self.prompted(backbone, weights, *asked, prompts)
-        original = prompting.unedited(backbone, weights, prompting.joined(told[3:]))
-        right = prompting.inside(backbone, told, made[: 3 * m])
-        same = prompting.outside(backbone, told, made[3 * m :], original)
+        """Answers with the own knowledge's prompt, wherever it is put, and retrieval.
+
+        Each sample's prompt answers one of its edited questions and one of the others, in turn.
+        """
+        weights, edit = params["backbone"], lesson.edit
+        known = self.encode(backbone, params, *edit)
+        prompt = self._prompt(backbone, params, known, edit.batch)
+        right, same = prompting.in_turn(lesson[:3]), prompting.in_turn(lesson[3:])
+        rows = prompting.joined([right, same])
+        made = self.prompted(backbone, weights, *rows, jnp.tile(prompt, (2, 1, 1)))
+        original = prompting.unedited(backbone, weights, same)
+        n = len(prompt)
+        terms = {
+            "edited": target_loss(backbone, made[:n], right.batch),
+            "unedited": prompting.unchanged_loss(backbone, made[n:], original, same.batch),
+        }
         retrieval = self._retrieval(backbone, params, prompting.blended(key, lesson, self.blend))
-        loss = sum(right.values()) + self.locality_weight * sum(same.values())
-        return loss + self.retrieval_weight * sum(retrieval.values()), right | same | retrieval
+        loss = terms["edited"] + self.locality_weight * terms["unedited"]
+        return loss + self.retrieval_weight * sum(retrieval.values()), terms | retrieval
 
     def _retrieval(self, backbone, params: dict, lesson: Lesson) -> dict[str, Array]:
         rows = prompting.joined(lesson)
         known = self.encode(backbone, params, *rows)
         edits = jax.tree.map(lambda leaf: leaf[: len(lesson.edit.seen)], (known, rows.batch))
-        knowledge = self._entry(params, *edits)["key"]
+        knowledge = self._key(params, *edits)
         return self.retrieval_terms(known["query"], known["threshold"], knowledge)
 
     def retrieval_terms(

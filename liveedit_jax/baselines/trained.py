@@ -41,9 +41,13 @@ class Recipe:
     @property
     def optimizer(self) -> optax.GradientTransformation:
         """Clipping, then Adam."""
+        adam = optax.adam(self.schedule(self.learning_rate))
+        return optax.chain(optax.clip_by_global_norm(self.clip_norm), adam)
+
+    def schedule(self, rate: float) -> optax.Schedule:
+        """Warm-up to this rate, then a cosine to zero."""
         warmup_n = min(self.warmup_steps, self.steps_n // 2)  # of short runs
-        rate = optax.warmup_cosine_decay_schedule(0.0, self.learning_rate, warmup_n, self.steps_n)
-        return optax.chain(optax.clip_by_global_norm(self.clip_norm), optax.adam(rate))
+        return optax.warmup_cosine_decay_schedule(0.0, rate, warmup_n, self.steps_n)
 
 
 class Asked(NamedTuple):

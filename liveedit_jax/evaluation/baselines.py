@@ -74,8 +74,8 @@ def _compute(
 
     size = block_n(subject, cases, plan.block_n)
     for part in parts_of(trial, cases, plan.marks, cases_n, size, done):
-        if part.times is not None:
-            timing[str(part.mark)] = part.times
+        if part.costs is not None:
+            timing[str(part.mark)] = part.costs
             folder.write("timing", timing)
         folder.write(part.name, {"lines": part.lines})
         folder.write("spent", {"seconds": spent()})

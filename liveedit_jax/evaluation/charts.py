@@ -144,3 +144,18 @@ def bars(
         )
     drawn = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg>'
     return drawn + (f'<div class="legend">{"".join(named)}</div>' if legend else "")
+
+
+def legend(colours: dict[str, str]) -> str:
+    """Names and their colours."""
+    spans = (
+        f'<span><i style="background:{colour}"></i>{escape(name)}</span>'
+        for name, colour in colours.items()
+    )
+    return f'<div class="legend">{"".join(spans)}</div>'
+
+
+def cards(charts: Sequence[tuple[str, str]]) -> str:
+    """Charts under their titles, side by side where there is room."""
+    made = (f'<section class="card"><h3>{escape(n)}</h3>{c}</section>' for n, c in charts)
+    return f'<div class="charts">{"".join(made)}</div>'

@@ -16,6 +16,7 @@ from liveedit_jax.evaluation.seeds import Figure, figure
 from liveedit_jax.presets import EDITORS, PRESETS
 
 COLUMNS = (*METRICS, "average")
+COSTS = ("edit_ms", "query_ms", "state_bytes")
 FINETUNE = "finetune"
 SAME = (
     *("config", "dataset", "backbone", "editor", "model"),
@@ -30,6 +31,16 @@ TITLES = {
     "vlkeb": "VLKEB",
     "liveedit": "LiveEdit",
     "finetune": "Fine-tuning",
+    "ft_l": "FT-L",
+    "ft_m": "FT-M",
+    "mend": "MEND",
+    "serac": "SERAC",
+    "t_patcher": "T-Patcher",
+    "lte": "LTE",
+    "recipe": "RECIPE",
+    "lemoe": "LEMoE",
+    "grace": "GRACE",
+    "wise": "WISE",
 }
 
 
@@ -84,6 +95,11 @@ class Setup:
     baseline: bool  # fine-tuning, which the runs measured beside their editor: nothing fires
 
     @property
+    def routes(self) -> bool:
+        """Whether its runs say which experts fired; editors of the comparison have none."""
+        return not self.baseline and all(run.settings.get("method") is None for run in self.runs)
+
+    @property
     def name(self) -> str:
         """All three names, as a person reads them."""
         return " · ".join(map(title, (self.backbone, self.dataset, self.editor)))
@@ -100,6 +116,7 @@ class Row:
     runs_n: int
     values: dict[str, Figure]  # keys: COLUMNS
     hit_n: dict[str, Figure]  # mean hits per kind of probe
+    costs: dict[str, Figure]  # keys: COSTS
 
 
 def _object(folder: Path, name: str, missing: str) -> dict:
@@ -265,7 +282,8 @@ def make_rows(setups: Sequence[Setup]) -> list[Row]:
             held = [entry for entry in every if entry["edits"] == edits]
             values = {name: figure([entry[name] for entry in held]) for name in COLUMNS}
             hits = {p: figure([entry["hit_n_by_probe"][p] for entry in held]) for p in ALWAYS}
+            costs = {name: figure([entry.get(name) for entry in held]) for name in COSTS}
             names = (setup.backbone, setup.dataset, setup.editor)
-            rows.append(Row(*names, edits, len(held), values, hits))
+            rows.append(Row(*names, edits, len(held), values, hits, costs))
     places = list(dict.fromkeys((row.backbone, row.dataset) for row in rows))
     return sorted(rows, key=lambda row: (places.index((row.backbone, row.dataset)), row.edits))

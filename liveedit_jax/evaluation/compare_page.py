@@ -6,25 +6,19 @@ from collections import Counter
 from collections.abc import Sequence
 from html import escape
 
-import numpy as np
-
-from liveedit_jax.evaluation.charts import Line, bands, bars, nice
+from liveedit_jax.evaluation.charts import Line, bands, cards, legend
 from liveedit_jax.evaluation.compare import COLUMNS, Row, Setup, title
+from liveedit_jax.evaluation.compare_routing import last_row, points, routing
 from liveedit_jax.evaluation.figure import label
 from liveedit_jax.evaluation.gallery import Failure, gallery
-from liveedit_jax.evaluation.hits import MOST_N, SHARES, SPARED, STRENGTHS, Hits, bin_names
+from liveedit_jax.evaluation.hits import Hits
 from liveedit_jax.evaluation.page import PAGE
-from liveedit_jax.evaluation.probes import ALWAYS
-from liveedit_jax.evaluation.seeds import Figure
-from liveedit_jax.evaluation.tables import HEADS, best, blocks, is_best, number
+from liveedit_jax.evaluation.tables import COSTS, HEADS, best, blocks, cost, is_best, number
 
 COLOURS = (
     *("#3b7de0", "#e07b28", "#1c9c86", "#b05cd6", "#d9476a", "#a08a00", "#6f8f2a", "#7f8ba3"),
     *("#2aa3c9", "#c2543d", "#5d6ee0", "#c24fa0"),
 )
-BINS_N = 10  # of a margin's histogram
-COUNTS = ((1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (MOST_N, None))
-SHOWN = tuple(kind for kind in ALWAYS if kind != "text_locality")  # the kinds that can hit
 _STYLE = PAGE.partition("<style>")[2].partition("</style>")[0].format()
 _FRAME = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -89,23 +83,6 @@ def _table(rows: Sequence[Row]) -> str:
     )
 
 
-def _legend(colours: dict[str, str]) -> str:
-    spans = (
-        f'<span><i style="background:{colour}"></i>{escape(name)}</span>'
-        for name, colour in colours.items()
-    )
-    return f'<div class="legend">{"".join(spans)}</div>'
-
-
-def _cards(charts: Sequence[tuple[str, str]]) -> str:
-    cards = (f'<section class="card"><h3>{escape(n)}</h3>{c}</section>' for n, c in charts)
-    return f'<div class="charts">{"".join(cards)}</div>'
-
-
-def _points(figures: dict[int, Figure]) -> list[tuple[int, float, float | None]]:
-    return [(n, f.mean, f.std) for n, f in sorted(figures.items()) if f.mean is not None and n > 0]
-
-
 def _curves(setups: Sequence[Setup], rows: Sequence[Row], colours: dict[str, str]) -> str:
     """One chart a metric, one line a setup; a setup with one point has no curve."""
     own = {
@@ -122,7 +99,7 @@ def _curves(setups: Sequence[Setup], rows: Sequence[Row], colours: dict[str, str
     charts = []
     for metric in COLUMNS:
         lines = [
-            Line(name, colours[name], _points({row.edits: row.values[metric] for row in held}))
+            Line(name, colours[name], points({row.edits: row.values[metric] for row in held}))
             for name, held in drawn.items()
         ]
         least = [mean - (std or 0) for line in lines for _, mean, std in line.points]
@@ -131,123 +108,34 @@ def _curves(setups: Sequence[Setup], rows: Sequence[Row], colours: dict[str, str
     note = "The axis of edits is logarithmic; the other starts at what is lowest, in tens."
     if len(drawn) < len(own):
         note += " What was measured after one number of edits only is in the table above."
-    legend = _legend({name: colours[name] for name in drawn})
-    return f'<h2>Against the number of edits</h2>{legend}{_cards(charts)}<p class="note">{note}</p>'
+    shown = legend({name: colours[name] for name in drawn})
+    return f'<h2>Against the number of edits</h2>{shown}{cards(charts)}<p class="note">{note}</p>'
 
 
-def _last(setup: Setup, rows: Sequence[Row]) -> Row:
-    names = (setup.backbone, setup.dataset, setup.editor)
-    return [row for row in rows if (row.backbone, row.dataset, row.editor) == names][-1]
-
-
-def _hits_table(hits: dict[str, Hits], last: dict[str, Row]) -> str:
-    """Mean hits of every kind and, in small print, how many of the spared kinds were hit."""
+def _costs(setups: Sequence[Setup], rows: Sequence[Row]) -> str:
+    """Times and memory after the most edits, where they were measured."""
     body = []
-    for name, row in last.items():
-        cells = ""
-        for kind in SHOWN:
-            share = hits[name].false_hits.get(kind, {}).get(row.edits, Figure(None))
-            small = "" if share.mean is None else f"<small>{number(share)} % hit</small>"
-            cells += f"<td>{number(row.hit_n[kind])}{small}</td>"
-        body.append(f"<tr><th>{escape(name)}<small>{row.edits:,} edits</small></th>{cells}</tr>")
-    head = "".join(f"<th>{escape(label(kind))}</th>" for kind in SHOWN)
-    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-
-
-def _counted(names: Sequence[str], counts: dict[str, list[int]], colours: dict[str, str]) -> str:
-    groups = {
-        name: (colours[name], [100 * n / (sum(found) or 1) for n in found])
-        for name, found in counts.items()
-    }
-    return bars(names, groups, legend=False)
-
-
-def _strengths(hits: dict[str, Hits], colours: dict[str, str]) -> list[tuple[str, str]]:
-    """Histograms of the probes that hit: how many experts, how strong, how much was kept."""
-    counted = {
-        name: [
-            sum(n for k, n in found.experts.items() if k >= a and (b is None or k <= b))
-            for a, b in COUNTS
-        ]
-        for name, found in hits.items()
-    }
-    names = [str(a) if a == b else f"{a}+" if b is None else f"{a}–{b}" for a, b in COUNTS]
-    charts = [
-        ("Experts of a probe that hits (% of such probes)", _counted(names, counted, colours))
-    ]
-    for text, field, borders in (
-        ("Weight of its strongest expert (%)", "strongest", STRENGTHS),
-        ("Share of the weight that the applied experts keep (%)", "kept", SHARES),
-    ):
-        binned = {
-            name: [getattr(found, field)[i] for i in range(len(borders) + 1)]
-            for name, found in hits.items()
-        }
-        charts.append((text, _counted(bin_names(borders), binned, colours)))
-    return charts
-
-
-def _margins(hits: dict[str, Hits], colours: dict[str, str]) -> str:
-    """One histogram a kind where the lines hold margins."""
-    every = [value for found in hits.values() for kind in found.margins.values() for value in kind]
-    if not every:
+    for setup in setups:
+        row = last_row(setup, rows)
+        if all(row.costs[name].mean is None for name in COSTS):
+            continue
+        cells = "".join(f"<td>{cost(row, name)}</td>" for name in COSTS)
+        body.append(f"<tr><th>{escape(setup.name)}</th><td>{row.edits:,}</td>{cells}</tr>")
+    if not body:
         return ""
-    low, high = np.percentile(every, (0.5, 99.5))
-    edges = np.linspace(low, high if high > low else low + 1, BINS_N + 1)
-    names = [f"{middle:.2g}" for middle in (edges[1:] + edges[:-1]) / 2]
-    charts = []
-    for kind in SHOWN:
-        counts = {
-            name: np.histogram(np.clip(found.margins[kind], edges[0], edges[-1]), edges)[0].tolist()
-            for name, found in hits.items()
-            if found.margins.get(kind)
-        }
-        if counts:
-            charts.append((f"{label(kind)} (%)", _counted(names, counts, colours)))
+    head = "".join(f"<th>{name}</th>" for name in ("", "edits", *COSTS.values()))
     return (
-        "<h2>Margin of the score over the sentinel</h2>" + _legend({n: colours[n] for n in hits})
-        + _cards(charts) + '<p class="note">Above 0 an expert fires; the first and last bars hold'
-        " what lies beyond.</p>"
-    )  # fmt: skip
-
-
-def _routing(
-    hits: dict[str, Hits], rows: Sequence[Row], setups: Sequence[Setup], colours: dict[str, str]
-) -> str:
-    """Who fired: hits per kind, false hits against edits, strength of the hits."""
-    last = {setup.name: _last(setup, rows) for setup in setups if setup.name in hits}
-    means = {
-        name: (colours[name], [row.hit_n[kind].mean or 0 for kind in SHOWN])
-        for name, row in last.items()
-    }
-    high = nice(max((value for _, values in means.values() for value in values), default=1))
-    short = ["edit", "text gen.", "img. gen.", "img. loc.", "same img.", "look-al."]
-    charts = [("Mean hits of a probe", bars(short, means, high, "", legend=False))]
-    for kind in SPARED:
-        lines = [
-            Line(name, colours[name], _points(found.false_hits.get(kind, {})))
-            for name, found in hits.items()
-        ]
-        lines = [line for line in lines if line.points]
-        if lines:
-            top = max(mean + (std or 0) for line in lines for _, mean, std in line.points)
-            text = f"False hits: {label(kind)} (% of probes)"
-            charts.append((text, bands(lines, 0, min(nice(top), 100))))
-    if any(found.experts for found in hits.values()):
-        charts += _strengths(hits, colours)
-    return (
-        f"<h2>Routing</h2>{_legend({name: colours[name] for name in hits})}{_cards(charts)}"
-        f'<div class="card wide">{_hits_table(hits, last)}</div><p class="note">After the most '
-        "edits where no number of edits is named. No edit is about the last three kinds; a "
-        "question about the same picture is close to one, and the weight of what fires then "
-        f"decides.</p>{_margins(hits, colours)}"
+        "<h2>What edits cost</h2><div class='card wide'><table><thead><tr>"
+        f"{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+        '<p class="note">One edit and one query, from tokens and pixels, on the machine of the run;'
+        " memory is that of a state for just so many edits, shared out among them.</p>"
     )
 
 
-def _runs(setups: Sequence[Setup], hits: dict[str, Hits]) -> str:
+def _runs(setups: Sequence[Setup]) -> str:
     body = []
     for setup in setups:
-        if setup.name not in hits:
+        if setup.baseline:
             continue
         for run in setup.runs:
             commit = str(run.settings.get("commit") or "–")
@@ -270,9 +158,12 @@ def page(
     setups: Sequence[Setup], rows: Sequence[Row], hits: dict[str, Hits], failures: list[Failure]
 ) -> str:
     """The whole page; `hits` has the setups with routes (a baseline has none)."""
+    evaluated = [setup for setup in setups if not setup.baseline]
     colours = {setup.name: COLOURS[i % len(COLOURS)] for i, setup in enumerate(setups)}
-    setup_of = {run.folder: s.name for s in setups if s.name in hits for run in s.runs}
-    body = _curves(setups, rows, colours) + _routing(hits, rows, setups, colours)
+    setup_of = {run.folder: setup.name for setup in evaluated for run in setup.runs}
+    body = _curves(setups, rows, colours) + _costs(setups, rows)
+    if hits:
+        body += routing(hits, rows, setups, colours)
     if failures:
         body += (
             '<h2>Wrong answers</h2><p class="note">A sample after the most edits, in turn from '
@@ -282,10 +173,10 @@ def page(
     runs_n, most = len(setup_of), max(row.edits for row in rows)
     return _FRAME.format(
         title=f"{runs_n} evaluations compared" if runs_n > 1 else "One evaluation",
-        summary=f"{len(hits)} setups, up to {most:,} edits. Runs that differ in their seed only "
-        "are one setup.",
+        summary=f"{len(evaluated)} setups, up to {most:,} edits. Runs that differ in their seed "
+        "only are one setup.",
         style=_STYLE,
         table=_table(rows),
         body=body,
-        runs=_runs(setups, hits),
+        runs=_runs(setups),
     )

@@ -103,7 +103,7 @@ class Part(NamedTuple):
     mark: int
     cases_n: int
     lines: list[dict]  # of `cases.jsonl`
-    times: dict[str, float] | None  # of a mark's first chunk
+    costs: dict[str, float] | None  # of a mark's first chunk
 
 
 def parts_of(
@@ -139,5 +139,5 @@ def parts_of(
                 for start in range(0, mark, block_n):
                     block = protocol.block_of(chunk[start : start + block_n], begin + start)
                     lines += block_lines(trial, decoder, state, block, mark)
-            times = trial.times(state, asked[-1]) if first == 0 else None
-            yield Part(name, mark, last - first, lines, times)
+            costs = trial.costs(state, asked[-1], mark) if first == 0 else None
+            yield Part(name, mark, last - first, lines, costs)

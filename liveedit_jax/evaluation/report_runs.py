@@ -75,10 +75,9 @@ def report_runs(folders: Sequence[str | Path], out: str | Path) -> tuple[str, li
         raise ValueError(f"{out} is one of the runs; give another --out")
     setups = group_runs(runs)
     rows = make_rows(setups)
-    routed = [setup for setup in setups if not setup.baseline]
-    hits = {setup.name: count_hits(setup) for setup in routed}
-    table = tables.markdown(rows)
-    html = page(setups, rows, hits, pick_failures([run for s in routed for run in s.runs]))
+    hits = {setup.name: count_hits(setup) for setup in setups if setup.routes}
+    table = tables.markdown(rows) + tables.costs_markdown(rows)
+    html = page(setups, rows, hits, pick_failures(runs))
     texts = {
         "report.html": html,
         "table.tex": tables.latex(rows),

@@ -120,7 +120,7 @@ def load_baseline(name: str, model: str) -> tuple[Editor, Any, str | None]:
     folder = model_folder(model) / "baselines" / name
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"no weights of {name} at {folder}: train them with experiments.train_baseline"
+            f"no weights of {name} at {folder}: train them with train_editor --editor {name}"
         )
     weights, recipe = load_weights(folder)
     return editor, weights, recipe["sha256"]

@@ -9,6 +9,7 @@ from itertools import groupby
 from liveedit_jax.evaluation.compare import COLUMNS, Row, title
 from liveedit_jax.evaluation.seeds import Figure
 
+COSTS = {"edit_ms": "edit, ms", "query_ms": "query, ms", "state_bytes": "memory an edit, kB"}
 HEADS = ("Rel.", "T-Gen.", "M-Gen.", "T-Loc.", "M-Loc.", "Average")
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -54,26 +55,22 @@ def is_best(row: Row, name: str, most: dict[str, float]) -> bool:
     return mean is not None and name in most and round(mean, 2) == most[name]
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The table in Markdown, its columns aligned for reading as plain text."""
+def cost(row: Row, name: str) -> str:
+    """One of COSTS, as its head says."""
+    mean = row.costs[name].mean
+    if mean is None:
+        return "–"
+    mean = mean / row.edits / 1e3 if name == "state_bytes" else mean
+    return f"{mean:,.1f}" if mean < 100 else f"{mean:,.0f}"
 
-    def text(name: str) -> str:
-        return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", title(name)).replace("\n", " ")
 
-    lines = [["Backbone", "Dataset", "Edits", "Editor", *HEADS]]
-    for block in blocks(rows):
-        most = best(block)
-        for row in block:
-            cells = [
-                f"**{number(row.values[name])}**"
-                if is_best(row, name, most)
-                else number(row.values[name])
-                for name in COLUMNS
-            ]
-            names = [text(row.backbone), text(row.dataset), f"{row.edits:,}", text(row.editor)]
-            lines.append(names + cells)
+def _plain(name: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", title(name)).replace("\n", " ")
+
+
+def _aligned(lines: Sequence[Sequence[str]], left: Sequence[int]) -> str:
+    """A Markdown table (its head first) that reads as plain text too."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    left = (0, 1, 3)
 
     def joined(line: Sequence[str]) -> str:
         padded = [
@@ -84,6 +81,35 @@ def markdown(rows: Sequence[Row]) -> str:
 
     rule = ["-" * w if i in left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
     return "\n".join([joined(lines[0]), joined(rule), *map(joined, lines[1:])]) + "\n"
+
+
+def costs_markdown(rows: Sequence[Row]) -> str:
+    """What edits cost, of the rows that know it; nothing where none does."""
+    known = [row for row in rows if any(row.costs[name].mean is not None for name in COSTS)]
+    if not known:
+        return ""
+    lines = [["Backbone", "Dataset", "Edits", "Editor", *COSTS.values()]]
+    for row in known:
+        names = [_plain(name) for name in (row.backbone, row.dataset, row.editor)]
+        lines.append([*names[:2], f"{row.edits:,}", names[2], *(cost(row, n) for n in COSTS)])
+    return "\n" + _aligned(lines, (0, 1, 3))
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table of the metrics in Markdown."""
+    lines = [["Backbone", "Dataset", "Edits", "Editor", *HEADS]]
+    for block in blocks(rows):
+        most = best(block)
+        for row in block:
+            cells = [
+                f"**{number(row.values[name])}**"
+                if is_best(row, name, most)
+                else number(row.values[name])
+                for name in COLUMNS
+            ]
+            names = [_plain(name) for name in (row.backbone, row.dataset, row.editor)]
+            lines.append([*names[:2], f"{row.edits:,}", names[2], *cells])
+    return _aligned(lines, (0, 1, 3))
 
 
 def escape_latex(text: str) -> str:

@@ -64,6 +64,12 @@ def query_one(
     return backbone.upper(weights, hidden, batch).argmax(-1)
 
 
+def bytes_of(make: Callable) -> int:
+    """What the arrays of a pytree take that `make` would return; it is not made."""
+    shapes = jax.tree.leaves(jax.eval_shape(make))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)
+
+
 def _median_ms(seconds: Sequence[float]) -> float:
     return 1e3 * float(np.median(seconds))
 
@@ -87,7 +93,7 @@ def fill(
     batch_of: Callable[[int], Batch],
     timed: bool,
 ) -> tuple[Repository, dict[int, dict[str, float]]]:
-    """A repository filled by single donated adds, timed whenever its fill reaches a mark.
+    """A repository filled by single donated adds, measured whenever its fill reaches a mark.
 
     At a mark of n edits the n-th edit is stored, undone on the edit clock and stored again, a
     hundred times, so every timed add meets n - 1 stored edits and the largest mark's capacity.
@@ -101,7 +107,8 @@ def fill(
         timed: measure (a resumed run has its times already).
 
     Returns:
-        The full repository and, by mark, `edit_ms`, `add_ms` and `query_ms`.
+        The full repository and, by mark, `edit_ms`, `add_ms`, `query_ms` and `state_bytes` (of a
+        repository of just that capacity).
     """
     repo = repository.init_repository(subject.cfg, subject.backbone.cfg.width, capacity)
     valid, times = jnp.ones(1, bool), {}
@@ -144,4 +151,9 @@ def _measure(
         "edit_ms": _median_ms(edits),
         "add_ms": _median_ms(adds),
         "query_ms": _median_ms(asked[2:]),
+        "state_bytes": bytes_of(
+            partial(
+                repository.init_repository, subject.cfg, subject.backbone.cfg.width, stored_n + 1
+            )
+        ),
     }

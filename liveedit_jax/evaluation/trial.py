@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ from liveedit_jax.evaluation import predict
 from liveedit_jax.evaluation.layout import Rows, along, batches, make_rows, padded, pixels, take
 from liveedit_jax.evaluation.predict import Subject
 from liveedit_jax.evaluation.probes import Probe
+from liveedit_jax.evaluation.timing import bytes_of
 
 TIMED_N = 10
 
@@ -129,8 +131,12 @@ class Trial:
         ids = walked.answers(state, longer, [probes[i] for i in chosen], range(len(chosen)))
         return {i: ids[n, : len(paths[i])].tolist() for n, i in enumerate(chosen)}
 
-    def times(self, state: Any, probe: Probe) -> dict[str, float]:
-        """Milliseconds (medians) of one more edit and of one query, from tokens and pixels."""
+    def costs(self, state: Any, probe: Probe, edits_n: int) -> dict[str, float]:
+        """What edits cost: `edit_ms`, `query_ms`, `state_bytes`.
+
+        Times are medians of one more edit and of one query, from tokens and pixels; bytes are those
+        of a state for just `edits_n` edits.
+        """
         cfg, shapes = self.backbone.cfg, self.subject.shapes
         rows = make_rows(self.subject.tokenizer, cfg, [probe], shapes)
         batch, shown = take(rows, np.asarray([0]), shapes.long_n), pixels(cfg, probe.image)[None]
@@ -154,4 +160,9 @@ class Trial:
                 spent.append(time.perf_counter() - begin)
             return 1e3 * float(np.median(spent[2:]))  # the first two warm up
 
-        return {"edit_ms": median_ms(edit), "query_ms": median_ms(query)}
+        made = partial(self.editor.init, self.backbone, self.params, edits_n)
+        return {
+            "edit_ms": median_ms(edit),
+            "query_ms": median_ms(query),
+            "state_bytes": bytes_of(made),
+        }

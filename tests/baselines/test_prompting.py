@@ -24,7 +24,7 @@ TEXT_ROLE = np.asarray([[3, 3, 0], [3, 0, 0]], np.int8)
 
 
 def test_text_goes_between_image_and_question_and_padding_to_the_end():
-    longer, at = prompting.inserted(TWO, TEXT, TEXT_ROLE, Role.VISION)
+    longer, at = prompting.inserted(TWO, TEXT, TEXT_ROLE)
     np.testing.assert_array_equal(
         np.where(longer.role == 0, 0, longer.token),
         [[1, 90, 91, 21, 22, 7, 8, 9, 0, 0], [1, 31, 5, 6, 4, 0, 0, 0, 0, 0]],
@@ -35,28 +35,25 @@ def test_text_goes_between_image_and_question_and_padding_to_the_end():
     assert longer.role.dtype == np.int8 and longer.token.dtype == np.int32
     np.testing.assert_array_equal(at[0, :6], [0, 1, 2, 5, 6, 7])
     np.testing.assert_array_equal(at[1, :4], [0, 2, 3, 4])
-    _, some = prompting.inserted(TWO, TEXT, TEXT_ROLE, Role.VISION, np.asarray([[4, 5], [2, 3]]))
+    _, some = prompting.inserted(TWO, TEXT, TEXT_ROLE, np.asarray([[4, 5], [2, 3]]))
     np.testing.assert_array_equal(some, [[6, 7], [3, 4]])
 
 
 def test_several_texts_close_up_and_no_text_changes_nothing():
     token, role = np.tile(TEXT, (1, 2)), np.tile(TEXT_ROLE, (1, 2))
-    longer, _ = prompting.inserted(TWO, token, role, Role.VISION)
+    longer, _ = prompting.inserted(TWO, token, role)
     np.testing.assert_array_equal(longer.token[0, 3:7], [21, 22, 21, 22])
-    same, at = prompting.inserted(TWO, TEXT, np.zeros_like(TEXT_ROLE), Role.VISION)
+    same, at = prompting.inserted(TWO, TEXT, np.zeros_like(TEXT_ROLE))
     np.testing.assert_array_equal(same.role[:, :7], TWO.role)
     np.testing.assert_array_equal(np.where(same.role == 0, 0, same.token)[:, :7], TWO.token)
     assert not np.asarray(same.role[:, 7:]).any()
     np.testing.assert_array_equal(at[0, :6], range(6))
 
 
-def test_a_prefix_comes_before_the_first_token_and_places_move_along():
+def test_places_of_tiles_move_along():
     tiles = TWO.replace(place=np.asarray([[0, 3, 1, 0, 0, 0, 0], [0] * 7], np.int32))
-    front = np.full((2, 2), Role.PRE, np.int8)
-    longer, at = prompting.inserted(tiles, np.zeros((2, 2), np.int32), front, Role.PAD)
-    np.testing.assert_array_equal(longer.role[0], [1, 1, 1, 2, 2, 3, 3, 4, 0])
-    np.testing.assert_array_equal(longer.place[0, :6], [0, 0, 0, 3, 1, 0])
-    np.testing.assert_array_equal(at[0, :6], range(2, 8))
+    longer, _ = prompting.inserted(tiles, TEXT, TEXT_ROLE)
+    np.testing.assert_array_equal(longer.place[0], [0, 3, 1, 0, 0, 0, 0, 0, 0, 0])
 
 
 def test_pools_by_hand():
@@ -96,3 +93,16 @@ def test_blends_take_the_same_share_of_the_same_sample_in_all_rows():
     assert (found >= [1, 5.5, 50.5]).all() and (found != [1, 10, 100]).any()
     same = prompting.blended(jax.random.key(0), Lesson(one, one, one, one, blank), 0.0)
     np.testing.assert_array_equal(same.edit.seen, one.seen)
+
+
+def test_samples_are_asked_their_kinds_in_turn():
+    n, kinds = 5, 3
+    token = np.arange(kinds * n).reshape(kinds, n, 1)
+    asked = [
+        Asked(rows(own, np.full_like(own, Role.PROMPT)), own[..., None].astype(np.float32))
+        for own in token
+    ]
+    found = prompting.in_turn(asked)
+    want = [0, n + 1, 2 * n + 2, 3, n + 4]
+    np.testing.assert_array_equal(found.batch.token[:, 0], want)
+    np.testing.assert_array_equal(found.seen[:, 0, 0], want)

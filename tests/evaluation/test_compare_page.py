@@ -95,6 +95,21 @@ def test_margins_are_drawn_where_the_lines_hold_them(tmp_path):
     assert "Margin" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_an_editor_without_routes_is_compared_in_figures_and_costs_alone(tmp_path):
+    ours = write_run(tmp_path / "ours")
+    other = write_run(tmp_path / "other", editor="grace", method={"settings": {}})
+    results = json.loads((other / "results.json").read_text())
+    results["marks"][-1] |= {"edit_ms": 5.0, "query_ms": 7.0, "state_bytes": 40_000}
+    (other / "results.json").write_text(json.dumps(results))
+    report_runs([other], tmp_path / "alone")
+    text = (tmp_path / "alone" / "report.html").read_text()
+    assert "Routing" not in text and "<td>5.0</td><td>7.0</td><td>4.0</td>" in text
+    report_runs([ours, other], tmp_path / "both")
+    numbers = json.loads((tmp_path / "both" / "comparison.json").read_text())
+    assert list(numbers["routing"]) == ["tiny · E-VQA · LiveEdit"]
+    assert "GRACE" in (tmp_path / "both" / "report.html").read_text()
+
+
 def test_the_command_writes_all_files_and_prints_the_table(report):
     said = (report / "said").read_text()
     assert said.startswith((report / "table.md").read_text())

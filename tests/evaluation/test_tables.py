@@ -2,17 +2,26 @@
 
 import pytest
 
-from liveedit_jax.evaluation.compare import COLUMNS, Row
+from liveedit_jax.evaluation.compare import COLUMNS, COSTS, Row
 from liveedit_jax.evaluation.seeds import Figure
-from liveedit_jax.evaluation.tables import best, blocks, escape_latex, latex, markdown
+from liveedit_jax.evaluation.tables import (
+    best,
+    blocks,
+    costs_markdown,
+    escape_latex,
+    latex,
+    markdown,
+)
 
 
-def row(editor, values, edits=1, backbone="tiny", dataset="mojiedit", std=None):
+def row(editor, values, edits=1, backbone="tiny", dataset="mojiedit", std=None, costs=()):
     figures = {
         name: Figure(value, None if value is None else std)
         for name, value in zip(COLUMNS, values, strict=True)
     }
-    return Row(backbone, dataset, editor, edits, 1, figures, {})
+    known = dict(costs)
+    spent = {name: Figure(known.get(name)) for name in COSTS}
+    return Row(backbone, dataset, editor, edits, 1, figures, {}, spent)
 
 
 ROWS = [
@@ -63,3 +72,12 @@ def test_latex_escapes_names():
 def test_markdown_escapes_names(name):
     line = markdown([row("liveedit", range(6), backbone=name)]).splitlines()[2]
     assert line.replace(r"\|", "").count("|") == 11 and "\\" in line
+
+
+def test_costs_are_a_table_of_the_runs_that_know_them():
+    assert costs_markdown(ROWS) == ""
+    costs = {"edit_ms": 12.34, "query_ms": 1234.5, "state_bytes": 5_000_000}
+    lines = costs_markdown([*ROWS, row("ft_l", range(6), edits=1000, costs=costs)]).splitlines()
+    assert len(lines) == 4 and len({len(line) for line in lines[1:]}) == 1
+    cells = [cell.strip() for cell in lines[-1].strip("|").split("|")]
+    assert cells == ["tiny", "MojiEdit", "1,000", "FT-L", "12.3", "1,234", "5.0"]

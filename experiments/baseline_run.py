@@ -1,50 +1,44 @@
-"""Train a baseline editor on MojiEdit's editor-train entities.
-
-    python -m experiments.train_baseline --config tiny --editor mend --out runs/mend
-    python -m experiments.train_baseline --config tiny --editor mend --out runs/mend \\
-        --ship checkpoints/tiny/baselines/mend
-
-Killed or stopped runs resume where they were.
-"""
+"""Training one of the editors that LiveEdit is compared with, on the same entities."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
-from experiments.arguments import training_parser
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.baselines import editor as compiled
 from liveedit_jax.baselines.editor import at_layer
 from liveedit_jax.baselines.table import BASELINES
 from liveedit_jax.baselines.trained import LessonData, init_state, train_step
+from liveedit_jax.config import Preset
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.tokenizer import load_tokenizer
-from liveedit_jax.presets import preset
 from liveedit_jax.training.checkpoint import load_backbone, model_folder
 from liveedit_jax.training.loop import train
 from liveedit_jax.training.weights import save_weights
 
-TRAINED = sorted(name for name, editor in BASELINES.items() if hasattr(editor, "recipe"))
+SEEN_N = 100  # pictures at once
 
 
-def main() -> None:
-    parser = training_parser(__doc__, "runs/baseline", "the editor")
-    parser.add_argument("--editor", choices=TRAINED, required=True)
-    parser.add_argument("--model", type=Path, help="folder with backbone/ and tokenizer.json")
-    args = parser.parse_args()
-    chosen = preset(args.config)
+def train_baseline(args: argparse.Namespace, chosen: Preset) -> None:
+    """Train, or go on; ship into MODEL/baselines/NAME where that is asked for.
+
+    Args:
+        args: of `train_editor`; those that are LiveEdit's alone are not read.
+        chosen: the preset.
+    """
     editor = BASELINES[args.editor]
     recipe = replace(
         editor.recipe,
         seed=args.seed,
         steps_n=args.steps or editor.recipe.steps_n,
+        batch_n=args.batch or editor.recipe.batch_n,
         learning_rate=args.learning_rate or editor.recipe.learning_rate,
     )
     editor = replace(editor, recipe=recipe)
@@ -56,16 +50,11 @@ def main() -> None:
     drawn = replace(
         chosen.editor_train, batch_n=recipe.batch_n, routing_n=None, accumulate_n=1, seed=args.seed
     )
-    budget = chosen.dataset.budget
-    data = EditingData(tokenizer, cfg, drawn, chosen.edit_mixture, budget)
+    data = EditingData(tokenizer, cfg, drawn, chosen.edit_mixture, chosen.dataset.budget)
     params = {"backbone": weights, "editor": None}
     shown = data.pictures()
-    pictures = jnp.concatenate(
-        [
-            compiled.see(editor, backbone, params, shown[i : i + 100])
-            for i in range(0, len(shown), 100)
-        ]
-    )
+    parts = [shown[i : i + SEEN_N] for i in range(0, len(shown), SEEN_N)]
+    pictures = jnp.concatenate([compiled.see(editor, backbone, params, part) for part in parts])
     begin = time.time()
     state, step = train(
         partial(train_step, editor, backbone, weights, pictures),
@@ -73,11 +62,13 @@ def main() -> None:
         LessonData(data).batch_at,
         recipe.steps_n,
         args.out,
+        save_every=args.save_every,
         stop_after_s=args.stop_after and 60 * args.stop_after,
         profile=args.profile,
     )
     print(f"step {step} of {recipe.steps_n} after {time.time() - begin:.0f} s of this run")
     if args.ship:
+        out = args.ship / "baselines" / args.editor
         recipe_of = {
             "config": args.config,
             "editor": args.editor,
@@ -86,9 +77,5 @@ def main() -> None:
             "backbone_sha256": made["sha256"],
             "seconds": round(time.time() - begin),
         }
-        digest = save_weights(args.ship, jax.device_get(state.params), recipe_of)
-        print(json.dumps(recipe_of, indent=1), f"\nwrote {args.ship} sha256 {digest}")
-
-
-if __name__ == "__main__":
-    main()
+        digest = save_weights(out, jax.device_get(state.params), recipe_of)
+        print(json.dumps(recipe_of, indent=1), f"\nwrote {out} sha256 {digest}")

@@ -1,0 +1,135 @@
+"""The routing section of a comparison: who fired, how often, how strongly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from liveedit_jax.evaluation.charts import Line, bands, bars, cards, legend, nice
+from liveedit_jax.evaluation.compare import Row, Setup
+from liveedit_jax.evaluation.figure import label
+from liveedit_jax.evaluation.hits import MOST_N, SHARES, SPARED, STRENGTHS, Hits, bin_names
+from liveedit_jax.evaluation.probes import ALWAYS
+from liveedit_jax.evaluation.seeds import Figure
+from liveedit_jax.evaluation.tables import number
+
+BINS_N = 10  # of a margin's histogram
+COUNTS = ((1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (MOST_N, None))
+SHOWN = tuple(kind for kind in ALWAYS if kind != "text_locality")  # the kinds that can hit
+
+
+def points(figures: dict[int, Figure]) -> list[tuple[int, float, float | None]]:
+    """(edits, mean, deviation) of what is known after some edits."""
+    return [(n, f.mean, f.std) for n, f in sorted(figures.items()) if f.mean is not None and n > 0]
+
+
+def last_row(setup: Setup, rows: Sequence[Row]) -> Row:
+    """A setup's row after the most edits."""
+    names = (setup.backbone, setup.dataset, setup.editor)
+    return [row for row in rows if (row.backbone, row.dataset, row.editor) == names][-1]
+
+
+def _hits_table(hits: dict[str, Hits], last: dict[str, Row]) -> str:
+    """Mean hits of every kind and, in small print, how many of the spared kinds were hit."""
+    body = []
+    for name, row in last.items():
+        cells = ""
+        for kind in SHOWN:
+            share = hits[name].false_hits.get(kind, {}).get(row.edits, Figure(None))
+            small = "" if share.mean is None else f"<small>{number(share)} % hit</small>"
+            cells += f"<td>{number(row.hit_n[kind])}{small}</td>"
+        body.append(f"<tr><th>{escape(name)}<small>{row.edits:,} edits</small></th>{cells}</tr>")
+    head = "".join(f"<th>{escape(label(kind))}</th>" for kind in SHOWN)
+    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def _counted(names: Sequence[str], counts: dict[str, list[int]], colours: dict[str, str]) -> str:
+    groups = {
+        name: (colours[name], [100 * n / (sum(found) or 1) for n in found])
+        for name, found in counts.items()
+    }
+    return bars(names, groups, legend=False)
+
+
+def _strengths(hits: dict[str, Hits], colours: dict[str, str]) -> list[tuple[str, str]]:
+    """Histograms of the probes that hit: how many experts, how strong, how much was kept."""
+    counted = {
+        name: [
+            sum(n for k, n in found.experts.items() if k >= a and (b is None or k <= b))
+            for a, b in COUNTS
+        ]
+        for name, found in hits.items()
+    }
+    names = [str(a) if a == b else f"{a}+" if b is None else f"{a}–{b}" for a, b in COUNTS]
+    charts = [
+        ("Experts of a probe that hits (% of such probes)", _counted(names, counted, colours))
+    ]
+    for text, field, borders in (
+        ("Weight of its strongest expert (%)", "strongest", STRENGTHS),
+        ("Share of the weight that the applied experts keep (%)", "kept", SHARES),
+    ):
+        binned = {
+            name: [getattr(found, field)[i] for i in range(len(borders) + 1)]
+            for name, found in hits.items()
+        }
+        charts.append((text, _counted(bin_names(borders), binned, colours)))
+    return charts
+
+
+def _margins(hits: dict[str, Hits], colours: dict[str, str]) -> str:
+    """One histogram a kind where the lines hold margins."""
+    every = [value for found in hits.values() for kind in found.margins.values() for value in kind]
+    if not every:
+        return ""
+    low, high = np.percentile(every, (0.5, 99.5))
+    edges = np.linspace(low, high if high > low else low + 1, BINS_N + 1)
+    names = [f"{middle:.2g}" for middle in (edges[1:] + edges[:-1]) / 2]
+    charts = []
+    for kind in SHOWN:
+        counts = {
+            name: np.histogram(np.clip(found.margins[kind], edges[0], edges[-1]), edges)[0].tolist()
+            for name, found in hits.items()
+            if found.margins.get(kind)
+        }
+        if counts:
+            charts.append((f"{label(kind)} (%)", _counted(names, counts, colours)))
+    return (
+        "<h2>Margin of the score over the sentinel</h2>" + legend({n: colours[n] for n in hits})
+        + cards(charts) + '<p class="note">Above 0 an expert fires; the first and last bars hold'
+        " what lies beyond.</p>"
+    )  # fmt: skip
+
+
+def routing(
+    hits: dict[str, Hits], rows: Sequence[Row], setups: Sequence[Setup], colours: dict[str, str]
+) -> str:
+    """Who fired: hits per kind, false hits against edits, strength of the hits."""
+    last = {setup.name: last_row(setup, rows) for setup in setups if setup.name in hits}
+    means = {
+        name: (colours[name], [row.hit_n[kind].mean or 0 for kind in SHOWN])
+        for name, row in last.items()
+    }
+    high = nice(max((value for _, values in means.values() for value in values), default=1))
+    short = ["edit", "text gen.", "img. gen.", "img. loc.", "same img.", "look-al."]
+    charts = [("Mean hits of a probe", bars(short, means, high, "", legend=False))]
+    for kind in SPARED:
+        lines = [
+            Line(name, colours[name], points(found.false_hits.get(kind, {})))
+            for name, found in hits.items()
+        ]
+        lines = [line for line in lines if line.points]
+        if lines:
+            top = max(mean + (std or 0) for line in lines for _, mean, std in line.points)
+            text = f"False hits: {label(kind)} (% of probes)"
+            charts.append((text, bands(lines, 0, min(nice(top), 100))))
+    if any(found.experts for found in hits.values()):
+        charts += _strengths(hits, colours)
+    return (
+        f"<h2>Routing</h2>{legend({name: colours[name] for name in hits})}{cards(charts)}"
+        f'<div class="card wide">{_hits_table(hits, last)}</div><p class="note">After the most '
+        "edits where no number of edits is named. No edit is about the last three kinds; a "
+        "question about the same picture is close to one, and the weight of what fires then "
+        f"decides.</p>{_margins(hits, colours)}"
+    )
