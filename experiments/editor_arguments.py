@@ -98,6 +98,8 @@ def _refused(args: argparse.Namespace, chosen: Preset, recipe: EditorTrainConfig
     if args.editor != "liveedit" and (others or public):
         said = ", ".join("--" + option.replace("_", "-") for option in others) or name
         return f"{said}: for LiveEdit alone; other editors train on mojiedit, on one device"
+    if args.coordinator is None and (args.processes, args.process) != (None, None):
+        return "--processes and --process go with --coordinator HOST:PORT"
     if args.mesh and args.ship:
         return "--mesh or --ship: ship from one process, with the same --out"
     if args.int8 and args.bf16:

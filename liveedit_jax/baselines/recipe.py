@@ -2,8 +2,7 @@
 
 Knowledge (image, prompt and target) and questions (image and prompt) are seen as the unedited
 model's states at the edit layer, pooled by part; the image enters through its tokens' pools, which
-are zeros without one. What the prompt says is pooled behind a few layers of its own, which see
-knowledge as a whole (the paper trains a text encoder). A question that resembles the knowledge
+are zeros without one. A question that resembles the knowledge
 nearest to it more than it resembles the sentinel is answered with that knowledge's K vectors
 between its image and its text; all others by the unedited model.
 """
@@ -21,7 +20,6 @@ from liveedit_jax.backbones import decoder
 from liveedit_jax.backbones.backbone import positions
 from liveedit_jax.baselines import prompting
 from liveedit_jax.baselines.editor import target_loss
-from liveedit_jax.baselines.own_layers import fresh_layers, run_layers
 from liveedit_jax.baselines.trained import Lesson, Recipe, Trained
 from liveedit_jax.editor.attention import init_linear
 from liveedit_jax.editor.losses import hard_routing
@@ -60,7 +58,7 @@ def _muon_axes(params: dict) -> dict:
 class PromptRecipe(Recipe):
     """What makes prompts learns by Muon: by Adam it took several times as many samples."""
 
-    prompt_rate: float = 1.5e-2
+    prompt_rate: float = 2e-2
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -80,22 +78,20 @@ class RecipeEditor(Trained):
     """Settings; the state is a memory of keys (knowledge representations) and prompts."""
 
     layer: int | None = None
-    recipe: Recipe = PromptRecipe(steps_n=1_500, batch_n=24)
-    prompt_n: int = 10  # K; the paper's 3 are twenty times as wide
+    recipe: Recipe = PromptRecipe(steps_n=3_000, batch_n=24)
+    prompt_n: int = 5  # K; the paper's 3 are twenty times as wide
     width: int = 176  # of representations that are compared
-    write_width: int = 384  # of the one that the prompt is made of
-    layers_n: int = 2  # that it is read through
+    write_width: int = 768  # of the one that the prompt is made of, from the target's states
     sentinel_n: int = 10  # learned vectors of each part, in the place of states
     blend: float = 0.5  # for retrieval, pictures are mixed with another sample's up to so much
     repository_n: int | None = None  # knowledge weighs as if so much were stored (None: a batch)
-    locality_weight: float = 1.0
+    spared_n: int = 6  # samples of a batch whose prompts should change nothing elsewhere
+    locality_weight: float = 0.1  # of that: retrieval keeps prompts away from there
     retrieval_weight: float = 1.0
 
     def init_params(self, backbone, weights, key):
-        """Linear layers; prompts begin at the scale of the token embeddings."""
-        d, w, keys = backbone.cfg.width, self.width, jax.random.split(key, 9)
-        write = init_linear(keys[5], self.write_width, self.prompt_n * d)
-        scale = jnp.sqrt(jnp.square(weights["embed"].astype(jnp.float32)).mean())
+        """Linear layers and the sentinel."""
+        d, w, keys = backbone.cfg.width, self.width, jax.random.split(key, 8)
         return {
             "query": {
                 "read": init_linear(keys[0], 3 * d * len(ASKED), w),
@@ -106,10 +102,9 @@ class RecipeEditor(Trained):
                 "mix": init_linear(keys[3], w, w),
             },
             "prompt": {
-                "layers": fresh_layers(backbone, self.layers_n, keys[7]),
-                "read": init_linear(keys[8], 3 * d * len(KNOWN), self.write_width),
+                "read": init_linear(keys[7], 3 * d, self.write_width),
                 "mix": init_linear(keys[4], self.write_width, self.write_width),
-                "write": jax.tree.map(scale.__mul__, write),
+                "write": init_linear(keys[5], self.write_width, self.prompt_n * d),
             },
             "sentinel": 0.1 * jax.random.normal(keys[6], (len(KNOWN), self.sentinel_n, d)),
         }
@@ -142,16 +137,17 @@ class RecipeEditor(Trained):
     def edit(self, backbone, params, state, known, batch):
         """The memory with the request's knowledge and its prompt."""
         key = self._key(params, known, batch)
-        return prompting.kept(state, key=key, prompt=self._prompt(backbone, params, known, batch))
+        return prompting.kept(state, key=key, prompt=self._prompt(params, known, batch))
 
     def _key(self, params: dict, known: dict, batch: Batch) -> Float[Array, "B W"]:
         pools = prompting.pooled(known["hidden"], batch.role, KNOWN)
         return represent(params["editor"]["knowledge"], pools)
 
-    def _prompt(self, backbone, params: dict, known: dict, batch: Batch) -> Float[Array, "B K D"]:
-        own = params["editor"]["prompt"]
-        states = run_layers(backbone, self.layers_n, own["layers"], known["hidden"], batch)
-        return prompt_of(own, prompting.pooled(states, batch.role, KNOWN), self.prompt_n)
+    def _prompt(self, params: dict, known: dict, batch: Batch) -> Float[Array, "B K D"]:
+        pools = prompting.pooled(known["hidden"], batch.role, (Role.ANSWER,))
+        embed = params["backbone"]["embed"].astype(jnp.float32)
+        scale = jnp.sqrt(jnp.square(embed).mean())  # prompts are in units of embeddings
+        return scale * prompt_of(params["editor"]["prompt"], pools, self.prompt_n)
 
     def logits(self, backbone, params, state, known, batch, at):
         """With the nearest prompt where that beats the sentinel; else exactly the unedited ones."""
@@ -180,14 +176,17 @@ class RecipeEditor(Trained):
     def loss(self, backbone, params, lesson, key):
         """Answers with the own knowledge's prompt, wherever it is put, and retrieval.
 
-        Each sample's prompt answers one of its edited questions and one of the others, in turn.
+        Each sample's prompt answers one of its edited questions, in turn; some are put before one
+        of the others as well.
         """
         weights, edit = params["backbone"], lesson.edit
         known = self.encode(backbone, params, *edit)
-        prompt = self._prompt(backbone, params, known, edit.batch)
-        right, same = prompting.in_turn(lesson[:3]), prompting.in_turn(lesson[3:])
+        prompt = self._prompt(params, known, edit.batch)
+        right = prompting.in_turn(lesson[:3])
+        same = prompting.in_turn(jax.tree.map(lambda leaf: leaf[: self.spared_n], lesson[3:]))
         rows = prompting.joined([right, same])
-        made = self.prompted(backbone, weights, *rows, jnp.tile(prompt, (2, 1, 1)))
+        prompts = jnp.concatenate([prompt, prompt[: self.spared_n]])
+        made = self.prompted(backbone, weights, *rows, prompts)
         original = prompting.unedited(backbone, weights, same)
         n = len(prompt)
         terms = {

@@ -23,7 +23,6 @@ from jaxtyping import Array, Float, Int
 from liveedit_jax.backbones import Backbone, decoder
 from liveedit_jax.baselines import prompting
 from liveedit_jax.baselines.editor import target_loss
-from liveedit_jax.baselines.own_layers import fresh_layers, run_layers
 from liveedit_jax.baselines.texts import Text, ended, moved_to, text_of
 from liveedit_jax.baselines.trained import Lesson, Recipe, Trained
 from liveedit_jax.data.tokenise import without_pixels
@@ -56,7 +55,7 @@ class Serac(Trained):
 
     def init_params(self, backbone, weights, key):
         """A scope classifier and a counterfactual model."""
-        width = backbone.cfg.width
+        cfg, width = backbone.cfg.decoder, backbone.cfg.width
         keys = iter(jax.random.split(key, 6))
         scope = {
             name: {
@@ -65,9 +64,11 @@ class Serac(Trained):
             }
             for name in POOLED
         }
+        context = decoder.context(cfg, jnp.zeros((1, 2), int), jnp.ones((1, 2, 2), bool))
+        stack = decoder.stack(cfg, self.layers_n, False, False)
         return {
             "scope": scope | {"no_image": jnp.zeros(self.key_width), "radius": jnp.ones(())},
-            "layers": fresh_layers(backbone, self.layers_n, next(keys)),
+            "layers": stack.init(next(keys), jnp.zeros((1, 2, width)), None, context)["params"],
             "part": jax.random.normal(next(keys), (PARTS_N, width)) * width**-0.5,
         }
 
@@ -106,7 +107,8 @@ class Serac(Trained):
         )
         joint = without_pixels(token, role).replace(position=position)
         x = backbone.embed(weights, joint, None).astype(jnp.float32) + own["part"][part]
-        states = run_layers(backbone, self.layers_n, own["layers"], x, joint)
+        stack = decoder.stack(backbone.cfg.decoder, self.layers_n, False, False)
+        states, _ = stack.apply({"params": own["layers"]}, x, None, backbone.context(joint))
         states = states[:, edit.token.shape[1] :]
         if at is not None:
             states = jnp.take_along_axis(states, at[..., None], axis=1)

@@ -28,6 +28,7 @@ RECIPE = EditorTrainConfig(batch_n=2, learning_rate=1e-2, routing_repository_n=8
                            start_false_hits=1.0)
 CONFIG = replace(preset("tiny", "evqa"), backbone=SMALL, editor=EDITOR, editor_train=RECIPE)
 """
+DRAWINGS = CONFIG.replace('preset("tiny", "evqa")', 'preset("tiny")')
 
 
 @pytest.fixture
@@ -92,3 +93,40 @@ def test_a_benchmark_is_trained_on_and_its_editor_shipped(
     pairs = zip(jax.tree.leaves(before), jax.tree.leaves(shipped.editor), strict=True)
     changed = [not np.array_equal(old, new) for old, new in pairs]
     assert np.mean(changed) > 0.5
+
+
+def test_an_editor_to_compare_with_is_trained_resumed_and_shipped(
+    model, tmp_path, monkeypatch, capsys
+):
+    file, run = tmp_path / "small_mojiedit.py", tmp_path / "run"
+    file.write_text(DRAWINGS)
+    given = {"--config": file, "--model": model, "--editor": "serac", "--out": run, "--batch": 2}
+    asked = ["train_editor", *(str(word) for pair in given.items() for word in pair)]
+
+    def train(*more):
+        monkeypatch.setattr(sys, "argv", [*asked, *more])
+        train_editor.main()
+        return capsys.readouterr().out
+
+    assert "step 2 of 2" in train("--steps", "2")
+    train("--steps", "3", "--ship", str(model))
+    weights, recipe = load_weights(model / "baselines" / "serac")
+    assert (recipe["editor"], recipe["steps"]) == ("serac", 3)
+    assert recipe["settings"]["recipe"]["batch_n"] == 2
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--editor", "mend", "--mesh", "data=1"], "--mesh: for LiveEdit alone"),
+        (["--editor", "lte", "--dataset", "evqa"], "--dataset: for LiveEdit alone"),
+        (["--editor", "grace"], "invalid choice: 'grace'"),  # nothing to train
+        (["--processes", "2"], "go with --coordinator"),
+    ],
+)
+def test_arguments_that_do_not_fit_together_are_refused(given, says, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train_editor", *given])
+    with pytest.raises(SystemExit):
+        train_editor.main()
+    assert says in capsys.readouterr().err
