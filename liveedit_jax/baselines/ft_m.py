@@ -19,7 +19,7 @@ class FtM(Editor):
     """Settings; the state is the bridge's weights."""
 
     layer: int | None = None
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     steps_n: int = 50
     stop_loss: float = 0.01  # nats a token
     bound: float | None = None

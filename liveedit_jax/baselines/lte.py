@@ -71,11 +71,11 @@ class Lte(Trained):
     key_width: int = 128
     text_n: int = 56  # L, tokens of an edit's text that are kept
     top_k: int = 1  # texts that are put in, the nearest first
-    threshold: float | None = None  # least cosine of keys for that (None: whatever is nearest)
+    threshold: float | None = 0.7  # least cosine of keys for that (None: whatever is nearest)
     temperature: float = 0.1  # of retrieval in training
     blend: float = 0.5  # and there, pictures are mixed with another sample's up to so much
     irrelevant_share: float = 0.5  # unedited questions beside another sample's edit, not alone
-    locality_weight: float = 1.0
+    locality_weight: float = 4.0
     retrieval_weight: float = 1.0
 
     def init_params(self, backbone, weights, key):

@@ -19,13 +19,15 @@ from jaxtyping import Array, Float
 from liveedit_jax.backbones import decoder
 from liveedit_jax.backbones.backbone import positions
 from liveedit_jax.baselines import prompting
+from liveedit_jax.baselines.descent import descend
 from liveedit_jax.baselines.editor import target_loss
 from liveedit_jax.baselines.trained import Lesson, Recipe, Trained
-from liveedit_jax.editor.attention import init_linear
+from liveedit_jax.editor.attention import init_linear, normalise
 from liveedit_jax.editor.losses import hard_routing
 from liveedit_jax.types import Batch, Role
 
 ASKED = (Role.VISION, Role.PROMPT)
+EPS = 1e-6  # of normalising
 KNOWN = (*ASKED, Role.ANSWER)
 
 
@@ -40,8 +42,9 @@ def represent(params: dict, x: Float[Array, "N F"]) -> Float[Array, "N W"]:
 
 
 def prompt_of(params: dict, x: Float[Array, "N F"], k: int) -> Float[Array, "N K D"]:
-    """The continuous prompts of knowledge, from pooled states."""
-    return decoder.linear(params["write"], represent(params, x)).reshape(len(x), k, -1)
+    """The continuous prompts of knowledge, from pooled states; of mean 0 and variance 1."""
+    x = decoder.linear(params["write"], normalise(represent(params, x), EPS))
+    return normalise(x.reshape(len(x), k, -1), EPS)
 
 
 def _muon_axes(params: dict) -> dict:
@@ -58,7 +61,7 @@ def _muon_axes(params: dict) -> dict:
 class PromptRecipe(Recipe):
     """What makes prompts learns by Muon: by Adam it took several times as many samples."""
 
-    prompt_rate: float = 2e-2
+    prompt_rate: float = 1e-2
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -78,8 +81,9 @@ class RecipeEditor(Trained):
     """Settings; the state is a memory of keys (knowledge representations) and prompts."""
 
     layer: int | None = None
-    recipe: Recipe = PromptRecipe(steps_n=3_000, batch_n=24)
-    prompt_n: int = 5  # K; the paper's 3 are twenty times as wide
+    recipe: Recipe = PromptRecipe(steps_n=2_000, batch_n=24)
+    prompt_n: int = 10  # K; the paper's 3 are twenty times as wide
+    length: float = 100.0  # of prompts, in embeddings': layers hardly turn vectors so long
     width: int = 176  # of representations that are compared
     write_width: int = 768  # of the one that the prompt is made of, from the target's states
     sentinel_n: int = 10  # learned vectors of each part, in the place of states
@@ -88,6 +92,9 @@ class RecipeEditor(Trained):
     spared_n: int = 6  # samples of a batch whose prompts should change nothing elsewhere
     locality_weight: float = 0.1  # of that: retrieval keeps prompts away from there
     retrieval_weight: float = 1.0
+    refine_n: int = 50  # most steps that a prompt goes on descending in an edit; the paper's: 0
+    refine_rate: float = 0.1
+    stop_loss: float = 0.01
 
     def init_params(self, backbone, weights, key):
         """Linear layers and the sentinel."""
@@ -136,8 +143,16 @@ class RecipeEditor(Trained):
 
     def edit(self, backbone, params, state, known, batch):
         """The memory with the request's knowledge and its prompt."""
-        key = self._key(params, known, batch)
-        return prompting.kept(state, key=key, prompt=self._prompt(params, known, batch))
+        key, prompt = self._key(params, known, batch), self._prompt(params, known, batch)
+
+        def loss(prompt):
+            made = self.prompted(backbone, params["backbone"], batch, known["seen"], prompt)
+            return target_loss(backbone, made, batch)
+
+        if self.refine_n:
+            optimizer = optax.adam(self.refine_rate * self._unit(params))
+            prompt, _ = descend(loss, prompt, optimizer, self.refine_n, self.stop_loss)
+        return prompting.kept(state, key=key, prompt=prompt)
 
     def _key(self, params: dict, known: dict, batch: Batch) -> Float[Array, "B W"]:
         pools = prompting.pooled(known["hidden"], batch.role, KNOWN)
@@ -145,9 +160,13 @@ class RecipeEditor(Trained):
 
     def _prompt(self, params: dict, known: dict, batch: Batch) -> Float[Array, "B K D"]:
         pools = prompting.pooled(known["hidden"], batch.role, (Role.ANSWER,))
-        embed = params["backbone"]["embed"].astype(jnp.float32)
-        scale = jnp.sqrt(jnp.square(embed).mean())  # prompts are in units of embeddings
-        return scale * prompt_of(params["editor"]["prompt"], pools, self.prompt_n)
+        return self._unit(params) * prompt_of(params["editor"]["prompt"], pools, self.prompt_n)
+
+    def _unit(self, params: dict) -> Float[Array, ""]:
+        """A prompt's root mean square."""
+        return self.length * jnp.sqrt(
+            jnp.square(params["backbone"]["embed"].astype(jnp.float32)).mean()
+        )
 
     def logits(self, backbone, params, state, known, batch, at):
         """With the nearest prompt where that beats the sentinel; else exactly the unedited ones."""

@@ -51,7 +51,7 @@ class Serac(Trained):
     layers_n: int = 2  # of the counterfactual model
     text_n: int = 56  # tokens of an edit that are kept
     blend: float = 0.5  # images are mixed with another sample's in training, up to so much
-    recipe: Recipe = Recipe(steps_n=2_500)
+    recipe: Recipe = Recipe(steps_n=1_200)
 
     def init_params(self, backbone, weights, key):
         """A scope classifier and a counterfactual model."""

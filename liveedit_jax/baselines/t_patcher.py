@@ -59,8 +59,8 @@ class TPatcher(beside.BesideMlp):
     memories_n: int = 512  # of earlier edits, the latest
     activation_weight: float = 1.0
     memory_weight: float = 1.0
-    silent: float = -3.0  # beta: what memories should at most give, before the ReLU,
-    apart: float = 3.0  # gamma: and how much less than the neuron's own token
+    silent: float = -6.0  # beta: what memories should at most give, before the ReLU,
+    apart: float = 6.0  # gamma: and how much less than the neuron's own token
     amplify: float = 10.0  # values are learnt at this scale
     learning_rate: float = 1e-2
     steps_n: int = 100

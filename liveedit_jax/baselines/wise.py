@@ -74,13 +74,13 @@ class Wise(beside.BesideMlp):
     layer: int | None = -2
     shard_n: int = 500  # edits
     subspaces_n: int = 2  # k, shards between two merges
-    mask_share: float = 0.2  # rho, weights of a subspace
+    mask_share: float = 0.5  # rho, weights of a subspace
     merge_density: float = 0.53  # what TIES keeps of each memory
     alpha: float = 5.0  # an irrelevant question is moved no further than this,
     beta: float = 20.0  # an edit at least this far,
     gamma: float = 10.0  # and further than an irrelevant question, by this
-    slack: float = 0.88  # share of the least distance of an edit that leads to the side
-    learning_rate: float = 1e-2
+    slack: float = 0.7  # share of the least distance of an edit that leads to the side
+    learning_rate: float = 3e-3
     steps_n: int = 70
     stop_loss: float = 0.01
     seed: int = 0

@@ -1,11 +1,14 @@
 """RECIPE: prompts before the questions that resemble an edit more than the sentinel."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from liveedit_jax.baselines import editor as compiled
+from liveedit_jax.baselines.editor import target_loss
 from liveedit_jax.baselines.recipe import KNOWN, PromptRecipe, RecipeEditor, prompt_of, represent
 from liveedit_jax.baselines.trained import init_state
 
@@ -78,6 +81,19 @@ def test_a_hit_is_the_model_with_its_prompt_before_the_question(model, micro, as
     np.testing.assert_allclose(found, textbook(state["prompt"][:1]), atol=1e-5)
 
 
+def test_a_prompt_goes_on_descending_where_the_network_alone_does_not_say_it(model, micro, asked):
+    (backbone, params), (known, _) = model, asked
+    loss = {}
+    for steps_n in (0, 50):
+        editor = replace(EDITOR, refine_n=steps_n)
+        state = compiled.init(editor, *model, 3)
+        state = compiled.edit(editor, *model, state, known, micro.batch)
+        read = jax.jit(editor.prompted, static_argnums=0)
+        made = read(backbone, params["backbone"], micro.batch, known["seen"], state["prompt"][:1])
+        loss[steps_n] = float(target_loss(backbone, made, micro.batch))
+    assert loss[50] < loss[0] / 2
+
+
 def test_a_question_without_a_picture_has_a_zero_image_part(model, micro):
     text = micro.batch.replace(role=np.where(micro.batch.role == 2, 3, micro.batch.role))
     shown = compiled.see(EDITOR, *model, micro.batch.image)
@@ -100,7 +116,13 @@ def test_networks_against_numpy(model):
     want = represented(own["knowledge"], x)
     np.testing.assert_allclose(represent(own["knowledge"], x), want, atol=1e-5)
     target = x[:, : 3 * 16]
-    want = linear(own["prompt"]["write"], represented(own["prompt"], target)).reshape(3, 2, 16)
+
+    def one(x):
+        x = x - x.mean(-1, keepdims=True)
+        return x / np.sqrt(np.square(x).mean(-1, keepdims=True) + 1e-6)
+
+    want = linear(own["prompt"]["write"], one(represented(own["prompt"], target)))
+    want = one(want.reshape(3, 2, 16))
     np.testing.assert_allclose(prompt_of(own["prompt"], target, 2), want, atol=1e-5)
 
 
