@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 from liveedit_jax.presets import PRESETS, preset
@@ -45,3 +46,17 @@ def training_parser(text: str, out: str, shipped: str) -> argparse.ArgumentParse
     parser.add_argument("--profile", type=Path, help="folder for a trace of a few steps")
     parser.add_argument("--ship", type=Path, help=f"model folder to write {shipped} to")
     return parser
+
+
+def to_ship(args: argparse.Namespace, step: int, steps_n: int, begin: float) -> bool:
+    """Say how far a run is; whether it is at its end and its weights were asked for.
+
+    Args:
+        args: of `training_parser`.
+        step, steps_n: the step that it is at, and its last.
+        begin: `time.time()` where it went on.
+    """
+    print(f"step {step} of {steps_n} after {time.time() - begin:.0f} s of this run")
+    if args.ship and step < steps_n:
+        print("nothing is shipped before the end; the same command goes on")
+    return bool(args.ship) and step >= steps_n

@@ -11,6 +11,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from experiments.arguments import to_ship
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.baselines import editor as compiled
 from liveedit_jax.baselines.editor import at_layer
@@ -66,8 +67,7 @@ def train_baseline(args: argparse.Namespace, chosen: Preset) -> None:
         stop_after_s=args.stop_after and 60 * args.stop_after,
         profile=args.profile,
     )
-    print(f"step {step} of {recipe.steps_n} after {time.time() - begin:.0f} s of this run")
-    if args.ship:
+    if to_ship(args, step, recipe.steps_n, begin):
         out = args.ship / "baselines" / args.editor
         recipe_of = {
             "config": args.config,

@@ -20,7 +20,7 @@ from pathlib import Path
 import jax
 
 from experiments import pretrain_bridge
-from experiments.arguments import training_parser
+from experiments.arguments import to_ship, training_parser
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import as_dict
 from liveedit_jax.data.facts import entities
@@ -81,8 +81,7 @@ def main() -> None:
         stop_after_s=args.stop_after and 60 * args.stop_after,
         profile=args.profile,
     )
-    print(f"step {step} of {cfg.steps_n} after {time.time() - begin:.0f} s of this run")
-    if args.ship:
+    if to_ship(args, step, cfg.steps_n, begin):
         figures = {
             name: fact_accuracy(backbone, state.params, tokenizer, shown, evaluation)
             for name, shown, evaluation in (

@@ -60,8 +60,7 @@ def run(args: argparse.Namespace, chosen: Preset) -> None:
         stop_after_s=args.stop_after and 60 * args.stop_after,
         profile=args.profile,
     )
-    print(f"step {step} of {cfg.steps_n} after {time.time() - begin:.0f} s of this run")
-    if not args.ship:
+    if not to_ship(args, step, cfg.steps_n, begin):
         return
     params, some = frozen | {"projector": state.params}, entities()[::MEASURED]
     figures = {

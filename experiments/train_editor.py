@@ -35,6 +35,7 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding
 
+from experiments.arguments import to_ship
 from experiments.baseline_run import train_baseline
 from experiments.editor_arguments import is_public, parsed
 from experiments.editor_run import Run, prepared, started
@@ -79,8 +80,7 @@ def main() -> None:
         stop_after_s=args.stop_after and 60 * args.stop_after,
         profile=args.profile,
     )
-    print(f"step {step} of {recipe.steps_n} after {time.time() - begin:.0f} s of this run")
-    if args.ship:
+    if to_ship(args, step, recipe.steps_n, begin):
         ship(run, state, step, starts, evaluate(state) if evaluate else {})
 
 

@@ -57,7 +57,7 @@ def placed(
     key: Float[Array, " D"],
     value: Float[Array, " D"],
     target: UInt32[Array, ""],
-    radius: float,
+    radius: float | Float[Array, ""],
 ) -> tuple[Codebook, Int[Array, ""]]:
     """The codebook with room for an edit, and its entry.
 
@@ -90,7 +90,7 @@ class Grace(beside.BesideMlp):
     """Settings; the state is the codebook."""
 
     layer: int | None = -3
-    radius: float = 4.0  # of a new entry; the norm of what MLPs read is of the order of sqrt(D)
+    radius: float = 0.4  # of a new entry, in lengths of its key: models read at any scale
     learning_rate: float = 1.0
     steps_n: int = 100
     stop_loss: float = 0.01  # nats a token
@@ -111,7 +111,8 @@ class Grace(beside.BesideMlp):
         weights, covered = params["backbone"], beside.from_prompt_end(batch.role)
         key = beside.query(backbone, weights, known, batch)[0]
         unedited = known.added[0, beside.prompt_end(batch.role)[0]]
-        book, entry = placed(state, key, unedited, fingerprint(batch)[0], self.radius)
+        radius = self.radius * jnp.linalg.norm(key)
+        book, entry = placed(state, key, unedited, fingerprint(batch)[0], radius)
 
         def loss(value):
             added = replaced(known.added, covered, value[None])

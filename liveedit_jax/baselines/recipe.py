@@ -81,11 +81,11 @@ class RecipeEditor(Trained):
     """Settings; the state is a memory of keys (knowledge representations) and prompts."""
 
     layer: int | None = None
-    recipe: Recipe = PromptRecipe(steps_n=2_000, batch_n=24)
-    prompt_n: int = 10  # K; the paper's 3 are twenty times as wide
+    recipe: Recipe = PromptRecipe(steps_n=1_500, batch_n=24)
+    prompt_n: int = 5  # K; the paper's 3 are twenty times as wide
     length: float = 100.0  # of prompts, in embeddings': layers hardly turn vectors so long
     width: int = 176  # of representations that are compared
-    write_width: int = 768  # of the one that the prompt is made of, from the target's states
+    write_width: int = 512  # of the one that the prompt is made of, from the target's states
     sentinel_n: int = 10  # learned vectors of each part, in the place of states
     blend: float = 0.5  # for retrieval, pictures are mixed with another sample's up to so much
     repository_n: int | None = None  # knowledge weighs as if so much were stored (None: a batch)

@@ -109,6 +109,8 @@ def test_an_editor_to_compare_with_is_trained_resumed_and_shipped(
         return capsys.readouterr().out
 
     assert "step 2 of 2" in train("--steps", "2")
+    stopped = train("--steps", "4", "--stop-after", "1e-6", "--ship", str(model))
+    assert "nothing is shipped before the end" in stopped and not (model / "baselines").exists()
     train("--steps", "3", "--ship", str(model))
     weights, recipe = load_weights(model / "baselines" / "serac")
     assert (recipe["editor"], recipe["steps"]) == ("serac", 3)
