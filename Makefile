@@ -7,7 +7,7 @@ JOBS ?= 2
 # Large buffers on huge pages: a training step on a CPU is a quarter faster (glibc only, else ignored).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: setup smol demo test lint format clean
+.PHONY: setup smol demo compare test lint format clean
 
 # EXTRAS=tpu adds libtpu, which runs on TPUs and compiles for them anywhere.
 setup: $(MARK) $(if $(filter tpu,$(EXTRAS)),$(VENV)/.tpu)
@@ -33,6 +33,13 @@ $(VENV)/.smol: requirements-smol.txt $(MARK)
 
 demo: setup
 	$(RUN) -m liveedit_jax demo
+
+# All editors on the same edits (docs/baselines.md); what is finished is not run again.
+EDITORS ?= liveedit ft_l ft_m mend serac t_patcher lte recipe lemoe grace wise
+SEEDS ?= 0,1,2
+compare: setup
+	for name in $(EDITORS); do $(RUN) -m experiments.lifelong_eval --editor $$name --seeds $(SEEDS) --finetune 0 --out runs/compare/$$name || exit 1; done
+	$(RUN) -m liveedit_jax report $(foreach name,$(EDITORS),runs/compare/$(name)/seed_*) --out runs/compare/report
 
 # Tests are shared out among JOBS processes.
 test: setup smol lint
