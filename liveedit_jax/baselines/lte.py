@@ -75,7 +75,7 @@ class Lte(Trained):
     temperature: float = 0.1  # of retrieval in training
     blend: float = 0.5  # and there, pictures are mixed with another sample's up to so much
     irrelevant_share: float = 0.5  # unedited questions beside another sample's edit, not alone
-    locality_weight: float = 4.0
+    locality_weight: float = 1.0
     retrieval_weight: float = 1.0
 
     def init_params(self, backbone, weights, key):
