@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from liveedit_jax.evaluation import predict, protocol
-from liveedit_jax.evaluation.chunks import counted_n
+from liveedit_jax.evaluation.chunks import chunk_of, counted_n
 from liveedit_jax.evaluation.decode import Decoder
 from liveedit_jax.evaluation.layout import Rows, batches, make_rows, most_n, padded, take
 from liveedit_jax.evaluation.probes import EDIT, PROBES, TARGETED, Case
@@ -65,31 +65,51 @@ def said(decoder: Decoder, path: list[int], ids: Sequence[int]) -> str:
     return tokenizer.decode([*path[:left], ids[left]]).strip() + CUT
 
 
-def block_lines(
-    trial: Trial, decoder: Decoder, state: Any, block: protocol.Block, mark: int
-) -> list[dict]:
-    """The lines of `cases.jsonl` of one chunk's block of cases, in the state after its edits."""
+class Asked(NamedTuple):
+    """A block's rows, and what the unedited model makes of them."""
+
+    rows: Rows
+    before: np.ndarray  # int32[X, A + 1], its most likely tokens
+    before_text: list[str]  # what it generates
+    paths: list[list[int]]  # see `reference_paths`
+
+
+def ask_unedited(trial: Trial, decoder: Decoder, block: protocol.Block) -> Asked:
+    """A block's rows as the unedited model answers them, all edits aside."""
     subject, probes = trial.subject, block.probes
     rows = make_rows(subject.tokenizer, subject.backbone.cfg, probes, subject.shapes)
     before = unedited_ids(trial, rows, probes, decoder.seen)
-    before_text = decoder.unedited(rows, probes, before)
-    paths = reference_paths(decoder, block, rows)
-    after = trial.answers(state, rows, probes, range(len(rows)))
-    eos_id = subject.tokenizer.eos_id
+    text = decoder.unedited(rows, probes, before)
+    return Asked(rows, before, text, reference_paths(decoder, block, rows))
+
+
+def chunk_lines(
+    trial: Trial,
+    decoder: Decoder,
+    state: Any,
+    block: protocol.Block,
+    asked: Asked,
+    mark: int,
+    chosen: Sequence[int],
+) -> list[dict]:
+    """The lines of `cases.jsonl` of a block's chosen rows, in the state after their edits."""
+    rows, paths, eos_id = asked.rows, asked.paths, trial.subject.tokenizer.eos_id
+    after = dict(zip(chosen, trial.answers(state, rows, block.probes, chosen), strict=True))
 
     def walked(i: int) -> bool:  # the teacher-forced answer is the path
         return rows.same_prompt[i] and paths[i] == [*rows.answer[i], eos_id]
 
-    far = trial.along(state, rows, probes, {i: p for i, p in enumerate(paths) if not walked(i)})
-    order = sorted(range(len(rows)), key=lambda i: (block.case[i], PROBES.index(block.kind[i])))
+    todo = {i: paths[i] for i in chosen if not walked(i)}
+    far = trial.along(state, rows, block.probes, todo)
+    order = sorted(chosen, key=lambda i: (block.case[i], PROBES.index(block.kind[i])))
     return [
-        protocol.case_line(mark, int(block.case[i]) // mark, block, rows, before, i)
+        protocol.case_line(mark, int(block.case[i]) // mark, block, rows, asked.before, i)
         | {
-            "after_ids": after[i, : len(rows.answer[i])].tolist(),
+            "after_ids": after[i][: len(rows.answer[i])].tolist(),
             "generated": said(
-                decoder, paths[i], far[i] if i in far else after[i, : len(paths[i])].tolist()
+                decoder, paths[i], far[i] if i in far else after[i][: len(paths[i])].tolist()
             ),
-            "before_generated": before_text[i],
+            "before_generated": asked.before_text[i],
             "hit_n": 0,
         }
         for i in order
@@ -124,7 +144,7 @@ def parts_of(
         block_n: cases that are asked about at once.
         done: says of a part's name and number of cases that it need not be made again.
     """
-    decoder = Decoder(trial.subject, trial.subject.weights, {})
+    decoder = Decoder(trial.subject, trial.subject.weights, trial.features)
     for mark in marks:
         counted, together = counted_n(mark, cases_n), max(block_n // mark, 1) * mark
         for first in range(0, counted, together):
@@ -132,12 +152,16 @@ def parts_of(
             if done(name, last - first):
                 continue
             lines: list[dict] = []
-            for begin in range(first, last, mark):
-                chunk = cases[begin : begin + mark]
-                asked = [case.probes[EDIT] for case in chunk]
-                state = trial.edited(trial.init(max(marks)), asked)
-                for start in range(0, mark, block_n):
-                    block = protocol.block_of(chunk[start : start + block_n], begin + start)
-                    lines += block_lines(trial, decoder, state, block, mark)
-            costs = trial.costs(state, asked[-1], mark) if first == 0 else None
+            chunk = state = None
+            for block in protocol.blocks(cases[:last], block_n, first):
+                asked = ask_unedited(trial, decoder, block)
+                chunks = chunk_of(block.case, mark)
+                for own in np.unique(chunks):
+                    if own != chunk:
+                        chunk, edits = own, cases[own * mark : (own + 1) * mark]
+                        requests = [case.probes[EDIT] for case in edits]
+                        state = trial.edited(trial.init(max(marks)), requests)
+                    rows = np.flatnonzero(chunks == own).tolist()
+                    lines += chunk_lines(trial, decoder, state, block, asked, mark, rows)
+            costs = trial.costs(state, requests[-1], mark) if first == 0 else None
             yield Part(name, mark, last - first, lines, costs)

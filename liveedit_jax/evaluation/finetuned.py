@@ -12,7 +12,7 @@ from flax import traverse_util
 from liveedit_jax.baselines.ft_l import FtL
 from liveedit_jax.evaluation import protocol
 from liveedit_jax.evaluation.decode import Decoder
-from liveedit_jax.evaluation.editors import block_lines
+from liveedit_jax.evaluation.editors import ask_unedited, chunk_lines
 from liveedit_jax.evaluation.probes import EDIT, Case
 from liveedit_jax.evaluation.run_folder import RunFolder
 from liveedit_jax.evaluation.trial import Trial
@@ -43,7 +43,9 @@ def evaluate_finetune(
     for b, block in enumerate(protocol.blocks(cases, block_n)):
         name = f"finetune_block_{b:05d}"
         if not folder.has(name):
-            lines = block_lines(trial, decoder, state, block, len(cases))
+            asked = ask_unedited(trial, decoder, block)
+            rows = range(len(block.probes))
+            lines = chunk_lines(trial, decoder, state, block, asked, len(cases), rows)
             save(name, {"lines": lines}, 4 * len(block.cases))
 
 

@@ -46,9 +46,9 @@ class Block:
     probes: list[Probe]
 
 
-def blocks(cases: Sequence[Case], block_n: int) -> Iterator[Block]:
-    """The stream in blocks of `block_n` cases."""
-    for first in range(0, len(cases), block_n):
+def blocks(cases: Sequence[Case], block_n: int, begin: int = 0) -> Iterator[Block]:
+    """The stream from case `begin` on, in blocks of `block_n` cases."""
+    for first in range(begin, len(cases), block_n):
         yield block_of(cases[first : first + block_n], first)
 
 

@@ -57,6 +57,11 @@ class Trial:
             {} if seen is None else seen,
         )
 
+    @property
+    def features(self) -> dict[bytes, np.ndarray]:
+        """Vision features by picture: `seen`, where the editor takes just them."""
+        return self.seen if type(self.editor).see is Editor.see else {}
+
     def _seen(self, probes: Sequence[Probe]) -> list[np.ndarray]:
         def look(pictures: np.ndarray) -> np.ndarray:
             return compiled.see(self.editor, self.backbone, self.params, pictures)
