@@ -1,0 +1,42 @@
+"""The protocol of an editor of the comparison."""
+
+import pytest
+
+from liveedit_jax.baselines.ft_l import FtL
+from liveedit_jax.evaluation.editors import parts_of
+from liveedit_jax.evaluation.trial import Trial
+
+MARKS = (1, 2, 4)
+
+
+@pytest.fixture(scope="module")
+def lines_of(parts, cases_of):
+    """A run's lines by its block size."""
+    cases = cases_of(4)
+    trial = Trial.of(parts.subject(cases, 4), FtL(steps_n=3, learning_rate=3e-2))
+
+    def run(block_n):
+        return [part for part in parts_of(trial, cases, MARKS, 4, block_n)]
+
+    return run
+
+
+def test_how_many_cases_are_asked_at_once_changes_nothing(lines_of):
+    runs = [lines_of(block_n) for block_n in (1, 2, 8)]
+    lines = [[line for part in run for line in part.lines] for run in runs]
+    assert lines[0] == lines[1] == lines[2]
+    assert [sum(line["mark"] == mark for line in lines[0]) for mark in MARKS] == [26] * 3
+    assert [part.name for part in runs[1]] == [
+        *("block_000001_000000", "block_000001_000002"),
+        *("block_000002_000000", "block_000002_000002", "block_000004_000000"),
+    ]
+    assert all(run[0].costs["state_bytes"] > 0 for run in runs)
+
+
+def test_a_chunk_begins_with_the_unedited_model(lines_of):
+    lines = [line for part in lines_of(8) for line in part.lines]
+    alone, pairs, _ = ([line for line in lines if line["mark"] == mark] for mark in MARKS)
+    first = [(a, b) for a, b in zip(alone, pairs, strict=True) if a["case"] == 0]
+    assert any(a["after_ids"] != a["before_ids"] for a in alone)
+    assert [a["before_ids"] for a in alone] == [b["before_ids"] for b in pairs]
+    assert any(a["after_ids"] != b["after_ids"] for a, b in first)  # the second edit has come
