@@ -11,7 +11,7 @@ from liveedit_jax.baselines.editor import at_layer
 from liveedit_jax.baselines.layer import mlp_input
 from liveedit_jax.baselines.t_patcher import Neurons, TPatcher, above, fire
 
-EDITOR = TPatcher(tokens_n=4, memories_n=8, steps_n=40)
+EDITOR = TPatcher(tokens_n=4, memories_n=8, steps_n=40, silent=-3.0, apart=3.0)
 
 
 @pytest.fixture(scope="module")

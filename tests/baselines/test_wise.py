@@ -11,7 +11,10 @@ from liveedit_jax.baselines.editor import at_layer
 from liveedit_jax.baselines.layer import mlp_input
 from liveedit_jax.baselines.wise import Wise, distance, moves, ties
 
-EDITOR = Wise(shard_n=1, steps_n=8, merge_density=1.0, alpha=0.1, beta=0.5, gamma=0.2)
+EDITOR = Wise(
+    shard_n=1, steps_n=8, merge_density=1.0, alpha=0.1, beta=0.5, gamma=0.2,
+    mask_share=0.2, slack=0.88, learning_rate=1e-2,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
