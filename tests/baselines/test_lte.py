@@ -11,7 +11,7 @@ from liveedit_jax.baselines.lte import Lte, adapted, descriptor, fresh_lora
 from liveedit_jax.baselines.trained import Recipe, init_state
 
 TEACHING = Recipe(steps_n=30, warmup_steps=1, learning_rate=1e-2)
-EDITOR = Lte(recipe=TEACHING, rank=4, key_width=8, text_n=6)
+EDITOR = Lte(recipe=TEACHING, rank=4, key_width=8, text_n=6, threshold=None)
 
 
 @pytest.fixture(scope="module")
