@@ -8,13 +8,12 @@ from pathlib import Path
 
 from experiments.arguments import training_parser
 from liveedit_jax.backbone_config import BackboneConfig, Keep
-from liveedit_jax.baselines.table import BASELINES
+from liveedit_jax.baselines.table import TRAINED
 from liveedit_jax.config import EditorTrainConfig, Preset
 from liveedit_jax.presets import DATASETS, preset
 from liveedit_jax.scaling.mesh import axes_of
 from liveedit_jax.training.loop import saved_step
 
-TRAINED = sorted(name for name, editor in BASELINES.items() if hasattr(editor, "recipe"))
 LIVEEDIT_ONLY = (
     "start_from", "edit_layer", "accumulate", "keep", "int8", "bf16", "dataset", "manual_dir",
     "allow_missing", "states", "mesh", "coordinator", "processes", "process",

@@ -47,16 +47,6 @@ def prompt_of(params: dict, x: Float[Array, "N F"], k: int) -> Float[Array, "N K
     return normalise(x.reshape(len(x), k, -1), EPS)
 
 
-def _muon_axes(params: dict) -> dict:
-    """Kernels are what Muon is made for, alone or stacked; Adam moves the rest."""
-
-    def axes(path, leaf: Array):
-        matrix = optax.contrib.MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1)
-        return matrix if path[-1].key == "kernel" else None
-
-    return jax.tree_util.tree_map_with_path(axes, params)
-
-
 @dataclass(frozen=True)
 class PromptRecipe(Recipe):
     """What makes prompts learns by Muon: by Adam it took several times as many samples."""
@@ -65,11 +55,10 @@ class PromptRecipe(Recipe):
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
-        """Muon for the one part, Adam for the others."""
+        """Muon for the matrices of the one part, Adam for all else."""
         muon = optax.contrib.muon(
             self.schedule(self.prompt_rate),
             adam_learning_rate=self.schedule(self.learning_rate),
-            muon_weight_dimension_numbers=_muon_axes,
             consistent_rms=0.2,
         )
         kinds = dict.fromkeys(("query", "knowledge", "sentinel"), "rest") | {"prompt": "prompt"}

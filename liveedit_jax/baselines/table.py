@@ -26,3 +26,4 @@ BASELINES: dict[str, Editor] = {
     "wise": Wise(),
     "lemoe": Lemoe(),
 }
+TRAINED = tuple(sorted(name for name, editor in BASELINES.items() if hasattr(editor, "recipe")))

@@ -16,7 +16,7 @@ from liveedit_jax.evaluation.seeds import Figure, figure
 from liveedit_jax.presets import EDITORS, PRESETS
 
 COLUMNS = (*METRICS, "average")
-COSTS = ("edit_ms", "query_ms", "state_bytes")
+COSTS = {"edit_ms": "edit, ms", "query_ms": "query, ms", "state_bytes": "memory an edit, kB"}
 FINETUNE = "finetune"
 SAME = (
     *("config", "dataset", "backbone", "editor", "model"),

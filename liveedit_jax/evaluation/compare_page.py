@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from html import escape
 
 from liveedit_jax.evaluation.charts import Line, bands, cards, legend
-from liveedit_jax.evaluation.compare import COLUMNS, Row, Setup, title
+from liveedit_jax.evaluation.compare import COLUMNS, COSTS, Row, Setup, title
 from liveedit_jax.evaluation.compare_routing import last_row, points, routing
 from liveedit_jax.evaluation.figure import label
 from liveedit_jax.evaluation.gallery import Failure, gallery
 from liveedit_jax.evaluation.hits import Hits
 from liveedit_jax.evaluation.page import PAGE
-from liveedit_jax.evaluation.tables import COSTS, HEADS, best, blocks, cost, is_best, number
+from liveedit_jax.evaluation.tables import HEADS, best, blocks, cost, is_best, number
 
 COLOURS = (
     *("#3b7de0", "#e07b28", "#1c9c86", "#b05cd6", "#d9476a", "#a08a00", "#6f8f2a", "#7f8ba3"),

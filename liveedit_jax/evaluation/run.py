@@ -9,7 +9,7 @@ from typing import Any
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.baselines.editor import Editor
-from liveedit_jax.baselines.table import BASELINES
+from liveedit_jax.baselines.table import BASELINES, TRAINED
 from liveedit_jax.config import Preset
 from liveedit_jax.evaluation.baselines import evaluate_baseline
 from liveedit_jax.evaluation.cases import Files, Stream, benchmark_cases, stream_cases
@@ -115,7 +115,7 @@ def load_baseline(name: str, model: str) -> tuple[Editor, Any, str | None]:
         ValueError: damaged weights.
     """
     editor = BASELINES[name]
-    if not hasattr(editor, "recipe"):
+    if name not in TRAINED:
         return editor, None, None
     folder = model_folder(model) / "baselines" / name
     if not folder.is_dir():

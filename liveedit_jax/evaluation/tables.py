@@ -6,10 +6,9 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
-from liveedit_jax.evaluation.compare import COLUMNS, Row, title
+from liveedit_jax.evaluation.compare import COLUMNS, COSTS, Row, title
 from liveedit_jax.evaluation.seeds import Figure
 
-COSTS = {"edit_ms": "edit, ms", "query_ms": "query, ms", "state_bytes": "memory an edit, kB"}
 HEADS = ("Rel.", "T-Gen.", "M-Gen.", "T-Loc.", "M-Loc.", "Average")
 _LATEX = {
     "\\": r"\textbackslash{}",
