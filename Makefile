@@ -34,11 +34,13 @@ $(VENV)/.smol: requirements-smol.txt $(MARK)
 demo: setup
 	$(RUN) -m liveedit_jax demo
 
-# All editors on the same edits (docs/baselines.md); what is finished is not run again.
+# All editors on the same edits (docs/baselines.md); what is finished is not run again. CASES are
+# those that marks below 1,000 count.
 EDITORS ?= liveedit ft_l ft_m mend serac t_patcher lte recipe lemoe grace wise
 SEEDS ?= 0,1,2
+CASES ?= 200
 compare: setup
-	for name in $(EDITORS); do $(RUN) -m experiments.lifelong_eval --editor $$name --seeds $(SEEDS) --finetune 0 --out runs/compare/$$name || exit 1; done
+	for name in $(EDITORS); do $(RUN) -m experiments.lifelong_eval --editor $$name --seeds $(SEEDS) --cases $(CASES) --finetune 0 --out runs/compare/$$name || exit 1; done
 	$(RUN) -m liveedit_jax report $(foreach name,$(EDITORS),runs/compare/$(name)/seed_*) --out runs/compare/report
 
 # Tests are shared out among JOBS processes.
