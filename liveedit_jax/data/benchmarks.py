@@ -21,7 +21,7 @@ import tensorflow_datasets as tfds
 
 from liveedit_jax.data.annotations import PICTURES, TEXTS, benchmark_named, read_annotations
 from liveedit_jax.data.missing import Missing, with_pictures
-from liveedit_jax.data.mojiedit import default_data_dir
+from liveedit_jax.data.mojiedit import default_data_dir, prepared
 from liveedit_jax.data.records import Port, Record
 
 _TEXTS = (*TEXTS, "pred")
@@ -192,22 +192,13 @@ def load_benchmark(
     config = BenchmarkConfig(
         name=f"{split}-{_digest(annotations.sha256, left_out)}", split=split, records=records
     )
-    builder = _prepared(BUILDERS[name], config, str(data_dir or default_data_dir()))
-    return BenchmarkSource(name, split, pictures, left_out, builder.as_data_source(split))
+    folder = str(data_dir or default_data_dir())
 
+    def builder() -> _Annotated:
+        return BUILDERS[name](data_dir=folder, config=config, file_format="array_record")
 
-def _prepared(
-    kind: type[_Annotated], config: BenchmarkConfig, data_dir: str
-) -> tfds.core.DatasetBuilder:
-    def builder() -> tfds.core.DatasetBuilder:
-        return kind(data_dir=data_dir, config=config, file_format="array_record")
-
-    first = builder()
-    try:
-        first.download_and_prepare(file_format="array_record")
-    except FileExistsError:  # another process was faster; its rows have the same digest
-        return builder()
-    return first
+    source = prepared(builder).as_data_source(split)
+    return BenchmarkSource(name, split, pictures, left_out, source)
 
 
 def _digest(sha256: str, left_out: Sequence[Missing]) -> str:

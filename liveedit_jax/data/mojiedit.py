@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -22,6 +23,7 @@ from PIL import Image
 from liveedit_jax.data.facts import FACTS, SOURCES, SPLITS, split_entities
 from liveedit_jax.data.images import png
 
+Builder = TypeVar("Builder", bound=tfds.core.DatasetBuilder)
 _DESCRIPTION = """Lifelong editing of what a vision-language model knows about pictures. An entity
 is an emoji; its image is the Twemoji drawing, its image rephrase the OpenMoji drawing."""
 _CITATION = """Twemoji graphics: Copyright Twitter, Inc and other contributors, CC-BY 4.0.
@@ -105,10 +107,22 @@ def build(data_dir: str | Path | None = None, image_size: int = 60) -> MojiEdit:
     sizes = [config.image_size for config in MojiEdit.BUILDER_CONFIGS]
     if image_size not in sizes:
         raise ValueError(f"MojiEdit has no config of {image_size} pixels; sizes: {sizes}")
-    builder = MojiEdit(
-        data_dir=str(data_dir or default_data_dir()),
-        config=f"{image_size}px",
-        file_format="array_record",
-    )
-    builder.download_and_prepare(file_format="array_record")
-    return builder
+
+    def builder() -> MojiEdit:
+        return MojiEdit(
+            data_dir=str(data_dir or default_data_dir()),
+            config=f"{image_size}px",
+            file_format="array_record",
+        )
+
+    return prepared(builder)
+
+
+def prepared(builder: Callable[[], Builder]) -> Builder:
+    """The prepared builder, also where other processes prepare the same rows at this moment."""
+    first = builder()
+    try:
+        first.download_and_prepare(file_format="array_record")
+    except FileExistsError:  # another process was faster
+        return builder()
+    return first

@@ -101,9 +101,10 @@ def chunk_lines(
 
     todo = {i: paths[i] for i in chosen if not walked(i)}
     far = trial.along(state, rows, block.probes, todo)
+    chunk = chunk_of(block.case, mark)
     order = sorted(chosen, key=lambda i: (block.case[i], PROBES.index(block.kind[i])))
     return [
-        protocol.case_line(mark, int(block.case[i]) // mark, block, rows, asked.before, i)
+        protocol.case_line(mark, int(chunk[i]), block, rows, asked.before, i)
         | {
             "after_ids": after[i][: len(rows.answer[i])].tolist(),
             "generated": said(
@@ -160,7 +161,7 @@ def parts_of(
                     if own != chunk:
                         chunk, edits = own, cases[own * mark : (own + 1) * mark]
                         requests = [case.probes[EDIT] for case in edits]
-                        state = trial.edited(trial.init(max(marks)), requests)
+                        state = trial.edited(trial.init(max(marks)), requests).state
                     rows = np.flatnonzero(chunks == own).tolist()
                     lines += chunk_lines(trial, decoder, state, block, asked, mark, rows)
             costs = trial.costs(state, requests[-1], mark) if first == 0 else None

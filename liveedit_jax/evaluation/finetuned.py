@@ -52,16 +52,16 @@ def evaluate_finetune(
 def _tuned(trial: Trial, cases: Sequence[Case], folder: RunFolder, save) -> Any:
     """The state after all edits, resumed from the last saving."""
     at = (folder.read("finetune_state") or {"edits": 0})["edits"]
-    state = trial.init(len(cases))
+    edits = trial.init(len(cases))
     if at:
         with np.load(folder.work / f"finetune_{at}.npz") as stored:
             flat = {name: jax.numpy.asarray(stored[name]) for name in stored.files}
-        state = traverse_util.unflatten_dict(flat, sep="/")
+        edits = edits._replace(state=traverse_util.unflatten_dict(flat, sep="/"), taken_n=at)
     while at < len(cases):
         part = cases[at : at + SAVE_EVERY]
-        state = trial.edited(state, [case.probes[EDIT] for case in part])
+        edits = trial.edited(edits, [case.probes[EDIT] for case in part])
         at += len(part)
-        flat = traverse_util.flatten_dict(jax.tree.map(np.asarray, state), sep="/")
+        flat = traverse_util.flatten_dict(jax.tree.map(np.asarray, edits.state), sep="/")
         np.savez(folder.work / f"finetune_{at}.npz", **flat)
         save("finetune_state", {"edits": at}, 5 * len(part))
-    return state
+    return edits.state

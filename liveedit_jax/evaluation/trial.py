@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,14 @@ from liveedit_jax.evaluation.probes import Probe
 from liveedit_jax.evaluation.timing import bytes_of
 
 TIMED_N = 10
+
+
+class Edits(NamedTuple):
+    """A state, and how many edits it has taken of those that it has room for."""
+
+    state: Any
+    taken_n: int
+    capacity: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,18 +90,34 @@ class Trial:
             known = compiled.encode(self.editor, self.backbone, self.params, batch, shown)
             yield group, at, batch, known
 
-    def init(self, capacity: int) -> Any:
-        """The state before the first edit."""
-        begun = compiled.init(self.editor, self.backbone, self.params, capacity)
-        return jax.tree.map(jnp.array, begun)  # edits happen in place, and not in the weights
+    @property
+    def together(self) -> int:
+        """How many requests the editor takes at once."""
+        return getattr(self.editor, "together", 1)
 
-    def edited(self, state: Any, probes: Sequence[Probe]) -> Any:
-        """The state after the edits of these probes, in their order.
+    def init(self, capacity: int) -> Edits:
+        """No edits, with room for `capacity`, or for as many as fill the last batch."""
+        capacity = -(-capacity // self.together) * self.together
+        begun = compiled.init(self.editor, self.backbone, self.params, capacity)
+        # edits happen in place, and not in the weights
+        return Edits(jax.tree.map(jnp.array, begun), 0, capacity)
+
+    def edited(self, edits: Edits, probes: Sequence[Probe]) -> Edits:
+        """With the edits of these probes, in their order.
 
         An editor that takes several at once (`together`) has them in rows of one length; in its
-        last batch, rows without a request are all PAD.
+        last batch, rows without a request are all PAD. They take up room all the same.
+
+        Raises:
+            ValueError: there is no room for so many; nothing is edited.
         """
-        together, shapes = getattr(self.editor, "together", 1), self.subject.shapes
+        together, shapes, state = self.together, self.subject.shapes, edits.state
+        taken_n = edits.taken_n + -(-len(probes) // together) * together
+        if taken_n > edits.capacity:
+            raise ValueError(
+                f"{len(probes)} edits more, in batches of {together}, are {taken_n}; "
+                f"this state has room for {edits.capacity}: begin one with more"
+            )
         rows = make_rows(self.subject.tokenizer, self.backbone.cfg, probes, shapes)
         if together > 1:
             shapes = replace(shapes, short_n=0)
@@ -108,7 +132,7 @@ class Trial:
             own += [jax.tree.map(np.zeros_like, own[0])] * (together - len(own))
             joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *own)
             state = compiled.edit(self.editor, self.backbone, self.params, state, *joined)
-        return state
+        return Edits(state, taken_n, edits.capacity)
 
     def answers(
         self, state: Any, rows: Rows, probes: Sequence[Probe], chosen: Sequence[int]

@@ -69,10 +69,10 @@ def _warm_tuning(trial: Trial) -> None:
         batch = _blank(shapes.batch_n, t)
         known = compiled.encode(*model, batch, seen)
         position = np.zeros((shapes.batch_n, answer_n), np.int32)
-        compiled.answers(*model, trial.init(1), known, batch, position)
+        compiled.answers(*model, trial.init(1).state, known, batch, position)
         if t <= shapes.long_n:
             one = jax.tree.map(lambda leaf: np.asarray(leaf)[:1], known)
-            compiled.edit(*model, trial.init(1), one, _blank(1, t))
+            compiled.edit(*model, trial.init(1).state, one, _blank(1, t))
             predict.unedited_ids(
                 trial.subject.backbone, trial.subject.weights, batch, seen, position
             )

@@ -41,10 +41,23 @@ def test_requests_come_in_order_and_missing_rows_are_padding(parts, cases_of, to
     subject = parts.subject(cases, 4)
     trial = Trial.of(subject, Counting(together))
     probes = [case.probes["reliability"] for case in cases]
-    state = trial.edited(trial.init(5), probes)
+    state = trial.edited(trial.init(5), probes).state
     assert int(state["calls_n"]) == len(rows)
     assert state["rows_n"][: len(rows)].tolist() == rows
     said = state["first"].reshape(-1)[: len(cases)]
     alone = Trial.of(subject, Counting(1))
-    one_by_one = [alone.edited(alone.init(1), [probe])["first"][0, 0] for probe in probes]
+    one_by_one = [alone.edited(alone.init(1), [probe]).state["first"][0, 0] for probe in probes]
     assert said.tolist() == [int(n) for n in one_by_one]
+
+
+def test_a_full_state_is_refused(parts, cases_of):
+    cases = cases_of(5)
+    trial = Trial.of(parts.subject(cases, 4), Counting(2))
+    first, *rest = [case.probes["reliability"] for case in cases]
+    one = trial.edited(trial.init(5), [first])
+    assert (one.taken_n, one.capacity) == (2, 6)  # a batch is taken up whole
+    assert trial.edited(one, rest).taken_n == 6
+    one = trial.edited(trial.init(4), [first])
+    with pytest.raises(ValueError, match="4 edits more, in batches of 2, are 6; .* room for 4"):
+        trial.edited(one, rest)
+    assert trial.edited(one, rest[:2]).taken_n == 4
