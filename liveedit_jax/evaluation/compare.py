@@ -287,3 +287,14 @@ def make_rows(setups: Sequence[Setup]) -> list[Row]:
             rows.append(Row(*names, edits, len(held), values, hits, costs))
     places = list(dict.fromkeys((row.backbone, row.dataset) for row in rows))
     return sorted(rows, key=lambda row: (places.index((row.backbone, row.dataset)), row.edits))
+
+
+def rows_of(setup: Setup, rows: Sequence[Row]) -> list[Row]:
+    """A setup's rows, in the order of their edits."""
+    names = (setup.backbone, setup.dataset, setup.editor)
+    return [row for row in rows if (row.backbone, row.dataset, row.editor) == names]
+
+
+def points(figures: dict[int, Figure]) -> list[tuple[int, float, float | None]]:
+    """(edits, mean, deviation) of what is known."""
+    return [(n, f.mean, f.std) for n, f in sorted(figures.items()) if f.mean is not None and n > 0]

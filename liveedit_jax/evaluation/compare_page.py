@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from html import escape
 
 from liveedit_jax.evaluation.charts import Line, bands, cards, legend
-from liveedit_jax.evaluation.compare import COLUMNS, COSTS, Row, Setup, title
-from liveedit_jax.evaluation.compare_routing import last_row, points, routing
+from liveedit_jax.evaluation.compare import COLUMNS, COSTS, Row, Setup, points, rows_of, title
+from liveedit_jax.evaluation.compare_routing import routing
 from liveedit_jax.evaluation.figure import label
 from liveedit_jax.evaluation.gallery import Failure, gallery
 from liveedit_jax.evaluation.hits import Hits
@@ -17,7 +17,7 @@ from liveedit_jax.evaluation.tables import HEADS, best, blocks, cost, is_best, n
 
 COLOURS = (
     *("#3b7de0", "#e07b28", "#1c9c86", "#b05cd6", "#d9476a", "#a08a00", "#6f8f2a", "#7f8ba3"),
-    *("#2aa3c9", "#c2543d", "#5d6ee0", "#c24fa0"),
+    *("#2aa3c9", "#c2543d", "#46506b", "#c24fa0"),
 )
 _STYLE = PAGE.partition("<style>")[2].partition("</style>")[0].format()
 _FRAME = """<!doctype html>
@@ -55,6 +55,11 @@ seeds.</p>
 """
 
 
+def colours_of(setups: Sequence[Setup]) -> dict[str, str]:
+    """A colour for each setup, by its name."""
+    return {setup.name: COLOURS[i % len(COLOURS)] for i, setup in enumerate(setups)}
+
+
 def _table(rows: Sequence[Row]) -> str:
     """The paper's layout, names that repeat spanning their rows."""
     places = Counter((row.backbone, row.dataset) for row in rows)
@@ -85,15 +90,7 @@ def _table(rows: Sequence[Row]) -> str:
 
 def _curves(setups: Sequence[Setup], rows: Sequence[Row], colours: dict[str, str]) -> str:
     """One chart a metric, one line a setup; a setup with one point has no curve."""
-    own = {
-        setup.name: [
-            row
-            for row in rows
-            if (row.backbone, row.dataset, row.editor)
-            == (setup.backbone, setup.dataset, setup.editor)
-        ]
-        for setup in setups
-    }
+    own = {setup.name: rows_of(setup, rows) for setup in setups}
     several = {name: held for name, held in own.items() if len(held) > 1}
     drawn = several or own
     charts = []
@@ -116,7 +113,7 @@ def _costs(setups: Sequence[Setup], rows: Sequence[Row]) -> str:
     """Times and memory after the most edits, where they were measured."""
     body = []
     for setup in setups:
-        row = last_row(setup, rows)
+        row = rows_of(setup, rows)[-1]
         if all(row.costs[name].mean is None for name in COSTS):
             continue
         cells = "".join(f"<td>{cost(row, name)}</td>" for name in COSTS)
@@ -158,8 +155,7 @@ def page(
     setups: Sequence[Setup], rows: Sequence[Row], hits: dict[str, Hits], failures: list[Failure]
 ) -> str:
     """The whole page; `hits` has the setups with routes (a baseline has none)."""
-    evaluated = [setup for setup in setups if not setup.baseline]
-    colours = {setup.name: COLOURS[i % len(COLOURS)] for i, setup in enumerate(setups)}
+    evaluated, colours = [setup for setup in setups if not setup.baseline], colours_of(setups)
     setup_of = {run.folder: setup.name for setup in evaluated for run in setup.runs}
     body = _curves(setups, rows, colours) + _costs(setups, rows)
     if hits:

@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 
 from liveedit_jax.evaluation.charts import Line, bands, bars, cards, legend, nice
-from liveedit_jax.evaluation.compare import Row, Setup
+from liveedit_jax.evaluation.compare import Row, Setup, points, rows_of
 from liveedit_jax.evaluation.figure import label
 from liveedit_jax.evaluation.hits import MOST_N, SHARES, SPARED, STRENGTHS, Hits, bin_names
 from liveedit_jax.evaluation.probes import ALWAYS
@@ -18,17 +18,6 @@ from liveedit_jax.evaluation.tables import number
 BINS_N = 10  # of a margin's histogram
 COUNTS = ((1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (MOST_N, None))
 SHOWN = tuple(kind for kind in ALWAYS if kind != "text_locality")  # the kinds that can hit
-
-
-def points(figures: dict[int, Figure]) -> list[tuple[int, float, float | None]]:
-    """(edits, mean, deviation) of what is known after some edits."""
-    return [(n, f.mean, f.std) for n, f in sorted(figures.items()) if f.mean is not None and n > 0]
-
-
-def last_row(setup: Setup, rows: Sequence[Row]) -> Row:
-    """A setup's row after the most edits."""
-    names = (setup.backbone, setup.dataset, setup.editor)
-    return [row for row in rows if (row.backbone, row.dataset, row.editor) == names][-1]
 
 
 def _hits_table(hits: dict[str, Hits], last: dict[str, Row]) -> str:
@@ -106,7 +95,7 @@ def routing(
     hits: dict[str, Hits], rows: Sequence[Row], setups: Sequence[Setup], colours: dict[str, str]
 ) -> str:
     """Who fired: hits per kind, false hits against edits, strength of the hits."""
-    last = {setup.name: last_row(setup, rows) for setup in setups if setup.name in hits}
+    last = {setup.name: rows_of(setup, rows)[-1] for setup in setups if setup.name in hits}
     means = {
         name: (colours[name], [row.hit_n[kind].mean or 0 for kind in SHOWN])
         for name, row in last.items()

@@ -15,7 +15,8 @@ from liveedit_jax.evaluation.compare import (
     load_run,
     make_rows,
 )
-from liveedit_jax.evaluation.compare_page import page
+from liveedit_jax.evaluation.compare_figure import draw_comparison
+from liveedit_jax.evaluation.compare_page import colours_of, page
 from liveedit_jax.evaluation.gallery import pick_failures
 from liveedit_jax.evaluation.hits import SHARES, STRENGTHS, Hits, bin_names, count_hits
 from liveedit_jax.evaluation.run_folder import write_atomic
@@ -59,7 +60,7 @@ def _numbers(setups: Sequence[Setup], rows: Sequence[Row], hits: dict[str, Hits]
 
 
 def report_runs(folders: Sequence[str | Path], out: str | Path) -> tuple[str, list[Path]]:
-    """Write report.html, table.tex, table.md and comparison.json into `out`.
+    """Write report.html, comparison.png and .json, table.tex and table.md into `out`.
 
     Returns:
         The Markdown table and the files.
@@ -88,4 +89,6 @@ def report_runs(folders: Sequence[str | Path], out: str | Path) -> tuple[str, li
     out.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         write_atomic(out / name, text)
-    return table, [out / name for name in texts]
+    picture = out / "comparison.png"
+    draw_comparison(setups, rows, colours_of(setups), picture)
+    return table, [*(out / name for name in texts), picture]

@@ -113,7 +113,7 @@ def test_an_editor_without_routes_is_compared_in_figures_and_costs_alone(tmp_pat
 def test_the_command_writes_all_files_and_prints_the_table(report):
     said = (report / "said").read_text()
     assert said.startswith((report / "table.md").read_text())
-    for name in ("report.html", "table.tex", "table.md", "comparison.json"):
+    for name in ("report.html", "table.tex", "table.md", "comparison.json", "comparison.png"):
         assert str(report / name) in said and (report / name).is_file()
     numbers = json.loads((report / "comparison.json").read_text())
     assert len(numbers["rows"]) == 5 and len(numbers["setups"]) == 3
