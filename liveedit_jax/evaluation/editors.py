@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from liveedit_jax.evaluation import predict, protocol
 from liveedit_jax.evaluation.chunks import chunk_of, counted_n
 from liveedit_jax.evaluation.decode import Decoder
 from liveedit_jax.evaluation.layout import Rows, batches, make_rows, most_n, padded, take
-from liveedit_jax.evaluation.probes import EDIT, PROBES, TARGETED, Case
+from liveedit_jax.evaluation.probes import EDIT, PROBES, TARGETED, Case, Probe
 from liveedit_jax.evaluation.trial import Trial
 
 CUT = "…"  # ends a generation that left its reference here and was not followed further
@@ -127,6 +129,16 @@ class Part(NamedTuple):
     costs: dict[str, float] | None  # of a mark's first chunk
 
 
+def edited(trial: Trial, requests: Sequence[Probe], capacity: int) -> tuple[Any, Any]:
+    """The state before the last of these edits (or batch of edits), and that after all."""
+    cut = (len(requests) - 1) // trial.together * trial.together
+    edits = trial.init(capacity)
+    if cut:
+        edits = trial.edited(edits, requests[:cut])
+    before = jax.tree.map(jnp.array, edits.state)  # edits happen in place
+    return before, trial.edited(edits, requests[cut:]).state
+
+
 def parts_of(
     trial: Trial,
     cases: Sequence[Case],
@@ -153,7 +165,7 @@ def parts_of(
             if done(name, last - first):
                 continue
             lines: list[dict] = []
-            chunk = state = None
+            chunk = before = state = None
             for block in protocol.blocks(cases[:last], block_n, first):
                 asked = ask_unedited(trial, decoder, block)
                 chunks = chunk_of(block.case, mark)
@@ -161,8 +173,8 @@ def parts_of(
                     if own != chunk:
                         chunk, edits = own, cases[own * mark : (own + 1) * mark]
                         requests = [case.probes[EDIT] for case in edits]
-                        state = trial.edited(trial.init(max(marks)), requests).state
+                        before, state = edited(trial, requests, max(marks))
                     rows = np.flatnonzero(chunks == own).tolist()
                     lines += chunk_lines(trial, decoder, state, block, asked, mark, rows)
-            costs = trial.costs(state, requests[-1], mark) if first == 0 else None
+            costs = trial.costs(before, state, requests[-1], mark) if first == 0 else None
             yield Part(name, mark, last - first, lines, costs)

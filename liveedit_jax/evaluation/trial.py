@@ -160,11 +160,12 @@ class Trial:
         ids = walked.answers(state, longer, [probes[i] for i in chosen], range(len(chosen)))
         return {i: ids[n, : len(paths[i])].tolist() for n, i in enumerate(chosen)}
 
-    def costs(self, state: Any, probe: Probe, edits_n: int) -> dict[str, float]:
+    def costs(self, before: Any, state: Any, probe: Probe, edits_n: int) -> dict[str, float]:
         """What edits cost: `edit_ms`, `query_ms`, `state_bytes`.
 
-        Times are medians of one more edit and of one query, from tokens and pixels; bytes are those
-        of a state for just `edits_n` edits.
+        Times are medians of the edit of `probe`, made in the state `before` it, and of its query in
+        the state after it, from tokens and pixels; bytes are those of a state for just `edits_n`
+        edits. (An edit that has been made already would take an editor that descends no step.)
         """
         cfg, shapes = self.backbone.cfg, self.subject.shapes
         rows = make_rows(self.subject.tokenizer, cfg, [probe], shapes)
@@ -180,7 +181,7 @@ class Trial:
         def query(own: Any):
             return compiled.answers(*model, own, known(), batch, rows.position)
 
-        def median_ms(run) -> float:
+        def median_ms(run, state: Any) -> float:
             spent = []
             for _ in range(TIMED_N + 2):
                 own = jax.block_until_ready(jax.tree.map(jnp.array, state))
@@ -191,7 +192,7 @@ class Trial:
 
         made = partial(self.editor.init, self.backbone, self.params, edits_n)
         return {
-            "edit_ms": median_ms(edit),
-            "query_ms": median_ms(query),
+            "edit_ms": median_ms(edit, before),
+            "query_ms": median_ms(query, state),
             "state_bytes": bytes_of(made),
         }

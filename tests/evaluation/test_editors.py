@@ -1,9 +1,12 @@
 """The protocol of an editor of the comparison."""
 
+import jax
+import numpy as np
 import pytest
 
 from liveedit_jax.baselines.ft_l import FtL
-from liveedit_jax.evaluation.editors import parts_of
+from liveedit_jax.evaluation.editors import edited, parts_of
+from liveedit_jax.evaluation.probes import EDIT
 from liveedit_jax.evaluation.trial import Trial
 
 MARKS = (1, 2, 4)
@@ -31,6 +34,19 @@ def test_how_many_cases_are_asked_at_once_changes_nothing(lines_of):
         *("block_000002_000000", "block_000002_000002", "block_000004_000000"),
     ]
     assert all(run[0].costs["state_bytes"] > 0 for run in runs)
+
+
+def test_costs_are_of_an_edit_that_was_not_made_yet(parts, cases_of):
+    cases = cases_of(3)
+    editor = FtL(steps_n=3, learning_rate=3e-2)
+    trial = Trial.of(parts.subject(cases, 4), editor)
+    requests = [case.probes[EDIT] for case in cases]
+    before, after = edited(trial, requests, 3)
+    alone = trial.edited(trial.init(3), requests[:2]).state
+    jax.tree.map(np.testing.assert_array_equal, before, alone)
+    jax.tree.map(np.testing.assert_array_equal, after, trial.edited(trial.init(3), requests).state)
+    assert trial.costs(before, after, requests[-1], 3)["edit_ms"] > 0
+    jax.tree.map(np.testing.assert_array_equal, before, alone)  # what is timed is a copy
 
 
 def test_a_chunk_begins_with_the_unedited_model(lines_of):
