@@ -17,7 +17,7 @@ from liveedit_jax.evaluation.tables import HEADS, best, blocks, cost, is_best, n
 
 COLOURS = (
     *("#3b7de0", "#e07b28", "#1c9c86", "#b05cd6", "#d9476a", "#a08a00", "#6f8f2a", "#7f8ba3"),
-    *("#2aa3c9", "#c2543d", "#46506b", "#c24fa0"),
+    *("#2aa3c9", "#7a4a2b", "#46506b", "#c24fa0"),
 )
 _STYLE = PAGE.partition("<style>")[2].partition("</style>")[0].format()
 _FRAME = """<!doctype html>
