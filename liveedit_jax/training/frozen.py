@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +45,18 @@ def smol_parts(cfg: BackboneConfig) -> tuple[dict, str]:
     if not (folder / "recipe.json").is_file():
         reader = smol_convert.open_gguf(smol_convert.smollm2_file())
         parts = smol_convert.read_tower(stored) | smol_convert.read_language(stored, reader)
-        save_weights(folder, parts, {"config": "smol"}, jnp.float32)
+        keep_parts(parts, folder)
     parts, recipe = load_weights(folder)
     return split_at(parts, cfg.edit_layer), recipe["sha256"]
+
+
+def keep_parts(parts: dict, folder: Path) -> None:
+    """Save parts as `folder`, also where other processes do the same at this moment."""
+    own = folder.with_name(f"{folder.name}.{os.getpid()}")
+    save_weights(own, parts, {"config": folder.name}, jnp.float32)
+    if not (folder / "recipe.json").is_file():
+        shutil.rmtree(folder, ignore_errors=True)  # torn
+    try:
+        own.rename(folder)
+    except OSError:  # another process was faster
+        shutil.rmtree(own)
