@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
 
 from liveedit_jax.evaluation.compare import COLUMNS, Row, Setup, points, rows_of, title
-from liveedit_jax.evaluation.figure import label
+from liveedit_jax.evaluation.figure import along_edits, label
 
 TICKS = (0, 50, 80, 90, 95, 98, 99, 100)
 FAINT = 0.5  # percent that the scale adds to what is missing, so that 100 has a place
@@ -59,14 +59,10 @@ def draw_comparison(
         for setup in setups:
             _draw(axis, setup, held[setup.name], metric, colours[setup.name])
         axis.set_title(label(metric), weight="bold" if metric == "average" else "normal")
-        axis.set_xscale("log")
-        axis.set_xticks(marks, [f"{n:,}" for n in marks])
         axis.set_yscale("function", functions=(stretched, unstretched))
         axis.set_ylim(0, 100.1)
         axis.set_yticks(TICKS, [f"{tick} %" for tick in TICKS])
-        axis.minorticks_off()
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
+        along_edits(axis, marks)
     figure.supxlabel("edits in a row", fontsize=10)
 
     def last(setup: Setup) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -36,6 +38,15 @@ def panels(results: dict) -> list[tuple[str, dict[str, list[float | None]]]]:
     ]
 
 
+def along_edits(axis: Axes, edits: Sequence[int]) -> None:
+    """A panel against numbers of edits, on a logarithmic axis that names just these."""
+    axis.set_xscale("log")
+    axis.set_xticks(edits, [f"{n:,}" for n in edits])
+    axis.minorticks_off()
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
 def draw_metrics(results: dict, file: Path) -> None:
     """Write the figure as PNG."""
     figure = Figure(figsize=(13, 4.2), layout="constrained", dpi=130)
@@ -54,11 +65,8 @@ def draw_metrics(results: dict, file: Path) -> None:
                     color=COLOURS[name],
                     label=label(name),
                 )
-        axis.set(xscale="log", title=title, xlabel="edits in the repository", ylim=(-2, 103))
-        axis.set_xticks(edits, [f"{n:,}" for n in edits])
-        axis.minorticks_off()
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
+        axis.set(title=title, xlabel="edits in the repository", ylim=(-2, 103))
+        along_edits(axis, edits)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False, fontsize=8, loc="lower left")
     axes[0].set_ylabel("%")
