@@ -65,19 +65,19 @@ def _compute(
     trial = Trial.of(subject, editor, trained)
     cases_n = plan.cases_n or len(cases)
     total = sum(counted_n(mark, cases_n) for mark in plan.marks)
-    bar = tqdm(total=total, desc="baseline", unit="case", dynamic_ncols=True)
+    # every case is edited, and then asked about
+    bar = tqdm(total=2 * total, desc="baseline", unit="step", dynamic_ncols=True)
     timing = folder.read("timing") or {}
 
     def done(name: str, counted: int) -> bool:
-        bar.update(counted if folder.has(name) else 0)
+        bar.update(2 * counted if folder.has(name) else 0)
         return folder.has(name)
 
     size = block_n(subject, cases, plan.block_n)
-    for part in parts_of(trial, cases, plan.marks, cases_n, size, done):
+    for part in parts_of(trial, cases, plan.marks, cases_n, size, done, bar.update):
         if part.costs is not None:
             timing[str(part.mark)] = part.costs
             folder.write("timing", timing)
         folder.write(part.name, {"lines": part.lines})
         folder.write("spent", {"seconds": spent()})
-        bar.update(part.cases_n)
     bar.close()

@@ -124,19 +124,23 @@ class Part(NamedTuple):
 
     name: str
     mark: int
-    cases_n: int
     lines: list[dict]  # of `cases.jsonl`
     costs: dict[str, float] | None  # of a mark's first chunk
 
 
-def edited(trial: Trial, requests: Sequence[Probe], capacity: int) -> tuple[Any, Any]:
+def edited(
+    trial: Trial,
+    requests: Sequence[Probe],
+    capacity: int,
+    tick: Callable[[int], Any] = lambda n: None,
+) -> tuple[Any, Any]:
     """The state before the last of these edits (or batch of edits), and that after all."""
     cut = (len(requests) - 1) // trial.together * trial.together
     edits = trial.init(capacity)
     if cut:
-        edits = trial.edited(edits, requests[:cut])
+        edits = trial.edited(edits, requests[:cut], tick)
     before = jax.tree.map(jnp.array, edits.state)  # edits happen in place
-    return before, trial.edited(edits, requests[cut:]).state
+    return before, trial.edited(edits, requests[cut:], tick).state
 
 
 def parts_of(
@@ -146,6 +150,7 @@ def parts_of(
     cases_n: int,
     block_n: int,
     done: Callable[[str, int], bool] = lambda name, cases_n: False,
+    tick: Callable[[int], Any] = lambda n: None,
 ) -> Iterator[Part]:
     """All parts of a run, in order.
 
@@ -156,6 +161,7 @@ def parts_of(
         cases_n: cases that every mark counts, or one whole chunk.
         block_n: cases that are asked about at once.
         done: says of a part's name and number of cases that it need not be made again.
+        tick: hears how many cases more have been edited, and how many more asked about.
     """
     decoder = Decoder(trial.subject, trial.subject.weights, trial.features)
     for mark in marks:
@@ -173,8 +179,9 @@ def parts_of(
                     if own != chunk:
                         chunk, edits = own, cases[own * mark : (own + 1) * mark]
                         requests = [case.probes[EDIT] for case in edits]
-                        before, state = edited(trial, requests, max(marks))
+                        before, state = edited(trial, requests, max(marks), tick)
                     rows = np.flatnonzero(chunks == own).tolist()
                     lines += chunk_lines(trial, decoder, state, block, asked, mark, rows)
+                    tick(len(np.unique(block.case[rows])))
             costs = trial.costs(before, state, requests[-1], mark) if first == 0 else None
-            yield Part(name, mark, last - first, lines, costs)
+            yield Part(name, mark, lines, costs)

@@ -8,7 +8,7 @@ text if every token of it, and its end, is the most likely one after those befor
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -102,8 +102,10 @@ class Trial:
         # edits happen in place, and not in the weights
         return Edits(jax.tree.map(jnp.array, begun), 0, capacity)
 
-    def edited(self, edits: Edits, probes: Sequence[Probe]) -> Edits:
-        """With the edits of these probes, in their order.
+    def edited(
+        self, edits: Edits, probes: Sequence[Probe], tick: Callable[[int], Any] = lambda n: None
+    ) -> Edits:
+        """With the edits of these probes, in their order; `tick` hears how many more are made.
 
         An editor that takes several at once (`together`) has them in rows of one length; in its
         last batch, rows without a request are all PAD. They take up room all the same.
@@ -129,9 +131,12 @@ class Trial:
                 found[int(i)] = jax.tree.map(lambda leaf, b=b: leaf[b : b + 1], host)
         for start in range(0, len(probes), together):
             own = [found.pop(i) for i in range(start, min(start + together, len(probes)))]
-            own += [jax.tree.map(np.zeros_like, own[0])] * (together - len(own))
+            n = len(own)
+            own += [jax.tree.map(np.zeros_like, own[0])] * (together - n)
             joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *own)
             state = compiled.edit(self.editor, self.backbone, self.params, state, *joined)
+            jax.block_until_ready(state)
+            tick(n)
         return Edits(state, taken_n, edits.capacity)
 
     def answers(

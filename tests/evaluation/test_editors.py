@@ -36,6 +36,15 @@ def test_how_many_cases_are_asked_at_once_changes_nothing(lines_of):
     assert all(run[0].costs["state_bytes"] > 0 for run in runs)
 
 
+def test_progress_is_told_edit_by_edit(parts, cases_of):
+    cases = cases_of(4)
+    trial = Trial.of(parts.subject(cases, 4), FtL(steps_n=3, learning_rate=3e-2))
+    told = []
+    list(parts_of(trial, cases, MARKS, 4, 2, tick=told.append))
+    assert sum(told) == 2 * 4 * len(MARKS)  # every case is edited and asked about
+    assert told[:2] == [1, 1] and told[-6:] == [1, 1, 1, 1, 2, 2]
+
+
 def test_costs_are_of_an_edit_that_was_not_made_yet(parts, cases_of):
     cases = cases_of(3)
     editor = FtL(steps_n=3, learning_rate=3e-2)
