@@ -27,3 +27,17 @@ BASELINES: dict[str, Editor] = {
     "lemoe": Lemoe(),
 }
 TRAINED = tuple(sorted(name for name, editor in BASELINES.items() if hasattr(editor, "recipe")))
+
+# What the dev split of another config than `tiny` asked for.
+TUNED: dict[str, dict[str, Editor]] = {
+    "smol": {},
+}
+
+
+def baseline(name: str, config: str) -> Editor:
+    """A baseline in the settings for a config; those for `tiny` where it has none of its own.
+
+    Raises:
+        KeyError: no such baseline.
+    """
+    return TUNED.get(config, {}).get(name, BASELINES[name])

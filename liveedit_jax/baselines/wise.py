@@ -72,8 +72,8 @@ class Wise(beside.BesideMlp):
     """Settings; the state is the side memories."""
 
     layer: int | None = -2
-    shard_n: int = 500  # edits
-    subspaces_n: int = 2  # k, shards between two merges
+    shard_n: int = 100  # edits
+    subspaces_n: int = 20  # k, shards between two merges
     mask_share: float = 0.5  # rho, weights of a subspace
     merge_density: float = 0.53  # what TIES keeps of each memory
     alpha: float = 5.0  # an irrelevant question is moved no further than this,

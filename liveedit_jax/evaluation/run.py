@@ -9,7 +9,7 @@ from typing import Any
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.baselines.editor import Editor
-from liveedit_jax.baselines.table import BASELINES, TRAINED
+from liveedit_jax.baselines.table import BASELINES, TRAINED, baseline
 from liveedit_jax.config import Preset
 from liveedit_jax.evaluation.baselines import evaluate_baseline
 from liveedit_jax.evaluation.cases import Files, Stream, benchmark_cases, stream_cases
@@ -98,7 +98,7 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
     if choice.baseline is None:
         results = evaluate(parts, *run_of)
     else:
-        editor, trained, made_by = load_baseline(choice.baseline, choice.model or choice.config)
+        editor, trained, made_by = load_baseline(choice)
         settings |= {"method": {"settings": asdict(editor), "weights": made_by}}
         results = evaluate_baseline(parts, editor, trained, *run_of)
     if choice.files is not None:
@@ -107,17 +107,17 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
     return results
 
 
-def load_baseline(name: str, model: str) -> tuple[Editor, Any, str | None]:
-    """A baseline, its weights and their sha256 (None where it needs none).
+def load_baseline(choice: Choice) -> tuple[Editor, Any, str | None]:
+    """A choice's baseline, its weights and their sha256 (None where it needs none).
 
     Raises:
         FileNotFoundError: it needs weights, and the model's folder has none for it.
         ValueError: damaged weights.
     """
-    editor = BASELINES[name]
+    name, editor = choice.baseline, baseline(choice.baseline, choice.config)
     if name not in TRAINED:
         return editor, None, None
-    folder = model_folder(model) / "baselines" / name
+    folder = model_folder(choice.model or choice.config) / "baselines" / name
     if not folder.is_dir():
         raise FileNotFoundError(
             f"no weights of {name} at {folder}: train them with train_editor --editor {name}"

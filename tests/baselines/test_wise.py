@@ -12,7 +12,7 @@ from liveedit_jax.baselines.layer import mlp_input
 from liveedit_jax.baselines.wise import Wise, distance, moves, ties
 
 EDITOR = Wise(
-    shard_n=1, steps_n=8, merge_density=1.0, alpha=0.1, beta=0.5, gamma=0.2,
+    shard_n=1, subspaces_n=2, steps_n=8, merge_density=1.0, alpha=0.1, beta=0.5, gamma=0.2,
     mask_share=0.2, slack=0.88, learning_rate=1e-2,
 )  # fmt: skip
 
