@@ -30,7 +30,11 @@ TRAINED = tuple(sorted(name for name, editor in BASELINES.items() if hasattr(edi
 
 # What the dev split of another config than `tiny` asked for.
 TUNED: dict[str, dict[str, Editor]] = {
-    "smol": {},
+    "smol": {
+        "ft_l": FtL(learning_rate=1e-4),
+        "grace": Grace(radius=0.8),
+        "wise": Wise(slack=0.95),
+    },
 }
 
 
