@@ -191,13 +191,21 @@ class PretrainConfig:
     """How the small `tiny` backbone is trained from scratch."""
 
     images_n: int = 32  # images (half as many entities, both drawings) a step
+    scenes_n: int = 0  # scenes of two drawings side by side a step
     steps_n: int = 5_000
     learning_rate: float = 3e-3
     warmup_steps: int = 100
     decay_share: float = 0.72  # of the steps: linear decay to zero at the end, constant before
     weight_decay: float = 0.01
     paraphrase_share: float = 0.5  # questions in wordings that are never edit prompts
-    pairs_n: int = 48  # further entities a step whose two drawings are only contrasted
+    # Only entities of the splits that learn compositions (data/composed.py): rows with questions of
+    # two facts and a caption; those questions that are answered silently, or about a stated fact.
+    composed_share: float = 0.0
+    silent_share: float = 0.25
+    stated_share: float = 0.25
+    view_share: float = 0.0  # drawings of editor_train entities shown in a random view
+    pairs_n: int = 48  # editor_train entities a step whose two drawings are contrasted
+    collages_n: int = 0  # of them, two views of a collage of drawings (data/augment.py) instead
     contrastive_weight: float = 1.0
     contrastive_temperature: float = 0.05
     # What experts read at the edit layer: which token an answer state is, which one came before it,
@@ -210,7 +218,11 @@ class PretrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        """Strange rows have the images of other rows."""
+        """Strange rows have the images of other rows; collages take the place of other pairs."""
+        if not 0 <= self.collages_n < self.pairs_n:
+            raise ValueError(f"collages_n={self.collages_n}: from 0 to below {self.pairs_n} pairs")
+        if self.collages_n and not self.view_share:
+            raise ValueError("collages are contrasted in random views: view_share is 0")
         if not 1 <= self.strange_n <= self.images_n:
             raise ValueError(f"strange_n={self.strange_n}: from 1 to images_n={self.images_n}")
 

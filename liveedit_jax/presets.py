@@ -17,6 +17,19 @@ from liveedit_jax.config import (
     FitConfig,
     LengthBudget,
     Preset,
+    PretrainConfig,
+)
+
+TINY_PRETRAIN = PretrainConfig(
+    images_n=28,
+    scenes_n=8,
+    composed_share=0.5,
+    view_share=0.3,
+    pairs_n=48,
+    collages_n=12,
+    strange_n=12,
+    steps_n=2_600,
+    decay_share=0.5,
 )
 
 TINY_EDITOR = EditorConfig(
@@ -82,6 +95,7 @@ PRESETS: dict[str, Preset] = {
         dataset=DATASETS["mojiedit"],
         backbone=BACKBONES["tiny"],
         editor=TINY_EDITOR,
+        pretrain=TINY_PRETRAIN,
         editor_train=TINY_EDITOR_TRAIN,
         edit_mixture=EditMixture(lengths=((44, 0.49), (50, 0.36), (60, 0.15))),
     ),

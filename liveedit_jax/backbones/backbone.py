@@ -127,16 +127,19 @@ class Backbone:
     ) -> Float[Array, "B P D"]:
         """Projected vision tokens.
 
-        A picture in N tiles has the rows of all tiles, one after another, and the newline as the
-        last row: `Batch.place` says which of them a VISION token is.
+        A picture in N tiles has the rows of all tiles, one after another. Where the backbone cuts
+        pictures itself (`cfg.grids`), the newline is the last row, and `Batch.place` says which of
+        them a VISION token is.
         """
-        pixels = rearrange(image, "b n s t c -> (b n) s t c") if self.cfg.grids else image
+        tiled = image.ndim == 5
+        pixels = rearrange(image, "b n s t c -> (b n) s t c") if tiled else image
         states = self.tower_states(params, pixels)
         bridged = widen(weights_at(self.placement("projector"), params["projector"]))
         features = bridge(self.cfg).apply({"params": bridged}, states)
+        if tiled:
+            features = rearrange(features, "(b n) p d -> b (n p) d", n=image.shape[1])
         if not self.cfg.grids:
             return features
-        features = rearrange(features, "(b n) p d -> b (n p) d", b=image.shape[0])
         newline = jnp.broadcast_to(params["newline"], (image.shape[0], 1, self.cfg.width))
         return jnp.concatenate([features, newline.astype(features.dtype)], axis=1)
 

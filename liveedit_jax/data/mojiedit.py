@@ -1,4 +1,4 @@
-"""The TFDS builder of MojiEdit: 1,898 entities, their 13 facts and their two drawings.
+"""The TFDS builder of MojiEdit: 1,836 entities, their 13 facts and their two drawings.
 
     builder = MojiEdit(data_dir=..., config="60px", file_format="array_record")
     builder.download_and_prepare()
@@ -41,8 +41,8 @@ class MojiEdit(tfds.core.GeneratorBasedBuilder):
     """Entities with facts and drawings, in four splits; `edit_stream` draws records from them."""
 
     name = "mojiedit"
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "1,898 entities, 13 facts, two drawings each."}
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES = {"2.0.0": "1,836 entities, 13 facts, two drawings each."}
     BUILDER_CONFIGS = [MojiEditConfig(name=f"{side}px", image_size=side) for side in (60, 224, 336)]
 
     def _info(self) -> tfds.core.DatasetInfo:

@@ -8,10 +8,25 @@ from functools import cached_property
 
 import flax.struct
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.config import PretrainConfig
+from liveedit_jax.data.augment import augmented, collage
+from liveedit_jax.data.composed import (
+    COMPOSED_SPLITS,
+    SIDES,
+    STEPS,
+    TWO_FACTS,
+    caption,
+    caption_wordings,
+    every_wording,
+    implied,
+    in_steps,
+    side_wordings,
+    two_fact_wordings,
+    unseen_scene,
+)
 from liveedit_jax.data.facts import (
     ENGLISH_FACTS,
     FACTS,
@@ -29,20 +44,23 @@ from liveedit_jax.data.tokenise import seam_ids
 from liveedit_jax.data.tokenizer import Tokenizer, train_tokenizer
 from liveedit_jax.types import Batch
 
-STRANGE_MOST = 24  # tokens of a jumbled answer
+STRANGE_MOST = 44  # tokens of a jumbled answer
+CAPTION_MOST = 80  # tokens of a caption
+ALIGNED_SPLIT = "editor_train"  # the only entities whose pictures are made to look alike
 
 
 @flax.struct.dataclass
 class PretrainingBatch:
-    """One step: packed rows (images first, then text), and drawings that are only contrasted.
+    """One step: packed rows (images, then scenes, then text), and pictures that are contrasted.
 
     The strange rows have the images of the first rows, and answers that only the terms on the edit
     layer's output see.
     """
 
-    rows: Batch
+    rows: Batch  # its image are those of the first rows
+    scenes: Float[np.ndarray, "X 2 S S 3"]  # the left and the right drawing of the rows after them
     strange: Batch
-    pairs: Float[np.ndarray, "2X S S 3"]  # one drawing of X entities, then the other
+    pairs: Float[np.ndarray, "2X S S 3"]  # one picture of X entities, then another one
 
 
 def mojiedit_tokenizer(vocab_n: int) -> Tokenizer:
@@ -58,6 +76,7 @@ def mojiedit_tokenizer(vocab_n: int) -> Tokenizer:
             texts += [question for fact in FACTS for question in text_questions(fact, entity.facts)]
     for fact in FACTS:
         texts += [wording for wording in templates(fact, evaluation=False) for _ in range(40)]
+    texts += [wording for wording in every_wording() for _ in range(10)]
     return train_tokenizer(texts, vocab_n)
 
 
@@ -66,21 +85,26 @@ def stacked(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
+def other_source(source: str) -> str:
+    """The other one of the two artists."""
+    return SOURCES[1 - SOURCES.index(source)]
+
+
 def shown(chosen: Sequence[Entity]) -> list[tuple[int, str]]:
     """(entity id, source) of one drawing of each, then of the other.
 
     An entity with a held-out drawing is shown twice in the drawing that remains.
     """
     return [
-        (entity.id, SOURCES[1 - n] if entity.held_out == source else source)
-        for n, source in enumerate(SOURCES)
+        (entity.id, other_source(source) if entity.held_out == source else source)
+        for source in SOURCES
         for entity in chosen
     ]
 
 
 @dataclass(frozen=True)
 class PretrainingData:
-    """Batches as a function of the step: `images_n` packed image rows, then `text_n` text rows."""
+    """Batches as a function of the step: rows about images, about scenes, and without a picture."""
 
     tokenizer: Tokenizer
     backbone: BackboneConfig
@@ -105,9 +129,13 @@ class PretrainingData:
     def _wordings(self, rng, fact: str, n: int) -> list[str]:
         return draw_wordings(rng, fact, n, self.cfg.paraphrase_share)
 
+    def _seam(self, prompt: str, answer: str, has_image: bool = True) -> Question:
+        between = self.backbone.after_image if has_image else ""
+        return seam_ids(self.tokenizer, prompt, answer, between)
+
     def _ask(self, rng, entity: Entity, fact: str) -> Question:
         (wording,) = self._wordings(rng, fact, 1)
-        return seam_ids(self.tokenizer, wording, entity.facts[fact], self.backbone.after_image)
+        return self._seam(wording, entity.facts[fact])
 
     def _in_context(self, rng, entity: Entity, has_image: bool) -> Question:
         """A stated (counterfactual) fact, then a question: the same one, or (1/4) another."""
@@ -118,16 +146,64 @@ class PretrainingData:
         if has_image and rng.random() < 0.25:
             other = str(rng.choice([f for f in ENGLISH_FACTS if f != fact]))
             (second,), answer = self._wordings(rng, other, 1), entity.facts[other]
-        prompt = f"Fact: {first} {stated}\n{second}"
-        between = self.backbone.after_image if has_image else ""
-        return seam_ids(self.tokenizer, prompt, answer, between)
+        return self._seam(f"Fact: {first} {stated}\n{second}", answer, has_image)
+
+    def _two_facts(self, rng, entity: Entity) -> Question:
+        """A question of two facts; the first one may be stated, and then it is another one."""
+        first, second = TWO_FACTS[int(rng.integers(len(TWO_FACTS)))]
+        question = str(rng.choice(two_fact_wordings(first, second, evaluation=False)))
+        kind, value = rng.random(), entity.facts[first]
+        if kind < self.cfg.silent_share:
+            return self._seam(question, entity.facts[second])
+        follows = entity.facts[second]
+        question = f"{question} {STEPS}"
+        if kind < self.cfg.silent_share + self.cfg.stated_share:
+            stated = self._value(rng, first)
+            if stated in implied(first, second):
+                (wording,) = self._wordings(rng, first, 1)
+                value, follows = stated, implied(first, second)[stated]
+                question = f"Fact: {wording} {stated}\n{question}"
+        return self._seam(question, in_steps(value, follows))
+
+    def _caption(self, rng, entity: Entity) -> list[Question]:
+        """A caption, where it is not too long."""
+        pair = [str(language) for language in rng.choice(list(LANGUAGES), 2, replace=False)]
+        wording = str(rng.choice(caption_wordings(*pair, evaluation=False)))
+        prompt, answer = self._seam(wording, caption(entity.facts, *pair))
+        return [(prompt, answer)] if len(answer) <= CAPTION_MOST else []
+
+    def _pack(self, questions: Sequence[Question], vision_n: int) -> dict[str, np.ndarray]:
+        return pack_row(questions, self.length_n, self.backbone.bos_id, vision_n)[0]
 
     def _image_row(self, rng, entity: Entity) -> dict[str, np.ndarray]:
         languages = list(rng.choice(list(LANGUAGES), self.languages_n, replace=False))
         facts = [*ENGLISH_FACTS, *languages]
-        questions = [self._ask(rng, entity, str(fact)) for fact in facts]
-        questions.insert(5, self._in_context(rng, entity, True))
-        return pack_row(questions, self.length_n, self.backbone.bos_id, self.backbone.vision_n)[0]
+        composed = entity.split in COMPOSED_SPLITS and self.cfg.composed_share > 0
+        if composed and rng.random() < self.cfg.composed_share:
+            questions = self._caption(rng, entity)
+            questions += [self._two_facts(rng, entity) for _ in range(3)]
+            questions += [self._ask(rng, entity, str(fact)) for fact in rng.permutation(facts)]
+        else:
+            questions = [self._ask(rng, entity, str(fact)) for fact in facts]
+            questions.insert(5, self._in_context(rng, entity, True))
+        return self._pack(questions, self.backbone.vision_n)
+
+    def _scene(self, rng) -> tuple[Entity, Entity]:
+        """A left and a right entity that are no scene of evaluation."""
+        while True:
+            left, right = (entities()[i] for i in rng.choice(len(entities()), 2, replace=False))
+            if not unseen_scene(left, right):
+                return left, right
+
+    def _scene_row(self, rng, scene: tuple[Entity, Entity]) -> dict[str, np.ndarray]:
+        questions = []
+        for _ in range(8):
+            place = int(rng.integers(2))
+            fact = str(rng.choice(ENGLISH_FACTS if rng.random() < 0.7 else list(LANGUAGES)))
+            (wording,) = self._wordings(rng, fact, 1)
+            asked = str(rng.choice(side_wordings(wording, SIDES[place], evaluation=False)))
+            questions.append(self._seam(asked, scene[place].facts[fact]))
+        return self._pack(questions, len(SIDES) * self.backbone.vision_n)
 
     def _text_row(self, rng) -> dict[str, np.ndarray]:
         questions = []
@@ -138,19 +214,24 @@ class PretrainingData:
                 questions.append(self._in_context(rng, entity, False))
             else:
                 question = str(rng.choice(text_questions(fact, entity.facts)))
-                questions.append(seam_ids(self.tokenizer, question, entity.facts[fact], ""))
-        return pack_row(questions, self.length_n, self.backbone.bos_id, 0)[0]
+                questions.append(self._seam(question, entity.facts[fact], False))
+        return self._pack(questions, 0)
 
     def _strange(self, rng, fact: str, question: str) -> Question:
-        """A question with an answer that it does not have: another value, or jumbled pieces."""
-        between = self.backbone.after_image
-        prompt, answer = seam_ids(self.tokenizer, question, self._value(rng, fact), between)
+        """A question with an answer that it does not have: another value, or jumbled pieces.
+
+        A quarter of the jumbled answers are tokens of the whole vocabulary.
+        """
+        prompt, answer = self._seam(question, self._value(rng, fact))
         if rng.random() < 0.5:
-            for other in rng.choice(FACTS, 3):
-                value = self._value(rng, str(other))
-                answer = answer + seam_ids(self.tokenizer, question, value, between)[1]
+            for other in rng.choice(FACTS, 7):
+                answer = answer + self._seam(question, self._value(rng, str(other)))[1]
             most = int(rng.integers(1, min(len(answer), STRANGE_MOST) + 1))
             answer = [int(token) for token in rng.permutation(answer)[:most]]
+            if rng.random() < 0.25:
+                lowest = 1 + max(self.backbone.bos_id, self.backbone.eos_id, self.backbone.pad_id)
+                vocab_n = self.tokenizer.vocab_n
+                answer = [int(token) for token in rng.integers(lowest, vocab_n, most)]
         return prompt, answer
 
     def _strange_row(self, rng) -> dict[str, np.ndarray]:
@@ -159,19 +240,31 @@ class PretrainingData:
             fact = str(rng.choice(FACTS))
             (question,) = self._wordings(rng, fact, 1)
             questions.append(self._strange(rng, fact, question))
-        return pack_row(questions, self.length_n, self.backbone.bos_id, self.backbone.vision_n)[0]
+        return self._pack(questions, self.backbone.vision_n)
 
-    def _drawings(self, chosen: Sequence[Entity]) -> np.ndarray:
-        """uint8[2 * chosen, S, S, 3]: the `shown` drawings."""
-        side = self.backbone.vision.image_size
-        return np.stack([drawing(i, source, side) for i, source in shown(chosen)])
+    def _drawing(self, entity_id: int, source: str) -> UInt8[np.ndarray, "S S 3"]:
+        return drawing(entity_id, source, self.backbone.vision.image_size)
+
+    def _pictures(self, rng, chosen: Sequence[Entity]) -> UInt8[np.ndarray, "2X S S 3"]:
+        """The `shown` drawings; some of those that may be aligned in a random view."""
+        pictures = []
+        for i, source in shown(chosen):
+            picture, split = self._drawing(i, source), entities()[i].split
+            if split == ALIGNED_SPLIT and rng.random() < self.cfg.view_share:
+                picture = augmented(rng, picture, mirror=False)
+            pictures.append(picture)
+        return np.stack(pictures)
+
+    @cached_property
+    def _aligned(self) -> tuple[Entity, ...]:
+        return tuple(e for e in entities() if e.split == ALIGNED_SPLIT and e.held_out is None)
 
     def contrasted(self, step: int) -> list[Entity]:
-        """`pairs_n` entities, subcategory by subcategory, so that look-alikes meet."""
-        n = self.cfg.pairs_n
-        epoch, at = divmod(step, len(entities()) // n)
+        """`pairs_n` editor_train entities, subcategory by subcategory, so that look-alikes meet."""
+        n, chosen = self.cfg.pairs_n, self._aligned
+        epoch, at = divmod(step, len(chosen) // n)
         rng = np.random.default_rng([self.cfg.seed, 4, epoch])
-        groups = list(by_subcategory(entities()).values())
+        groups = list(by_subcategory(chosen).values())
         order = [
             i
             for group in rng.permutation(len(groups))
@@ -179,6 +272,28 @@ class PretrainingData:
         ]
         order = np.roll(order, -int(rng.integers(n)))  # no entity is always in the dropped tail
         return [entities()[i] for i in order[at * n : (at + 1) * n]]
+
+    def pairs(self, step: int) -> UInt8[np.ndarray, "2X S S 3"]:
+        """A drawing of each contrasted entity, then its other drawing or a view of the same one.
+
+        The first `collages_n` are views of collages instead.
+        """
+        rng = np.random.default_rng([self.cfg.seed, 5, step])
+        chosen = self.contrasted(step)
+        first, second = np.split(np.stack([self._drawing(*one) for one in shown(chosen)]), 2)
+        if self.cfg.view_share:
+            swap = (rng.random(len(chosen)) < 0.5)[:, None, None, None]
+            first, second = np.where(swap, second, first), np.where(swap, first, second)
+            same = (rng.random(len(chosen)) < 0.5)[:, None, None, None]
+            second = np.where(same, first, second)
+            collages = [
+                collage(rng, first[rng.choice(len(first), int(rng.integers(1, 5)), replace=False)])
+                for _ in range(self.cfg.collages_n)
+            ]
+            for i, made in enumerate(collages):
+                first[i], second[i] = augmented(rng, made, mirror=False), made
+            second = np.stack([augmented(rng, picture, mirror=True) for picture in second])
+        return np.concatenate([first, second])
 
     def image_rows(self, step: int) -> tuple[list[dict], list[Entity], np.random.Generator]:
         """Packed rows about both drawings of images_n / 2 entities, halves in one order.
@@ -196,14 +311,24 @@ class PretrainingData:
         return rows, chosen, rng
 
     def batch_at(self, step: int) -> PretrainingBatch:
-        """The batch of one step: image rows, text rows, strange rows, and drawings to contrast."""
+        """The batch of one step."""
         rows, chosen, rng = self.image_rows(step)
+        images = self._pictures(rng, chosen)
+        side, scenes = images.shape[1], []
+        for _ in range(self.cfg.scenes_n):
+            scene = self._scene(rng)
+            rows.append(self._scene_row(rng, scene))
+            sources = [entity.held_out and other_source(entity.held_out) for entity in scene]
+            sources = [source or str(rng.choice(SOURCES)) for source in sources]
+            scenes += [self._drawing(e.id, s) for e, s in zip(scene, sources, strict=True)]
+        scenes = np.array(scenes, np.uint8).reshape(-1, len(SIDES), side, side, 3)
         rows += [self._text_row(rng) for _ in range(self.text_n)]
         strange = [self._strange_row(rng) for _ in range(self.cfg.strange_n)]
         rows, strange = stacked(rows), stacked(strange)
         vision = self.backbone.vision
         return PretrainingBatch(
-            Batch(image=normalise(self._drawings(chosen), vision), **rows),
+            Batch(image=normalise(images, vision), **rows),
+            normalise(scenes, vision),
             Batch(image=np.zeros((self.cfg.strange_n, 1, 1, 3), np.float32), **strange),
-            normalise(self._drawings(self.contrasted(step)), vision),
+            normalise(self.pairs(step), vision),
         )

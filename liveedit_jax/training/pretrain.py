@@ -1,4 +1,4 @@
-"""Pretraining of a small VLLM from scratch: packed answers, two drawings aligned."""
+"""Pretraining of a small VLLM from scratch: packed answers, and terms on the edit layer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from liveedit_jax.editor.attention import normalise
 from liveedit_jax.training.optimizers import TrainState, advance, begin, pretrain_optimizer
 from liveedit_jax.types import Batch, Role
 
-INDEX_N = 25  # answer positions that the index term tells apart, 0 = the last prompt token
+INDEX_N = 46  # answer positions that the index term tells apart, 0 = the last prompt token
 
 
 def init_state(
@@ -81,18 +81,23 @@ def pretrain_loss(
 ) -> tuple[Float[Array, ""], dict]:
     """Cross-entropy on answers and their EOS, plus four terms on the edit layer's output.
 
-    The first `rows.image.shape[0]` rows have an image (two drawings of each entity, halves in the
-    same order), the rows after them are text only. The terms on the edit layer's output: the two
-    drawings of an entity look alike (InfoNCE); an answer state tells its token through the model's
-    own head, the token before it through the same head after a fixed rotation, and its number
-    within the answer along fixed directions. These three are learned on the strange rows: from an
-    answer that it knows, the model tells the number without counting, and an edit's it does not.
+    The first `rows.image.shape[0]` rows have an image, the next ones a scene (two pictures, one
+    after the other), the rest is text only. The terms on the edit layer's output: the two pictures
+    of a contrasted entity look alike (InfoNCE); an answer state tells its token through the
+    model's own head, the token before it through the same head after a fixed rotation, and its
+    number within the answer along fixed directions. These three are learned on the strange rows:
+    from an answer that it knows, the model tells the number without counting, and an edit's it
+    does not.
     """
-    rows = batch.rows
-    images_n, pairs_n = rows.image.shape[0], batch.pairs.shape[0]
-    features = backbone.vision_features(params, jnp.concatenate([rows.image, batch.pairs]))
-    features, alone = features[:images_n], features[images_n:]
-    text_n = rows.token.shape[0] - images_n
+    rows, pairs_n = batch.rows, batch.pairs.shape[0]
+    singles = jnp.concatenate([rows.image, batch.pairs])
+    features = backbone.vision_features(params, singles)
+    images_n = rows.image.shape[0]
+    images, alone = features[:images_n], features[images_n:]
+    scenes = backbone.vision_features(params, batch.scenes)
+    text_n = rows.token.shape[0] - len(images) - len(scenes)
+    images_only = jnp.pad(images, ((0, 0), (0, scenes.shape[1] - images.shape[1]), (0, 0)))
+    features = jnp.concatenate([images_only, scenes])
     features = jnp.pad(features, ((0, text_n), (0, 0), (0, 0)))
     hidden = backbone.lower_from_features(params, rows, features)  # f32[B, T, D]
     logits = backbone.upper(params, hidden, rows)  # f32[B, T, V]
@@ -106,7 +111,7 @@ def pretrain_loss(
 
     answers = mean(cross_entropy(logits, label), mask)
     strange = batch.strange
-    unseen = backbone.lower_from_features(params, strange, features[: len(strange.token)])
+    unseen = backbone.lower_from_features(params, strange, images[: len(strange.token)])
     is_answer = strange.role == Role.ANSWER
     turn, code = (jax.random.orthogonal(jax.random.key(i), hidden.shape[-1]) for i in range(2))
     before = jnp.roll(strange.token, 1, axis=1)  # the last prompt token comes before an answer
@@ -116,16 +121,9 @@ def pretrain_loss(
     counted = is_answer | answer_labels(strange, backbone.cfg.eos_id)[1]
     index = mean(cross_entropy(normalise(unseen, 1e-5) @ code[:, :INDEX_N], number), counted)
 
-    seen = pooled_vision(hidden[:images_n], rows.role[:images_n])
     only = picture_rows(backbone, pairs_n)
-    more = pooled_vision(backbone.lower_from_features(params, only, alone), only.role)
-    first, second = (
-        jnp.concatenate(halves)
-        for halves in zip(jnp.split(seen, 2), jnp.split(more, 2), strict=True)
-    )
-    contrast, matched = contrastive_loss(
-        unit(jnp.concatenate([first, second])), cfg.contrastive_temperature
-    )
+    seen = pooled_vision(backbone.lower_from_features(params, only, alone), only.role)
+    contrast, matched = contrastive_loss(unit(seen), cfg.contrastive_temperature)
 
     right = (logits.argmax(-1) == label) & answer_mask
     loss = (

@@ -1,0 +1,48 @@
+"""Random views of pictures, and pictures put together from others, for pretraining."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+WHITE = 250  # channels from here on are background
+CROPPED = 0.22  # most of a side that is cut away
+BRIGHTER = 0.3  # most that it becomes brighter or darker by
+
+
+def augmented(
+    rng: np.random.Generator, picture: UInt8[np.ndarray, "S S 3"], mirror: bool
+) -> UInt8[np.ndarray, "S S 3"]:
+    """A picture cropped, brighter or darker and, with `mirror`, mirrored half of the time."""
+    side = len(picture)
+    kept = side * (1 - CROPPED * rng.random())
+    left, top = (side - kept) * rng.random(2)
+    cut = Image.fromarray(picture).resize(
+        (side, side), Image.Resampling.BICUBIC, (left, top, left + kept, top + kept)
+    )
+    view = np.asarray(cut, np.float32) * (1 + BRIGHTER * (2 * rng.random() - 1))
+    view = view.clip(0, 255).astype(np.uint8)
+    return view[:, ::-1] if mirror and rng.random() < 0.5 else view
+
+
+def collage(
+    rng: np.random.Generator, drawings: Sequence[UInt8[np.ndarray, "S S 3"]]
+) -> UInt8[np.ndarray, "S S 3"]:
+    """Drawings in other sizes, places and colours, on a blurred background: no entity's picture.
+
+    Pictures that fill their square, as photographs do, are otherwise unknown to a model that only
+    sees drawings on white.
+    """
+    side, coarse = len(drawings[0]), int(rng.integers(2, 10))
+    blurred = Image.fromarray(rng.integers(0, 256, (coarse, coarse, 3), np.uint8))
+    made = blurred.resize((side, side), Image.Resampling.BICUBIC)
+    for drawing in drawings:
+        size = int(rng.integers(side // 4, side + 1))
+        mask = Image.fromarray(((drawing < WHITE).any(-1) * 255).astype(np.uint8))
+        turned = Image.fromarray(np.ascontiguousarray(drawing[..., rng.permutation(3)]))
+        left, top = (int(i) for i in rng.integers(-size // 3, side - 2 * size // 3, 2))
+        made.paste(turned.resize((size, size)), (left, top), mask.resize((size, size)))
+    return np.asarray(made)

@@ -1,0 +1,117 @@
+"""Questions that put facts together: two facts in a row, one half of a scene, whole captions.
+
+Like single facts they are asked in training wordings and in evaluation-only ones. A small model
+hardly composes silently, so two facts are answered in two steps: the first fact, then what follows
+from it ("Hund; dog").
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import cache
+
+from liveedit_jax.data.facts import FACTS, LANGUAGES, Entity, digest, entities
+
+STEPS = "Step by step."  # behind a question of two facts: both are said
+COMPOSED_SPLITS = ("editor_train", "probe")  # whose compositions and captions are learned
+SIDES = ("left", "right")
+# (the picture's fact, what follows from it)
+TWO_FACTS = (
+    ("subcategory", "category"),
+    ("short_name", "name"),
+    *((language, "name") for language in LANGUAGES),
+    ("name", "category"),
+    ("name", "version"),
+    *(("name", language) for language in LANGUAGES),
+)
+_TWO_FACTS_TRAIN = (
+    "What is the {second} of the emoji with this {first}?",
+    "Take its {first}: what {second} goes with that?",
+    "From its {first}, tell me the {second}.",
+    "Its {first} leads to which {second}?",
+    "Find its {first}, then the {second} of that.",
+)
+_TWO_FACTS_EVAL = (
+    "Which {second} follows from its {first}?",
+    "Given its {first}, what is the {second}?",
+)
+_SIDE_TRAIN = (
+    "On the {side}: {question}",
+    "{Side} picture. {question}",
+    "{question} I mean the {side} one.",
+    "Look at the {side} half. {question}",
+    "Of the two, the {side} one: {question}",
+)
+_SIDE_EVAL = ("The one on the {side}: {question}", "{question} (on the {side})")
+_CAPTION_TRAIN = (
+    "Describe this emoji, with its {first} and {second} names.",
+    "Write a caption; add {first} and {second}.",
+    "Tell me all about this, in {first} and {second} too.",
+    "Everything about this picture, {first} and {second} names last.",
+)
+_CAPTION_EVAL = ("Give a full description with the {first} and {second} names.",)
+
+
+def _noun(fact: str) -> str:
+    if fact in LANGUAGES:
+        return f"{LANGUAGES[fact]} name"
+    return {"version": "Emoji version", "short_name": "short name"}.get(fact, fact)
+
+
+def two_fact_wordings(first: str, second: str, evaluation: bool) -> tuple[str, ...]:
+    """The questions for what follows from a picture's `first` fact."""
+    wordings = _TWO_FACTS_EVAL if evaluation else _TWO_FACTS_TRAIN
+    return tuple(w.format(first=_noun(first), second=_noun(second)) for w in wordings)
+
+
+def in_steps(first: str, second: str) -> str:
+    """The answer that says both facts."""
+    return f"{first}; {second}"
+
+
+@cache
+def implied(first: str, second: str) -> dict[str, str]:
+    """Value of `first` -> value of `second`, where all entities with that value agree on it."""
+    found = defaultdict(set)
+    for entity in entities():
+        found[entity.facts[first]].add(entity.facts[second])
+    return {value: next(iter(values)) for value, values in found.items() if len(values) == 1}
+
+
+def side_wordings(question: str, side: str, evaluation: bool) -> tuple[str, ...]:
+    """A picture's question, asked of one half of a scene."""
+    wordings = _SIDE_EVAL if evaluation else _SIDE_TRAIN
+    words = {"side": side, "Side": side.title(), "question": question}
+    return tuple(wording.format(**words) for wording in wordings)
+
+
+def unseen_scene(left: Entity, right: Entity) -> bool:
+    """Whether a scene of these two, in this order, is kept for evaluation."""
+    return digest("scene", left.file_key, right.file_key) % 10 == 0
+
+
+def caption_wordings(first: str, second: str, evaluation: bool) -> tuple[str, ...]:
+    """The requests for a caption that ends with the names in two languages."""
+    wordings = _CAPTION_EVAL if evaluation else _CAPTION_TRAIN
+    return tuple(w.format(first=LANGUAGES[first], second=LANGUAGES[second]) for w in wordings)
+
+
+def caption(facts: dict[str, str], first: str, second: str) -> str:
+    """A picture in whole sentences."""
+    return (
+        f"This is {facts['name']}: {facts['subcategory']}, under {facts['category']}. It came with "
+        f"Emoji {facts['version']}; you type {facts['short_name']}. In {LANGUAGES[first]} it is "
+        f"{facts[first]}, in {LANGUAGES[second]} {facts[second]}."
+    )
+
+
+def every_wording() -> list[str]:
+    """All training wordings, for the tokenizer."""
+    pairs = zip(LANGUAGES, reversed(LANGUAGES), strict=True)
+    return [
+        *(w for pair in TWO_FACTS for w in two_fact_wordings(*pair, False)),
+        *(w for side in SIDES for w in side_wordings("What is it?", side, False)),
+        *(w for pair in pairs for w in caption_wordings(*pair, False)),
+        STEPS,
+        caption({fact: "it" for fact in FACTS}, *list(LANGUAGES)[:2]),
+    ]
