@@ -1,0 +1,77 @@
+"""Another view of a picture: the same things, seen from the other side, nearer and in more light.
+
+Which view it is follows from the key alone, so that every machine makes the same one. Probes of
+image generality that are made so ask whether an edit is found again on a picture that no training
+has paired with the edited one.
+"""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image, ImageEnhance, ImageOps
+
+from liveedit_jax.data.facts import digest
+from liveedit_jax.data.images import open_picture
+
+KEPT = (0.80, 0.92)  # of each side after the crop
+BRIGHTER = (1.10, 1.25)
+AS_THEY_ARE = ("L", "LA", "RGB", "RGBA")  # modes that need no conversion
+
+
+def _drawn(low: float, high: float, *key: object) -> float:
+    """A number between two others that follows from the key."""
+    return low + (high - low) * digest("view", *key) / 2**64
+
+
+def _plain(picture: Image.Image) -> Image.Image:
+    """The picture in 8 bits a channel, without a palette."""
+    if picture.mode in AS_THEY_ARE:
+        return picture
+    if picture.mode == "1":
+        return picture.convert("L")
+    return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+
+
+def view_of(picture: Image.Image, *key: object) -> Image.Image:
+    """Return another view of a picture, of the same size; transparency stays transparency.
+
+    It is mirrored, cropped to 80 to 92 % of each side and 10 to 25 % brighter. A black or white
+    picture, which that leaves as it is, comes back greyer.
+
+    Args:
+        picture: in any mode.
+        key: what the choice of view follows from.
+    """
+    picture = _plain(picture)
+    width, height = picture.size
+    kept = _drawn(*KEPT, *key, "kept")
+    left = _drawn(0.0, (1 - kept) * width, *key, "left")
+    top = _drawn(0.0, (1 - kept) * height, *key, "top")
+    view = ImageOps.mirror(picture).resize(
+        picture.size,
+        Image.Resampling.BICUBIC,
+        box=(left, top, left + kept * width, top + kept * height),
+    )
+    light = _drawn(*BRIGHTER, *key, "light")
+    view = ImageEnhance.Brightness(view).enhance(light)
+    return view if view.tobytes() != picture.tobytes() else _greyer(view, light - 1)
+
+
+def _greyer(picture: Image.Image, share: float) -> Image.Image:
+    """The picture with this share of grey in its colours."""
+    grey = Image.new("L", picture.size, 128).convert(picture.mode)
+    if "A" in picture.getbands():
+        grey.putalpha(picture.getchannel("A"))
+    return Image.blend(picture, grey, share)
+
+
+def another_view(picture: bytes, *key: object) -> bytes:
+    """Return another view of encoded image bytes as PNG bytes; see `view_of`.
+
+    Raises:
+        ValueError: the bytes are not a whole image.
+    """
+    out = io.BytesIO()
+    view_of(open_picture(picture), *key).save(out, format="PNG")
+    return out.getvalue()
