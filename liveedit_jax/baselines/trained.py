@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.baselines.editor import Editor
 from liveedit_jax.data.editing import EditingBatch, EditingData, filled
-from liveedit_jax.data.facts import FACTS
+from liveedit_jax.data.facts import TRAINED_FACTS
 from liveedit_jax.data.templates import text_questions
 from liveedit_jax.data.tokenise import seam_ids, without_pixels
 from liveedit_jax.training.optimizers import TrainState, advance, begin
@@ -101,7 +101,7 @@ class LessonData:
         return [
             seam_ids(tokenizer, question, entity.facts[fact], "")
             for entity in self.data.entities
-            for fact in FACTS
+            for fact in TRAINED_FACTS
             for question in text_questions(fact, entity.facts)
         ]
 

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.config import EditMixture, EditorTrainConfig, LengthBudget
 from liveedit_jax.data import tiling
-from liveedit_jax.data.facts import FACTS, SOURCES, Entity, split_entities
+from liveedit_jax.data.facts import SOURCES, TRAINED_FACTS, Entity, split_entities
 from liveedit_jax.data.images import drawing, normalise, png, preprocess
 from liveedit_jax.data.packing import Question
 from liveedit_jax.data.paraphrases import draw_wordings
@@ -128,7 +128,7 @@ class EditingData:
 
     def _value(self, rng, fact: str) -> str:
         if rng.random() < self.mixture.any_fact_share:
-            fact = str(rng.choice(FACTS))
+            fact = str(rng.choice(TRAINED_FACTS))
         values = target_values(SPLIT, fact)
         return values[int(rng.integers(len(values)))]
 
@@ -151,13 +151,13 @@ class EditingData:
         """(prompt, true answer, picture) of an unedited question."""
         kind = rng.random()
         if kind < self.mixture.same_image_share:
-            other = str(rng.choice([f for f in FACTS if f != fact]))
+            other = str(rng.choice([f for f in TRAINED_FACTS if f != fact]))
             chosen, fact, (wording,) = i, other, self._wordings(rng, other, 1)
         elif kind < self.mixture.same_image_share + self.mixture.look_alike_share:
             chosen, source = self._look_alike(rng, i), int(rng.integers(2))
         else:
             chosen = (i + int(rng.integers(1, len(self.entities)))) % len(self.entities)
-            source, fact = int(rng.integers(2)), str(rng.choice(FACTS))
+            source, fact = int(rng.integers(2)), str(rng.choice(TRAINED_FACTS))
             (wording,) = self._wordings(rng, fact, 1)
         return wording, self.entities[chosen].facts[fact], 2 * chosen + source
 
@@ -181,10 +181,10 @@ class EditingData:
         """Entity and fact of a sample; some share the sample before's entity, or look like it."""
         kind, mixture = rng.random(), self.mixture
         if previous and kind < mixture.sibling_share:
-            return previous[0], str(rng.choice([f for f in FACTS if f != previous[1]]))
+            return previous[0], str(rng.choice([f for f in TRAINED_FACTS if f != previous[1]]))
         if previous and kind < mixture.sibling_share + mixture.alike_share:
-            return self._look_alike(rng, previous[0]), str(rng.choice(FACTS))
-        return int(rng.integers(len(self.entities))), str(rng.choice(FACTS))
+            return self._look_alike(rng, previous[0]), str(rng.choice(TRAINED_FACTS))
+        return int(rng.integers(len(self.entities))), str(rng.choice(TRAINED_FACTS))
 
     def _fits(self, rows: list[tuple[Question, int]], shorter: int, t: int) -> bool:
         """Whether a sample's longest row needs more than `shorter` and at most `t` positions."""

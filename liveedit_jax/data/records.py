@@ -18,6 +18,15 @@ class Port:
 
 
 @dataclass(frozen=True)
+class SameImage:
+    """Another question about an edited picture, and its true answer."""
+
+    fact: str
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
 class Record:
     """E-VQA's fields, then what other benchmarks add.
 
@@ -30,7 +39,7 @@ class Record:
     alt: str  # the target
     pred: str  # what was true (or predicted) before
     image: bytes | Path
-    image_rephrase: bytes | Path  # the same entity, another picture
+    image_rephrase: bytes | Path  # the same entity, another picture (MojiEdit: another view)
     loc: str  # text locality: a question without image
     loc_ans: str
     m_loc: bytes | Path  # image locality: an unrelated picture
@@ -39,15 +48,26 @@ class Record:
     entity: str
     fact: str
     split: str
-    same_image_q: str | None = None  # another question about `image`, never edited
-    same_image_a: str | None = None
+    other_drawing: bytes | None = None  # by an artist whose drawings the base was trained on
+    third_drawing: bytes | None = None  # by one that nothing was trained on
+    same_image: tuple[SameImage, ...] = ()  # other questions about `image`; the first never edited
     look_alike: bytes | Path | None = None  # an unedited entity of its subcategory, asked `src`
     look_alike_a: str | None = None
     row: int | None = None  # its place in the authors' file, from 0
     port: tuple[Port, ...] = ()
 
+    @property
+    def same_image_q(self) -> str | None:
+        """The question about `image` whose fact is never edited."""
+        return self.same_image[0].question if self.same_image else None
+
+    @property
+    def same_image_a(self) -> str | None:
+        """Its answer."""
+        return self.same_image[0].answer if self.same_image else None
+
     def __getitem__(self, field: str):
         """A field by its name (KeyError when there is none)."""
-        if field not in self.__dataclass_fields__:
+        if field not in (*self.__dataclass_fields__, "same_image_q", "same_image_a"):
             raise KeyError(field)
         return getattr(self, field)

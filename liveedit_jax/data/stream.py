@@ -7,13 +7,16 @@ machine, a longer stream begins with the shorter one, and two seeds share nothin
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from liveedit_jax.data.facts import FACTS, Entity, by_subcategory, digest, split_entities
+from liveedit_jax.data.facts import FACTS, SOURCES, Entity, by_subcategory, digest, split_entities
 from liveedit_jax.data.portability import follow_up
-from liveedit_jax.data.records import Record
+from liveedit_jax.data.records import Record, SameImage
 from liveedit_jax.data.templates import templates, text_questions
+from liveedit_jax.data.third_drawing import ThirdDrawings, font_file
+from liveedit_jax.data.views import another_view
 
 TARGET_MOST = 32  # characters; 97% of all values are that short
 
@@ -52,7 +55,12 @@ def _probe_by_subcategory() -> dict[str, tuple[Entity, ...]]:
 
 
 def edit_stream(
-    split: str, seed: int, n: int, data_dir: str | Path | None = None, image_size: int = 60
+    split: str,
+    seed: int,
+    n: int,
+    data_dir: str | Path | None = None,
+    image_size: int = 60,
+    noto: str | Path | None = None,
 ) -> Iterator[Record]:
     """The first `n` records of the stream (split, seed).
 
@@ -62,8 +70,11 @@ def edit_stream(
         n: number of edits; each (entity, fact) is edited at most once.
         data_dir: where MojiEdit is or will be prepared (default: `default_data_dir()`).
         image_size: side of the drawings in pixels.
+        noto: file of the font with the third drawings (default: `third_drawing.font_file`);
+            records have none where there is no such file.
 
     Raises:
+        FileNotFoundError: no font where one was named.
         ValueError: an unknown split, the probe split (never edited), or more edits than it offers.
     """
     if split == "probe":
@@ -72,13 +83,17 @@ def edit_stream(
     if not 0 < n <= len(pairs):
         raise ValueError(f"n={n}: the {split} split offers 1 to {len(pairs)} edits")
     pairs.sort(key=lambda pair: digest("stream", seed, split, pair[0].file_key, pair[1]))
-    return _records(split, seed, pairs[:n], data_dir, image_size)
+    font = font_file(noto)
+    third = None if font is None else ThirdDrawings(font)
+    return _records(split, seed, pairs[:n], data_dir, image_size, third)
 
 
-def _records(split, seed, pairs, data_dir, image_size) -> Iterator[Record]:
+def _records(split, seed, pairs, data_dir, image_size, third) -> Iterator[Record]:
     images = _images(split, data_dir, image_size)
     for entity, fact in pairs:
-        yield _record(split, seed, entity, fact, images)
+        record = _record(split, seed, entity, fact, images)
+        drawn = None if third is None else third.png(entity, image_size)
+        yield replace(record, third_drawing=drawn)
 
 
 def _record(split: str, seed: int, entity: Entity, fact: str, images: dict) -> Record:
@@ -90,7 +105,7 @@ def _record(split: str, seed: int, entity: Entity, fact: str, images: dict) -> R
     far_questions = templates(far_fact, False) + templates(far_fact, True)
     alike = _probe_by_subcategory().get(entity.facts["subcategory"], ())
     like = _pick(alike, *key, "look_alike") if alike else None
-    locked = entity.locked_fact
+    others = [entity.locked_fact] + [f for f in FACTS if f not in (fact, entity.locked_fact)]
     target = draw_target(split, entity, fact, *key)
     return Record(
         src=src,
@@ -98,7 +113,8 @@ def _record(split: str, seed: int, entity: Entity, fact: str, images: dict) -> R
         alt=target,
         pred=entity.facts[fact],
         image=images[entity.id, "twemoji"],
-        image_rephrase=images[entity.id, "openmoji"],
+        image_rephrase=another_view(images[entity.id, "twemoji"], *key, "view"),
+        other_drawing=images[entity.id, "openmoji"],
         loc=_pick(text_questions(text_fact, text_entity.facts), *key, "loc question"),
         loc_ans=text_entity.facts[text_fact],
         m_loc=images[far.id, _pick(("twemoji", "openmoji"), *key, "m_loc source")],
@@ -107,8 +123,14 @@ def _record(split: str, seed: int, entity: Entity, fact: str, images: dict) -> R
         entity=entity.emoji,
         fact=fact,
         split=split,
-        same_image_q=_pick(templates(locked, evaluation=False), *key, "same_image"),
-        same_image_a=entity.facts[locked],
+        same_image=tuple(
+            SameImage(
+                fact=other,
+                question=_pick(templates(other, evaluation=True), *key, "same_image", other),
+                answer=entity.facts[other],
+            )
+            for other in others
+        ),
         look_alike=None if like is None else images[like.id, "twemoji"],
         look_alike_a=None if like is None else like.facts[fact],
         port=follow_up(entity, fact, target, *key),
@@ -134,3 +156,35 @@ def _undecoded() -> dict:
 
     skip = tfds.decode.SkipDecoding()
     return {"images": {"twemoji": skip, "openmoji": skip}}
+
+
+@dataclass(frozen=True)
+class Known:
+    """A question about an entity that is never edited, and its true answer."""
+
+    question: str
+    answer: str
+    image: bytes | None  # None: the question names the entity
+
+
+def retention_questions(
+    n: int, data_dir: str | Path | None = None, image_size: int = 60
+) -> list[Known]:
+    """`n` questions with a picture, then `n` without one: always the same, none of them edited.
+
+    They ask for facts of probe entities; of the pictures, the drawings that pretraining saw.
+    """
+    pairs = [(entity, fact) for entity in split_entities("probe") for fact in FACTS]
+    pairs.sort(key=lambda pair: digest("retention", pair[0].file_key, pair[1]))
+    images, found = _images("probe", data_dir, image_size), []
+    for entity, fact in pairs[:n]:
+        key = ("retention", entity.file_key, fact)
+        sources = [source for source in SOURCES if source != entity.held_out]
+        wordings = templates(fact, evaluation=True)
+        picture = images[entity.id, _pick(sources, *key, "source")]
+        found.append(Known(_pick(wordings, *key, "wording"), entity.facts[fact], picture))
+    for entity, fact in pairs[-n:]:
+        wordings = text_questions(fact, entity.facts)
+        wording = _pick(wordings, "retention", entity.file_key, fact, "text")
+        found.append(Known(wording, entity.facts[fact], None))
+    return found
