@@ -5,10 +5,10 @@ from collections import Counter
 import pytest
 
 from liveedit_jax.data import edit_stream
-from liveedit_jax.data.facts import LANGUAGES, entities, split_entities
+from liveedit_jax.data.facts import FACTS, LANGUAGES, SOURCES, entities, split_entities
 from liveedit_jax.data.images import decode_image, drawing
-from liveedit_jax.data.stream import editable
-from liveedit_jax.data.templates import templates
+from liveedit_jax.data.stream import editable, retention_questions
+from liveedit_jax.data.templates import templates, text_questions
 from liveedit_jax.evaluation.cases import case_of
 from liveedit_jax.evaluation.probes import ALWAYS
 
@@ -28,10 +28,10 @@ def test_same_seed_same_stream_and_shorter_is_a_prefix(stream):
     assert [(r.entity, r.fact) for r in other] != [(r.entity, r.fact) for r in stream[:50]]
 
 
-def test_the_eval_split_offers_10200_edits():
-    assert len(editable("eval")) == 10_200
-    with pytest.raises(ValueError, match="offers 1 to 10200"):
-        edit_stream("eval", 0, 10_201)
+def test_the_eval_split_offers_10080_edits():
+    assert len(editable("eval")) == 10_080
+    with pytest.raises(ValueError, match="offers 1 to 10080"):
+        edit_stream("eval", 0, 10_081)
     with pytest.raises(ValueError, match="never edited"):
         edit_stream("probe", 0, 1)
 
@@ -57,8 +57,12 @@ def test_wordings_and_probes(stream):
         entity = known[record.entity]
         assert record.src in templates(record.fact, False)
         assert record.rephrase in templates(record.fact, True)
-        assert record.same_image_q in templates(entity.locked_fact, False)
-        assert record.same_image_a == entity.facts[entity.locked_fact]
+        others = [asked.fact for asked in record.same_image]
+        assert others[0] == entity.locked_fact and record.same_image_q in templates(others[0], True)
+        assert {*others, record.fact} == set(FACTS) and len(others) == len(FACTS) - 1
+        for asked in record.same_image:
+            assert asked.question in templates(asked.fact, True)
+            assert asked.answer == entity.facts[asked.fact]
         assert record["m_loc_a"] in texts and record["loc_ans"] in texts
         if record.look_alike is not None:
             alike = [e for e in probes if e.facts["subcategory"] == entity.facts["subcategory"]]
@@ -76,19 +80,43 @@ def test_portability_follows_from_the_edit_and_contradicts_nothing(stream):
             follows = "category" if record.fact == "subcategory" else "name"
             assert port.hops == 1 and port.answer == holder.facts[follows]
             assert port.answer != entity.facts[follows]  # what the unedited fact leads to
-            assert port.question != record.same_image_q
+            assert port.question not in {asked.question for asked in record.same_image}
     assert set(asked) == {"subcategory", "short_name", *LANGUAGES}
     assert sum(asked.values()) > 0.7 * len(stream)
     chosen = next(record for record in stream if record.port and record.fact == "de")
     assert "German name" in chosen.port[0].question
 
 
-def test_pictures_are_the_drawings_that_were_pretrained_on(stream):
-    record, entity = stream[0], by_emoji()[stream[0].entity]
-    for field, source in (("image", "twemoji"), ("image_rephrase", "openmoji")):
-        assert (decode_image(record[field], 60) == drawing(entity.id, source, 60)).all()
+def test_pictures_are_the_two_drawings_and_a_view_of_the_first(stream):
+    for record in stream[:20]:
+        entity = by_emoji()[record.entity]
+        for field, source in (("image", "twemoji"), ("other_drawing", "openmoji")):
+            assert (decode_image(record[field], 60) == drawing(entity.id, source, 60)).all()
+        view = decode_image(record.image_rephrase, 60)
+        assert view.shape == (60, 60, 3) and (view != drawing(entity.id, "twemoji", 60)).any()
     with pytest.raises(KeyError):
-        record["picture"]
+        stream[0]["picture"]
+
+
+def test_third_drawings_need_a_font(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no font file at"):
+        edit_stream("eval", 3, 1, noto=tmp_path / "none.ttf")
+    (tmp_path / "no.ttf").write_bytes(b"no font")
+    with pytest.raises(ValueError, match="no font with colour bitmaps"):
+        next(edit_stream("eval", 3, 1, noto=tmp_path / "no.ttf"))
+
+
+def test_retention_asks_what_no_stream_edits():
+    probes, asked = split_entities("probe"), retention_questions(40)
+    assert asked == retention_questions(40) and len(asked) == 80
+    assert sum(known.image is None for known in asked) == 40
+    texts = {q for e in probes for f in FACTS for q in text_questions(f, e.facts)}
+    drawn = {drawing(e.id, s, 60).tobytes() for e in probes for s in SOURCES if s != e.held_out}
+    for known in asked:
+        if known.image is None:
+            assert known.question in texts
+        else:
+            assert decode_image(known.image, 60).tobytes() in drawn
 
 
 def test_a_record_becomes_a_case_with_every_probe(stream):
