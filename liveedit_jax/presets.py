@@ -97,7 +97,7 @@ PRESETS: dict[str, Preset] = {
         editor=TINY_EDITOR,
         pretrain=TINY_PRETRAIN,
         editor_train=TINY_EDITOR_TRAIN,
-        edit_mixture=EditMixture(lengths=((44, 0.49), (50, 0.36), (60, 0.15))),
+        edit_mixture=EditMixture(lengths=((44, 0.51), (50, 0.37), (60, 0.12))),
     ),
     "smol": Preset(
         dataset=DatasetConfig(budget=LengthBudget(48, 64)),
