@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 
 from experiments.arguments import to_ship
+from liveedit_jax import editors as compiled
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.baselines import editor as compiled
-from liveedit_jax.baselines.editor import at_layer
 from liveedit_jax.baselines.table import BASELINES
 from liveedit_jax.baselines.trained import LessonData, init_state, train_step
 from liveedit_jax.config import Preset
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.tokenizer import load_tokenizer
+from liveedit_jax.editors import at_layer
 from liveedit_jax.training.checkpoint import load_backbone, model_folder
 from liveedit_jax.training.loop import train
 from liveedit_jax.training.weights import save_weights

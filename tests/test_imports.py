@@ -13,6 +13,7 @@ LEVEL = {
     "types": 0,
     "presets": 0,
     "backbones": 1,
+    "editors": 1,
     "editor": 1,
     "data": 1,
     "store": 1,

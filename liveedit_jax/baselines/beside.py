@@ -15,7 +15,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.baselines import layer
-from liveedit_jax.baselines.editor import Editor, target_loss
+from liveedit_jax.baselines.losses import target_loss
+from liveedit_jax.editors import Editor
 from liveedit_jax.types import Batch, Role
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from liveedit_jax.backbones import Backbone, decoder
 from liveedit_jax.backbones.quantise import widen
-from liveedit_jax.baselines.editor import target_loss
+from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.types import Batch
 
 

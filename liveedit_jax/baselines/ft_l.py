@@ -14,7 +14,8 @@ import optax
 
 from liveedit_jax.baselines import layer
 from liveedit_jax.baselines.descent import descend, within
-from liveedit_jax.baselines.editor import Editor, target_loss
+from liveedit_jax.baselines.losses import target_loss
+from liveedit_jax.editors import Editor
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import optax
 
 from liveedit_jax.backbones.parts import bridge
 from liveedit_jax.baselines.descent import descend, within
-from liveedit_jax.baselines.editor import Editor, target_loss
+from liveedit_jax.baselines.losses import target_loss
+from liveedit_jax.editors import Editor
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, Int
 
 from liveedit_jax.baselines import prompting
-from liveedit_jax.baselines.editor import target_loss
+from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.baselines.texts import Text, ended, text_of
 from liveedit_jax.baselines.trained import Lesson, Recipe, Trained
 from liveedit_jax.types import Batch, Role

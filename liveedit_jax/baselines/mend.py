@@ -22,8 +22,8 @@ from jaxtyping import Array, Float
 from liveedit_jax.backbones import decoder
 from liveedit_jax.backbones.quantise import widen
 from liveedit_jax.baselines import prompting
-from liveedit_jax.baselines.editor import target_loss
 from liveedit_jax.baselines.factors import Factors, edited, factors_of, measured
+from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.baselines.trained import Lesson, Recipe, Trained
 from liveedit_jax.types import Batch
 

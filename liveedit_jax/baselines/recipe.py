@@ -20,7 +20,7 @@ from liveedit_jax.backbones import decoder
 from liveedit_jax.backbones.backbone import positions
 from liveedit_jax.baselines import prompting
 from liveedit_jax.baselines.descent import descend
-from liveedit_jax.baselines.editor import target_loss
+from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.baselines.trained import Lesson, Recipe, Trained
 from liveedit_jax.editor.attention import init_linear, normalise
 from liveedit_jax.editor.losses import hard_routing

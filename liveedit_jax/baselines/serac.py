@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbones import Backbone, decoder
 from liveedit_jax.baselines import prompting
-from liveedit_jax.baselines.editor import target_loss
+from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.baselines.texts import Text, ended, moved_to, text_of
 from liveedit_jax.baselines.trained import Lesson, Recipe, Trained
 from liveedit_jax.data.tokenise import without_pixels

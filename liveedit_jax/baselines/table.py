@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from liveedit_jax.baselines.editor import Editor
 from liveedit_jax.baselines.ft_l import FtL
 from liveedit_jax.baselines.ft_m import FtM
 from liveedit_jax.baselines.grace import Grace
@@ -13,6 +12,7 @@ from liveedit_jax.baselines.recipe import RecipeEditor
 from liveedit_jax.baselines.serac import Serac
 from liveedit_jax.baselines.t_patcher import TPatcher
 from liveedit_jax.baselines.wise import Wise
+from liveedit_jax.editors import Editor
 
 BASELINES: dict[str, Editor] = {
     "ft_l": FtL(),

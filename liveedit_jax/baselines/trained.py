@@ -18,11 +18,11 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.baselines.editor import Editor
 from liveedit_jax.data.editing import EditingBatch, EditingData, filled
 from liveedit_jax.data.facts import TRAINED_FACTS
 from liveedit_jax.data.templates import text_questions
 from liveedit_jax.data.tokenise import seam_ids, without_pixels
+from liveedit_jax.editors import Editor
 from liveedit_jax.training.optimizers import TrainState, advance, begin
 from liveedit_jax.types import Batch
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from liveedit_jax.baselines.editor import Editor
+from liveedit_jax.editors import Editor
 from liveedit_jax.evaluation.carry_out import carry_out
 from liveedit_jax.evaluation.chunks import counted_n
 from liveedit_jax.evaluation.editors import parts_of

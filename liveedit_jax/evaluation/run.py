@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.baselines.editor import Editor
 from liveedit_jax.baselines.table import BASELINES, TRAINED, baseline
 from liveedit_jax.config import Preset
+from liveedit_jax.editors import Editor
 from liveedit_jax.evaluation.baselines import evaluate_baseline
 from liveedit_jax.evaluation.cases import Files, Stream, benchmark_cases, stream_cases
 from liveedit_jax.evaluation.lifelong import Parts, Plan, evaluate

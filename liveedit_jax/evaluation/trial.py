@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from liveedit_jax import editors as compiled
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.baselines import editor as compiled
-from liveedit_jax.baselines.editor import Editor, at_layer
+from liveedit_jax.editors import Editor, at_layer
 from liveedit_jax.evaluation import predict
 from liveedit_jax.evaluation.layout import Rows, along, batches, make_rows, padded, pixels, take
 from liveedit_jax.evaluation.predict import Subject

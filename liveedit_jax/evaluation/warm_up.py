@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import numpy as np
 
+from liveedit_jax import editors as compiled
 from liveedit_jax.backbones.generation import generate
-from liveedit_jax.baselines import editor as compiled
 from liveedit_jax.baselines.ft_l import FtL
 from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.editor.liveedit import AddExperts, Plan

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from liveedit_jax.baselines import beside
-from liveedit_jax.baselines.editor import at_layer
 from liveedit_jax.baselines.grace import Grace
 from liveedit_jax.baselines.lemoe import Lemoe
 from liveedit_jax.baselines.t_patcher import TPatcher
 from liveedit_jax.baselines.wise import Wise
+from liveedit_jax.editors import at_layer
 from liveedit_jax.types import Batch
 
 EDITORS = (

@@ -6,12 +6,13 @@ import numpy as np
 import optax
 import pytest
 
-from liveedit_jax.baselines import editor as compiled
+from liveedit_jax import editors as compiled
 from liveedit_jax.baselines.descent import descend, within
-from liveedit_jax.baselines.editor import at_layer, target_loss
 from liveedit_jax.baselines.ft_l import FtL
 from liveedit_jax.baselines.ft_m import FtM
+from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.data.tokenise import answer_labels
+from liveedit_jax.editors import at_layer
 
 
 def known_of(editor, micro):

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from liveedit_jax.baselines import beside
-from liveedit_jax.baselines.editor import at_layer
 from liveedit_jax.baselines.grace import PRIME, Codebook, Grace, fingerprint, nearest, placed
+from liveedit_jax.editors import at_layer
 from liveedit_jax.types import Batch
 
 

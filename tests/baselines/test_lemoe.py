@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from liveedit_jax.baselines import beside
-from liveedit_jax.baselines.editor import at_layer, target_loss
 from liveedit_jax.baselines.lemoe import Lemoe, apply, scores
+from liveedit_jax.baselines.losses import target_loss
+from liveedit_jax.editors import at_layer
 from liveedit_jax.types import Batch
 
 EDITOR = Lemoe(together=2, rank=2, router_width=4, steps_n=30)

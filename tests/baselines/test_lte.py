@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from liveedit_jax.baselines import editor as compiled
+from liveedit_jax import editors as compiled
 from liveedit_jax.baselines.lte import Lte, adapted, descriptor, fresh_lora
 from liveedit_jax.baselines.trained import Recipe, init_state
 

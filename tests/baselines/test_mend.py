@@ -8,9 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from liveedit_jax.baselines.editor import at_layer, target_loss
 from liveedit_jax.baselines.factors import Factors, edited, factors_of, measured
+from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.baselines.mend import BLOCKS_N, Mend, MendRecipe, running_average
+from liveedit_jax.editors import at_layer
 
 EDITOR = Mend(layer=0, rank=4, start_rate=0.02)
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from liveedit_jax.baselines import editor as compiled
-from liveedit_jax.baselines.editor import target_loss
+from liveedit_jax import editors as compiled
+from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.baselines.recipe import KNOWN, PromptRecipe, RecipeEditor, prompt_of, represent
 from liveedit_jax.baselines.trained import init_state
 

@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
+from liveedit_jax import editors as compiled
 from liveedit_jax.backbones import decoder
-from liveedit_jax.baselines import editor as compiled
 from liveedit_jax.baselines.serac import Serac
 from liveedit_jax.baselines.texts import Text, ended, moved_to, text_of
 from liveedit_jax.data.tokenise import answer_labels

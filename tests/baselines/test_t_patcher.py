@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from liveedit_jax.baselines.editor import at_layer
 from liveedit_jax.baselines.layer import mlp_input
 from liveedit_jax.baselines.t_patcher import Neurons, TPatcher, above, fire
+from liveedit_jax.editors import at_layer
 
 EDITOR = TPatcher(tokens_n=4, memories_n=8, steps_n=40, silent=-3.0, apart=3.0)
 

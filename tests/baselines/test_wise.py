@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from liveedit_jax.baselines.editor import at_layer
 from liveedit_jax.baselines.layer import mlp_input
 from liveedit_jax.baselines.wise import Wise, distance, moves, ties
+from liveedit_jax.editors import at_layer
 
 EDITOR = Wise(
     shard_n=1, subspaces_n=2, steps_n=8, merge_density=1.0, alpha=0.1, beta=0.5, gamma=0.2,

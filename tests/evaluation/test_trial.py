@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import pytest
 
-from liveedit_jax.baselines.editor import Editor
+from liveedit_jax.editors import Editor
 from liveedit_jax.evaluation.trial import Trial
 
 

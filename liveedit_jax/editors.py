@@ -19,8 +19,6 @@ from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.backbone import split_at
-from liveedit_jax.data.tokenise import answer_labels
-from liveedit_jax.editor.losses import answer_nll
 from liveedit_jax.types import Batch
 
 Known = Any  # a pytree of arrays [B, ...]
@@ -73,14 +71,6 @@ def at_layer(backbone: Backbone, weights: dict, layer: int | None) -> tuple[Back
     layer = layer + layers_n if layer < 0 else layer
     weights = split_at(weights, layer)
     return replace(backbone, cfg=replace(backbone.cfg, edit_layer=layer)), weights
-
-
-def target_loss(
-    backbone: Backbone, logits: Float[Array, "B T V"], batch: Batch
-) -> Float[Array, ""]:
-    """Mean cross-entropy of the answer tokens and EOS."""
-    label, answer, eos = answer_labels(batch, backbone.cfg.eos_id)
-    return answer_nll(logits, label, answer | eos)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
