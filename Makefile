@@ -40,7 +40,7 @@ EDITORS ?= liveedit ft_l ft_m mend serac t_patcher lte recipe lemoe grace wise
 SEEDS ?= 0,1,2
 CASES ?= 200
 compare: setup
-	for name in $(EDITORS); do $(RUN) -m experiments.lifelong_eval --editor $$name --seeds $(SEEDS) --cases $(CASES) --finetune 0 --out runs/compare/$$name || exit 1; done
+	for name in $(EDITORS); do $(RUN) -m experiments.lifelong_eval --editor $$name --seeds $(SEEDS) --cases $(CASES) --out runs/compare/$$name || exit 1; done
 	$(RUN) -m liveedit_jax report $(foreach name,$(EDITORS),runs/compare/$(name)/seed_*) --out runs/compare/report
 
 # Tests are shared out among JOBS processes.

@@ -47,11 +47,6 @@ def main() -> int:
     )
     parser.add_argument("--marks", default="1,10,100,1000", help="numbers of edits")
     parser.add_argument("--cases", type=int, help="cases that marks below it count (the preset's)")
-    parser.add_argument(
-        "--finetune",
-        type=int,
-        help="most edits of the fine-tuning baseline, 0: none (the preset's)",
-    )
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     if args.seeds and args.seed is not None:
@@ -70,7 +65,6 @@ def main() -> int:
             seed=args.seed if args.seed is not None or files else 0,
             marks=parse_marks(args.marks),
             cases_n=args.cases,
-            finetune_n=args.finetune,
             files=files,
         )
         runs = [(choice, args.out)]

@@ -268,7 +268,6 @@ class EvaluationConfig:
     """How much a lifelong evaluation takes where nobody says."""
 
     cases_n: int | None = None  # cases that marks below it count; None: as many as the largest mark
-    finetune_n: int = 1_000  # most edits of the fine-tuning baseline
 
 
 @dataclass(frozen=True)

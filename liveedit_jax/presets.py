@@ -110,7 +110,7 @@ PRESETS: dict[str, Preset] = {
             same_image_share=0.15,
         ),
         bridge_train=BridgeTrainConfig(),
-        evaluation=EvaluationConfig(cases_n=200, finetune_n=100),
+        evaluation=EvaluationConfig(cases_n=200),
     ),
     **{
         name: Preset(DATASETS["mojiedit"], BACKBONES[name], PAPER_EDITOR, PAPER_EDITOR_TRAIN)

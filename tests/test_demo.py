@@ -26,8 +26,7 @@ def test_what_no_stream_has_is_refused(model_folder, tmp_path):
     for marks, says in (((5, 2), "rising"), ((20_000,), "offers 1 to 10200")):
         with pytest.raises(ValueError, match=says):
             run(Choice(model=str(model_folder), marks=marks), tmp_path, 0.0)
-    for few in ({"cases_n": 0}, {"finetune_n": -1}):
-        with pytest.raises(ValueError, match="give 1 case and 0 edits or more"):
-            run(Choice(model=str(model_folder), marks=(1,), **few), tmp_path, 0.0)
+    with pytest.raises(ValueError, match="cases=0: give 1 or more"):
+        run(Choice(model=str(model_folder), marks=(1,), cases_n=0), tmp_path, 0.0)
     with pytest.raises(ValueError, match="give numbers of edits"):
         parse_marks("1,many")

@@ -98,14 +98,10 @@ def unedited_figures(lines: Iterable[dict]) -> dict:
 
 
 def folder_figures(folder: str | Path) -> dict:
-    """`unedited`, `finetune` (None without that baseline) and `marks` of a run's folder."""
+    """`unedited` and `marks` of a run's folder."""
     folder = Path(folder)
-    finetune = None
-    if (folder / "finetune_cases.jsonl").is_file():
-        finetune = mark_figures(read_lines(folder / "finetune_cases.jsonl"))[0]
     return {
         "unedited": unedited_figures(read_lines(folder / "cases.jsonl")),
-        "finetune": finetune,
         "marks": mark_figures(
             read_lines(folder / "cases.jsonl"), read_lines(folder / "routes.jsonl")
         ),

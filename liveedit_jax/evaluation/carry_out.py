@@ -31,8 +31,8 @@ def carry_out(
 
     Args:
         compute: writes the parts that are not there: `block_...` (`lines`, and `routes` where an
-            editor routes), perhaps `finetune_block_...`, and `timing` by mark. It is given the
-            folder, and what says how many seconds the run has taken.
+            editor routes), and `timing` by mark. It is given the folder, and what says how many
+            seconds the run has taken.
         cases: the stream.
         marks: numbers of edits.
         settings: what makes two runs the same run (config, seed, checkpoint, cases); written to
@@ -83,16 +83,10 @@ def carry_out(
 def _assemble(folder: RunFolder, marks: Sequence[int]) -> None:
     """The final JSON-lines files, mark by mark, out of the finished parts."""
 
-    def chosen(prefix: str, key: str, mark: int | None) -> Iterator[dict]:
-        for part in folder.parts(prefix):
-            yield from (line for line in part.get(key, ()) if mark in (None, line["mark"]))
-
     def every(key: str) -> Iterator[dict]:
         for mark in marks:
-            yield from chosen("block_", key, mark)
+            for part in folder.parts("block_"):
+                yield from (line for line in part.get(key, ()) if line["mark"] == mark)
 
     write_lines(folder.path / "routes.jsonl", every("routes"))
-    if any(folder.parts("finetune_block_")):
-        lines = chosen("finetune_block_", "lines", None)
-        write_lines(folder.path / "finetune_cases.jsonl", lines)
     write_lines(folder.path / "cases.jsonl", every("lines"))

@@ -17,7 +17,6 @@ from liveedit_jax.presets import EDITORS, PRESETS
 
 COLUMNS = (*METRICS, "average")
 COSTS = {"edit_ms": "edit, ms", "query_ms": "query, ms", "state_bytes": "memory an edit, kB"}
-FINETUNE = "finetune"
 SAME = (
     *("config", "dataset", "backbone", "editor", "model"),
     *("split", "rows_sha256", "marks", "cases_n", "method"),
@@ -30,7 +29,6 @@ TITLES = {
     "eic": "E-IC",
     "vlkeb": "VLKEB",
     "liveedit": "LiveEdit",
-    "finetune": "Fine-tuning",
     "ft_l": "FT-L",
     "ft_m": "FT-M",
     "mend": "MEND",
@@ -91,13 +89,11 @@ class Setup:
     dataset: str
     editor: str
     runs: tuple[Run, ...]
-    figures: tuple[tuple[dict, ...], ...]  # per run, one entry a mark
-    baseline: bool  # fine-tuning, which the runs measured beside their editor: nothing fires
 
     @property
     def routes(self) -> bool:
         """Whether its runs say which experts fired; editors of the comparison have none."""
-        return not self.baseline and all(run.settings.get("method") is None for run in self.runs)
+        return all(run.settings.get("method") is None for run in self.runs)
 
     @property
     def name(self) -> str:
@@ -173,13 +169,10 @@ def load_run(folder: str | Path) -> Run:
     _check(folder, "config.json", settings, ("seed",), (int, type(None)))
     _check(folder, "config.json", settings, ("marks",), (list,))
     _check(folder, "results.json", results, ("marks",), (list,))
-    _check(folder, "results.json", results, ("finetune",), (dict, type(None)))
     if not results["marks"]:
         raise ValueError(f"{folder}: results.json has no marks; {AGAIN}")
     for i, mark in enumerate(results["marks"]):
         _check_figures(folder, f"results.json marks[{i}]", mark)
-    if results["finetune"]:
-        _check_figures(folder, "results.json finetune", results["finetune"])
     pictures = config.get("pictures")
     return Run(folder, settings, results, Path(pictures) if isinstance(pictures, str) else None)
 
@@ -205,12 +198,9 @@ def run_lines(run: Run, name: str, fields: Sequence[str]) -> Iterator[dict]:
             yield line
 
 
-def _key(run: Run, tuned: bool) -> dict:
+def _key(run: Run) -> dict:
     """What has to be equal for two runs to be the same but for the seed."""
     names = {"dataset": run.dataset, "backbone": run.backbone}
-    if tuned:  # the baseline knows no editor
-        tuning = {k: run.settings.get(k) for k in ("split", "rows_sha256", FINETUNE)}
-        return names | tuning | {"model": run.settings["model"].get("backbone")}
     return {name: run.settings.get(name) for name in SAME} | names
 
 
@@ -240,7 +230,7 @@ def _in_order(seeds: Iterable[int | None]) -> list[int | None]:
 
 
 def group_runs(runs: Sequence[Run]) -> list[Setup]:
-    """One setup for each set of runs that differ in their seeds only, and one for its baseline.
+    """One setup for each set of runs that differ in their seeds only.
 
     Setups whose three names agree get what differs added to the editor's name.
 
@@ -248,28 +238,22 @@ def group_runs(runs: Sequence[Run]) -> list[Setup]:
         ValueError: two runs with the same settings and seed.
     """
     parts: dict[tuple, dict[str, tuple]] = defaultdict(dict)  # names -> key -> (key, by seed)
-    for tuned in (False, True):
-        for run in runs:
-            figures = run.results[FINETUNE] if tuned else run.results["marks"]
-            if not figures:
-                continue
-            key, seed = _key(run, tuned), run.settings["seed"]
-            names = (run.backbone, run.dataset, FINETUNE if tuned else run.editor, tuned)
-            code = json.dumps(key, sort_keys=True)
-            _, by_seed = parts[names].setdefault(code, (key, {}))
-            if not tuned and seed in by_seed:
-                raise ValueError(
-                    f"{by_seed[seed][0].folder} and {run.folder} have the same settings and seed"
-                    f" {seed}; give one of them"
-                )
-            by_seed.setdefault(seed, (run, (figures,) if tuned else tuple(figures)))
+    for run in runs:
+        key, seed = _key(run), run.settings["seed"]
+        names = (run.backbone, run.dataset, run.editor)
+        _, by_seed = parts[names].setdefault(json.dumps(key, sort_keys=True), (key, {}))
+        if seed in by_seed:
+            raise ValueError(
+                f"{by_seed[seed].folder} and {run.folder} have the same settings and seed"
+                f" {seed}; give one of them"
+            )
+        by_seed[seed] = run
     setups = []
-    for (backbone, dataset, editor, tuned), keyed in parts.items():
+    for (backbone, dataset, editor), keyed in parts.items():
         keys = [key for key, _ in keyed.values()]
         for key, by_seed in keyed.values():
-            held, figures = zip(*(by_seed[seed] for seed in _in_order(by_seed)), strict=True)
-            name = editor + _difference(key, keys)
-            setups.append(Setup(backbone, dataset, name, held, figures, tuned))
+            held = tuple(by_seed[seed] for seed in _in_order(by_seed))
+            setups.append(Setup(backbone, dataset, editor + _difference(key, keys), held))
     return setups
 
 
@@ -277,7 +261,7 @@ def make_rows(setups: Sequence[Setup]) -> list[Row]:
     """The rows of the table: by backbone, dataset, edits, and setup within."""
     rows = []
     for setup in setups:
-        every = [entry for entries in setup.figures for entry in entries]
+        every = [entry for run in setup.runs for entry in run.results["marks"]]
         for edits in sorted({entry["edits"] for entry in every}):
             held = [entry for entry in every if entry["edits"] == edits]
             values = {name: figure([entry[name] for entry in held]) for name in COLUMNS}

@@ -132,8 +132,6 @@ def _costs(setups: Sequence[Setup], rows: Sequence[Row]) -> str:
 def _runs(setups: Sequence[Setup]) -> str:
     body = []
     for setup in setups:
-        if setup.baseline:
-            continue
         for run in setup.runs:
             commit = str(run.settings.get("commit") or "–")
             seconds = run.results.get("seconds")
@@ -155,8 +153,8 @@ def page(
     setups: Sequence[Setup], rows: Sequence[Row], hits: dict[str, Hits], failures: list[Failure]
 ) -> str:
     """The whole page; `hits` has the setups with routes (a baseline has none)."""
-    evaluated, colours = [setup for setup in setups if not setup.baseline], colours_of(setups)
-    setup_of = {run.folder: setup.name for setup in evaluated for run in setup.runs}
+    colours = colours_of(setups)
+    setup_of = {run.folder: setup.name for setup in setups for run in setup.runs}
     body = _curves(setups, rows, colours) + _costs(setups, rows)
     if hits:
         body += routing(hits, rows, setups, colours)
@@ -169,7 +167,7 @@ def page(
     runs_n, most = len(setup_of), max(row.edits for row in rows)
     return _FRAME.format(
         title=f"{runs_n} evaluations compared" if runs_n > 1 else "One evaluation",
-        summary=f"{len(evaluated)} setups, up to {most:,} edits. Runs that differ in their seed "
+        summary=f"{len(setups)} setups, up to {most:,} edits. Runs that differ in their seed "
         "only are one setup.",
         style=_STYLE,
         table=_table(rows),

@@ -13,7 +13,6 @@ import numpy as np
 from tqdm import tqdm
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.baselines.ft_l import FtL
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.editor import liveedit
@@ -21,7 +20,6 @@ from liveedit_jax.evaluation import protocol
 from liveedit_jax.evaluation.carry_out import carry_out
 from liveedit_jax.evaluation.chunks import with_chunks
 from liveedit_jax.evaluation.decode import Decoder
-from liveedit_jax.evaluation.finetuned import evaluate_finetune
 from liveedit_jax.evaluation.layout import Rows, measure, pixels, take
 from liveedit_jax.evaluation.predict import Subject
 from liveedit_jax.evaluation.probes import EDIT, Case
@@ -38,8 +36,6 @@ class Plan:
     """What is evaluated, and in which portions."""
 
     marks: tuple[int, ...]
-    finetune: FtL | None = FtL()
-    finetune_n: int = 1000  # most edits of the fine-tuning baseline
     cases_n: int | None = None  # cases that marks below it count; None: the whole stream
     batch_n: int = 32
     block_n: int = 128  # cases between two savings
@@ -67,11 +63,6 @@ def block_n(subject: Subject, cases: Sequence[Case], most: int) -> int:
     probes_n = max(len(case.probes) for case in cases)
     case_bytes = 4 * probes_n * subject.shapes.long_n * subject.backbone.cfg.width
     return max(min(most, HIDDEN_BYTES // case_bytes), 1)
-
-
-def finetune_n(marks: Sequence[int], most: int) -> int:
-    """Edits of the baseline: the largest mark up to `most`, or `most` where all are larger."""
-    return max([m for m in marks if m <= most], default=most)
 
 
 def evaluate(
@@ -104,12 +95,10 @@ def evaluate(
 def _compute(parts: Parts, cases: Sequence[Case], plan: Plan, folder: RunFolder, spent) -> None:
     subject = parts.subject(cases, plan.batch_n)
     plan = replace(plan, block_n=block_n(subject, cases, plan.block_n))
-    most = finetune_n(plan.marks, plan.finetune_n)
-    tuned_n = min(most, len(cases)) if plan.finetune else 0
     blocks = list(protocol.blocks(cases, plan.block_n))
     known: protocol.Known = {}
     # shares of the work, so that the bar's ETA means something
-    total = len(cases) * (1 + 5 + 2 * len(plan.marks)) + 9 * tuned_n
+    total = len(cases) * (1 + 5 + 2 * len(plan.marks))
     bar = tqdm(total=total, desc="lifelong", unit_scale=True, dynamic_ncols=True)
 
     def save(name: str, value: Any, share: int) -> None:
@@ -128,7 +117,7 @@ def _compute(parts: Parts, cases: Sequence[Case], plan: Plan, folder: RunFolder,
     del experts
 
     repo, literal = _repositories(subject, cases, expert, plan, folder, edits)
-    warm_up(subject, repo, plan.finetune)
+    warm_up(subject, repo)
     decoder = Decoder(subject, subject.weights, known)
     chunked: dict[int, Repository] = {}
 
@@ -156,8 +145,6 @@ def _compute(parts: Parts, cases: Sequence[Case], plan: Plan, folder: RunFolder,
         )
         save(f"block_{b:05d}", {"lines": lines, "routes": fired}, share)
     del chunked, repo
-    if plan.finetune:
-        evaluate_finetune(decoder, plan.finetune, cases[:tuned_n], plan.block_n, folder, save)
     bar.close()
 
 

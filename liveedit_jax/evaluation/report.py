@@ -38,13 +38,11 @@ def _percent(value: float | None) -> str:
 
 
 def figures_table(results: dict) -> str:
-    """Rows: unedited, every mark, fine-tuning; exact match in small print under each metric."""
+    """Rows: unedited, every mark; exact match in small print under each metric."""
     heads = [label(name) for name in (*METRICS, "average", *HARD)]
     heads += ["hits mean / max", "kept min", "edit ms", "add ms", "query ms"]
     rows = [("unedited", results["unedited"])]
     rows += [(f"{mark['edits']:,} edits", mark) for mark in results["marks"]]
-    if results["finetune"]:
-        rows.append((f"fine-tuning, {results['finetune']['edits']:,} edits", results["finetune"]))
     body = []
     for name, row in rows:
         values = {n: row[n] for n in METRICS} | row["hard_locality"]

@@ -39,7 +39,7 @@ def _numbers(setups: Sequence[Setup], rows: Sequence[Row], hits: dict[str, Hits]
                     }
                     for run in setup.runs
                 ],
-                "marks": setup.figures,
+                "marks": [run.results["marks"] for run in setup.runs],
             }
             for setup in setups
         ],

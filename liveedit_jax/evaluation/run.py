@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,6 @@ class Choice:
     seed: int | None = 0  # of the stream; of a benchmark's order, which is its file's with None
     marks: tuple[int, ...] = (1, 10, 100, 1000)
     cases_n: int | None = None  # that marks below it count; None: the preset's
-    finetune_n: int | None = None  # most edits of the fine-tuning baseline; None: the preset's
     files: Files | None = None  # of a public benchmark
 
     @property
@@ -57,11 +56,11 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
         choice: model and stream.
         out: the run folder; a killed run with the same choice goes on there.
         begin: `time.time()` at the start of the process.
-        plan: portions and baseline; its marks are replaced by the choice's.
+        plan: marks and portions; None: the choice's marks.
 
     Raises:
         KeyError: an unknown name.
-        ValueError: marks, cases or edits of the baseline that no stream has, a damaged model, a
+        ValueError: marks or cases that no stream has, a damaged model, a
             folder of another run.
         FileNotFoundError: no model.
     """
@@ -69,12 +68,9 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
     overridden = choice.backbone is not None or sized
     model = load_model(choice.model or choice.config, asked if overridden else None)
     chosen = model.config
-    cases_n, finetune_n = (
-        getattr(chosen.evaluation, name) if given is None else given
-        for name, given in (("cases_n", choice.cases_n), ("finetune_n", choice.finetune_n))
-    )
-    if (cases_n is not None and cases_n < 1) or finetune_n < 0:
-        raise ValueError(f"cases={cases_n}, finetune={finetune_n}: give 1 case and 0 edits or more")
+    cases_n = chosen.evaluation.cases_n if choice.cases_n is None else choice.cases_n
+    if cases_n is not None and cases_n < 1:
+        raise ValueError(f"cases={cases_n}: give 1 or more")
     name = asked.dataset.name
     stream = stream_of(choice, chosen, name, cases_n)
     if cases_n is None:
@@ -83,15 +79,12 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
         Backbone(chosen.backbone), chosen.editor, model.backbone, model.editor, model.tokenizer
     )
     if plan is None:
-        plan = Plan(choice.marks, finetune_n=finetune_n, cases_n=cases_n)
-        plan = plan if finetune_n and not choice.baseline else replace(plan, finetune=None)
+        plan = Plan(choice.marks, cases_n=cases_n)
     settings = {
         **{name: value for name, value in asdict(choice).items() if name != "files"},
         **({} if choice.files is None else {"rows_sha256": stream.rows_sha256, "dataset": name}),
         "cases_n": cases_n,
-        "finetune_n": finetune_n,
         "model": {"backbone": model.backbone_sha256, "editor": model.editor_sha256},
-        "finetune": None if plan.finetune is None else asdict(plan.finetune),
         "commit": commit(),
     }
     run_of = stream.cases, plan, settings, out, begin, stream.pictures
@@ -182,8 +175,6 @@ def table(results: dict) -> str:
     names |= {name: name for mark in results["marks"] for name in mark.get("portability", ())}
     rows = [("unedited", results["unedited"])]
     rows += [(f"{mark['edits']:,} edits", mark) for mark in results["marks"]]
-    if results["finetune"]:
-        rows.append((f"fine-tuned {results['finetune']['edits']:,}", results["finetune"]))
     lines = [" " * 17 + "".join(f"{title:>14}" for title in names.values())]
     for title, row in rows:
         values = row | row["hard_locality"] | row.get("portability", {})

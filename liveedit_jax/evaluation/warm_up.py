@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 
-from liveedit_jax import editors as compiled
 from liveedit_jax.backbones.generation import generate
-from liveedit_jax.baselines.ft_l import FtL
 from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.editor.liveedit import AddExperts, Plan
 from liveedit_jax.evaluation import predict
 from liveedit_jax.evaluation.layout import widths
 from liveedit_jax.evaluation.predict import Subject
-from liveedit_jax.evaluation.trial import Trial
 from liveedit_jax.types import Batch, Query, Repository, Role
 
 
@@ -23,7 +19,7 @@ def _blank(n: int, t: int) -> Batch:
     return without_pixels(np.zeros((n, t), np.int32), role)
 
 
-def warm_up(subject: Subject, repo: Repository, tuning: FtL | None) -> None:
+def warm_up(subject: Subject, repo: Repository) -> None:
     """Run each compiled step on blank rows of each of its shapes."""
     backbone, cfg, shapes = subject.backbone, subject.cfg, subject.shapes
     weights, editor = subject.weights, subject.editor
@@ -51,28 +47,4 @@ def warm_up(subject: Subject, repo: Repository, tuning: FtL | None) -> None:
             routed = slot[:, :n], weight[:, :n]
             predict.edited_ids(
                 backbone, cfg, weights, editor, repo, hidden, batch, *routed, position
-            )
-    if tuning is not None:
-        _warm_tuning(Trial.of(subject, tuning))
-
-
-def _warm_tuning(trial: Trial) -> None:
-    shapes, model = trial.subject.shapes, (trial.editor, trial.backbone, trial.params)
-    prompt_t = 1 + trial.backbone.cfg.vision_n + shapes.prompt_n
-    seen = np.zeros((shapes.batch_n, trial.backbone.cfg.vision_n, trial.backbone.cfg.width))
-    seen = seen.astype(np.float32)
-    for t, answer_n in (
-        (shapes.short_n, shapes.answer_n + 1),
-        (shapes.long_n, shapes.answer_n + 1),
-        (prompt_t + shapes.steps_n, shapes.steps_n),
-    ):
-        batch = _blank(shapes.batch_n, t)
-        known = compiled.encode(*model, batch, seen)
-        position = np.zeros((shapes.batch_n, answer_n), np.int32)
-        compiled.answers(*model, trial.init(1).state, known, batch, position)
-        if t <= shapes.long_n:
-            one = jax.tree.map(lambda leaf: np.asarray(leaf)[:1], known)
-            compiled.edit(*model, trial.init(1).state, one, _blank(1, t))
-            predict.unedited_ids(
-                trial.subject.backbone, trial.subject.weights, batch, seen, position
             )

@@ -33,18 +33,17 @@ def write_lines(file, lines):
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def write_run(folder, seed=0, value=90.0, tuned=None, n=4, wrong=lambda *_: False, **changes):
+def write_run(folder, seed=0, value=90.0, n=4, wrong=lambda *_: False, **changes):
     """A run folder of marks 1 and 10 as an evaluation leaves it."""
     folder.mkdir(parents=True)
     settings = {
         **{"config": "tiny", "dataset": "evqa", "backbone": None, "editor": None},
         **{"model": {"backbone": "b" * 64, "editor": "e" * 64}, "split": "eval", "seed": seed},
-        **{"marks": [1, 10], "cases_n": n, "finetune": {"steps_n": 10}, "commit": "c" * 40},
+        **{"marks": [1, 10], "cases_n": n, "commit": "c" * 40},
     } | changes
     (folder / "config.json").write_text(json.dumps({"sha256": "", "settings": settings}))
     results = {
         "seconds": 1.5,
-        "finetune": None if tuned is None else entry(10, tuned),
         "marks": [entry(1, value), entry(10, value - 10)],
     }
     (folder / "results.json").write_text(json.dumps(results))

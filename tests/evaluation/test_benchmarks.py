@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from experiments import lifelong_eval
-from liveedit_jax.baselines.ft_l import FtL
 from liveedit_jax.data.prompts import PROMPTS
 from liveedit_jax.evaluation import predict
 from liveedit_jax.evaluation.aggregate import read_lines
@@ -129,7 +128,7 @@ def test_a_seed_shuffles_as_the_released_evaluation_does(files):
         cases("vlkeb", files, n=9)
 
 
-PLAN = Plan((1, 4), FtL(), batch_n=8, block_n=4, cases_n=ROWS_N)
+PLAN = Plan((1, 4), batch_n=8, block_n=4, cases_n=ROWS_N)
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +151,7 @@ def test_the_same_seed_gives_the_same_files(done, files, parts, tmp_path, monkey
     settings = {"config": "small", "seed": 7, "commit": "none"}
     again = evaluate(parts, cases("evqa", files, 7), PLAN, settings, tmp_path, time.time())
     assert json.dumps(timeless(again)) == json.dumps(timeless(results))
-    for name in ("cases.jsonl", "routes.jsonl", "finetune_cases.jsonl"):
+    for name in ("cases.jsonl", "routes.jsonl"):
         assert (out / name).read_bytes() == (tmp_path / name).read_bytes()
     assert [mark["cases"] for mark in results["marks"]] == [6, 4]  # the tail of two is dropped
     line = next(read_lines(out / "cases.jsonl"))

@@ -17,19 +17,17 @@ from tests.evaluation.made_runs import write_run
 def test_runs_that_differ_in_seed_only_are_one_setup(tmp_path):
     values = (90.0, 93.0, 94.5)
     runs = [
-        load_run(write_run(tmp_path / f"s{seed}", seed, value, tuned=20.0 + seed))
-        for seed, value in enumerate(values)
+        load_run(write_run(tmp_path / f"s{seed}", seed, value)) for seed, value in enumerate(values)
     ]
     other = load_run(write_run(tmp_path / "other", 0, 50.0, backbone="smol"))
     setups = group_runs([*runs, other])
     assert [(s.name, len(s.runs)) for s in setups] == [
         ("tiny · E-VQA · LiveEdit", 3),
         ("smol · E-VQA · LiveEdit", 1),
-        ("tiny · E-VQA · Fine-tuning", 3),
     ]
     rows = {(r.backbone, r.editor, r.edits): r for r in make_rows(setups)}
     assert list(rows) == [
-        *(("tiny", "liveedit", 1), ("tiny", "liveedit", 10), ("tiny", "finetune", 10)),
+        *(("tiny", "liveedit", 1), ("tiny", "liveedit", 10)),
         *(("smol", "liveedit", 1), ("smol", "liveedit", 10)),
     ]
     found = rows["tiny", "liveedit", 10].values["reliability"]
@@ -37,7 +35,6 @@ def test_runs_that_differ_in_seed_only_are_one_setup(tmp_path):
     assert found.mean == pytest.approx(mean)
     by_hand = (((80 - mean) ** 2 + (83 - mean) ** 2 + (84.5 - mean) ** 2) / 2) ** 0.5
     assert found.std == pytest.approx(by_hand) == pytest.approx(statistics.stdev((80, 83, 84.5)))
-    assert rows["tiny", "finetune", 10].values["average"].mean == pytest.approx(23.0)
     alone = rows["smol", "liveedit", 1]
     assert alone.values["average"].mean == 52 and alone.values["average"].std is None
     assert alone.runs_n == 1 and alone.hit_n["look_alike"].mean == 6
@@ -56,15 +53,6 @@ def test_any_other_difference_makes_another_setup_with_a_name_of_its_own(tmp_pat
     setups = group_runs(runs)
     assert len(setups) == 2 and setups[1].editor == f"liveedit {says}"
     assert len({(row.editor, row.edits) for row in make_rows(setups)}) == 4
-
-
-def test_two_editors_on_one_backbone_share_their_baseline(tmp_path):
-    runs = [
-        load_run(write_run(tmp_path / "a", tuned=20.0)),
-        load_run(write_run(tmp_path / "b", tuned=20.0, editor="paper")),
-    ]
-    editors = [setup.editor for setup in group_runs(runs)]
-    assert editors == ["liveedit", "liveedit paper", "finetune"]
 
 
 def test_the_same_run_twice_is_refused(tmp_path):

@@ -20,7 +20,7 @@ def test_halving_what_is_missing_is_the_same_step_everywhere():
 
 
 def test_every_line_is_drawn_with_its_band(tmp_path):
-    runs = [write_run(tmp_path / f"{n}", seed=n, value=80.0 + n, tuned=50.0) for n in range(2)]
+    runs = [write_run(tmp_path / f"{n}", seed=n, value=80.0 + n) for n in range(2)]
     setups = group_runs([load_run(run) for run in runs])
     rows, colours = make_rows(setups), colours_of(setups)
 

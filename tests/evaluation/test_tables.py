@@ -26,7 +26,7 @@ def row(editor, values, edits=1, backbone="tiny", dataset="mojiedit", std=None, 
 
 ROWS = [
     row("liveedit", (90, 80, 70, 100, 99.994, 88)),
-    row("finetune", (95, 60, 70.001, 20, 99.99, None)),
+    row("ft_l", (95, 60, 70.001, 20, 99.99, None)),
     row("liveedit", (50, 50, 50, 50, 50, 50), edits=1000, std=1.25),
 ]
 
@@ -42,7 +42,7 @@ def test_the_best_of_a_block_is_bold_ties_as_printed_included():
         *("**99.99**", "**88.00**"),
     ]
     assert cells[1][3:] == [
-        *("Fine-tuning", "**95.00**", "60.00", "**70.00**", "20.00", "**99.99**", "–"),
+        *("FT-L", "**95.00**", "60.00", "**70.00**", "20.00", "**99.99**", "–"),
     ]
     assert cells[2][2:5] == ["1,000", "LiveEdit", "50.00 ± 1.25"]
     assert len({len(line) for line in lines}) == 1
@@ -53,7 +53,7 @@ def test_latex_has_the_papers_layout():
     assert lines[1] == r"\begin{tabular}{llrlrrrrrr}" and lines[-1] == r"\end{tabular}"
     assert r"Rel. & T-Gen. & M-Gen. & T-Loc. & M-Loc. & Average \\" in lines[3]
     assert lines[5].startswith(r"tiny & MojiEdit & 1 & LiveEdit & 90.00 & \textbf{80.00} &")
-    assert lines[6].startswith(r" &  &  & Fine-tuning & \textbf{95.00} &")
+    assert lines[6].startswith(r" &  &  & FT-L & \textbf{95.00} &")
     assert lines[6].endswith(r"& -- \\") and lines[7] == r"\cmidrule(l){3-10}"
     assert r"& 1{,}000 & LiveEdit & 50.00\,{\scriptsize $\pm$\,1.25} &" in lines[8]
     assert all(line.count(" & ") == 9 for line in lines if line.endswith(r"\\"))
