@@ -12,16 +12,19 @@ import jax
 import jax.numpy as jnp
 
 from experiments.arguments import to_ship
+from experiments.dev_figures import DEV_N, DEV_SEED, dev_figures
 from liveedit_jax import editors as compiled
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.baselines.table import BASELINES
+from liveedit_jax.baselines.table import baseline
 from liveedit_jax.baselines.trained import LessonData, init_state, train_step
 from liveedit_jax.config import Preset
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.tokenizer import load_tokenizer
 from liveedit_jax.editors import at_layer
+from liveedit_jax.evaluation.subject import Parts
 from liveedit_jax.training.checkpoint import load_backbone, model_folder
 from liveedit_jax.training.loop import train
+from liveedit_jax.training.optimizers import TrainState
 from liveedit_jax.training.weights import save_weights
 
 SEEN_N = 100  # pictures at once
@@ -34,7 +37,7 @@ def train_baseline(args: argparse.Namespace, chosen: Preset) -> None:
         args: of `train_editor`; those that are LiveEdit's alone are not read.
         chosen: the preset.
     """
-    editor = BASELINES[args.editor]
+    editor = baseline(args.editor, args.config)
     recipe = replace(
         editor.recipe,
         seed=args.seed,
@@ -44,18 +47,23 @@ def train_baseline(args: argparse.Namespace, chosen: Preset) -> None:
     )
     editor = replace(editor, recipe=recipe)
     folder = args.model or model_folder(args.config)
-    weights, made = load_backbone(folder)
-    backbone, weights = at_layer(Backbone(chosen.backbone), weights, editor.layer)
+    whole, made = load_backbone(folder)
+    backbone, weights = at_layer(Backbone(chosen.backbone), whole, editor.layer)
     cfg = chosen.backbone
     tokenizer = load_tokenizer(folder / "tokenizer.json", cfg.pad_id, cfg.bos_id, cfg.eos_id)
     drawn = replace(
         chosen.editor_train, batch_n=recipe.batch_n, routing_n=None, accumulate_n=1, seed=args.seed
     )
     data = EditingData(tokenizer, cfg, drawn, chosen.edit_mixture, chosen.dataset.budget)
+
+    def parts_of(state: TrainState) -> Parts:
+        return Parts(Backbone(cfg), whole, tokenizer, editor, state.params)
+
     params = {"backbone": weights, "editor": None}
     shown = data.pictures()
     parts = [shown[i : i + SEEN_N] for i in range(0, len(shown), SEEN_N)]
     pictures = jnp.concatenate([compiled.see(editor, backbone, params, part) for part in parts])
+    measure = dev_figures(parts_of, cfg.vision.image_size)
     begin = time.time()
     state, step = train(
         partial(train_step, editor, backbone, weights, pictures),
@@ -76,6 +84,7 @@ def train_baseline(args: argparse.Namespace, chosen: Preset) -> None:
             "steps": step,
             "backbone_sha256": made["sha256"],
             "seconds": round(time.time() - begin),
+            "dev": {"seed": DEV_SEED, "edits": DEV_N, **measure(state)},
         }
         digest = save_weights(out, jax.device_get(state.params), recipe_of)
         print(json.dumps(recipe_of, indent=1), f"\nwrote {out} sha256 {digest}")

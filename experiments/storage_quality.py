@@ -24,14 +24,14 @@ from tqdm import tqdm
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditorConfig, Precision, StorageConfig
 from liveedit_jax.editor import repository
+from liveedit_jax.editor.as_editor import LiveEdit
 from liveedit_jax.editor.routing import hit_weights
-from liveedit_jax.evaluation import protocol
+from liveedit_jax.evaluation.asking import block_of, forced
 from liveedit_jax.evaluation.cases import stream_cases
-from liveedit_jax.evaluation.lifelong import Parts
-from liveedit_jax.evaluation.predict import Subject
 from liveedit_jax.evaluation.probes import EDIT, METRICS, Case
-from liveedit_jax.evaluation.quick import accuracies, answers
+from liveedit_jax.evaluation.quick import accuracies
 from liveedit_jax.evaluation.run import commit
+from liveedit_jax.evaluation.subject import Parts, Subject, encode, requests
 from liveedit_jax.training.checkpoint import load_model
 from liveedit_jax.types import Expert, Query, Repository
 
@@ -51,7 +51,7 @@ def _agree(cfg: EditorConfig, wide: Repository, narrow: Repository, query: Query
 def stored(subject: Subject, expert: Expert, n: int, precision: Precision) -> Repository:
     """All experts in one repository."""
     storage = StorageConfig(precision, precision)
-    repo = repository.init_repository(subject.cfg, subject.backbone.cfg.width, n, storage)
+    repo = repository.init_repository(subject.editor.cfg, subject.backbone.cfg.width, n, storage)
     for at in range(0, n, BLOCK_N):
         rows = np.minimum(np.arange(at, at + BLOCK_N), n - 1)
         part = jax.tree.map(lambda leaf, rows=rows: leaf[rows], expert)
@@ -65,7 +65,7 @@ def agreement(subject: Subject, wide: Repository, narrow: Repository, query: Que
     for at in range(0, len(query.threshold), BATCH_N):
         rows = np.minimum(np.arange(at, at + BATCH_N), len(query.threshold) - 1)
         part = jax.tree.map(lambda leaf, rows=rows: leaf[rows], query)
-        parts.append(np.stack(_agree(subject.cfg, wide, narrow, part), 1).astype(float))
+        parts.append(np.stack(_agree(subject.editor.cfg, wide, narrow, part), 1).astype(float))
     return np.concatenate(parts)[: len(query.threshold)]
 
 
@@ -82,31 +82,31 @@ def summary(rows: np.ndarray) -> dict[str, float]:
     }
 
 
-def experts_of(subject: Subject, cases: Sequence[Case], known: dict, bar: tqdm) -> Expert:
+def experts_of(subject: Subject, cases: Sequence[Case], bar: tqdm) -> Expert:
     """The experts (numpy) of all edits."""
     made = []
     for at in range(0, len(cases), BLOCK_N):
         asked = [case.probes[EDIT] for case in cases[at : at + BLOCK_N]]
-        encoded = protocol.encode_probes(subject, asked, known)
-        made.append(protocol.make_experts(subject, encoded, range(len(asked))))
+        made += [expert for expert, _, _ in requests(subject, asked)]
         bar.update(len(asked))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *made)
 
 
 def measured(
-    subject: Subject, cases: Sequence[Case], repos: dict[str, Repository], known: dict, bar: tqdm
+    subject: Subject, cases: Sequence[Case], repos: dict[str, Repository], bar: tqdm
 ) -> dict[str, dict[str, float]]:
     """Metrics and agreement by storage; the first of `repos` is what the others agree with."""
     scores: dict = {name: defaultdict(list) for name in repos}
     agreed: dict = {name: [] for name in repos}
     wide = next(iter(repos.values()))
-    for block in protocol.blocks(cases, BLOCK_N):
-        encoded = protocol.encode_probes(subject, block.probes, known)
-        shown = np.flatnonzero([probe.image is not None for probe in block.probes])
-        query = jax.tree.map(lambda leaf, shown=shown: leaf[shown], encoded.query)
+    for first in range(0, len(cases), BLOCK_N):
+        block = block_of(cases[first : first + BLOCK_N], first)
+        encoded, rows = encode(subject, block.probes), np.arange(len(block.probes))
+        query = jax.tree.map(lambda leaf, shown=block.shown: leaf[shown], encoded.query)
         for name, repo in repos.items():
-            after, _ = answers(subject, repo, encoded, shown)
-            for kind, value in accuracies(block, encoded, after):
+            now = np.full(len(rows), int(repo.clock))
+            said, _ = forced(subject, repo, block, encoded, rows, now)
+            for kind, value in accuracies(block, encoded, said.after):
                 scores[name][kind].append(value)
             agreed[name].append(agreement(subject, wide, repo, query))
         bar.update(5 * len(block.cases))
@@ -129,13 +129,14 @@ def main() -> None:
     args = parser.parse_args()
     model = load_model(args.config)
     backbone = Backbone(model.config.backbone)
-    parts = Parts(backbone, model.config.editor, model.backbone, model.editor, model.tokenizer)
+    editor = LiveEdit(model.config.editor)
+    parts = Parts(backbone, model.backbone, model.tokenizer, editor, model.editor)
     cases = stream_cases(args.split, args.seed, args.edits, backbone.cfg.vision.image_size)
-    subject, known = parts.subject(cases, BATCH_N), {}
+    subject = parts.subject(cases, BATCH_N)
     with tqdm(total=6 * len(cases), desc="storage", unit_scale=True) as bar:
-        expert = experts_of(subject, cases, known, bar)
+        expert = experts_of(subject, cases, bar)
         repos = {p.value: stored(subject, expert, len(cases), p) for p in Precision}
-        found = measured(subject, cases, repos, known, bar)
+        found = measured(subject, cases, repos, bar)
     run = {"config": args.config, "edits": args.edits, "seed": args.seed, "commit": commit()}
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "results.json").write_text(json.dumps(run | found, indent=1) + "\n")

@@ -29,7 +29,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -37,12 +37,12 @@ from jax.sharding import NamedSharding
 
 from experiments.arguments import to_ship
 from experiments.baseline_run import train_baseline
+from experiments.dev_figures import DEV_N, DEV_SEED, dev_figures
 from experiments.editor_arguments import is_public, parsed
 from experiments.editor_run import Run, prepared, started
 from liveedit_jax.config import as_dict
-from liveedit_jax.evaluation.cases import stream_cases
-from liveedit_jax.evaluation.lifelong import Parts
-from liveedit_jax.evaluation.quick import quick_figures
+from liveedit_jax.editor.as_editor import LiveEdit
+from liveedit_jax.evaluation.subject import Parts
 from liveedit_jax.scaling.mesh import make_mesh
 from liveedit_jax.scaling.processes import start as start_processes
 from liveedit_jax.scaling.steps import Pod
@@ -53,7 +53,6 @@ from liveedit_jax.training.optimizers import TrainState
 from liveedit_jax.training.states import StateCache
 from liveedit_jax.training.weights import save_weights
 
-DEV_SEED, DEV_N = 0, 100
 DRAWN = ("seed", "batch_n", "routing_n", "accumulate_n", "answers_n")  # what batches depend on
 
 # What `train` takes first: a step, the state it starts from, and from a step to its batch.
@@ -67,7 +66,9 @@ def main() -> None:
         return
     start_processes(args.coordinator, args.processes, args.process)
     run = prepared(args, chosen, recipe)
-    evaluate = None if args.mesh or is_public(chosen) else dev_figures(run)
+    evaluate = None
+    if not (args.mesh or is_public(chosen)):
+        evaluate = dev_figures(partial(parts_of, run), chosen.backbone.vision.image_size)
     begin = time.time()
     starts = note(run)
     state, step = train(
@@ -84,18 +85,10 @@ def main() -> None:
         ship(run, state, step, starts, evaluate(state) if evaluate else {})
 
 
-def dev_figures(run: Run) -> Callable[[TrainState], dict]:
-    """What measures the dev split; its cases, and the answers before any edit, are kept."""
-    frozen, image_size = run.frozen, run.chosen.backbone.vision.image_size
-    cases = cache(partial(stream_cases, "dev", DEV_SEED, DEV_N, image_size))
-    known: dict = {}
-
-    def evaluate(state: TrainState) -> dict:
-        editor = run.chosen.editor, frozen.weights, state.params
-        parts = Parts(frozen.backbone, *editor, frozen.tokenizer)
-        return {f"dev/{k}": v for k, v in quick_figures(parts, cases(), known).items()}
-
-    return evaluate
+def parts_of(run: Run, state: TrainState) -> Parts:
+    """The model with its editor as training has it."""
+    frozen, editor = run.frozen, LiveEdit(run.chosen.editor)
+    return Parts(frozen.backbone, frozen.weights, frozen.tokenizer, editor, state.params)
 
 
 def note(run: Run) -> list[dict]:

@@ -1,6 +1,6 @@
-"""What every editor of the comparison is: three pure functions of arrays, and what they share.
+"""What every editor is: a few pure functions of arrays. Whoever evaluates one knows only these.
 
-    request ─ encode ─ edit ──► state
+    request ─ encode ─ request ─ edit ──► state
     question ─ encode ─ logits(state)
 
 An editor is a frozen dataclass of its settings, so it can be a static argument of jit. `params` are
@@ -10,6 +10,7 @@ is all of a row that no edit changes, computed once and shared by every state.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.backbone import split_at
-from liveedit_jax.types import Batch
+from liveedit_jax.types import Batch, Route
 
 Known = Any  # a pytree of arrays [B, ...]
 State = Any  # a pytree of arrays; its shapes do not depend on the number of edits
@@ -28,7 +29,14 @@ State = Any  # a pytree of arrays; its shapes do not depend on the number of edi
 class Editor(Protocol):
     """One method of editing, with its settings."""
 
-    layer: int | None  # the decoder layer it acts on, from the end if negative; None: the preset's
+    layer: int | None = None  # the decoder layer it acts on, from the end if negative; None: the
+    # preset's
+    together: int = 1  # requests that one edit takes; where there are fewer, rows are all PAD
+    routes: bool = False  # it is a RoutedEditor
+
+    def prepare(self, trained: Any) -> Any:
+        """What `params["editor"]` holds of trained weights, every constant computed once."""
+        return trained
 
     def see(self, backbone: Backbone, params: dict, image: Float[Array, "B S S 3"]) -> Array:
         """What `encode` takes of pictures; computed once a picture."""
@@ -39,13 +47,30 @@ class Editor(Protocol):
     ) -> Known:
         """What no edit changes about B rows; their pictures come as `see` makes them."""
 
+    def unedited(
+        self,
+        backbone: Backbone,
+        params: dict,
+        known: Known,
+        batch: Batch,
+        seen: Float[Array, "B P D"],
+        at: Int[Array, "B A"],
+    ) -> Float[Array, "B A V"]:
+        """The unedited model's logits at some positions of B rows."""
+        hidden = backbone.lower_from_features(params["backbone"], batch, seen)
+        return backbone.upper(params["backbone"], hidden, batch, at)
+
+    def request(self, backbone: Backbone, params: dict, known: Known, batch: Batch) -> Known:
+        """What `edit` takes of B requests; computed in batches, whatever was edited before."""
+        return known
+
     def init(self, backbone: Backbone, params: dict, capacity: int) -> State:
         """The state before the first of at most `capacity` edits."""
 
     def edit(
         self, backbone: Backbone, params: dict, state: State, known: Known, batch: Batch
     ) -> State:
-        """The state after one more request (image, prompt, target), a batch of one row."""
+        """The state after `together` more requests (image, prompt, target), as `request` gives."""
 
     def logits(
         self,
@@ -57,6 +82,44 @@ class Editor(Protocol):
         at: Int[Array, "B A"],
     ) -> Float[Array, "B A V"]:
         """The edited model's logits at some positions of B rows."""
+
+
+class RoutedEditor(Editor, Protocol):
+    """An editor that picks stored edits for every question; where it picks none, nothing changes.
+
+    What a question is routed to depends on its picture and prompt alone. Its state can be asked as
+    of a moment, so that one state holds the edits of many chunks. Its requests, once ready, are
+    stored without the model (`edit` reads neither `backbone` nor `params`).
+    """
+
+    routes: bool = True
+    add: Callable[[Any, Array, Array], Array]  # `intervene` of generation, which takes `plan`
+
+    def query(self, known: Known) -> Any:
+        """The part of `encode` that `route` reads."""
+
+    def chunked(self, state: State, mark: int) -> State:
+        """All edits as chunks of `mark`: what is asked as of moment c knows those of chunk c."""
+
+    def route(
+        self, params: dict, state: State, query: Any, at: Int[Array, "B 1"]
+    ) -> tuple[Route, Float[Array, " B"]]:
+        """What B questions use as of their moments, and by how much they are (or miss) a hit."""
+
+    def plan(self, params: dict, state: State, route: Route) -> Any:
+        """What generation carries along of routed edits."""
+
+    def logits(
+        self,
+        backbone: Backbone,
+        params: dict,
+        state: State,
+        known: Known,
+        batch: Batch,
+        at: Int[Array, "B A"],
+        route: Route | None = None,
+    ) -> Float[Array, "B A V"]:
+        """The edited model's logits, by a route (None: what is found now)."""
 
 
 def at_layer(backbone: Backbone, weights: dict, layer: int | None) -> tuple[Backbone, dict]:
@@ -73,6 +136,10 @@ def at_layer(backbone: Backbone, weights: dict, layer: int | None) -> tuple[Back
     return replace(backbone, cfg=replace(backbone.cfg, edit_layer=layer)), weights
 
 
+def _ids(logits: Float[Array, "B A V"]) -> Int[Array, "B A"]:
+    return logits.argmax(-1).astype("int32")
+
+
 @partial(jax.jit, static_argnums=(0, 1))
 def see(editor: Editor, backbone: Backbone, params: dict, image) -> Array:
     """`editor.see`, compiled."""
@@ -83,6 +150,22 @@ def see(editor: Editor, backbone: Backbone, params: dict, image) -> Array:
 def encode(editor: Editor, backbone: Backbone, params: dict, batch: Batch, seen) -> Known:
     """`editor.encode`, compiled."""
     return editor.encode(backbone, params, batch, seen)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def ask_unedited(
+    editor: Editor, backbone: Backbone, params: dict, batch: Batch, seen, at
+) -> tuple[Known, Int[Array, "B A"]]:
+    """`editor.encode`, and the unedited model's most likely tokens at some positions."""
+    known = editor.encode(backbone, params, batch, seen)
+    return known, _ids(editor.unedited(backbone, params, known, batch, seen, at))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def request(editor: Editor, backbone: Backbone, params: dict, batch: Batch, seen) -> Known:
+    """`editor.request` of requests, compiled."""
+    known = editor.encode(backbone, params, batch, seen)
+    return editor.request(backbone, params, known, batch)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 3))
@@ -97,10 +180,49 @@ def edit(editor: Editor, backbone: Backbone, params: dict, state: State, known, 
     return editor.edit(backbone, params, state, known, batch)
 
 
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def store(editor: RoutedEditor, state: State, known: Known, batch: Batch) -> State:
+    """`editor.edit` of requests that are ready, compiled; the state before is overwritten."""
+    return editor.edit(None, None, state, known, batch)
+
+
 @partial(jax.jit, static_argnums=(0, 1))
 def answers(
-    editor: Editor, backbone: Backbone, params: dict, state: State, known, batch, at
+    editor: Editor, backbone: Backbone, params: dict, state: State, known, batch, at, route=None
 ) -> Int[Array, "B A"]:
-    """The most likely tokens at some positions."""
-    found = editor.logits(backbone, params, state, known, batch, at)
-    return found.argmax(-1).astype("int32")
+    """The most likely tokens at some positions; `route` is of a RoutedEditor."""
+    routed = {} if route is None else {"route": route}
+    return _ids(editor.logits(backbone, params, state, known, batch, at, **routed))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def route(
+    editor: RoutedEditor, backbone: Backbone, params: dict, state: State, query, at
+) -> tuple[Route, Float[Array, " B"]]:
+    """`editor.route`, compiled."""
+    return editor.route(params, state, query, at)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def plan(editor: RoutedEditor, backbone: Backbone, params: dict, state: State, route: Route) -> Any:
+    """`editor.plan`, compiled."""
+    return editor.plan(params, state, route)
+
+
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def edit_from_pixels(
+    editor: Editor, backbone: Backbone, params: dict, state: State, batch: Batch
+) -> State:
+    """A whole edit: tokens and pixels in, the state after it out."""
+    known = editor.encode(backbone, params, batch, editor.see(backbone, params, batch.image))
+    ready = editor.request(backbone, params, known, batch)
+    return editor.edit(backbone, params, state, ready, batch)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def answers_from_pixels(
+    editor: Editor, backbone: Backbone, params: dict, state: State, batch: Batch, at
+) -> Int[Array, "B A"]:
+    """A whole question: tokens and pixels in, the most likely tokens at some positions out."""
+    known = editor.encode(backbone, params, batch, editor.see(backbone, params, batch.image))
+    return _ids(editor.logits(backbone, params, state, known, batch, at))

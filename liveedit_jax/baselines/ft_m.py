@@ -33,6 +33,11 @@ class FtM(Editor):
         """The same: everything behind it may change."""
         return seen
 
+    def unedited(self, backbone, params, known, batch, seen, at):
+        """The model's with its own bridge."""
+        own = self.init(backbone, params, 0)
+        return self.logits(backbone, params, own, known, batch, at)
+
     def init(self, backbone, params, capacity):
         """The bridge as it is."""
         return params["backbone"]["projector"]

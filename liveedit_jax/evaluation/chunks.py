@@ -1,18 +1,9 @@
-"""Cutting a stream into chunks of n edits, and many small repositories living in one.
-
-A mark of n edits means floor(cases / n) fresh repositories. Their experts share one repository of
-all cases, on whose clock each chunk is one moment: the rows of chunk c are born at c and dead at
-c + 1, so a query that routes `at` its chunk sees that chunk's experts and no others.
-"""
+"""Cutting a stream into chunks: a mark of n edits means floor(cases / n) fresh states."""
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
-
-from liveedit_jax.editor.repository import NEVER
-from liveedit_jax.types import Repository
 
 
 def check_marks(marks: tuple[int, ...], cases_n: int) -> None:
@@ -35,13 +26,3 @@ def counted_n(mark: int, cases_n: int) -> int:
 def chunk_of(case: Int[np.ndarray, " X"], mark: int) -> Int[np.ndarray, " X"]:
     """The chunk each case belongs to."""
     return np.asarray(case) // mark
-
-
-def with_chunks(repo: Repository, mark: int) -> Repository:
-    """The repository of all cases, in the order of the stream, with chunks as moments."""
-    row = np.arange(repo.born.shape[0])
-    used = row < int(repo.used_n)
-    chunk = chunk_of(row, mark)
-    born = np.where(used, chunk, NEVER).astype(np.int32)
-    died = np.where(used, chunk + 1, NEVER).astype(np.int32)
-    return repo.replace(born=jnp.asarray(born), died=jnp.asarray(died))

@@ -127,7 +127,7 @@ def along(rows: Rows, chosen: Sequence[int], paths: Sequence[list[int]], shapes:
     for x, path in enumerate(paths):
         token[x, first[x] : first[x] + len(path)] = path
         role[x, first[x] : first[x] + len(path)] = Role.ANSWER
-    count = np.asarray([[len(path)] for path in paths])
+    count = np.asarray([len(path) for path in paths], np.int64)[:, None]
     step = np.minimum(np.arange(shapes.steps_n), count - 1)
     return Rows(
         token=token,

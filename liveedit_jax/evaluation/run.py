@@ -10,11 +10,13 @@ from typing import Any
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.baselines.table import BASELINES, TRAINED, baseline
 from liveedit_jax.config import Preset
+from liveedit_jax.editor.as_editor import LiveEdit
 from liveedit_jax.editors import Editor
-from liveedit_jax.evaluation.baselines import evaluate_baseline
 from liveedit_jax.evaluation.cases import Files, Stream, benchmark_cases, stream_cases
-from liveedit_jax.evaluation.lifelong import Parts, Plan, evaluate
+from liveedit_jax.evaluation.engine import Plan
+from liveedit_jax.evaluation.lifelong import evaluate
 from liveedit_jax.evaluation.released import write_released
+from liveedit_jax.evaluation.subject import Parts
 from liveedit_jax.presets import preset
 from liveedit_jax.training.checkpoint import load_model, model_folder
 from liveedit_jax.training.weights import load_weights
@@ -75,11 +77,7 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
     stream = stream_of(choice, chosen, name, cases_n)
     if cases_n is None:
         cases_n = max(choice.marks) if choice.files is None else len(stream.cases)
-    parts = Parts(
-        Backbone(chosen.backbone), chosen.editor, model.backbone, model.editor, model.tokenizer
-    )
-    if plan is None:
-        plan = Plan(choice.marks, cases_n=cases_n)
+    plan = plan or Plan(choice.marks, cases_n=cases_n)
     settings = {
         **{name: value for name, value in asdict(choice).items() if name != "files"},
         **({} if choice.files is None else {"rows_sha256": stream.rows_sha256, "dataset": name}),
@@ -87,13 +85,12 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
         "model": {"backbone": model.backbone_sha256, "editor": model.editor_sha256},
         "commit": commit(),
     }
-    run_of = stream.cases, plan, settings, out, begin, stream.pictures
-    if choice.baseline is None:
-        results = evaluate(parts, *run_of)
-    else:
+    editor, trained = LiveEdit(chosen.editor), model.editor
+    if choice.baseline is not None:
         editor, trained, made_by = load_baseline(choice)
         settings |= {"method": {"settings": asdict(editor), "weights": made_by}}
-        results = evaluate_baseline(parts, editor, trained, *run_of)
+    parts = Parts(Backbone(chosen.backbone), model.backbone, model.tokenizer, editor, trained)
+    results = evaluate(parts, stream.cases, plan, settings, out, begin, stream.pictures)
     if choice.files is not None:
         folder = Path(out) / "released"
         write_released(Path(out), folder, model.tokenizer.decode, choice.seed)

@@ -14,10 +14,9 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.data.tokenizer import train_tokenizer
 from liveedit_jax.editor import liveedit
-from liveedit_jax.evaluation.layout import measure
-from liveedit_jax.evaluation.lifelong import Parts
-from liveedit_jax.evaluation.predict import Subject
+from liveedit_jax.editor.as_editor import LiveEdit
 from liveedit_jax.evaluation.probes import PROBES, Case, Probe
+from liveedit_jax.evaluation.subject import Parts
 
 BACKBONE = BackboneConfig(
     vision=ClipConfig(image_size=8, patch_size=4, width=16, layers_n=2, heads_n=2, mlp_width=16),
@@ -82,20 +81,8 @@ def parts() -> Parts:
     texts = [f"what is {a}? tell me say see is it {b}" for a in WORDS for b in WORDS]
     return Parts(
         backbone,
-        EDITOR,
         jax.jit(backbone.init)(jax.random.key(0)),
-        editor,
         train_tokenizer(texts, 300),
+        LiveEdit(EDITOR),
+        editor,
     )
-
-
-@pytest.fixture(scope="session")
-def subject_of(parts):
-    """cases -> the model with the shapes that fit them."""
-
-    def make(cases, batch_n=8) -> Subject:
-        shapes = measure(parts.tokenizer, parts.backbone.cfg, cases, batch_n)
-        editor = liveedit.prepare(parts.cfg, parts.editor)
-        return Subject(parts.backbone, parts.cfg, parts.weights, editor, parts.tokenizer, shapes)
-
-    return make

@@ -10,13 +10,14 @@ from PIL import Image
 
 from experiments import lifelong_eval
 from liveedit_jax.data.prompts import PROMPTS
-from liveedit_jax.evaluation import predict
+from liveedit_jax.evaluation import subject
 from liveedit_jax.evaluation.aggregate import read_lines
 from liveedit_jax.evaluation.cases import Files, benchmark_cases
 from liveedit_jax.evaluation.compare import load_run
+from liveedit_jax.evaluation.engine import Plan
 from liveedit_jax.evaluation.gallery import gallery, pick_failures
 from liveedit_jax.evaluation.layout import make_rows, measure
-from liveedit_jax.evaluation.lifelong import Plan, evaluate
+from liveedit_jax.evaluation.lifelong import evaluate
 from liveedit_jax.evaluation.released import write_released
 from liveedit_jax.evaluation.run import Choice, run
 from liveedit_jax.evaluation.seeds import summary, write_summary
@@ -147,7 +148,7 @@ def timeless(results):
 
 def test_the_same_seed_gives_the_same_files(done, files, parts, tmp_path, monkeypatch):
     out, results = done
-    monkeypatch.setattr(predict, "READERS_N", 7)  # whoever reads
+    monkeypatch.setattr(subject, "READERS_N", 7)  # whoever reads
     settings = {"config": "small", "seed": 7, "commit": "none"}
     again = evaluate(parts, cases("evqa", files, 7), PLAN, settings, tmp_path, time.time())
     assert json.dumps(timeless(again)) == json.dumps(timeless(results))

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from liveedit_jax.config import EditorConfig
+from liveedit_jax.editor.as_editor import LiveEdit
 from liveedit_jax.editor.repository import add_edits, alive, init_repository
-from liveedit_jax.evaluation.chunks import check_marks, chunk_of, counted_n, with_chunks
+from liveedit_jax.evaluation.chunks import check_marks, chunk_of, counted_n
 from liveedit_jax.types import Expert
 
 
@@ -27,6 +28,6 @@ def test_a_query_at_its_chunk_sees_that_chunk_alone():
     repo = init_repository(cfg, 4, 8)
     keys, body = jnp.ones((7, 16)), jnp.ones((7, 2, 4))
     repo, _ = add_edits(repo, Expert(keys, keys, body, body), jnp.arange(7), jnp.ones(7, bool))
-    seen = alive(with_chunks(repo, 3), jnp.asarray([[0], [1], [2]]))
+    seen = alive(LiveEdit(cfg).chunked(repo, 3), jnp.asarray([[0], [1], [2]]))
     rows = [np.flatnonzero(row).tolist() for row in np.asarray(seen)]
     assert rows == [[0, 1, 2], [3, 4, 5], [6]]

@@ -3,12 +3,16 @@
 import json
 import resource
 import time
+from dataclasses import replace
 
+import jax
 import pytest
 
-from liveedit_jax.evaluation import lifelong, protocol
+from liveedit_jax.baselines.ft_l import FtL
+from liveedit_jax.evaluation import engine
 from liveedit_jax.evaluation.aggregate import folder_figures, read_lines
-from liveedit_jax.evaluation.lifelong import Plan, evaluate
+from liveedit_jax.evaluation.engine import Plan
+from liveedit_jax.evaluation.lifelong import evaluate
 from liveedit_jax.evaluation.run_folder import open_run
 
 PLAN = Plan((1, 3, 10), batch_n=8, block_n=4)
@@ -78,19 +82,19 @@ def test_the_folder_has_a_figure_and_a_page_and_no_leftovers(run):
     )
 
 
-@pytest.mark.parametrize("stop_at", [2, 3])
+@pytest.mark.parametrize("stop_at", [1, 4, 6])
 def test_a_killed_run_resumes_to_the_same_files(
     run, parts, cases_of, tmp_path, monkeypatch, stop_at
 ):
-    calls, real_block = [], protocol.evaluate_block
+    calls, real = [], engine.ask
 
     def killed(*args):
         calls.append(1)
         if len(calls) == stop_at:
             raise KeyboardInterrupt
-        return real_block(*args)
+        return real(*args)
 
-    monkeypatch.setattr(protocol, "evaluate_block", killed)
+    monkeypatch.setattr(engine, "ask", killed)
     with pytest.raises(KeyboardInterrupt):
         evaluate(parts, cases_of(10), PLAN, SETTINGS, tmp_path, time.time())
     assert not (tmp_path / "results.json").exists()
@@ -101,11 +105,39 @@ def test_a_killed_run_resumes_to_the_same_files(
     assert results["unedited"] == run[1]["unedited"]
 
 
+def test_a_killed_run_of_an_editor_without_routes_resumes_inside_a_chunk(
+    parts, cases_of, tmp_path, monkeypatch
+):
+    parts = replace(parts, editor=FtL(steps_n=3, learning_rate=3e-2), trained=None)
+    whole = evaluate(
+        parts, cases_of(6), Plan((2, 6), batch_n=8, block_n=4), {}, tmp_path / "a", 0.0
+    )
+    calls, real = [], engine.ask
+
+    def killed(*args):
+        calls.append(1)
+        if len(calls) == 5:  # the second block, in the state of six edits
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(engine, "ask", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(parts, cases_of(6), Plan((2, 6), batch_n=8, block_n=4), {}, tmp_path / "b", 0.0)
+    monkeypatch.undo()
+    again = evaluate(
+        parts, cases_of(6), Plan((2, 6), batch_n=8, block_n=4), {}, tmp_path / "b", 0.0
+    )
+    assert again["marks"][0]["average"] == whole["marks"][0]["average"]
+    assert all(mark["edit_ms"] > 0 and "add_ms" not in mark for mark in again["marks"])
+    for name in FILES:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
 def test_compilations_do_not_grow_with_edits(run, parts, cases_of, tmp_path):
     counts = []
-    for n in (6, 14):
+    for n in (14, 28):  # all shapes of rows and routes come in 14 edits
         plan = Plan((1, n), batch_n=8, block_n=4)
-        lifelong.jax.clear_caches()
+        jax.clear_caches()
         settings = SETTINGS | {"n": n}
         counts.append(
             evaluate(parts, cases_of(n), plan, settings, tmp_path / str(n), time.time())[

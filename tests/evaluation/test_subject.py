@@ -1,12 +1,12 @@
 """How requests come to an editor that takes several at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 import pytest
 
 from liveedit_jax.editors import Editor
-from liveedit_jax.evaluation.trial import Trial
+from liveedit_jax.evaluation.engine import edited
 
 
 @dataclass(frozen=True)
@@ -35,29 +35,29 @@ class Counting(Editor):
         }
 
 
-@pytest.mark.parametrize("together, rows", [(1, [1] * 5), (2, [2, 2, 1])])
-def test_requests_come_in_order_and_missing_rows_are_padding(parts, cases_of, together, rows):
+@pytest.fixture
+def made(parts, cases_of):
+    """(together, requests, block size) -> the state."""
     cases = cases_of(5)
-    subject = parts.subject(cases, 4)
-    trial = Trial.of(subject, Counting(together))
     probes = [case.probes["reliability"] for case in cases]
-    state = trial.edited(trial.init(5), probes).state
+
+    def make(together, chosen=slice(None), block_n=8):
+        subject = replace(parts, editor=Counting(together), trained=None).subject(cases, 4)
+        return edited(subject, probes[chosen], 5, block_n)[0]
+
+    return make
+
+
+@pytest.mark.parametrize("block_n", [1, 2, 8])
+@pytest.mark.parametrize("together, rows", [(1, [1] * 5), (2, [2, 2, 1])])
+def test_requests_come_in_order_and_missing_rows_are_padding(made, together, rows, block_n):
+    state = made(together, block_n=block_n)
     assert int(state["calls_n"]) == len(rows)
     assert state["rows_n"][: len(rows)].tolist() == rows
-    said = state["first"].reshape(-1)[: len(cases)]
-    alone = Trial.of(subject, Counting(1))
-    one_by_one = [alone.edited(alone.init(1), [probe]).state["first"][0, 0] for probe in probes]
+    said = state["first"].reshape(-1)[:5]
+    one_by_one = [made(1, slice(i, i + 1))["first"][0, 0] for i in range(5)]
     assert said.tolist() == [int(n) for n in one_by_one]
 
 
-def test_a_full_state_is_refused(parts, cases_of):
-    cases = cases_of(5)
-    trial = Trial.of(parts.subject(cases, 4), Counting(2))
-    first, *rest = [case.probes["reliability"] for case in cases]
-    one = trial.edited(trial.init(5), [first])
-    assert (one.taken_n, one.capacity) == (2, 6)  # a batch is taken up whole
-    assert trial.edited(one, rest).taken_n == 6
-    one = trial.edited(trial.init(4), [first])
-    with pytest.raises(ValueError, match="4 edits more, in batches of 2, are 6; .* room for 4"):
-        trial.edited(one, rest)
-    assert trial.edited(one, rest[:2]).taken_n == 4
+def test_a_batch_takes_up_room_whole(made):
+    assert len(made(2)["first"]) == 6

@@ -1,0 +1,77 @@
+"""What an edit and a question cost, and how much room a state takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from liveedit_jax import editors
+from liveedit_jax.editors import Known, State
+from liveedit_jax.evaluation.layout import make_rows, pixels, take
+from liveedit_jax.evaluation.probes import Probe
+from liveedit_jax.evaluation.subject import Subject, edit
+from liveedit_jax.types import Batch
+
+TIMED_N = 10
+
+
+def bytes_of(make: Callable, *args: Any) -> int:
+    """What the arrays of a pytree take that `make` would return; it is not made."""
+    shapes = jax.tree.leaves(jax.eval_shape(make, *args))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)
+
+
+def _median_ms(run: Callable, state: State, copied: bool) -> float:
+    spent = []
+    for _ in range(TIMED_N + 2):
+        own = jax.block_until_ready(jax.tree.map(jnp.array, state)) if copied else state
+        begin = time.perf_counter()
+        jax.block_until_ready(run(own))
+        spent.append(time.perf_counter() - begin)
+    return 1e3 * float(np.median(spent[2:]))  # the first two warm up
+
+
+def _one(subject: Subject, probe: Probe) -> tuple[Batch, np.ndarray]:
+    """One row with its pixels, and the positions of its answer."""
+    cfg, shapes = subject.backbone.cfg, subject.shapes
+    rows = make_rows(subject.tokenizer, cfg, [probe], shapes)
+    batch = take(rows, np.asarray([0]), shapes.long_n)
+    return batch.replace(image=pixels(cfg, probe.image)[None]), rows.position
+
+
+def edit_costs(
+    subject: Subject, before: State, probe: Probe, known: Known, batch: Batch
+) -> dict[str, float]:
+    """Times of an edit that has not been made yet, which an editor that descends would not repeat.
+
+    Args:
+        subject: the editor.
+        before: the state that it is made in; copies are edited.
+        probe: the request; `edit_ms` is that of the whole edit, from tokens and pixels.
+        known: the same, ready; where editors route, `add_ms` is that of storing it alone.
+        batch: the same.
+    """
+    model, (whole, _) = subject.model, _one(subject, probe)
+    runs = {"edit_ms": lambda own: editors.edit_from_pixels(*model, own, whole)}
+    if subject.editor.routes:
+        ready = jax.tree.map(jnp.asarray, (known, batch))
+        runs["add_ms"] = lambda own: edit(subject, own, *ready)
+    return {name: _median_ms(run, before, copied=True) for name, run in runs.items()}
+
+
+def query_costs(subject: Subject, state: State, probe: Probe, edits_n: int) -> dict[str, float]:
+    """The time of a question, from tokens and pixels, and the bytes of a state for `edits_n`."""
+    model, (whole, at) = subject.model, _one(subject, probe)
+    init = partial(subject.editor.init, *model[1:])
+    return {
+        "query_ms": _median_ms(
+            lambda own: editors.answers_from_pixels(*model, own, whole, at), state, copied=False
+        ),
+        "state_bytes": bytes_of(lambda: init(edits_n)),
+    }

@@ -1,0 +1,186 @@
+"""The lifelong protocol: a stream's edits, mark by mark, and the probes asked after them.
+
+At a mark of n edits the stream is cut into chunks of n: each begins with the unedited model, makes
+its edits in order, and is then asked all of its probes. What no edit changes about a block of cases
+is computed once and serves every mark. Where an editor routes, one state holds the chunks of all
+marks, a probe that hits nothing keeps its unedited result, and one whose route is that of an
+earlier mark keeps that mark's result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from liveedit_jax import editors
+from liveedit_jax.data.tokenise import without_pixels
+from liveedit_jax.editors import State
+from liveedit_jax.evaluation.asking import ask, ask_unedited, block_of, case_line, route_line
+from liveedit_jax.evaluation.chunks import chunk_of, counted_n
+from liveedit_jax.evaluation.costs import bytes_of, edit_costs, query_costs
+from liveedit_jax.evaluation.decode import Decoder
+from liveedit_jax.evaluation.probes import EDIT, Case, Probe
+from liveedit_jax.evaluation.subject import Subject, begun, edit, requests
+
+HIDDEN_BYTES = 4 * 2**30  # of what no edit changes, waiting on the host
+
+Tick = Callable[[int], Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is evaluated, and in which portions."""
+
+    marks: tuple[int, ...]
+    cases_n: int | None = None  # cases that marks below it count; None: the whole stream
+    batch_n: int = 32
+    block_n: int = 128  # most cases between two savings
+
+
+def edited(
+    subject: Subject,
+    probes: Sequence[Probe],
+    capacity: int,
+    block_n: int,
+    timed: Sequence[int] = (),
+    tick: Tick = lambda n: None,
+) -> tuple[State, dict[int, dict[str, float]]]:
+    """The state after the edits of these probes, and what the edits whose numbers are `timed` cost.
+
+    Args:
+        subject: the editor.
+        probes: the requests, in order.
+        capacity: edits that the state has room for.
+        block_n: requests that are made ready at once, or as many as fill the last batch.
+        timed: numbers of edits.
+        tick: hears how many more are made.
+    """
+    together, costs, n = subject.editor.together, {}, 0
+    state, size = begun(subject, capacity), -(-block_n // together) * together
+    for start in range(0, len(probes), size):
+        for known, batch, more in requests(subject, probes[start : start + size]):
+            n, last = n + more, probes[n + more - 1]
+            if n in timed:
+                costs[n] = edit_costs(subject, state, last, known, batch)
+            state = edit(subject, state, known, batch)
+            if n in timed:
+                costs[n] |= query_costs(subject, state, last, n)
+            jax.block_until_ready(state)
+            tick(more)
+    return state, costs
+
+
+class Part(NamedTuple):
+    """A block at a mark: what a run is saved in."""
+
+    name: str
+    lines: list[dict]  # of `cases.jsonl`
+    routes: list[dict]  # of `routes.jsonl`
+
+
+@dataclass(eq=False)
+class Engine:
+    """One run of an editor over a stream; `costs` fills with those of every mark."""
+
+    subject: Subject
+    cases: Sequence[Case]
+    plan: Plan
+    done: Callable[[str], bool] = lambda name: False  # whether a part need not be made again
+    costs: dict[int, dict[str, float]] = field(default_factory=dict)
+    tick: Tick = lambda n: None  # hears how many of `work_n` are done
+    _held: dict[int, tuple[int, State]] = field(default_factory=dict)  # mark -> chunk, its state
+
+    def __post_init__(self):
+        """Find what there is to do."""
+        cases_n, size = self.plan.cases_n or len(self.cases), self._block_n()
+        parts = [
+            (first, mark, min(size, counted_n(mark, cases_n) - first))
+            for first in range(0, len(self.cases), size)
+            for mark in self.plan.marks
+            if first < counted_n(mark, cases_n)
+        ]
+        self.block_n = size
+        self.todo = [part for part in parts if not self.done(_name(*part[:2]))]
+
+    @property
+    def work_n(self) -> int:
+        """Edits to make and cases to ask."""
+        asked_n = sum(n for _, _, n in self.todo)
+        if self.subject.editor.routes:
+            return asked_n + (len(self.cases) if self.todo else 0)
+        chunks = {(m, c // m) for first, m, n in self.todo for c in range(first, first + n)}
+        return asked_n + sum(mark for mark, _ in chunks)
+
+    def parts(self) -> Iterator[Part]:
+        """Everything that is not done yet, block by block and mark by mark."""
+        decoder, marks = Decoder(self.subject), {}
+        for first, mark, n in self.todo:
+            marks.setdefault(first, []).append((mark, n))
+        for first, counted in marks.items():
+            block = block_of(self.cases[first : first + self.block_n], first)
+            asked, earlier = ask_unedited(decoder, block), []
+            for mark, n in counted:
+                lines, routes, chunk = [], [], chunk_of(block.case, mark)
+                rows = np.flatnonzero(block.case < first + n)
+                for state, chosen in self._states(mark, chunk, rows):
+                    said = ask(decoder, state, asked, chosen, chunk, earlier)
+                    earlier += [said] if said.found is not None else []
+                    for i in block.in_order(chosen):
+                        lines.append(case_line(mark, int(chunk[i]), asked, said, i))
+                        if said.found is not None and said.found.hit_n[i] > 0:
+                            routes.append(route_line(mark, block, said.found, i))
+                    self.tick(len(np.unique(block.case[chosen])))
+                yield Part(_name(first, mark), lines, routes)
+
+    def _states(
+        self, mark: int, chunk: np.ndarray, rows: np.ndarray
+    ) -> Iterator[tuple[State, np.ndarray]]:
+        """The states that these rows are asked in, with their rows."""
+        if self.subject.editor.routes:
+            yield self._chunked(mark), rows
+            return
+        for own in np.unique(chunk[rows]).tolist():
+            yield self._chunk(mark, own), rows[chunk[rows] == own]
+
+    def _edited(self, cases: Sequence[Case], capacity: int, timed: Sequence[int]) -> State:
+        probes = [case.probes[EDIT] for case in cases]
+        timed = [mark for mark in timed if mark not in self.costs]
+        state, costs = edited(self.subject, probes, capacity, self.block_n, timed, self.tick)
+        self.costs |= costs
+        return state
+
+    def _chunked(self, mark: int) -> State:
+        """All edits, as chunks of this mark."""
+        if 0 not in self._held:
+            self._held[0] = 0, self._edited(self.cases, len(self.cases), self.plan.marks)
+        if mark not in self._held:
+            self._held[mark] = 0, self.subject.editor.chunked(self._held[0][1], mark)
+        return self._held[mark][1]
+
+    def _chunk(self, mark: int, own: int) -> State:
+        """The edits of one chunk; only the latest of every mark is held."""
+        if self._held.get(mark, (None,))[0] != own:
+            cases = self.cases[own * mark : (own + 1) * mark]
+            timed = (mark,) if own == 0 else ()
+            self._held[mark] = own, self._edited(cases, max(self.plan.marks), timed)
+        return self._held[mark][1]
+
+    def _block_n(self) -> int:
+        """Cases of a block: the plan's, or as many as have what no edit changes in HIDDEN_BYTES."""
+        model, token = self.subject.model, np.zeros((1, self.subject.shapes.long_n), np.int32)
+        image = jax.ShapeDtypeStruct((1, *self.subject.backbone.cfg.image_shape), np.float32)
+        seen = jax.eval_shape(partial(editors.see, *model), image)
+        batch = without_pixels(token, token.astype(np.int8))
+        row_bytes = bytes_of(partial(editors.encode, *model), batch, seen)
+        copies = 1 if self.subject.editor.routes else 2  # a row, and the path it is walked along
+        probes_n = max(len(case.probes) for case in self.cases)
+        return max(min(self.plan.block_n, HIDDEN_BYTES // (copies * probes_n * row_bytes)), 1)
+
+
+def _name(first: int, mark: int) -> str:
+    return f"block_{mark:06d}_{first:06d}"
