@@ -28,7 +28,8 @@ from liveedit_jax.editor.as_editor import LiveEdit
 from liveedit_jax.editor.routing import hit_weights
 from liveedit_jax.evaluation.asking import block_of, forced
 from liveedit_jax.evaluation.cases import stream_cases
-from liveedit_jax.evaluation.probes import EDIT, METRICS, Case
+from liveedit_jax.evaluation.metrics import EDIT, averaged
+from liveedit_jax.evaluation.probes import Case
 from liveedit_jax.evaluation.quick import accuracies
 from liveedit_jax.evaluation.run import commit
 from liveedit_jax.evaluation.subject import Parts, Subject, encode, requests
@@ -113,7 +114,7 @@ def measured(
     found = {}
     for name, repo in repos.items():
         figures = {kind: 100 * float(np.mean(values)) for kind, values in scores[name].items()}
-        figures["average"] = float(np.mean([figures[metric] for metric in METRICS]))
+        figures["average"] = float(np.mean([figures[name] for name in averaged("average")]))
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(repo)) / len(cases)
         found[name] = figures | summary(np.concatenate(agreed[name])) | {"bytes_per_expert": size}
     return found

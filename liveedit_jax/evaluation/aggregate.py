@@ -7,8 +7,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from liveedit_jax.evaluation.metrics import exact_match, teacher_forced, unedited
-from liveedit_jax.evaluation.probes import ALWAYS, HARD, METRICS, PORTABILITY
+from liveedit_jax.evaluation.metrics import (
+    AVERAGES,
+    BY_NAME,
+    GROUPS,
+    HITTING,
+    METRICS,
+    UNGROUPED,
+    averaged,
+    exact_match,
+    grouped,
+    teacher_forced,
+    unedited,
+)
 
 
 def read_lines(file: str | Path) -> Iterator[dict]:
@@ -36,44 +47,51 @@ class Tally:
         row[2] += exact_match(line)
         row[3] += line["hit_n"]
         self._cases.add(line["case"])
-        if line["probe"] in ALWAYS:
+        if BY_NAME[line["probe"]].always:
             self._hit_max = max(self._hit_max, line["hit_n"])
 
     def add_route(self, line: dict) -> None:
         """Count one line of routes.jsonl."""
-        if line["probe"] in ALWAYS:
+        if BY_NAME[line["probe"]].always:
             self._kept_min = min(self._kept_min, line["kept"])
 
     def figures(self, edits: int) -> dict:
         """One entry of results.json: percentages, counts; None where a probe never occurred.
 
-        The hit counts are over the probes that show an image, but for portability.
+        The hit counts are over the metrics HITTING.
         """
 
         def mean(probe: str, column: int, scale: float = 100.0) -> float | None:
             n = self._sums[probe][0]
             return scale * self._sums[probe][column] / n if n else None
 
-        metric = {probe: mean(probe, 1) for probe in METRICS}
-        known = [value for value in metric.values() if value is not None]
-        seen = [self._sums[probe] for probe in ALWAYS if probe != "text_locality"]
+        shown = [metric.name for metric in METRICS if metric.always or self._sums[metric.name][0]]
+        forced = {probe: mean(probe, 1) for probe in shown}
+        seen = [self._sums[probe] for probe in HITTING]
         shown_n = sum(row[0] for row in seen)
-        ported = tuple(probe for probe in PORTABILITY if self._sums[probe][0])
-        shown = ALWAYS + ported
+
+        def group(name: str, of: dict) -> dict:
+            return {probe: of[probe] for probe in grouped(name) if probe in forced}
+
         return {
             "edits": edits,
             "cases": len(self._cases),
-            **metric,
-            "average": sum(known) / len(known) if known else None,
+            **{probe: forced[probe] for probe in UNGROUPED if probe in forced},
+            **{name: _average(forced, averaged(name)) for name in AVERAGES},
             "exact_match": {probe: mean(probe, 2) for probe in shown},
-            "hard_locality": {probe: mean(probe, 1) for probe in HARD},
-            "portability": {probe: mean(probe, 1) for probe in ported},
-            "hard_locality_n": {probe: self._sums[probe][0] for probe in HARD},
+            **{name: group(name, forced) for name in GROUPS},
+            **{f"{name}_n": group(name, {p: self._sums[p][0] for p in shown}) for name in GROUPS},
             "hit_n_mean": sum(row[3] for row in seen) / shown_n if shown_n else 0.0,
             "hit_n_max": self._hit_max,
             "hit_n_by_probe": {probe: mean(probe, 3, 1.0) for probe in shown},
             "kept_min": self._kept_min,
         }
+
+
+def _average(figures: dict[str, float | None], names: Iterable[str]) -> float | None:
+    """The mean of those that are known."""
+    known = [figures[name] for name in names if figures.get(name) is not None]
+    return sum(known) / len(known) if known else None
 
 
 def mark_figures(lines: Iterable[dict], routes: Iterable[dict] = ()) -> list[dict]:

@@ -10,7 +10,8 @@ import numpy as np
 
 from liveedit_jax.editors import State
 from liveedit_jax.evaluation.decode import Decoder, Paths
-from liveedit_jax.evaluation.probes import EDIT, PROBES, TARGETED, Case, Probe
+from liveedit_jax.evaluation.metrics import EDIT, PLACE, is_targeted
+from liveedit_jax.evaluation.probes import Case, Probe
 from liveedit_jax.evaluation.subject import Encoded, Subject, answers, encode, find_routes
 from liveedit_jax.types import Route
 
@@ -22,12 +23,12 @@ class Block:
     first: int  # number of the first case
     cases: Sequence[Case]
     case: np.ndarray  # int64[X], the case of each row
-    kind: list[str]  # X keys of PROBES
+    kind: list[str]  # X metrics
     probes: list[Probe]
 
     def in_order(self, chosen: Sequence[int]) -> list[int]:
         """Rows case by case."""
-        return sorted(chosen, key=lambda i: (self.case[i], PROBES.index(self.kind[i])))
+        return sorted(chosen, key=lambda i: (self.case[i], PLACE[self.kind[i]]))
 
     @property
     def shown(self) -> np.ndarray:
@@ -37,7 +38,7 @@ class Block:
 
 def block_of(cases: Sequence[Case], first: int) -> Block:
     """Consecutive cases as a block, `first` the number of the first."""
-    order = [(c, kind) for c in range(len(cases)) for kind in PROBES if kind in cases[c].probes]
+    order = [(c, kind) for c in range(len(cases)) for kind in PLACE if kind in cases[c].probes]
     order.sort(key=lambda row: row[1] != EDIT)
     return Block(
         first=first,
@@ -64,7 +65,7 @@ def ask_unedited(decoder: Decoder, block: Block) -> Asked:
     text = [decoder.text(said, len(answer)) for said, answer in zip(ids, rows.answer, strict=True)]
     if decoder.subject.editor.routes:
         return Asked(block, encoded, text, None)
-    targeted = [kind in TARGETED for kind in block.kind]
+    targeted = [is_targeted(kind) for kind in block.kind]
     return Asked(block, encoded, text, decoder.paths(rows, block.probes, targeted, ids))
 
 

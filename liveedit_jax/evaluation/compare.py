@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from liveedit_jax.evaluation.probes import ALWAYS, METRICS
+from liveedit_jax.evaluation.metrics import COLUMNS, METRICS, averaged, figure_of
 from liveedit_jax.evaluation.seeds import Figure, figure
 from liveedit_jax.presets import EDITORS, PRESETS
 
-COLUMNS = (*METRICS, "average")
+REQUIRED = (*averaged("average"), "average")
+ALWAYS = tuple(metric.name for metric in METRICS if metric.always)
 COSTS = {"edit_ms": "edit, ms", "query_ms": "query, ms", "state_bytes": "memory an edit, kB"}
 SAME = (
     *("config", "dataset", "backbone", "editor", "model"),
@@ -142,10 +143,10 @@ def _check(folder: Path, where: str, value: Any, fields: Sequence[str], kinds: t
 
 def _check_figures(folder: Path, where: str, entry: Any) -> None:
     _check(folder, where, entry, ("edits",), (int,))
-    _check(folder, where, entry, COLUMNS, (int, float, type(None)))
+    _check(folder, where, entry, REQUIRED, (int, float, type(None)))
     _check(folder, where, entry, ("hit_n_by_probe",), (dict,))
     known = (int, float, type(None))
-    _check(folder, f"{where}.hit_n_by_probe", entry["hit_n_by_probe"], ALWAYS, known)
+    _check(folder, f"{where}.hit_n_by_probe", entry["hit_n_by_probe"], REQUIRED[:-1], known)
     if entry["edits"] < 0:
         raise ValueError(f"{folder}: {where} has edits = {entry['edits']}; {AGAIN}")
 
@@ -264,8 +265,8 @@ def make_rows(setups: Sequence[Setup]) -> list[Row]:
         every = [entry for run in setup.runs for entry in run.results["marks"]]
         for edits in sorted({entry["edits"] for entry in every}):
             held = [entry for entry in every if entry["edits"] == edits]
-            values = {name: figure([entry[name] for entry in held]) for name in COLUMNS}
-            hits = {p: figure([entry["hit_n_by_probe"][p] for entry in held]) for p in ALWAYS}
+            values = {name: figure([figure_of(entry, name) for entry in held]) for name in COLUMNS}
+            hits = {p: figure([entry["hit_n_by_probe"].get(p) for entry in held]) for p in ALWAYS}
             costs = {name: figure([entry.get(name) for entry in held]) for name in COSTS}
             names = (setup.backbone, setup.dataset, setup.editor)
             rows.append(Row(*names, edits, len(held), values, hits, costs))

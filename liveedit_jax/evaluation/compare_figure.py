@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
 
-from liveedit_jax.evaluation.compare import COLUMNS, Row, Setup, points, rows_of, title
-from liveedit_jax.evaluation.figure import along_edits, label
+from liveedit_jax.evaluation.compare import Row, Setup, points, rows_of, title
+from liveedit_jax.evaluation.figure import along_edits
+from liveedit_jax.evaluation.metrics import AVERAGES, COLUMNS, label
 
 TICKS = (0, 50, 80, 90, 95, 98, 99, 100)
 FAINT = 0.5  # percent that the scale adds to what is missing, so that 100 has a place
@@ -55,10 +56,11 @@ def draw_comparison(
     figure = Drawing(figsize=(13, 7.2), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     marks = sorted({row.edits for row in rows})
-    for axis, metric in zip(figure.subplots(2, 3, sharey=True).flat, COLUMNS, strict=True):
+    axes = figure.subplots(-(-len(COLUMNS) // 3), 3, sharey=True).flat
+    for axis, metric in zip(axes, COLUMNS, strict=False):
         for setup in setups:
             _draw(axis, setup, held[setup.name], metric, colours[setup.name])
-        axis.set_title(label(metric), weight="bold" if metric == "average" else "normal")
+        axis.set_title(label(metric), weight="bold" if metric in AVERAGES else "normal")
         axis.set_yscale("function", functions=(stretched, unstretched))
         axis.set_ylim(0, 100.1)
         axis.set_yticks(TICKS, [f"{tick} %" for tick in TICKS])

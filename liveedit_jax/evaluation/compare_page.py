@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from html import escape
 
 from liveedit_jax.evaluation.charts import Line, bands, cards, legend
-from liveedit_jax.evaluation.compare import COLUMNS, COSTS, Row, Setup, points, rows_of, title
+from liveedit_jax.evaluation.compare import COSTS, Row, Setup, points, rows_of, title
 from liveedit_jax.evaluation.compare_routing import routing
-from liveedit_jax.evaluation.figure import label
 from liveedit_jax.evaluation.gallery import Failure, gallery
 from liveedit_jax.evaluation.hits import Hits
+from liveedit_jax.evaluation.metrics import COLUMNS, head, label
 from liveedit_jax.evaluation.page import PAGE
-from liveedit_jax.evaluation.tables import HEADS, best, blocks, cost, is_best, number
+from liveedit_jax.evaluation.tables import best, blocks, cost, is_best, number
 
 COLOURS = (
     *("#3b7de0", "#e07b28", "#1c9c86", "#b05cd6", "#d9476a", "#a08a00", "#6f8f2a", "#7f8ba3"),
@@ -82,9 +82,10 @@ def _table(rows: Sequence[Row]) -> str:
             first = " class=first" if i == 0 and body else ""
             body.append(f"<tr{first}>{heads}<th>{escape(title(row.editor))}</th>{cells}</tr>")
     names = "".join(f"<th class=left>{n}</th>" for n in ("Backbone", "Dataset", "Edits", "Editor"))
-    head = names + "".join(f"<th>{name}</th>" for name in HEADS)
+    heads = names + "".join(f"<th>{head(name)}</th>" for name in COLUMNS)
     return (
-        f"<table class=figures><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+        f"<table class=figures><thead><tr>{heads}</tr></thead>"
+        f"<tbody>{''.join(body)}</tbody></table>"
     )
 
 

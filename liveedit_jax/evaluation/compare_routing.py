@@ -9,15 +9,13 @@ import numpy as np
 
 from liveedit_jax.evaluation.charts import Line, bands, bars, cards, legend, nice
 from liveedit_jax.evaluation.compare import Row, Setup, points, rows_of
-from liveedit_jax.evaluation.figure import label
 from liveedit_jax.evaluation.hits import MOST_N, SHARES, SPARED, STRENGTHS, Hits, bin_names
-from liveedit_jax.evaluation.probes import ALWAYS
+from liveedit_jax.evaluation.metrics import HITTING, label, title
 from liveedit_jax.evaluation.seeds import Figure
 from liveedit_jax.evaluation.tables import number
 
 BINS_N = 10  # of a margin's histogram
 COUNTS = ((1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (MOST_N, None))
-SHOWN = tuple(kind for kind in ALWAYS if kind != "text_locality")  # the kinds that can hit
 
 
 def _hits_table(hits: dict[str, Hits], last: dict[str, Row]) -> str:
@@ -25,12 +23,12 @@ def _hits_table(hits: dict[str, Hits], last: dict[str, Row]) -> str:
     body = []
     for name, row in last.items():
         cells = ""
-        for kind in SHOWN:
+        for kind in HITTING:
             share = hits[name].false_hits.get(kind, {}).get(row.edits, Figure(None))
             small = "" if share.mean is None else f"<small>{number(share)} % hit</small>"
             cells += f"<td>{number(row.hit_n[kind])}{small}</td>"
         body.append(f"<tr><th>{escape(name)}<small>{row.edits:,} edits</small></th>{cells}</tr>")
-    head = "".join(f"<th>{escape(label(kind))}</th>" for kind in SHOWN)
+    head = "".join(f"<th>{escape(label(kind))}</th>" for kind in HITTING)
     return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
@@ -76,7 +74,7 @@ def _margins(hits: dict[str, Hits], colours: dict[str, str]) -> str:
     edges = np.linspace(low, high if high > low else low + 1, BINS_N + 1)
     names = [f"{middle:.2g}" for middle in (edges[1:] + edges[:-1]) / 2]
     charts = []
-    for kind in SHOWN:
+    for kind in HITTING:
         counts = {
             name: np.histogram(np.clip(found.margins[kind], edges[0], edges[-1]), edges)[0].tolist()
             for name, found in hits.items()
@@ -97,11 +95,11 @@ def routing(
     """Who fired: hits per kind, false hits against edits, strength of the hits."""
     last = {setup.name: rows_of(setup, rows)[-1] for setup in setups if setup.name in hits}
     means = {
-        name: (colours[name], [row.hit_n[kind].mean or 0 for kind in SHOWN])
+        name: (colours[name], [row.hit_n[kind].mean or 0 for kind in HITTING])
         for name, row in last.items()
     }
     high = nice(max((value for _, values in means.values() for value in values), default=1))
-    short = ["edit", "text gen.", "img. gen.", "img. loc.", "same img.", "look-al."]
+    short = [title(kind) for kind in HITTING]
     charts = [("Mean hits of a probe", bars(short, means, high, "", legend=False))]
     for kind in SPARED:
         lines = [

@@ -24,7 +24,8 @@ from liveedit_jax.evaluation.asking import ask, ask_unedited, block_of, case_lin
 from liveedit_jax.evaluation.chunks import chunk_of, counted_n
 from liveedit_jax.evaluation.costs import bytes_of, edit_costs, query_costs
 from liveedit_jax.evaluation.decode import Decoder
-from liveedit_jax.evaluation.probes import EDIT, Case, Probe
+from liveedit_jax.evaluation.metrics import EDIT
+from liveedit_jax.evaluation.probes import Case, Probe
 from liveedit_jax.evaluation.subject import Subject, begun, edit, requests
 
 HIDDEN_BYTES = 4 * 2**30  # of what no edit changes, waiting on the host

@@ -9,32 +9,36 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from liveedit_jax.evaluation.probes import HARD, METRICS
-
-COLOURS = dict(
-    zip(
-        (*METRICS, *HARD, "average"),
-        ("#2f6bd8", "#1c9c86", "#7a4fd0", "#8a94a6", "#d9822b", "#c2375a", "#b58a00", "#1d2433"),
-        strict=True,
-    )
+from liveedit_jax.evaluation.metrics import (
+    AVERAGES,
+    COLUMNS,
+    METRICS,
+    UNGROUPED,
+    figure_of,
+    grouped,
+    label,
 )
 
-
-def label(name: str) -> str:
-    """A metric's name as a person reads it."""
-    return name.replace("_", " ")
+_PALETTE = ("#2f6bd8", "#1c9c86", "#7a4fd0", "#8a94a6", "#d9822b", "#c2375a", "#b58a00")
+COLOURS = {metric.name: _PALETTE[i % len(_PALETTE)] for i, metric in enumerate(METRICS)}
+COLOURS |= dict.fromkeys(AVERAGES, "#1d2433")
 
 
 def panels(results: dict) -> list[tuple[str, dict[str, list[float | None]]]]:
     """Title and named curves (one value a mark) of each panel."""
     marks = results["marks"]
-    forced = {name: [m[name] for m in marks] for name in (*METRICS, "average")}
-    free = {name: [m["exact_match"][name] for m in marks] for name in METRICS}
-    hard = {name: [m["hard_locality"][name] for m in marks] for name in HARD}
+
+    def forced(names: Sequence[str]) -> dict[str, list[float | None]]:
+        return {name: [figure_of(mark, name) for mark in marks] for name in names}
+
+    free = [name for name in COLUMNS if name not in AVERAGES]
     return [
-        ("Teacher-forced token accuracy", forced),
-        ("Free generation, exact match", free),
-        ("Hard locality, token accuracy", hard),
+        ("Teacher-forced token accuracy", forced((*UNGROUPED, *AVERAGES))),
+        (
+            "Free generation, exact match",
+            {name: [mark["exact_match"][name] for mark in marks] for name in free},
+        ),
+        ("Hard locality, token accuracy", forced(grouped("hard_locality"))),
     ]
 
 
@@ -61,7 +65,7 @@ def draw_metrics(results: dict, file: Path) -> None:
                     *zip(*points, strict=True),
                     marker="o",
                     markersize=4,
-                    linewidth=2.6 if name == "average" else 1.6,
+                    linewidth=2.6 if name in AVERAGES else 1.6,
                     color=COLOURS[name],
                     label=label(name),
                 )

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from liveedit_jax.evaluation.cases import stream_cases
 from liveedit_jax.evaluation.compare import Run, run_lines
-from liveedit_jax.evaluation.metrics import exact_match
-from liveedit_jax.evaluation.probes import EDIT, PROBES, TARGETED, Case
-from liveedit_jax.evaluation.report import ASKED, picture
+from liveedit_jax.evaluation.metrics import BY_NAME, EDIT, PLACE, exact_match, is_targeted
+from liveedit_jax.evaluation.probes import Case
+from liveedit_jax.evaluation.report import picture
 
 SHOWN_N = 24
 SIDE = 60  # pixels of a re-made drawing
@@ -24,7 +24,6 @@ CASE = (
     *("prompt", "target", "generated", "before_generated"),
 )
 ROUTE = ("mark", "case", "probe", "experts")
-WORDS = ASKED | {"text_locality": "a question without a picture"}
 
 
 @dataclass
@@ -50,7 +49,7 @@ def _wrong(run: Run, most_n: int) -> tuple[dict[str, list[dict]], dict[int, dict
             continue
         if line["probe"] == EDIT:
             edits[line["case"]] = {name: line.get(name) for name in ("prompt", "target", "image")}
-        if exact_match(line) == 0:
+        if line["probe"] in PLACE and exact_match(line) == 0:
             kept = wrong[line["probe"]]
             kept.append(line)
             if len(kept) >= 4 * most_n:
@@ -103,11 +102,10 @@ def pick_failures(runs: Sequence[Run], most_n: int = SHOWN_N) -> list[Failure]:
     turns = [
         (place, i, line)
         for i, (wrong, _) in enumerate(found)
-        for kind, lines in wrong.items()
+        for lines in wrong.values()
         for place, line in enumerate(lines)
-        if kind in PROBES
     ]
-    turns.sort(key=lambda turn: (turn[0], PROBES.index(turn[2]["probe"]), turn[1]))
+    turns.sort(key=lambda turn: (turn[0], PLACE[turn[2]["probe"]], turn[1]))
     chosen: dict[int, list[dict]] = defaultdict(list)
     for _, i, line in turns[:most_n]:
         chosen[i].append(line)
@@ -131,7 +129,7 @@ def pick_failures(runs: Sequence[Run], most_n: int = SHOWN_N) -> list[Failure]:
             if run.pictures is not None:
                 shown = _files(run.pictures, line, edits[line["case"]])
             failures.append(Failure(run, line, experts, shown))
-    failures.sort(key=lambda failure: PROBES.index(failure.line["probe"]))
+    failures.sort(key=lambda failure: PLACE[failure.line["probe"]])
     return failures
 
 
@@ -161,7 +159,7 @@ def gallery(failures: Sequence[Failure], setup_of: dict) -> str:
     articles = []
     for failure in failures:
         line, run = failure.line, failure.run
-        about = line["probe"] in TARGETED
+        about = is_targeted(line["probe"])
         wanted = "the edit's target" if about else "the answer as it was"
         fired = [
             f"<li><b>{weight:.3f}</b> edit #{case}{' (its own)' if case == line['case'] else ''}"
@@ -181,7 +179,7 @@ def gallery(failures: Sequence[Failure], setup_of: dict) -> str:
             ("fired", f"<ul>{''.join(fired)}</ul>" if fired else nothing, ""),
         )
         body = "".join(f"<tr><th>{n}</th><td class='{c}'>{v}</td></tr>" for n, v, c in rows)
-        kind, name = WORDS[line["probe"]], setup_of[run.folder]
+        kind, name = BY_NAME[line["probe"]].asked, setup_of[run.folder]
         articles.append(
             f'<article data-kind="{escape(line["probe"])}"><header>'
             f"{_shown(failure)}<div>"

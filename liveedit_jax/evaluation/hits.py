@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from liveedit_jax.evaluation.compare import Run, Setup, run_lines
-from liveedit_jax.evaluation.probes import HARD
+from liveedit_jax.evaluation.metrics import HITTING, is_targeted
 from liveedit_jax.evaluation.seeds import Figure, figure
 
-SPARED = ("image_locality", *HARD)  # kinds that no edit is about
+SPARED = tuple(name for name in HITTING if not is_targeted(name))  # kinds that no edit is about
 CASE = ("mark", "case", "probe", "hit_n")
 ROUTE = ("mark", "case", "probe", "experts", "kept")
 STRENGTHS = (0.01, 0.1, 0.5, 0.9, 0.99, 0.999)  # borders of the strongest weight's bins

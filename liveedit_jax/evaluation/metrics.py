@@ -1,10 +1,119 @@
-"""The metrics of one probe, pure functions on what `cases.jsonl` holds of it."""
+"""The metrics: one table, and what each says of a probe's line in `cases.jsonl`.
+
+A metric is a kind of question that is asked after the edits. Its row here and the place that makes
+its probes (`cases.py`) are all there is to it: results, tables, figures and pages follow the table.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from liveedit_jax.evaluation.probes import TARGETED
+
+class Reference(NamedTuple):
+    """What an answer is compared with: fields of the line, teacher-forced and free."""
+
+    ids: str
+    text: str
+
+
+TARGET = Reference("target_ids", "target")
+UNEDITED = Reference("before_ids", "before_generated")  # the unedited model's own answer
+
+AVERAGES = {"average": "Average"}  # name -> head of its column
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row of the table."""
+
+    name: str  # of its probes, and of its figure in `results.json`
+    title: str  # of a narrow column
+    asked: str  # what a page says was asked
+    reference: Reference
+    averages: tuple[str, ...] = ()  # those of AVERAGES that it is part of
+    head: str = ""  # in the paper's table, which has all that are part of an average
+    group: str | None = None  # the key of `results.json` under which it stands; None: beside others
+    always: bool = True  # has a figure in every run, if only None; its hits count
+    pictured: bool = True  # asked about a picture
+
+
+METRICS = (
+    Metric("reliability", "reliab.", "the edit, asked back", TARGET, ("average",), "Rel."),
+    Metric("text_generality", "text gen.", "in other words", TARGET, ("average",), "T-Gen."),
+    Metric(
+        "image_generality", "image gen.", "on the other drawing", TARGET, ("average",), "M-Gen."
+    ),
+    Metric(
+        *("text_locality", "text loc.", "a question without a picture", UNEDITED),
+        *(("average",), "T-Loc."),
+        pictured=False,
+    ),
+    Metric(
+        "image_locality", "image loc.", "an unrelated drawing", UNEDITED, ("average",), "M-Loc."
+    ),
+    Metric(
+        *("same_image", "same image", "another question about the same drawing", UNEDITED),
+        group="hard_locality",
+    ),
+    Metric(
+        *("look_alike", "look-alike", "the same question about a look-alike", UNEDITED),
+        group="hard_locality",
+    ),
+    # Questions about the edited picture whose answers take so many facts beside the edit.
+    *(
+        Metric(
+            *(f"portability_{n}", f"portability {n}", f"{n} facts beside the edit", TARGET),
+            group="portability",
+            always=False,
+        )
+        for n in (1, 2, 3, 4)
+    ),
+)
+EDIT = METRICS[0].name
+BY_NAME = {metric.name: metric for metric in METRICS}
+PLACE = {metric.name: i for i, metric in enumerate(METRICS)}
+GROUPS = tuple(dict.fromkeys(metric.group for metric in METRICS if metric.group))
+UNGROUPED = tuple(metric.name for metric in METRICS if metric.group is None)
+COLUMNS = (*(metric.name for metric in METRICS if metric.averages), *AVERAGES)
+HITTING = tuple(metric.name for metric in METRICS if metric.always and metric.pictured)
+
+
+def averaged(average: str) -> tuple[str, ...]:
+    """The metrics of an average."""
+    return tuple(metric.name for metric in METRICS if average in metric.averages)
+
+
+def grouped(group: str) -> tuple[str, ...]:
+    """The metrics that stand under a key of `results.json`."""
+    return tuple(metric.name for metric in METRICS if metric.group == group)
+
+
+def is_targeted(name: str) -> bool:
+    """Whether the answer should be the probe's target (else what it was)."""
+    return BY_NAME[name].reference is TARGET
+
+
+def label(name: str) -> str:
+    """A metric or an average as a person reads it."""
+    return name.replace("_", " ")
+
+
+def title(name: str) -> str:
+    """A metric or an average above a narrow column."""
+    return BY_NAME[name].title if name in BY_NAME else name
+
+
+def head(name: str) -> str:
+    """One of COLUMNS as the paper's table has it."""
+    return AVERAGES.get(name) or BY_NAME[name].head
+
+
+def figure_of(entry: dict, name: str) -> float | None:
+    """The figure of a metric or an average in an entry of `results.json`."""
+    group = BY_NAME[name].group if name in BY_NAME else None
+    return (entry if group is None else entry.get(group, {})).get(name)
 
 
 def token_accuracy(predicted: Sequence[int], reference: Sequence[int]) -> float:
@@ -19,14 +128,13 @@ def token_accuracy(predicted: Sequence[int], reference: Sequence[int]) -> float:
 
 
 def teacher_forced(line: dict) -> float:
-    """Token accuracy against the target, or for locality against the argmax before editing."""
-    reference = "target_ids" if line["probe"] in TARGETED else "before_ids"
-    return token_accuracy(line["after_ids"], line[reference])
+    """Token accuracy of the answer under teacher forcing."""
+    return token_accuracy(line["after_ids"], line[BY_NAME[line["probe"]].reference.ids])
 
 
 def exact_match(line: dict) -> float:
-    """1 where free generation equals the target, or for locality the unedited generation."""
-    reference = line["target"] if line["probe"] in TARGETED else line["before_generated"]
+    """1 where free generation equals the reference."""
+    reference = line[BY_NAME[line["probe"]].reference.text]
     return float(line["generated"].strip() == reference.strip())
 
 

@@ -5,17 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-EDIT = "reliability"  # the edit itself, asked back
-EDITED = (EDIT, "text_generality", "image_generality")  # the answer should be the target
-KEPT = ("text_locality", "image_locality")  # the answer should be what it was
-HARD = ("same_image", "look_alike")  # likewise, and close to an edit
-METRICS = EDITED + KEPT
-# Questions about the edited picture whose answers take so many facts beside the edit (VLKEB).
-PORTABILITY = tuple(f"portability_{hops}" for hops in (1, 2, 3, 4))
-TARGETED = EDITED + PORTABILITY  # the answer should be the probe's target
-ALWAYS = METRICS + HARD  # what every run has figures of, if only None
-PROBES = ALWAYS + PORTABILITY
-
 
 @dataclass(frozen=True, eq=False)
 class Probe:
@@ -33,4 +22,4 @@ class Case:
 
     entity: str
     fact: str
-    probes: dict[str, Probe]  # keys out of PROBES; a missing key is not counted
+    probes: dict[str, Probe]  # by metric; one that is missing is not counted

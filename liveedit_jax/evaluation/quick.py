@@ -9,8 +9,8 @@ import numpy as np
 
 from liveedit_jax.evaluation.asking import Block, block_of, forced
 from liveedit_jax.evaluation.engine import edited
-from liveedit_jax.evaluation.metrics import token_accuracy
-from liveedit_jax.evaluation.probes import EDIT, EDITED, METRICS, Case
+from liveedit_jax.evaluation.metrics import EDIT, averaged, is_targeted, token_accuracy
+from liveedit_jax.evaluation.probes import Case
 from liveedit_jax.evaluation.subject import Encoded, Parts, Seen, encode
 
 BATCH_N, BLOCK_N = 32, 128
@@ -20,7 +20,7 @@ def accuracies(block: Block, encoded: Encoded, after: np.ndarray) -> Iterator[tu
     """The kind and token accuracy of every row."""
     for i, kind in enumerate(block.kind):
         answer, k = encoded.rows.answer[i], len(encoded.rows.answer[i])
-        reference = answer if kind in EDITED else encoded.before[i, :k].tolist()
+        reference = answer if is_targeted(kind) else encoded.before[i, :k].tolist()
         yield kind, token_accuracy(after[i, :k].tolist(), reference)
 
 
@@ -34,7 +34,7 @@ def quick_figures(parts: Parts, cases: Sequence[Case], features: Seen) -> dict[s
 
     Returns:
         Token accuracy by probe, their `average` over the five metrics, `exact/...` (teacher-forced,
-        all tokens and EOS right, of the edited kinds) and, where the editor routes, mean
+        all tokens and EOS right, of what has a target) and, where the editor routes, mean
         `hits/...` by probe.
     """
     subject, block, n = parts.subject(cases, BATCH_N, features), block_of(cases, 0), len(cases)
@@ -47,7 +47,7 @@ def quick_figures(parts: Parts, cases: Sequence[Case], features: Seen) -> dict[s
         sums[kind].append(value)
         if said.found is not None:
             sums[f"hits/{kind}"].append(said.found.hit_n[i])
-        if kind in EDITED:
+        if is_targeted(kind):
             path = [*answer, parts.tokenizer.eos_id]
             sums[f"exact/{kind}"].append(said.after[i, : k + 1].tolist() == path)
         if kind == EDIT:
@@ -57,5 +57,5 @@ def quick_figures(parts: Parts, cases: Sequence[Case], features: Seen) -> dict[s
         name: float(np.mean(values)) * (1 if name.startswith("hits/") else 100)
         for name, values in sums.items()
     }
-    figures["average"] = float(np.mean([figures[metric] for metric in METRICS]))
+    figures["average"] = float(np.mean([figures[name] for name in averaged("average")]))
     return figures

@@ -17,8 +17,7 @@ from pathlib import Path
 from statistics import fmean
 
 from liveedit_jax.evaluation.aggregate import read_lines
-from liveedit_jax.evaluation.metrics import teacher_forced
-from liveedit_jax.evaluation.probes import EDIT, KEPT
+from liveedit_jax.evaluation.metrics import EDIT, is_targeted, teacher_forced
 from liveedit_jax.evaluation.run_folder import write_atomic
 
 PLACES = {
@@ -41,7 +40,7 @@ def record_of(lines: dict[str, dict], decode: Decode, edit_s: float) -> dict:
 
     def said(line: dict) -> dict:
         found = {"prompt": line["prompt"], "image": line.get("image"), "target": line["target"]}
-        if line["probe"] in KEPT:
+        if not is_targeted(line["probe"]):
             found["predict_before_edit"] = decode(line["before_ids"])
         found["predict_after_edit"] = decode(line["after_ids"])
         return found | {"acc": teacher_forced(line)}

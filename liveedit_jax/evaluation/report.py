@@ -14,23 +14,26 @@ import numpy as np
 from liveedit_jax.data.images import open_picture, picture_bytes
 from liveedit_jax.evaluation.aggregate import read_lines
 from liveedit_jax.evaluation.charts import bars, curves
-from liveedit_jax.evaluation.figure import label, panels
-from liveedit_jax.evaluation.metrics import exact_match
+from liveedit_jax.evaluation.figure import panels
+from liveedit_jax.evaluation.metrics import (
+    AVERAGES,
+    BY_NAME,
+    EDIT,
+    PLACE,
+    UNGROUPED,
+    exact_match,
+    figure_of,
+    grouped,
+    is_targeted,
+    label,
+)
 from liveedit_jax.evaluation.page import PAGE
-from liveedit_jax.evaluation.probes import EDIT, EDITED, HARD, METRICS, PORTABILITY, TARGETED, Case
+from liveedit_jax.evaluation.probes import Case
 
 EXAMPLES_N = 12
 THUMBNAIL = 160  # pixels of the longer side
 BINS = ((0, 0), (1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (17, None))
-ASKED = {
-    EDIT: "the edit, asked back",
-    "text_generality": "in other words",
-    "image_generality": "on the other drawing",
-    "same_image": "another question about the same drawing",
-    "look_alike": "the same question about a look-alike",
-    "image_locality": "an unrelated drawing",
-    **{kind: f"{kind[-1]} facts beside the edit" for kind in PORTABILITY},
-}
+SHOWN = (*UNGROUPED, *AVERAGES, *grouped("hard_locality"))  # columns of the table
 
 
 def _percent(value: float | None) -> str:
@@ -39,20 +42,20 @@ def _percent(value: float | None) -> str:
 
 def figures_table(results: dict) -> str:
     """Rows: unedited, every mark; exact match in small print under each metric."""
-    heads = [label(name) for name in (*METRICS, "average", *HARD)]
+    heads = [label(name) for name in SHOWN]
     heads += ["hits mean / max", "kept min", "edit ms", "add ms", "query ms"]
     rows = [("unedited", results["unedited"])]
     rows += [(f"{mark['edits']:,} edits", mark) for mark in results["marks"]]
     body = []
     for name, row in rows:
-        values = {n: row[n] for n in METRICS} | row["hard_locality"]
         cells = []
-        for metric in (*METRICS, "average", *HARD):
-            if metric == "average":
-                cells.append(f"<td class=strong>{_percent(row['average'])}</td>")
+        for metric in SHOWN:
+            value = _percent(figure_of(row, metric))
+            if metric in AVERAGES:
+                cells.append(f"<td class=strong>{value}</td>")
             else:
                 small = _percent(row["exact_match"][metric])
-                cells.append(f"<td>{_percent(values[metric])}<small>{small}</small></td>")
+                cells.append(f"<td>{value}<small>{small}</small></td>")
         cells.append(f"<td>{row['hit_n_mean']:.2f} / {row['hit_n_max']}</td>")
         cells.append(f"<td>{row['kept_min']:.3f}</td>")
         cells += [
@@ -105,17 +108,17 @@ def example(case: Case, lines: dict[str, dict], routes: dict[str, dict], by_case
     edit = lines[EDIT]
     other = case.probes.get("image_generality")
     rows, fired = [], {}
-    for kind, words in ASKED.items():
-        if kind not in lines:
+    for kind, line in sorted(lines.items(), key=lambda asked: PLACE[asked[0]]):
+        metric = BY_NAME[kind]
+        if not metric.pictured:
             continue
-        line = lines[kind]
         good = exact_match(line) == 1
         experts = routes.get(kind, {}).get("experts", [])
-        fired |= dict(experts) if kind in EDITED else {}
+        fired |= dict(experts) if metric.averages and is_targeted(kind) else {}
         weights = ", ".join(f"#{c} ({w:.2f})" for c, w in experts[:4]) or "none"
         weights += f" and {len(experts) - 4} more" if len(experts) > 4 else ""
         rows.append(
-            f"<tr><td>{escape(words)}<small>{escape(line['prompt'])}</small></td>"
+            f"<tr><td>{escape(metric.asked)}<small>{escape(line['prompt'])}</small></td>"
             f"<td>{escape(line['before_generated']) or '<em>nothing</em>'}</td>"
             f"<td class={'good' if good else 'bad'}>"
             f"{escape(line['generated']) or '<em>nothing</em>'}</td><td>{weights}</td></tr>"
@@ -152,8 +155,8 @@ def write_report(results: dict, cases: Sequence[Case], folder: Path) -> None:
             lines[line["case"]][line["probe"]] = line
         if line["probe"] == EDIT:
             by_case[line["case"]] = {"prompt": line["prompt"], "target": line["target"]}
-        if line["probe"] != "text_locality":
-            group = "about an edit" if line["probe"] in TARGETED else "not about an edit"
+        if BY_NAME[line["probe"]].pictured:
+            group = "about an edit" if is_targeted(line["probe"]) else "not about an edit"
             counts[group][line["hit_n"]] += 1
     for line in read_lines(folder / "routes.jsonl"):
         if line["mark"] == mark and line["case"] in picked:

@@ -15,6 +15,7 @@ from liveedit_jax.editors import Editor
 from liveedit_jax.evaluation.cases import Files, Stream, benchmark_cases, stream_cases
 from liveedit_jax.evaluation.engine import Plan
 from liveedit_jax.evaluation.lifelong import evaluate
+from liveedit_jax.evaluation.metrics import AVERAGES, PLACE, UNGROUPED, figure_of, title
 from liveedit_jax.evaluation.released import write_released
 from liveedit_jax.evaluation.subject import Parts
 from liveedit_jax.presets import preset
@@ -159,24 +160,15 @@ def commit() -> str | None:
 
 def table(results: dict) -> str:
     """The figures as plain text, teacher-forced (and exact match in brackets)."""
-    names = {
-        "reliability": "reliab.",
-        "text_generality": "text gen.",
-        "image_generality": "image gen.",
-        "text_locality": "text loc.",
-        "image_locality": "image loc.",
-        "average": "average",
-        "same_image": "same image",
-        "look_alike": "look-alike",
-    }
-    names |= {name: name for mark in results["marks"] for name in mark.get("portability", ())}
     rows = [("unedited", results["unedited"])]
     rows += [(f"{mark['edits']:,} edits", mark) for mark in results["marks"]]
-    lines = [" " * 17 + "".join(f"{title:>14}" for title in names.values())]
-    for title, row in rows:
-        values = row | row["hard_locality"] | row.get("portability", {})
-        cells = [_cell(values.get(name), row["exact_match"].get(name)) for name in names]
-        lines.append(f"{title:<17}" + "".join(f"{cell:>14}" for cell in cells))
+    asked = {name for _, row in rows for name in row["exact_match"]}
+    others = [name for name in PLACE if name in asked and name not in UNGROUPED]
+    names = (*UNGROUPED, *AVERAGES, *others)
+    lines = [" " * 17 + "".join(f"{title(name):>14}" for name in names)]
+    for row_title, row in rows:
+        cells = [_cell(figure_of(row, name), row["exact_match"].get(name)) for name in names]
+        lines.append(f"{row_title:<17}" + "".join(f"{cell:>14}" for cell in cells))
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
-from liveedit_jax.evaluation.probes import METRICS
+from liveedit_jax.evaluation.metrics import COLUMNS
 from liveedit_jax.evaluation.run_folder import write_atomic
 
 
@@ -39,9 +39,7 @@ def summary(runs: Sequence[dict]) -> list[dict]:
     found = []
     for at, edits in enumerate(marks[0]):
         entries = [run["marks"][at] for run in runs]
-        figures = {
-            name: figure([entry[name] for entry in entries]) for name in (*METRICS, "average")
-        }
+        figures = {name: figure([entry[name] for entry in entries]) for name in COLUMNS}
         exact = {
             name: figure([entry["exact_match"][name] for entry in entries])
             for name in entries[0]["exact_match"]

@@ -6,10 +6,11 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
-from liveedit_jax.evaluation.compare import COLUMNS, COSTS, Row, title
+from liveedit_jax.evaluation.compare import COSTS, Row, title
+from liveedit_jax.evaluation.metrics import COLUMNS, head
 from liveedit_jax.evaluation.seeds import Figure
 
-HEADS = ("Rel.", "T-Gen.", "M-Gen.", "T-Loc.", "M-Loc.", "Average")
+HEADS = tuple(map(head, COLUMNS))
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -135,7 +136,7 @@ def latex(rows: Sequence[Row]) -> str:
     for block in blocks(rows):
         first, most = block[0], best(block)
         place = (first.backbone, first.dataset)
-        lines.append(r"\cmidrule(l){3-10}" if place == shown else r"\midrule")
+        lines.append(rf"\cmidrule(l){{3-{4 + len(HEADS)}}}" if place == shown else r"\midrule")
         for i, row in enumerate(block):
             names = [escape_latex(title(name)) if place != shown else "" for name in place]
             names += ["" if i else f"{row.edits:,}".replace(",", "{,}")]

@@ -10,7 +10,7 @@ from liveedit_jax.data.images import decode_image, drawing
 from liveedit_jax.data.stream import editable, retention_questions
 from liveedit_jax.data.templates import templates, text_questions
 from liveedit_jax.evaluation.cases import case_of
-from liveedit_jax.evaluation.probes import ALWAYS
+from liveedit_jax.evaluation.metrics import METRICS
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +122,7 @@ def test_retention_asks_what_no_stream_edits():
 def test_a_record_becomes_a_case_with_every_probe(stream):
     record = next(r for r in stream if r.look_alike is not None)
     case = case_of(record)
+    always = [metric.name for metric in METRICS if metric.always]
     ported = tuple(f"portability_{port.hops}" for port in record.port)
-    assert set(case.probes) == {*ALWAYS, *ported} and case.probes["text_locality"].image is None
+    assert set(case.probes) == {*always, *ported} and case.probes["text_locality"].image is None
     assert case.probes["reliability"].image == record.image

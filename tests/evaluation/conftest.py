@@ -15,7 +15,8 @@ from liveedit_jax.config import EditorConfig
 from liveedit_jax.data.tokenizer import train_tokenizer
 from liveedit_jax.editor import liveedit
 from liveedit_jax.editor.as_editor import LiveEdit
-from liveedit_jax.evaluation.probes import PROBES, Case, Probe
+from liveedit_jax.evaluation.metrics import PLACE
+from liveedit_jax.evaluation.probes import Case, Probe
 from liveedit_jax.evaluation.subject import Parts
 
 BACKBONE = BackboneConfig(
@@ -62,7 +63,7 @@ def make_cases(n: int, seed: int = 0) -> list[Case]:
         }
         if c % 3:
             probes["look_alike"] = Probe(question, words(2), image())
-        assert list(probes) == list(PROBES[: len(probes)])
+        assert list(probes) == list(PLACE)[: len(probes)]
         cases.append(Case(f"entity {c}", "name", probes))
     return cases
 

@@ -2,14 +2,16 @@
 
 import json
 
-from liveedit_jax.evaluation.probes import ALWAYS, EDITED, METRICS
+from liveedit_jax.evaluation.metrics import METRICS, averaged, is_targeted
+
+ALWAYS = [metric.name for metric in METRICS if metric.always]
 
 
 def entry(edits, value):
     return {
         "edits": edits,
         "cases": 4,
-        **{name: value + i for i, name in enumerate(METRICS)},
+        **{name: value + i for i, name in enumerate(averaged("average"))},
         "average": value + 2,
         "hit_n_by_probe": {name: float(i) for i, name in enumerate(ALWAYS)},
     }
@@ -18,13 +20,13 @@ def entry(edits, value):
 def cases(mark, n, wrong, extra=None):
     for case in range(n):
         for probe in ALWAYS:
-            good = "red" if probe in EDITED else "before"
+            good = "red" if is_targeted(probe) else "before"
             yield {
                 **{"mark": mark, "case": case, "entity": f"e{case}", "fact": "colour"},
                 **{"probe": probe, "prompt": f"{probe} {case}?", "target": "red"},
                 "before_generated": "before",
                 "generated": "<b>bad</b> & odd" if wrong(case, probe) else good,
-                "hit_n": int(probe in EDITED or (probe == "look_alike" and case % 2)),
+                "hit_n": int(is_targeted(probe) or (probe == "look_alike" and case % 2)),
                 **(extra or {}),
             }
 

@@ -10,8 +10,10 @@ from liveedit_jax.cli import main
 from liveedit_jax.evaluation.compare import group_runs, load_run, make_rows
 from liveedit_jax.evaluation.gallery import pick_failures
 from liveedit_jax.evaluation.hits import count_hits
-from liveedit_jax.evaluation.probes import METRICS
+from liveedit_jax.evaluation.metrics import averaged
 from tests.evaluation.made_runs import write_run
+
+AVERAGED = averaged("average")
 
 
 def test_runs_that_differ_in_seed_only_are_one_setup(tmp_path):
@@ -126,13 +128,13 @@ def test_hits_are_counted_after_every_number_of_edits(tmp_path):
 
 def test_failures_are_spread_over_kinds_and_runs(tmp_path):
     runs = [
-        load_run(write_run(tmp_path / f"{seed}", seed, n=30, wrong=lambda c, p: p in METRICS))
+        load_run(write_run(tmp_path / f"{seed}", seed, n=30, wrong=lambda _, p: p in AVERAGED))
         for seed in (0, 1)
     ]
     failures = pick_failures(runs)
     assert len(failures) == 24
     kinds = [failure.line["probe"] for failure in failures]
-    assert {kinds.count(kind) for kind in METRICS} == {4, 6}
+    assert {kinds.count(kind) for kind in AVERAGED} == {4, 6}
     assert {sum(f.run is run for f in failures) for run in runs} == {12}
     assert all(f.line["mark"] == 10 for f in failures)
     shown = next(f for f in failures if f.line["probe"] == "reliability")

@@ -16,7 +16,8 @@ from liveedit_jax.cli import main
 from liveedit_jax.evaluation import gallery
 from liveedit_jax.evaluation.compare import load_run
 from liveedit_jax.evaluation.gallery import pick_failures
-from liveedit_jax.evaluation.probes import PROBES, Case, Probe
+from liveedit_jax.evaluation.metrics import PLACE
+from liveedit_jax.evaluation.probes import Case, Probe
 from liveedit_jax.evaluation.report_runs import report_runs
 from tests.evaluation.made_runs import cases, write_lines, write_run
 
@@ -39,7 +40,7 @@ def drawn():
             Case(
                 "changed" if c == 3 else f"e{c}",
                 "colour",
-                {p: Probe(f"{p} {c}?", "red", picture(i)) for i, p in enumerate(PROBES)},
+                {p: Probe(f"{p} {c}?", "red", picture(i)) for i, p in enumerate(PLACE)},
             )
             for c in range(n)
         ]
@@ -64,12 +65,9 @@ def report(tmp_path_factory):
     tmp_path = tmp_path_factory.mktemp("runs")
     wrong = lambda case, probe: case % 3 == 0  # noqa: E731
     folders = [
-        write_run(tmp_path / f"s{s}", s, 90.0 + s, 20.0, 1000, wrong, dataset=None)
-        for s in range(3)
+        write_run(tmp_path / f"s{s}", s, 90.0 + s, 1000, wrong, dataset=None) for s in range(3)
     ]
-    folders.append(
-        write_run(tmp_path / "x", 0, 70, None, 4, wrong, backbone="a_very_long & <name>")
-    )
+    folders.append(write_run(tmp_path / "x", 0, 70, 4, wrong, backbone="a_very_long & <name>"))
     out = tmp_path / "out"
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
@@ -116,7 +114,7 @@ def test_the_command_writes_all_files_and_prints_the_table(report):
     for name in ("report.html", "table.tex", "table.md", "comparison.json", "comparison.png"):
         assert str(report / name) in said and (report / name).is_file()
     numbers = json.loads((report / "comparison.json").read_text())
-    assert len(numbers["rows"]) == 5 and len(numbers["setups"]) == 3
+    assert len(numbers["rows"]) == 4 and len(numbers["setups"]) == 2
     assert numbers["routing"]["tiny · MojiEdit · LiveEdit"]["false_hits"]["look_alike"]["10"] == {
         "mean": 50.0,
         "std": 0.0,

@@ -11,7 +11,7 @@ from liveedit_jax.baselines.ft_l import FtL
 from liveedit_jax.evaluation.asking import block_of
 from liveedit_jax.evaluation.decode import CUT, Decoder, decided
 from liveedit_jax.evaluation.layout import make_rows, take
-from liveedit_jax.evaluation.probes import EDIT
+from liveedit_jax.evaluation.metrics import EDIT
 from liveedit_jax.evaluation.subject import begun, encode, vision_features
 
 

@@ -12,7 +12,7 @@ from liveedit_jax.editor import liveedit
 from liveedit_jax.evaluation.chunks import counted_n
 from liveedit_jax.evaluation.engine import Engine, Plan, edited
 from liveedit_jax.evaluation.layout import make_rows, pixels, take
-from liveedit_jax.evaluation.probes import EDIT, PROBES
+from liveedit_jax.evaluation.metrics import EDIT, PLACE
 from liveedit_jax.evaluation.subject import begun
 
 MARKS, CASES_N = (1, 3, 8), 8
@@ -42,7 +42,7 @@ def literal(parts, subject, cases, mark):
             one = jnp.full(1, c, jnp.int32)
             repo, _ = edit(cfg, parts.backbone, params, repo, batch, one, jnp.ones(1, bool))
         for c in chunk:
-            for kind in (k for k in PROBES if k in cases[c].probes):
+            for kind in (k for k in PLACE if k in cases[c].probes):
                 batch, rows = request(cases[c].probes[kind])
                 out, route = logits(cfg, parts.backbone, params, repo, batch)
                 ids = np.asarray(out.argmax(-1))[0, rows.position[0, :-1]]

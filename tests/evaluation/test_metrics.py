@@ -1,8 +1,25 @@
-"""Metrics of one line."""
+"""The table of metrics, and metrics of one line."""
+
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 
-from liveedit_jax.evaluation.metrics import exact_match, teacher_forced, token_accuracy, unedited
+from liveedit_jax.evaluation import aggregate, metrics
+from liveedit_jax.evaluation.metrics import (
+    AVERAGES,
+    COLUMNS,
+    METRICS,
+    averaged,
+    exact_match,
+    figure_of,
+    grouped,
+    head,
+    teacher_forced,
+    title,
+    token_accuracy,
+    unedited,
+)
 
 LINE = {
     "probe": "reliability",
@@ -14,6 +31,40 @@ LINE = {
     "before_generated": "red",
     "hit_n": 2,
 }
+
+
+def test_every_metric_is_one_row_and_has_what_its_places_show():
+    names = [metric.name for metric in METRICS]
+    assert max(Counter(names).values()) == 1 and names[0] == metrics.EDIT
+    for metric in METRICS:
+        assert set(metric.averages) <= AVERAGES.keys() and metric.title and metric.asked
+        assert bool(metric.averages) <= bool(metric.head)
+        assert not (metric.averages and metric.group)
+    assert COLUMNS == (*averaged("average"), "average") and len(averaged("average")) == 5
+    assert [head(name) for name in COLUMNS[-2:]] == ["M-Loc.", "Average"]
+    assert title("same_image") == "same image" and title("average") == "average"
+
+
+def test_a_figure_is_read_from_where_its_metric_stands():
+    entry = {"reliability": 1.0, "average": 2.0, "hard_locality": {"same_image": 3.0}}
+    names = ("reliability", "average", "same_image", "look_alike", "portability_1")
+    assert [figure_of(entry, name) for name in names] == [1.0, 2.0, 3.0, None, None]
+    assert grouped("hard_locality") == ("same_image", "look_alike")
+
+
+def test_an_average_more_is_one_entry_and_a_word_in_its_rows(monkeypatch):
+    monkeypatch.setitem(AVERAGES, "of_four", "Of four")
+    rows = [
+        replace(m, averages=(*m.averages, "of_four")) if m.averages and m.pictured else m
+        for m in METRICS
+    ]
+    monkeypatch.setattr(metrics, "METRICS", tuple(rows))
+    four = ("reliability", "text_generality", "image_generality", "image_locality")
+    assert averaged("of_four") == four and averaged("average") == COLUMNS[:-1]
+    lines = [LINE | {"mark": 1, "case": 0}]
+    lines += [line | {"probe": "text_locality"} for line in lines]
+    (figures,) = aggregate.mark_figures(lines)
+    assert figures["of_four"] == 100 and figures["average"] == 75
 
 
 def test_token_accuracy_needs_equal_lengths_and_tokens():

@@ -2,7 +2,8 @@
 
 import pytest
 
-from liveedit_jax.evaluation.compare import COLUMNS, COSTS, Row
+from liveedit_jax.evaluation.compare import COSTS, Row
+from liveedit_jax.evaluation.metrics import COLUMNS
 from liveedit_jax.evaluation.seeds import Figure
 from liveedit_jax.evaluation.tables import (
     best,
