@@ -28,7 +28,7 @@ from liveedit_jax.editor.as_editor import LiveEdit
 from liveedit_jax.editor.routing import hit_weights
 from liveedit_jax.evaluation.asking import block_of, forced
 from liveedit_jax.evaluation.cases import stream_cases
-from liveedit_jax.evaluation.metrics import EDIT, averaged
+from liveedit_jax.evaluation.metrics import averaged
 from liveedit_jax.evaluation.probes import Case
 from liveedit_jax.evaluation.quick import accuracies
 from liveedit_jax.evaluation.run import commit
@@ -87,7 +87,7 @@ def experts_of(subject: Subject, cases: Sequence[Case], bar: tqdm) -> Expert:
     """The experts (numpy) of all edits."""
     made = []
     for at in range(0, len(cases), BLOCK_N):
-        asked = [case.probes[EDIT] for case in cases[at : at + BLOCK_N]]
+        asked = [case.edit for case in cases[at : at + BLOCK_N]]
         made += [expert for expert, _, _ in requests(subject, asked)]
         bar.update(len(asked))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *made)

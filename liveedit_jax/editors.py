@@ -140,6 +140,12 @@ def _ids(logits: Float[Array, "B A V"]) -> Int[Array, "B A"]:
     return logits.argmax(-1).astype("int32")
 
 
+@partial(jax.jit, static_argnums=0)
+def prepare(editor: Editor, trained: Any) -> Any:
+    """`editor.prepare`, compiled."""
+    return editor.prepare(trained)
+
+
 @partial(jax.jit, static_argnums=(0, 1))
 def see(editor: Editor, backbone: Backbone, params: dict, image) -> Array:
     """`editor.see`, compiled."""

@@ -20,6 +20,7 @@ from liveedit_jax.evaluation.metrics import (
     teacher_forced,
     unedited,
 )
+from liveedit_jax.evaluation.probes import key_of
 
 
 def read_lines(file: str | Path) -> Iterator[dict]:
@@ -108,9 +109,8 @@ def unedited_figures(lines: Iterable[dict]) -> dict:
     """The unedited model's figures, each probe of each case counted once."""
     tally, seen = Tally(), set()
     for line in lines:
-        key = (line["case"], line["probe"])
-        if key not in seen:
-            seen.add(key)
+        if key_of(line) not in seen:
+            seen.add(key_of(line))
             tally.add(unedited(line))
     return tally.figures(0)
 

@@ -23,12 +23,16 @@ class Block:
     first: int  # number of the first case
     cases: Sequence[Case]
     case: np.ndarray  # int64[X], the case of each row
-    kind: list[str]  # X metrics
+    nth: list[int]  # which of its case's probes of one metric each row is
     probes: list[Probe]
 
     def in_order(self, chosen: Sequence[int]) -> list[int]:
         """Rows case by case."""
-        return sorted(chosen, key=lambda i: (self.case[i], PLACE[self.kind[i]]))
+        return sorted(chosen, key=lambda i: (self.case[i], PLACE[self.probes[i].metric]))
+
+    def several(self, i: int) -> dict[str, int]:
+        """What a line says of a probe that is not the first of its metric."""
+        return {"nth": self.nth[i]} if self.nth[i] else {}
 
     @property
     def shown(self) -> np.ndarray:
@@ -38,14 +42,19 @@ class Block:
 
 def block_of(cases: Sequence[Case], first: int) -> Block:
     """Consecutive cases as a block, `first` the number of the first."""
-    order = [(c, kind) for c in range(len(cases)) for kind in PLACE if kind in cases[c].probes]
-    order.sort(key=lambda row: row[1] != EDIT)
+    order, nth = [], {}
+    for c, case in enumerate(cases):
+        for probe in sorted(case.probes, key=lambda probe: PLACE[probe.metric]):
+            key = c, probe.metric
+            nth[key] = nth.get(key, -1) + 1
+            order.append((c, probe, nth[key]))
+    order.sort(key=lambda row: row[1].metric != EDIT)
     return Block(
         first=first,
         cases=cases,
-        case=np.asarray([first + c for c, _ in order]),
-        kind=[kind for _, kind in order],
-        probes=[cases[c].probes[kind] for c, kind in order],
+        case=np.asarray([first + c for c, _, _ in order]),
+        nth=[n for _, _, n in order],
+        probes=[probe for _, probe, _ in order],
     )
 
 
@@ -65,7 +74,7 @@ def ask_unedited(decoder: Decoder, block: Block) -> Asked:
     text = [decoder.text(said, len(answer)) for said, answer in zip(ids, rows.answer, strict=True)]
     if decoder.subject.editor.routes:
         return Asked(block, encoded, text, None)
-    targeted = [is_targeted(kind) for kind in block.kind]
+    targeted = [is_targeted(probe.metric) for probe in block.probes]
     return Asked(block, encoded, text, decoder.paths(rows, block.probes, targeted, ids))
 
 
@@ -159,7 +168,8 @@ def case_line(mark: int, chunk: int, asked: Asked, said: Said, i: int) -> dict:
         "case": int(block.case[i]),
         "entity": case.entity,
         "fact": case.fact,
-        "probe": block.kind[i],
+        "probe": probe.metric,
+        **block.several(i),
         "prompt": probe.prompt,
         **image,
         "target": probe.target,
@@ -179,7 +189,8 @@ def route_line(mark: int, block: Block, found: Route, i: int) -> dict:
     return {
         "mark": mark,
         "case": int(block.case[i]),
-        "probe": block.kind[i],
+        "probe": block.probes[i].metric,
+        **block.several(i),
         "experts": [[int(found.slot[i, k]), float(found.weight[i, k])] for k in used],
         "kept": float(found.kept[i]),
     }

@@ -23,27 +23,28 @@ def case_of(record: Record, prompts: Prompts = AS_THEY_ARE, pictures: Path | Non
         pictures: the folder that its pictures' files are named from.
     """
 
-    def shown(prompt: str, target: str, image: bytes | Path) -> Probe:
+    def shown(metric: str, prompt: str, target: str, image: bytes | Path) -> Probe:
         file = None if pictures is None else Path(image).relative_to(pictures).as_posix()
-        return Probe(prompt, target, image, file)
+        return Probe(metric, prompt, target, image, file)
 
     src, rephrase = prompts.edit.format(record.src), prompts.edit.format(record.rephrase)
-    image_question = prompts.image_locality.format(record.m_loc_q)
-    probes = {
-        "reliability": shown(src, record.alt, record.image),
-        "text_generality": shown(rephrase, record.alt, record.image),
-        "image_generality": shown(src, record.alt, record.image_rephrase),
-        "text_locality": Probe(prompts.text_locality.format(record.loc), record.loc_ans, None),
-        "image_locality": shown(image_question, record.m_loc_a, record.m_loc),
-    }
-    for port in record.port:
-        asked = shown(prompts.edit.format(port.question), port.answer, record.image)
-        probes.setdefault(f"portability_{port.hops}", asked)
+    text, image = prompts.text_locality.format(record.loc), prompts.image_locality
+    probes = [
+        shown("reliability", src, record.alt, record.image),
+        shown("text_generality", rephrase, record.alt, record.image),
+        shown("image_generality", src, record.alt, record.image_rephrase),
+        Probe("text_locality", text, record.loc_ans, None),
+        shown("image_locality", image.format(record.m_loc_q), record.m_loc_a, record.m_loc),
+    ]
+    ports = {port.hops: port for port in reversed(record.port)}  # the first of each
+    for hops in dict.fromkeys(port.hops for port in record.port):
+        question = prompts.edit.format(ports[hops].question)
+        probes.append(shown(f"portability_{hops}", question, ports[hops].answer, record.image))
     if record.same_image_q is not None:
-        probes["same_image"] = shown(record.same_image_q, record.same_image_a, record.image)
+        probes.append(shown("same_image", record.same_image_q, record.same_image_a, record.image))
     if record.look_alike is not None:
-        probes["look_alike"] = shown(src, record.look_alike_a, record.look_alike)
-    return Case(record.entity, record.fact, probes)
+        probes.append(shown("look_alike", src, record.look_alike_a, record.look_alike))
+    return Case(record.entity, record.fact, tuple(probes))
 
 
 def stream_cases(split: str, seed: int, n: int, image_size: int) -> list[Case]:
@@ -94,7 +95,7 @@ def benchmark_cases(name: str, split: str, seed: int | None, n: int | None, file
         np.random.default_rng(seed).shuffle(order)
     digest = hashlib.sha256()
     for case in cases:
-        for kind, probe in case.probes.items():
-            said = (kind, probe.prompt, probe.target, probe.file)
+        for probe in case.probes:
+            said = (probe.metric, probe.prompt, probe.target, probe.file)
             digest.update(repr(said).encode())
     return Stream([cases[i] for i in order[:n]], digest.hexdigest(), source.pictures)

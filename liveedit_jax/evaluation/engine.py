@@ -24,7 +24,6 @@ from liveedit_jax.evaluation.asking import ask, ask_unedited, block_of, case_lin
 from liveedit_jax.evaluation.chunks import chunk_of, counted_n
 from liveedit_jax.evaluation.costs import bytes_of, edit_costs, query_costs
 from liveedit_jax.evaluation.decode import Decoder
-from liveedit_jax.evaluation.metrics import EDIT
 from liveedit_jax.evaluation.probes import Case, Probe
 from liveedit_jax.evaluation.subject import Subject, begun, edit, requests
 
@@ -149,7 +148,7 @@ class Engine:
             yield self._chunk(mark, own), rows[chunk[rows] == own]
 
     def _edited(self, cases: Sequence[Case], capacity: int, timed: Sequence[int]) -> State:
-        probes = [case.probes[EDIT] for case in cases]
+        probes = [case.edit for case in cases]
         timed = [mark for mark in timed if mark not in self.costs]
         state, costs = edited(self.subject, probes, capacity, self.block_n, timed, self.tick)
         self.costs |= costs

@@ -12,7 +12,7 @@ from pathlib import Path
 from liveedit_jax.evaluation.cases import stream_cases
 from liveedit_jax.evaluation.compare import Run, run_lines
 from liveedit_jax.evaluation.metrics import BY_NAME, EDIT, PLACE, exact_match, is_targeted
-from liveedit_jax.evaluation.probes import Case
+from liveedit_jax.evaluation.probes import Case, key_of
 from liveedit_jax.evaluation.report import picture
 
 SHOWN_N = 24
@@ -73,10 +73,10 @@ def _draw(run: Run, cases: Sequence[int]) -> dict[int, Case]:
 def _pictures(line: dict, case: Case | None) -> list[tuple[str, object]]:
     """The edited drawing and, where another was asked about, that one."""
     kind = line["probe"]
-    probe = case.probes.get(kind) if case else None
-    if probe is None or (case.entity, probe.prompt) != (line["entity"], line["prompt"]):
+    probes = case.of(kind)[line.get("nth", 0) :] if case else ()
+    if not probes or (case.entity, probes[0].prompt) != (line["entity"], line["prompt"]):
         return []  # the stream has changed since the run
-    edited = case.probes[EDIT].image
+    probe, edited = probes[0], case.edit.image
     shown = [("edited", edited)]
     if probe.image is not None and probe.image != edited:
         shown.append(("asked about", probe.image))
@@ -112,16 +112,16 @@ def pick_failures(runs: Sequence[Run], most_n: int = SHOWN_N) -> list[Failure]:
     failures = []
     for i, lines in chosen.items():
         run, edits = runs[i], found[i][1]
-        keys = {(line["case"], line["probe"]) for line in lines}
+        keys = {key_of(line) for line in lines}
         routes = {
-            (route["case"], route["probe"]): route["experts"]
+            key_of(route): route["experts"]
             for route in run_lines(run, "routes.jsonl", ROUTE)
-            if route["mark"] == run.last["edits"] and (route["case"], route["probe"]) in keys
+            if route["mark"] == run.last["edits"] and key_of(route) in keys
         }
         drawn = _draw(run, sorted({line["case"] for line in lines}))
         for line in lines:
             fired = sorted(
-                ((weight, c) for c, weight in routes.get((line["case"], line["probe"]), ())),
+                ((weight, c) for c, weight in routes.get(key_of(line), ())),
                 reverse=True,
             )
             experts = [(w, c, edits[c]["prompt"], edits[c]["target"]) for w, c in fired]

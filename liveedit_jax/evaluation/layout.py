@@ -63,7 +63,7 @@ def measure(
     """The shapes that fit every probe of a stream."""
     prompts, answers, lengths = [], [], []
     for case in cases:
-        for probe in case.probes.values():
+        for probe in case.probes:
             has_image = probe.image is not None
             between = cfg.after_image if has_image else ""
             prompt, answer = seam_ids(tokenizer, probe.prompt, probe.target, between)

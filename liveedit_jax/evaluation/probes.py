@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from liveedit_jax.evaluation.metrics import EDIT
+
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """One question: its text, the text that is compared with, and its picture."""
+    """One question of a metric: its text, the text that is compared with, and its picture."""
 
+    metric: str  # a name of METRICS
     prompt: str
     target: str
     image: bytes | Path | None  # an encoded picture, or its file; None: no picture
@@ -18,8 +21,25 @@ class Probe:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One edit of the stream and what is asked about it; `reliability` is the edit itself."""
+    """One edit of the stream and what is asked about it, the edit itself included.
+
+    A metric may have several probes, or none: then the case does not count in it.
+    """
 
     entity: str
     fact: str
-    probes: dict[str, Probe]  # by metric; one that is missing is not counted
+    probes: tuple[Probe, ...]
+
+    @property
+    def edit(self) -> Probe:
+        """The request, which is asked back."""
+        return self.of(EDIT)[0]
+
+    def of(self, metric: str) -> list[Probe]:
+        """The probes of a metric."""
+        return [probe for probe in self.probes if probe.metric == metric]
+
+
+def key_of(line: dict) -> tuple[int, str, int]:
+    """What a line of `cases.jsonl` or `routes.jsonl` is about: case, metric, which probe of it."""
+    return line["case"], line["probe"], line.get("nth", 0)

@@ -18,10 +18,11 @@ BATCH_N, BLOCK_N = 32, 128
 
 def accuracies(block: Block, encoded: Encoded, after: np.ndarray) -> Iterator[tuple[str, float]]:
     """The kind and token accuracy of every row."""
-    for i, kind in enumerate(block.kind):
+    for i, probe in enumerate(block.probes):
         answer, k = encoded.rows.answer[i], len(encoded.rows.answer[i])
-        reference = answer if is_targeted(kind) else encoded.before[i, :k].tolist()
-        yield kind, token_accuracy(after[i, :k].tolist(), reference)
+        targeted = is_targeted(probe.metric)
+        reference = answer if targeted else encoded.before[i, :k].tolist()
+        yield probe.metric, token_accuracy(after[i, :k].tolist(), reference)
 
 
 def quick_figures(parts: Parts, cases: Sequence[Case], features: Seen) -> dict[str, float]:
@@ -38,7 +39,7 @@ def quick_figures(parts: Parts, cases: Sequence[Case], features: Seen) -> dict[s
         `hits/...` by probe.
     """
     subject, block, n = parts.subject(cases, BATCH_N, features), block_of(cases, 0), len(cases)
-    state, _ = edited(subject, [case.probes[EDIT] for case in cases], n, BLOCK_N)
+    state, _ = edited(subject, [case.edit for case in cases], n, BLOCK_N)
     encoded, rows = encode(subject, block.probes), np.arange(len(block.probes))
     said, _ = forced(subject, state, block, encoded, rows, np.full(len(rows), n))
     sums = defaultdict(list)

@@ -106,7 +106,7 @@ def picture(image: bytes | Path | None, caption: str) -> str:
 def example(case: Case, lines: dict[str, dict], routes: dict[str, dict], by_case: dict) -> str:
     """One edit: its drawings, its request, and the answers before and after."""
     edit = lines[EDIT]
-    other = case.probes.get("image_generality")
+    other = case.of("image_generality")
     rows, fired = [], {}
     for kind, line in sorted(lines.items(), key=lambda asked: PLACE[asked[0]]):
         metric = BY_NAME[kind]
@@ -129,8 +129,8 @@ def example(case: Case, lines: dict[str, dict], routes: dict[str, dict], by_case
         if c in by_case
     )
     return (
-        f"<article><header>{picture(case.probes[EDIT].image, 'edited')}"
-        f"{picture(other.image if other else None, 'other drawing')}"
+        f"<article><header>{picture(case.edit.image, 'edited')}"
+        f"{picture(other[0].image if other else None, 'other drawing')}"
         f"<div><b>#{edit['case']} · {escape(str(edit['entity']))} · {escape(edit['fact'])}</b>"
         f"<p>{escape(edit['prompt'])}</p><p class=target>→ {escape(edit['target'])}</p></div>"
         f"</header><table class=answers><thead><tr><th>asked</th><th>before</th><th>after</th>"
@@ -151,7 +151,7 @@ def write_report(results: dict, cases: Sequence[Case], folder: Path) -> None:
     for line in read_lines(folder / "cases.jsonl"):
         if line["mark"] != mark:
             continue
-        if line["case"] in picked:
+        if line["case"] in picked and not line.get("nth"):
             lines[line["case"]][line["probe"]] = line
         if line["probe"] == EDIT:
             by_case[line["case"]] = {"prompt": line["prompt"], "target": line["target"]}
@@ -159,7 +159,7 @@ def write_report(results: dict, cases: Sequence[Case], folder: Path) -> None:
             group = "about an edit" if is_targeted(line["probe"]) else "not about an edit"
             counts[group][line["hit_n"]] += 1
     for line in read_lines(folder / "routes.jsonl"):
-        if line["mark"] == mark and line["case"] in picked:
+        if line["mark"] == mark and line["case"] in picked and not line.get("nth"):
             routes[line["case"]][line["probe"]] = line
     edits = [entry["edits"] for entry in results["marks"]]
     charts = "".join(

@@ -81,7 +81,7 @@ class Parts:
         """
         shapes = measure(self.tokenizer, self.backbone.cfg, cases, batch_n)
         backbone, weights = at_layer(self.backbone, self.weights, self.editor.layer)
-        params = {"backbone": weights, "editor": jax.jit(self.editor.prepare)(self.trained)}
+        params = {"backbone": weights, "editor": editors.prepare(self.editor, self.trained)}
         features = {} if features is None else features
         seen = features if type(self.editor).see is Editor.see else {}
         return Subject(self.editor, backbone, params, self.tokenizer, shapes, seen, features)

@@ -124,5 +124,5 @@ def test_a_record_becomes_a_case_with_every_probe(stream):
     case = case_of(record)
     always = [metric.name for metric in METRICS if metric.always]
     ported = tuple(f"portability_{port.hops}" for port in record.port)
-    assert set(case.probes) == {*always, *ported} and case.probes["text_locality"].image is None
-    assert case.probes["reliability"].image == record.image
+    assert {probe.metric for probe in case.probes} == {*always, *ported}
+    assert case.of("text_locality")[0].image is None and case.edit.image == record.image

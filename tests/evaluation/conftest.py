@@ -15,7 +15,6 @@ from liveedit_jax.config import EditorConfig
 from liveedit_jax.data.tokenizer import train_tokenizer
 from liveedit_jax.editor import liveedit
 from liveedit_jax.editor.as_editor import LiveEdit
-from liveedit_jax.evaluation.metrics import PLACE
 from liveedit_jax.evaluation.probes import Case, Probe
 from liveedit_jax.evaluation.subject import Parts
 
@@ -53,18 +52,17 @@ def make_cases(n: int, seed: int = 0) -> list[Case]:
     cases = []
     for c in range(n):
         shown, question, target = image(), f"what is {words(1)}?", words(int(rng.integers(1, 4)))
-        probes = {
-            "reliability": Probe(question, target, shown),
-            "text_generality": Probe(f"tell me {words(1)}:", target, shown),
-            "image_generality": Probe(question, target, image()),
-            "text_locality": Probe(f"say {words(2)}", words(1), None),
-            "image_locality": Probe(f"see {words(1)}?", words(2), image()),
-            "same_image": Probe(f"is it {words(1)}?", words(1), shown),
-        }
+        probes = [
+            Probe("reliability", question, target, shown),
+            Probe("text_generality", f"tell me {words(1)}:", target, shown),
+            Probe("image_generality", question, target, image()),
+            Probe("text_locality", f"say {words(2)}", words(1), None),
+            Probe("image_locality", f"see {words(1)}?", words(2), image()),
+            Probe("same_image", f"is it {words(1)}?", words(1), shown),
+        ]
         if c % 3:
-            probes["look_alike"] = Probe(question, words(2), image())
-        assert list(probes) == list(PLACE)[: len(probes)]
-        cases.append(Case(f"entity {c}", "name", probes))
+            probes.append(Probe("look_alike", question, words(2), image()))
+        cases.append(Case(f"entity {c}", "name", tuple(probes)))
     return cases
 
 

@@ -93,10 +93,10 @@ SAID["eic"] = SAID["vlkeb"] = SAID["evqa"] | {
 def test_prompts_and_pictures_are_the_protocols(name, files, manual_dir):
     found = cases(name, files)
     assert len(found) == ROWS_N and set(PROMPTS) == {*PLACES, "mojiedit"}
-    probes = found[1].probes
+    probes = {probe.metric: probe for probe in found[1].probes}
     assert {kind: probe.prompt for kind, probe in probes.items()} == SAID[name]
     assert probes["reliability"].target == "blue"
-    assert found[0].probes["reliability"].target == "red tin\n"  # nothing is stripped
+    assert found[0].edit.target == "red tin\n"  # nothing is stripped
     shown = {kind: probe.file for kind, probe in probes.items()}
     assert shown["text_locality"] is None and shown["image_locality"] == "signs/far.png"
     assert shown["text_generality"] == "signs/1.png"
@@ -107,7 +107,7 @@ def test_prompts_and_pictures_are_the_protocols(name, files, manual_dir):
 
 def test_labels_are_the_targets_tokens_after_one_space(files, parts):
     found = cases("evqa", files)
-    probes = list(found[1].probes.values())
+    probes = list(found[1].probes)
     shapes = measure(parts.tokenizer, parts.backbone.cfg, found, 4)
     rows = make_rows(parts.tokenizer, parts.backbone.cfg, probes, shapes)
     for i, probe in enumerate(probes):
@@ -228,7 +228,7 @@ def test_portability_is_asked_on_the_edited_picture(manual_dir, tmp_path, parts)
             "vlkeb", "onehop", None, None, Files(str(manual_dir), str(tmp_path))
         )
     found = stream.cases
-    probe = found[2].probes["portability_1"]
+    probe = found[2].of("portability_1")[0]
     assert (probe.prompt, probe.target, probe.file) == ("Who?", "loud", "signs/2.png")
     settings = {
         **{"config": "small", "dataset": "vlkeb", "backbone": None, "editor": None, "model": {}},

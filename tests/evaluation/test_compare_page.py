@@ -40,7 +40,7 @@ def drawn():
             Case(
                 "changed" if c == 3 else f"e{c}",
                 "colour",
-                {p: Probe(f"{p} {c}?", "red", picture(i)) for i, p in enumerate(PLACE)},
+                tuple(Probe(p, f"{p} {c}?", "red", picture(i)) for i, p in enumerate(PLACE)),
             )
             for c in range(n)
         ]

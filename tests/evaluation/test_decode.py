@@ -20,7 +20,7 @@ def taught(parts, cases_of):
     """A model that was fine-tuned until it knows some targets, EOS included."""
     cases = cases_of(4)
     subject = parts.subject(cases, 8)
-    probes = [case.probes[EDIT] for case in cases]
+    probes = [case.edit for case in cases]
     rows = make_rows(subject.tokenizer, parts.backbone.cfg, probes, subject.shapes)
     params = {"backbone": parts.weights}
     features = np.stack(vision_features(subject, probes))
@@ -106,4 +106,5 @@ def test_the_generated_text_is_cut_at_2a_plus_8_tokens(taught):
 
 def test_blocks_keep_the_edits_in_front(cases_of):
     block = block_of(cases_of(3), 7)
-    assert block.kind[:3] == [EDIT] * 3 and block.case[:3].tolist() == [7, 8, 9]
+    assert [probe.metric for probe in block.probes[:3]] == [EDIT] * 3
+    assert block.case[:3].tolist() == [7, 8, 9]

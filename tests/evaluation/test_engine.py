@@ -9,10 +9,12 @@ import pytest
 
 from liveedit_jax.baselines.ft_l import FtL
 from liveedit_jax.editor import liveedit
+from liveedit_jax.evaluation.aggregate import mark_figures, unedited_figures
 from liveedit_jax.evaluation.chunks import counted_n
 from liveedit_jax.evaluation.engine import Engine, Plan, edited
 from liveedit_jax.evaluation.layout import make_rows, pixels, take
-from liveedit_jax.evaluation.metrics import EDIT, PLACE
+from liveedit_jax.evaluation.probes import Probe
+from liveedit_jax.evaluation.quick import quick_figures
 from liveedit_jax.evaluation.subject import begun
 
 MARKS, CASES_N = (1, 3, 8), 8
@@ -38,12 +40,12 @@ def literal(parts, subject, cases, mark):
         chunk = range(first, first + mark)
         repo = liveedit.init(cfg, parts.backbone.cfg.width, max(MARKS))
         for c in chunk:
-            batch, _ = request(cases[c].probes[EDIT])
+            batch, _ = request(cases[c].edit)
             one = jnp.full(1, c, jnp.int32)
             repo, _ = edit(cfg, parts.backbone, params, repo, batch, one, jnp.ones(1, bool))
         for c in chunk:
-            for kind in (k for k in PLACE if k in cases[c].probes):
-                batch, rows = request(cases[c].probes[kind])
+            for probe in cases[c].probes:
+                batch, rows = request(probe)
                 out, route = logits(cfg, parts.backbone, params, repo, batch)
                 ids = np.asarray(out.argmax(-1))[0, rows.position[0, :-1]]
                 weights = {
@@ -51,7 +53,7 @@ def literal(parts, subject, cases, mark):
                     for s, w in zip(route.slot[0], route.weight[0], strict=True)
                     if w > 0
                 }
-                found[c, kind] = (
+                found[c, probe.metric] = (
                     ids[: len(rows.answer[0])].tolist(), int(route.hit_n[0]), weights,
                     float(route.kept[0]), first // mark,
                 )  # fmt: skip
@@ -176,7 +178,7 @@ def test_one_state_holds_the_chunks_of_an_editor_that_routes(parts, cases_of):
 def test_costs_are_of_an_edit_that_was_not_made_yet(parts, cases_of):
     cases = cases_of(3)
     subject = replace(parts, editor=TUNED, trained=None).subject(cases, 4)
-    requests = [case.probes[EDIT] for case in cases]
+    requests = [case.edit for case in cases]
     timed, costs = edited(subject, requests, 3, 2, (1, 3))
     untimed, _ = edited(subject, requests, 3, 8)
     jax.tree.map(np.testing.assert_array_equal, timed, untimed)  # what is timed is a copy
@@ -192,3 +194,29 @@ def test_a_chunk_begins_with_the_unedited_model(tuned):
     assert any(a["after_ids"] != a["before_ids"] for a in alone)
     assert [a["before_ids"] for a in alone] == [b["before_ids"] for b in pairs]
     assert any(a["after_ids"] != b["after_ids"] for a, b in first)  # the second edit has come
+
+
+def test_a_metric_may_have_several_probes_of_one_case(parts, cases_of):
+    cases = cases_of(4)
+    more = Probe("same_image", "is it loud?", "soft", cases[1].edit.image)
+    cases[1] = replace(cases[1], probes=(*cases[1].probes, more))
+    engine = Engine(parts.subject(cases, 8), cases, Plan((4,)))
+    (part,) = engine.parts()
+    found = [(x["case"], x.get("nth")) for x in part.lines if x["probe"] == "same_image"]
+    assert found == [(0, None), (1, None), (1, 1), (2, None), (3, None)]
+    assert [x["prompt"] for x in part.lines if x.get("nth")] == ["is it loud?"]
+    assert unedited_figures(part.lines)["hard_locality_n"] == {"same_image": 5, "look_alike": 2}
+
+
+@pytest.mark.parametrize("editor", [None, TUNED])
+def test_quick_figures_are_those_of_a_run_at_its_mark(parts, cases_of, editor):
+    cases = cases_of(4)
+    own = parts if editor is None else replace(parts, editor=editor, trained=None)
+    (part,) = Engine(own.subject(cases, 32), cases, Plan((4,))).parts()
+    (whole,) = mark_figures(part.lines)
+    quick = quick_figures(own, cases, {})
+    for name in ("reliability", "image_locality", "average"):
+        assert quick[name] == pytest.approx(whole[name])
+    assert quick["look_alike"] == pytest.approx(whole["hard_locality"]["look_alike"])
+    assert ("hits/reliability" in quick) == (editor is None)
+    assert quick.get("hits/reliability", 0) == whole["hit_n_by_probe"]["reliability"]

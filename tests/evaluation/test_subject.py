@@ -39,7 +39,7 @@ class Counting(Editor):
 def made(parts, cases_of):
     """(together, requests, block size) -> the state."""
     cases = cases_of(5)
-    probes = [case.probes["reliability"] for case in cases]
+    probes = [case.edit for case in cases]
 
     def make(together, chosen=slice(None), block_n=8):
         subject = replace(parts, editor=Counting(together), trained=None).subject(cases, 4)
