@@ -45,6 +45,7 @@ def main() -> int:
     parser.add_argument(
         "--allow-missing", action="store_true", help="leave rows out whose pictures are missing"
     )
+    parser.add_argument("--noto", help="font file of the third drawings (default: Debian's)")
     parser.add_argument("--marks", default="1,10,100,1000", help="numbers of edits")
     parser.add_argument("--cases", type=int, help="cases that marks below it count (the preset's)")
     parser.add_argument("--out", type=Path, required=True)
@@ -66,6 +67,7 @@ def main() -> int:
             marks=parse_marks(args.marks),
             cases_n=args.cases,
             files=files,
+            noto=args.noto,
         )
         runs = [(choice, args.out)]
         if args.seeds:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.arguments import to_ship
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.linear import halve
 from liveedit_jax.backbones.parts import bridge

@@ -48,4 +48,4 @@ def test_no_file_imports_from_a_level_above_its_own():
 
 def test_files_stay_small():
     for file in [*ROOT.rglob("*.py"), *(ROOT.parent / "experiments").rglob("*.py")]:
-        assert len(file.read_text().splitlines()) <= 300, file
+        assert len(file.read_text().splitlines()) <= 450, file

@@ -6,6 +6,7 @@ that only shows the same thing.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from dataclasses import dataclass
@@ -34,6 +35,16 @@ def font_file(named: str | Path | None = None) -> Path | None:
     if not Path(named).is_file():
         raise FileNotFoundError(f"no font file at {named}")
     return Path(named)
+
+
+def font_sha256(named: str | Path | None = None) -> str | None:
+    """The sha256 of the file that `font_file` finds.
+
+    Raises:
+        FileNotFoundError: there is none where one was named.
+    """
+    file = font_file(named)
+    return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from liveedit_jax.evaluation.metrics import (
     unedited,
 )
 from liveedit_jax.evaluation.probes import key_of
+from liveedit_jax.evaluation.retention import retention_figures
 
 
 def read_lines(file: str | Path) -> Iterator[dict]:
@@ -118,9 +119,8 @@ def unedited_figures(lines: Iterable[dict]) -> dict:
 def folder_figures(folder: str | Path) -> dict:
     """`unedited` and `marks` of a run's folder."""
     folder = Path(folder)
-    return {
-        "unedited": unedited_figures(read_lines(folder / "cases.jsonl")),
-        "marks": mark_figures(
-            read_lines(folder / "cases.jsonl"), read_lines(folder / "routes.jsonl")
-        ),
-    }
+    marks = mark_figures(read_lines(folder / "cases.jsonl"), read_lines(folder / "routes.jsonl"))
+    if (folder / "retention.jsonl").is_file():
+        kept = retention_figures(read_lines(folder / "retention.jsonl"))
+        marks = [entry | kept.get(entry["edits"], {}) for entry in marks]
+    return {"unedited": unedited_figures(read_lines(folder / "cases.jsonl")), "marks": marks}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from liveedit_jax.data import edit_stream
+from liveedit_jax.data.facts import HELD_OUT_FACTS
 from liveedit_jax.data.prompts import AS_THEY_ARE, PROMPTS, Prompts
-from liveedit_jax.data.records import Record
+from liveedit_jax.data.records import Record, SameImage
 from liveedit_jax.evaluation.probes import Case, Probe
 
 
@@ -29,10 +30,15 @@ def case_of(record: Record, prompts: Prompts = AS_THEY_ARE, pictures: Path | Non
 
     src, rephrase = prompts.edit.format(record.src), prompts.edit.format(record.rephrase)
     text, image = prompts.text_locality.format(record.loc), prompts.image_locality
+    drawings = {
+        "other_drawing": record.other_drawing,
+        "third_drawing": record.third_drawing,
+    }
     probes = [
         shown("reliability", src, record.alt, record.image),
         shown("text_generality", rephrase, record.alt, record.image),
         shown("image_generality", src, record.alt, record.image_rephrase),
+        *(shown(name, src, record.alt, d) for name, d in drawings.items() if d is not None),
         Probe("text_locality", text, record.loc_ans, None),
         shown("image_locality", image.format(record.m_loc_q), record.m_loc_a, record.m_loc),
     ]
@@ -40,16 +46,31 @@ def case_of(record: Record, prompts: Prompts = AS_THEY_ARE, pictures: Path | Non
     for hops in dict.fromkeys(port.hops for port in record.port):
         question = prompts.edit.format(ports[hops].question)
         probes.append(shown(f"portability_{hops}", question, ports[hops].answer, record.image))
-    if record.same_image_q is not None:
-        probes.append(shown("same_image", record.same_image_q, record.same_image_a, record.image))
+    for other in record.same_image:
+        name = "same_image_held_out" if other.fact in HELD_OUT_FACTS else "same_image"
+        probes.append(shown(name, other.question, other.answer, record.image))
     if record.look_alike is not None:
         probes.append(shown("look_alike", src, record.look_alike_a, record.look_alike))
     return Case(record.entity, record.fact, tuple(probes))
 
 
-def stream_cases(split: str, seed: int, n: int, image_size: int) -> list[Case]:
-    """The first `n` cases of a MojiEdit stream, drawn at the size they are read at."""
-    return [case_of(record) for record in edit_stream(split, seed, n, image_size=image_size)]
+def stream_cases(
+    split: str, seed: int, n: int, image_size: int, noto: str | Path | None = None
+) -> list[Case]:
+    """The first `n` cases of a MojiEdit stream, drawn at the size they are read at.
+
+    Of an edited picture they ask all facts that none of the `n` edits changes.
+
+    Raises:
+        ValueError, FileNotFoundError: as `edit_stream`.
+    """
+    records = list(edit_stream(split, seed, n, image_size=image_size, noto=noto))
+    edited = {(record.entity, record.fact) for record in records}
+
+    def kept(record: Record) -> tuple[SameImage, ...]:
+        return tuple(o for o in record.same_image if (record.entity, o.fact) not in edited)
+
+    return [case_of(replace(record, same_image=kept(record))) for record in records]
 
 
 @dataclass(frozen=True)

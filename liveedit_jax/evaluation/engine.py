@@ -20,11 +20,19 @@ import numpy as np
 from liveedit_jax import editors
 from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.editors import State
-from liveedit_jax.evaluation.asking import ask, ask_unedited, block_of, case_line, route_line
+from liveedit_jax.evaluation.asking import (
+    Asked,
+    ask,
+    ask_unedited,
+    block_of,
+    case_line,
+    route_line,
+)
 from liveedit_jax.evaluation.chunks import chunk_of, counted_n
 from liveedit_jax.evaluation.costs import bytes_of, edit_costs, query_costs
 from liveedit_jax.evaluation.decode import Decoder
 from liveedit_jax.evaluation.probes import Case, Probe
+from liveedit_jax.evaluation.retention import ask_retention, retention_lines
 from liveedit_jax.evaluation.subject import Subject, begun, edit, requests
 
 HIDDEN_BYTES = 4 * 2**30  # of what no edit changes, waiting on the host
@@ -76,10 +84,10 @@ def edited(
 
 
 class Part(NamedTuple):
-    """A block at a mark: what a run is saved in."""
+    """A block at a mark, or what is retained at it: what a run is saved in."""
 
     name: str
-    lines: list[dict]  # of `cases.jsonl`
+    lines: list[dict]  # of `cases.jsonl`, or of `retention.jsonl`
     routes: list[dict]  # of `routes.jsonl`
 
 
@@ -93,6 +101,7 @@ class Engine:
     done: Callable[[str], bool] = lambda name: False  # whether a part need not be made again
     costs: dict[int, dict[str, float]] = field(default_factory=dict)
     tick: Tick = lambda n: None  # hears how many of `work_n` are done
+    kept: Case | None = None  # what is asked after a mark's first chunk (evaluation/retention.py)
     _held: dict[int, tuple[int, State]] = field(default_factory=dict)  # mark -> chunk, its state
 
     def __post_init__(self):
@@ -121,10 +130,13 @@ class Engine:
         decoder, marks = Decoder(self.subject), {}
         for first, mark, n in self.todo:
             marks.setdefault(first, []).append((mark, n))
+        kept = None if self.kept is None else ask_retention(self.subject, self.kept)
         for first, counted in marks.items():
             block = block_of(self.cases[first : first + self.block_n], first)
             asked, earlier = ask_unedited(decoder, block), []
             for mark, n in counted:
+                if first == 0 and kept is not None:
+                    yield self._retained(kept, mark)
                 lines, routes, chunk = [], [], chunk_of(block.case, mark)
                 rows = np.flatnonzero(block.case < first + n)
                 for state, chosen in self._states(mark, chunk, rows):
@@ -136,6 +148,12 @@ class Engine:
                             routes.append(route_line(mark, block, said.found, i))
                     self.tick(len(np.unique(block.case[chosen])))
                 yield Part(_name(first, mark), lines, routes)
+
+    def _retained(self, kept: Asked, mark: int) -> Part:
+        """What is retained after a mark's first chunk; the block after it starts with that."""
+        state = self._chunked(mark) if self.subject.editor.routes else self._chunk(mark, 0)
+        lines = retention_lines(self.subject, state, kept, mark)
+        return Part(f"retention_{mark:06d}", lines, [])
 
     def _states(
         self, mark: int, chunk: np.ndarray, rows: np.ndarray

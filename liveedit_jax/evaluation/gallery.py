@@ -62,9 +62,8 @@ def _draw(run: Run, cases: Sequence[int]) -> dict[int, Case]:
     if run.dataset != "mojiedit" or not cases:
         return {}
     try:
-        stream = stream_cases(
-            run.settings["split"], run.settings["seed"] or 0, max(cases) + 1, SIDE
-        )
+        n = max(run.settings["cases_n"], *run.settings["marks"])
+        stream = stream_cases(run.settings["split"], run.settings["seed"] or 0, n, SIDE)
         return {case: stream[case] for case in cases}
     except (ValueError, LookupError, TypeError, OSError, ImportError, RuntimeError):
         return {}  # the page says as much as it can without pictures
@@ -72,8 +71,7 @@ def _draw(run: Run, cases: Sequence[int]) -> dict[int, Case]:
 
 def _pictures(line: dict, case: Case | None) -> list[tuple[str, object]]:
     """The edited drawing and, where another was asked about, that one."""
-    kind = line["probe"]
-    probes = case.of(kind)[line.get("nth", 0) :] if case else ()
+    probes = case.of(line["probe"])[line.get("nth", 0) :] if case else ()
     if not probes or (case.entity, probes[0].prompt) != (line["entity"], line["prompt"]):
         return []  # the stream has changed since the run
     probe, edited = probes[0], case.edit.image

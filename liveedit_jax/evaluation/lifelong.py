@@ -30,6 +30,7 @@ def evaluate(
     out: str | Path,
     begin: float,
     pictures: Path | None = None,
+    kept: Case | None = None,
 ) -> dict:
     """Evaluate an editor (or the rest of it) and write every file of the run folder.
 
@@ -42,6 +43,7 @@ def evaluate(
         out: the run folder.
         begin: `time.time()` at the start of the process.
         pictures: the folder of a benchmark's pictures, noted for reports.
+        kept: questions about what no edit touches (evaluation/retention.py).
 
     Returns:
         What `results.json` holds.
@@ -60,10 +62,13 @@ def evaluate(
         return earlier + time.time() - begin
 
     with count_compiles() as compiles:
-        costs = _compute(parts, cases, plan, folder, spent)
-    for name in ("routes", "lines"):
-        file = folder.path / ("cases.jsonl" if name == "lines" else "routes.jsonl")
-        write_lines(file, _lines(folder, plan.marks, name))
+        costs = _compute(parts, cases, plan, kept, folder, spent)
+    for name, part, key in (
+        ("routes", "block", "routes"),
+        ("cases", "block", "lines"),
+        *([("retention", "retention", "lines")] if kept else []),
+    ):
+        write_lines(folder.path / f"{name}.jsonl", _lines(folder, plan.marks, part, key))
     results = {
         **{name: settings.get(name) for name in ("config", "seed", "commit")},
         "seconds": None,
@@ -87,6 +92,7 @@ def _compute(
     parts: Parts,
     cases: Sequence[Case],
     plan: Plan,
+    kept: Case | None,
     folder: RunFolder,
     spent: Callable[[], float],
 ) -> dict[int, dict[str, float]]:
@@ -94,7 +100,8 @@ def _compute(
     # after few edits there are few rows in each state of an editor that does not route
     batch_n = plan.batch_n if parts.editor.routes else plan.batch_n // 2
     costs = {int(mark): found for mark, found in (folder.read("timing") or {}).items()}
-    engine = Engine(parts.subject(cases, batch_n), cases, plan, folder.has, costs)
+    every = cases if kept is None else [*cases, kept]
+    engine = Engine(parts.subject(every, batch_n), cases, plan, folder.has, costs, kept=kept)
     with tqdm(total=engine.work_n, desc="lifelong", unit_scale=True, dynamic_ncols=True) as bar:
         engine.tick = bar.update
         for part in engine.parts():
@@ -104,8 +111,8 @@ def _compute(
     return engine.costs
 
 
-def _lines(folder: RunFolder, marks: Sequence[int], key: str) -> Iterator[dict]:
-    """The lines of all finished parts, mark by mark."""
+def _lines(folder: RunFolder, marks: Sequence[int], name: str, key: str) -> Iterator[dict]:
+    """The lines of all finished parts of a name, mark by mark."""
     for mark in marks:
-        for part in folder.parts(f"block_{mark:06d}_"):
+        for part in folder.parts(f"{name}_{mark:06d}"):
             yield from part[key]

@@ -28,9 +28,10 @@ from liveedit_jax.evaluation.metrics import (
     label,
 )
 from liveedit_jax.evaluation.page import PAGE
-from liveedit_jax.evaluation.probes import Case
+from liveedit_jax.evaluation.probes import Case, key_of
 
 EXAMPLES_N = 12
+OF_METRIC_N = 2  # questions of one metric that an example shows
 THUMBNAIL = 160  # pixels of the longer side
 BINS = ((0, 0), (1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (17, None))
 SHOWN = (*UNGROUPED, *AVERAGES, *grouped("hard_locality"))  # columns of the table
@@ -103,18 +104,25 @@ def picture(image: bytes | Path | None, caption: str) -> str:
     )
 
 
-def example(case: Case, lines: dict[str, dict], routes: dict[str, dict], by_case: dict) -> str:
+def shown_of(lines: Sequence[dict]) -> list[dict]:
+    """A case's lines about pictures, in the table's order; of several of a metric, wrong ones."""
+    found = defaultdict(list)
+    for line in lines:
+        if BY_NAME[line["probe"]].pictured:
+            found[line["probe"]].append(line)
+    order = sorted(found, key=PLACE.__getitem__)
+    return [line for name in order for line in sorted(found[name], key=exact_match)[:OF_METRIC_N]]
+
+
+def example(case: Case, lines: Sequence[dict], routes: dict[tuple, dict], by_case: dict) -> str:
     """One edit: its drawings, its request, and the answers before and after."""
-    edit = lines[EDIT]
-    other = case.of("image_generality")
+    edit = next(line for line in lines if line["probe"] == EDIT)
+    views = case.of("image_generality")
     rows, fired = [], {}
-    for kind, line in sorted(lines.items(), key=lambda asked: PLACE[asked[0]]):
-        metric = BY_NAME[kind]
-        if not metric.pictured:
-            continue
-        good = exact_match(line) == 1
-        experts = routes.get(kind, {}).get("experts", [])
-        fired |= dict(experts) if metric.averages and is_targeted(kind) else {}
+    for line in shown_of(lines):
+        metric, good = BY_NAME[line["probe"]], exact_match(line) == 1
+        experts = routes.get(key_of(line), {}).get("experts", [])
+        fired |= dict(experts) if metric.averages and is_targeted(metric.name) else {}
         weights = ", ".join(f"#{c} ({w:.2f})" for c, w in experts[:4]) or "none"
         weights += f" and {len(experts) - 4} more" if len(experts) > 4 else ""
         rows.append(
@@ -130,7 +138,7 @@ def example(case: Case, lines: dict[str, dict], routes: dict[str, dict], by_case
     )
     return (
         f"<article><header>{picture(case.edit.image, 'edited')}"
-        f"{picture(other[0].image if other else None, 'other drawing')}"
+        f"{picture(views[0].image if views else None, 'another view')}"
         f"<div><b>#{edit['case']} · {escape(str(edit['entity']))} · {escape(edit['fact'])}</b>"
         f"<p>{escape(edit['prompt'])}</p><p class=target>→ {escape(edit['target'])}</p></div>"
         f"</header><table class=answers><thead><tr><th>asked</th><th>before</th><th>after</th>"
@@ -145,22 +153,22 @@ def write_report(results: dict, cases: Sequence[Case], folder: Path) -> None:
     largest = results["marks"][-1]
     cases_n, mark = largest["cases"], largest["edits"]
     picked = sorted({int(i) for i in np.linspace(0, cases_n - 1, min(EXAMPLES_N, cases_n))})
-    lines: dict[int, dict] = defaultdict(dict)
-    routes: dict[int, dict] = defaultdict(dict)
+    lines: dict[int, list[dict]] = defaultdict(list)
+    routes: dict[tuple, dict] = {}
     by_case, counts = {}, defaultdict(Counter)
     for line in read_lines(folder / "cases.jsonl"):
         if line["mark"] != mark:
             continue
-        if line["case"] in picked and not line.get("nth"):
-            lines[line["case"]][line["probe"]] = line
+        if line["case"] in picked:
+            lines[line["case"]].append(line)
         if line["probe"] == EDIT:
             by_case[line["case"]] = {"prompt": line["prompt"], "target": line["target"]}
         if BY_NAME[line["probe"]].pictured:
             group = "about an edit" if is_targeted(line["probe"]) else "not about an edit"
             counts[group][line["hit_n"]] += 1
     for line in read_lines(folder / "routes.jsonl"):
-        if line["mark"] == mark and line["case"] in picked and not line.get("nth"):
-            routes[line["case"]][line["probe"]] = line
+        if line["mark"] == mark and line["case"] in picked:
+            routes[key_of(line)] = line
     edits = [entry["edits"] for entry in results["marks"]]
     charts = "".join(
         f"<section class=card><h3>{escape(title)}</h3>{curves(edits, named)}</section>"
@@ -182,6 +190,6 @@ def write_report(results: dict, cases: Sequence[Case], folder: Path) -> None:
         charts=charts,
         hits=hit_chart(counts),
         hits_title=f"Experts hit by a probe at {mark:,} edits (% of probes)",
-        examples="".join(example(cases[c], lines[c], routes[c], by_case) for c in picked),
+        examples="".join(example(cases[c], lines[c], routes, by_case) for c in picked),
     )
     (folder / "report.html").write_text(html, encoding="utf-8")

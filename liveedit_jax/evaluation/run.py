@@ -10,6 +10,7 @@ from typing import Any
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.baselines.table import BASELINES, TRAINED, baseline
 from liveedit_jax.config import Preset
+from liveedit_jax.data.third_drawing import font_sha256
 from liveedit_jax.editor.as_editor import LiveEdit
 from liveedit_jax.editors import Editor
 from liveedit_jax.evaluation.cases import Files, Stream, benchmark_cases, stream_cases
@@ -17,6 +18,7 @@ from liveedit_jax.evaluation.engine import Plan
 from liveedit_jax.evaluation.lifelong import evaluate
 from liveedit_jax.evaluation.metrics import AVERAGES, PLACE, UNGROUPED, figure_of, title
 from liveedit_jax.evaluation.released import write_released
+from liveedit_jax.evaluation.retention import retention_case
 from liveedit_jax.evaluation.subject import Parts
 from liveedit_jax.presets import preset
 from liveedit_jax.training.checkpoint import load_model, model_folder
@@ -39,6 +41,7 @@ class Choice:
     marks: tuple[int, ...] = (1, 10, 100, 1000)
     cases_n: int | None = None  # that marks below it count; None: the preset's
     files: Files | None = None  # of a public benchmark
+    noto: str | None = None  # font of the third drawings (data/third_drawing.py)
 
     @property
     def preset(self) -> Preset:
@@ -80,7 +83,8 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
         cases_n = max(choice.marks) if choice.files is None else len(stream.cases)
     plan = plan or Plan(choice.marks, cases_n=cases_n)
     settings = {
-        **{name: value for name, value in asdict(choice).items() if name != "files"},
+        **{name: value for name, value in asdict(choice).items() if name not in ("files", "noto")},
+        "third_drawings": font_sha256(choice.noto) if name == "mojiedit" else None,
         **({} if choice.files is None else {"rows_sha256": stream.rows_sha256, "dataset": name}),
         "cases_n": cases_n,
         "model": {"backbone": model.backbone_sha256, "editor": model.editor_sha256},
@@ -91,7 +95,8 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
         editor, trained, made_by = load_baseline(choice)
         settings |= {"method": {"settings": asdict(editor), "weights": made_by}}
     parts = Parts(Backbone(chosen.backbone), model.backbone, model.tokenizer, editor, trained)
-    results = evaluate(parts, stream.cases, plan, settings, out, begin, stream.pictures)
+    kept = retention_case(chosen.backbone.vision.image_size) if name == "mojiedit" else None
+    results = evaluate(parts, stream.cases, plan, settings, out, begin, stream.pictures, kept)
     if choice.files is not None:
         folder = Path(out) / "released"
         write_released(Path(out), folder, model.tokenizer.decode, choice.seed)
@@ -140,7 +145,7 @@ def stream_of(choice: Choice, chosen: Preset, name: str, cases_n: int | None) ->
         raise ValueError("--manual-dir is for public benchmarks; mojiedit is made, not read")
     stream_n = max(cases_n or 1, *choice.marks)
     side = chosen.backbone.vision.image_size
-    return Stream(stream_cases(choice.split, choice.seed or 0, stream_n, side))
+    return Stream(stream_cases(choice.split, choice.seed or 0, stream_n, side, choice.noto))
 
 
 def commit() -> str | None:

@@ -5,12 +5,21 @@ from collections import Counter
 import pytest
 
 from liveedit_jax.data import edit_stream
-from liveedit_jax.data.facts import FACTS, LANGUAGES, SOURCES, entities, split_entities
+from liveedit_jax.data.facts import (
+    FACTS,
+    HELD_OUT_FACTS,
+    LANGUAGES,
+    SOURCES,
+    entities,
+    split_entities,
+)
 from liveedit_jax.data.images import decode_image, drawing
 from liveedit_jax.data.stream import editable, retention_questions
 from liveedit_jax.data.templates import templates, text_questions
-from liveedit_jax.evaluation.cases import case_of
+from liveedit_jax.evaluation.cases import case_of, stream_cases
 from liveedit_jax.evaluation.metrics import METRICS
+
+SAME = ("same_image", "same_image_held_out")
 
 
 @pytest.fixture(scope="module")
@@ -124,5 +133,23 @@ def test_a_record_becomes_a_case_with_every_probe(stream):
     case = case_of(record)
     always = [metric.name for metric in METRICS if metric.always]
     ported = tuple(f"portability_{port.hops}" for port in record.port)
-    assert {probe.metric for probe in case.probes} == {*always, *ported}
+    asked = {probe.metric for probe in case.probes}
+    assert asked | {"third_drawing"} == {*always, *ported, "third_drawing"}
     assert case.of("text_locality")[0].image is None and case.edit.image == record.image
+    assert case.of("image_generality")[0].image == record.image_rephrase
+    assert case.of("other_drawing")[0].image == record.other_drawing
+    held_out = [asked for asked in record.same_image if asked.fact in HELD_OUT_FACTS]
+    assert len(case.of("same_image_held_out")) == len(held_out) in (3, 4)
+    assert len(case.of("same_image")) == len(record.same_image) - len(held_out)
+
+
+def test_the_same_image_is_asked_what_no_edit_changes():
+    records = list(edit_stream("eval", 3, 400))
+    edited = {(record.entity, record.fact) for record in records}
+    cases = stream_cases("eval", 3, 400, 60)
+    asked_n = [len(case.of("same_image")) for case in cases]
+    assert max(asked_n) == 9 and min(asked_n) < 8  # of nine facts that are not held out
+    for record, case in zip(records, cases, strict=True):
+        questions = {probe.prompt for name in SAME for probe in case.of(name)}
+        kept = {o.question for o in record.same_image if (record.entity, o.fact) not in edited}
+        assert questions == kept and record.same_image_q in kept

@@ -37,7 +37,7 @@ WORDS = "red blue green sharp round tiny old new loud soft".split()
 
 
 def make_cases(n: int, seed: int = 0) -> list[Case]:
-    """Cases with every kind of probe; every third lacks a look-alike."""
+    """Cases with most kinds of probe, one of them twice; every third lacks a look-alike."""
     rng = np.random.default_rng(seed)
 
     def image():
@@ -58,7 +58,10 @@ def make_cases(n: int, seed: int = 0) -> list[Case]:
             Probe("image_generality", question, target, image()),
             Probe("text_locality", f"say {words(2)}", words(1), None),
             Probe("image_locality", f"see {words(1)}?", words(2), image()),
+            Probe("other_drawing", question, target, image()),
             Probe("same_image", f"is it {words(1)}?", words(1), shown),
+            Probe("same_image", f"how {words(2)} is it?", words(2), shown),
+            Probe("same_image_held_out", f"who is {words(1)}?", words(1), shown),
         ]
         if c % 3:
             probes.append(Probe("look_alike", question, words(2), image()))
@@ -70,6 +73,13 @@ def make_cases(n: int, seed: int = 0) -> list[Case]:
 def cases_of():
     """n -> the first n cases."""
     return make_cases
+
+
+@pytest.fixture(scope="session")
+def kept() -> Case:
+    """Questions about what no edit touches."""
+    (case,) = make_cases(1, seed=9)
+    return Case("", "", (*case.of("image_locality"), *case.of("text_locality")))
 
 
 @pytest.fixture(scope="session")

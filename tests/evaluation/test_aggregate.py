@@ -40,8 +40,17 @@ def test_figures_are_means_over_probes():
     assert figures["average"] == pytest.approx(250 / 3)
     assert figures["exact_match"]["reliability"] == 50
     assert figures["exact_match"]["image_locality"] == 50
-    assert figures["hard_locality"] == {"same_image": None, "look_alike": 50}
-    assert figures["hard_locality_n"] == {"same_image": 0, "look_alike": 1}
+    assert figures["hard_locality"] == {
+        "same_image": None,
+        "same_image_held_out": None,
+        "look_alike": 50,
+    }
+    assert figures["average_of_four"] == 75
+    assert figures["hard_locality_n"] == {
+        "same_image": 0,
+        "same_image_held_out": 0,
+        "look_alike": 1,
+    }
     assert figures["hit_n_max"] == 4 and figures["hit_n_mean"] == pytest.approx(7 / 5)
     assert figures["kept_min"] == 0.8
 

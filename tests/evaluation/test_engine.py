@@ -1,5 +1,6 @@
 """The engine against the protocol written out literally, and what it tells of its work."""
 
+from collections import Counter
 from dataclasses import replace
 
 import jax
@@ -13,7 +14,7 @@ from liveedit_jax.evaluation.aggregate import mark_figures, unedited_figures
 from liveedit_jax.evaluation.chunks import counted_n
 from liveedit_jax.evaluation.engine import Engine, Plan, edited
 from liveedit_jax.evaluation.layout import make_rows, pixels, take
-from liveedit_jax.evaluation.probes import Probe
+from liveedit_jax.evaluation.probes import Probe, key_of
 from liveedit_jax.evaluation.quick import quick_figures
 from liveedit_jax.evaluation.subject import begun
 
@@ -44,6 +45,7 @@ def literal(parts, subject, cases, mark):
             one = jnp.full(1, c, jnp.int32)
             repo, _ = edit(cfg, parts.backbone, params, repo, batch, one, jnp.ones(1, bool))
         for c in chunk:
+            nth = Counter()
             for probe in cases[c].probes:
                 batch, rows = request(probe)
                 out, route = logits(cfg, parts.backbone, params, repo, batch)
@@ -53,10 +55,11 @@ def literal(parts, subject, cases, mark):
                     for s, w in zip(route.slot[0], route.weight[0], strict=True)
                     if w > 0
                 }
-                found[c, probe.metric] = (
+                found[c, probe.metric, nth[probe.metric]] = (
                     ids[: len(rows.answer[0])].tolist(), int(route.hit_n[0]), weights,
                     float(route.kept[0]), first // mark,
                 )  # fmt: skip
+                nth[probe.metric] += 1
     return found
 
 
@@ -75,8 +78,8 @@ def run(parts, cases_of):
 def test_batched_equals_literal(parts, run, mark):
     subject, cases, lines, fired = run
     expected = literal(parts, subject, cases, mark)
-    lines = {(x["case"], x["probe"]): x for x in lines if x["mark"] == mark}
-    fired = {(x["case"], x["probe"]): x for x in fired if x["mark"] == mark}
+    lines = {key_of(x): x for x in lines if x["mark"] == mark}
+    fired = {key_of(x): x for x in fired if x["mark"] == mark}
     assert lines.keys() == expected.keys()
     hit_n = 0
     for key, (ids, hits, weights, kept, chunk) in expected.items():
@@ -111,8 +114,8 @@ def test_generation_uses_the_route_at_every_mark(parts, run):
     assert any(x["generated"] != x["before_generated"] for x in lines)
     by_route = {}
     for line, route in ((x, r) for x in lines for r in fired if r["mark"] == x["mark"]):
-        if (line["case"], line["probe"]) == (route["case"], route["probe"]):
-            key = (line["case"], line["probe"], str(route["experts"]))
+        if key_of(line) == key_of(route):
+            key = (*key_of(line), str(route["experts"]))
             assert by_route.setdefault(key, line["generated"]) == line["generated"]
 
 
@@ -143,7 +146,7 @@ def test_how_many_cases_are_asked_at_once_changes_nothing(tuned):
     runs = [tuned(block_n) for block_n in (1, 2, 8)]
     lines = [in_order(found) for found, _, _ in runs]
     assert lines[0] == lines[1] == lines[2]
-    assert [sum(line["mark"] == mark for line in lines[0]) for mark in FEW] == [26] * 3
+    assert [sum(line["mark"] == mark for line in lines[0]) for mark in FEW] == [38] * 3
     assert [part.name for part in runs[1][0]] == [
         f"block_{mark:06d}_{first:06d}" for first in (0, 2) for mark in FEW
     ]
@@ -203,9 +206,11 @@ def test_a_metric_may_have_several_probes_of_one_case(parts, cases_of):
     engine = Engine(parts.subject(cases, 8), cases, Plan((4,)))
     (part,) = engine.parts()
     found = [(x["case"], x.get("nth")) for x in part.lines if x["probe"] == "same_image"]
-    assert found == [(0, None), (1, None), (1, 1), (2, None), (3, None)]
-    assert [x["prompt"] for x in part.lines if x.get("nth")] == ["is it loud?"]
-    assert unedited_figures(part.lines)["hard_locality_n"] == {"same_image": 5, "look_alike": 2}
+    twos = [(c, n) for c in range(4) for n in (None, 1)]
+    assert found == sorted([*twos, (1, 2)], key=lambda row: (row[0], row[1] or 0))
+    assert [x["prompt"] for x in part.lines if x.get("nth") == 2] == ["is it loud?"]
+    counts = {"same_image": 9, "same_image_held_out": 4, "look_alike": 2}
+    assert unedited_figures(part.lines)["hard_locality_n"] == counts
 
 
 @pytest.mark.parametrize("editor", [None, TUNED])

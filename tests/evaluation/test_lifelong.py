@@ -19,16 +19,16 @@ from liveedit_jax.evaluation.run_folder import open_run
 PLAN = Plan((1, 3, 10), batch_n=8, block_n=4)
 SETTINGS = {"config": "small", "seed": 0, "commit": "none", "marks": PLAN.marks}
 FIELDS = (
-    "mark chunk case entity fact probe prompt target target_ids before_ids after_ids generated "
-    "before_generated hit_n margin"
+    "mark chunk case entity fact probe nth prompt target target_ids before_ids after_ids "
+    "generated before_generated hit_n margin"
 ).split()
-FILES = ("cases.jsonl", "routes.jsonl")
+FILES = ("cases.jsonl", "routes.jsonl", "retention.jsonl")
 
 
 @pytest.fixture(scope="module")
-def run(parts, cases_of, tmp_path_factory):
+def run(parts, cases_of, kept, tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
-    return out, evaluate(parts, cases_of(10), PLAN, SETTINGS, out, time.time())
+    return out, evaluate(parts, cases_of(10), PLAN, SETTINGS, out, time.time(), kept=kept)
 
 
 def test_results_hold_every_figure_and_are_recomputable(run):
@@ -41,6 +41,8 @@ def test_results_hold_every_figure_and_are_recomputable(run):
     for mark, figures in zip(results["marks"], again["marks"], strict=True):
         assert {key: mark[key] for key in figures} == figures
         assert all(mark[key] > 0 for key in ("edit_ms", "add_ms", "query_ms"))
+    for mark in results["marks"]:
+        assert mark["retention"] is None and mark["retention_n"] == 0  # it knew nothing
     assert results["compile_n"] > 0
     assert results["seconds"] > 0
     now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # the process's, so far
@@ -64,7 +66,9 @@ def test_every_probe_is_a_line_with_the_listed_fields(run, cases_of):
     out, _ = run
     lines = list(read_lines(out / "cases.jsonl"))
     for line in lines:
-        assert list(line) == FIELDS[: len(FIELDS) - (line["probe"] == "text_locality")]
+        unasked = {"nth"} if not line.get("nth") else set()
+        unasked |= {"margin"} if line["probe"] == "text_locality" else set()
+        assert list(line) == [name for name in FIELDS if name not in unasked]
     per_case = [len(case.probes) for case in cases_of(10)]
     assert len(lines) == 2 * sum(per_case) + sum(per_case[:9])
     assert lines == sorted(lines, key=lambda x: (x["mark"], x["case"]))
@@ -85,7 +89,7 @@ def test_the_folder_has_a_figure_and_a_page_and_no_leftovers(run):
 
 @pytest.mark.parametrize("stop_at", [1, 4, 6])
 def test_a_killed_run_resumes_to_the_same_files(
-    run, parts, cases_of, tmp_path, monkeypatch, stop_at
+    run, parts, cases_of, kept, tmp_path, monkeypatch, stop_at
 ):
     calls, real = [], engine.ask
 
@@ -97,10 +101,10 @@ def test_a_killed_run_resumes_to_the_same_files(
 
     monkeypatch.setattr(engine, "ask", killed)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(parts, cases_of(10), PLAN, SETTINGS, tmp_path, time.time())
+        evaluate(parts, cases_of(10), PLAN, SETTINGS, tmp_path, time.time(), kept=kept)
     assert not (tmp_path / "results.json").exists()
     monkeypatch.undo()
-    results = evaluate(parts, cases_of(10), PLAN, SETTINGS, tmp_path, time.time())
+    results = evaluate(parts, cases_of(10), PLAN, SETTINGS, tmp_path, time.time(), kept=kept)
     for name in FILES:
         assert (tmp_path / name).read_bytes() == (run[0] / name).read_bytes()
     assert results["unedited"] == run[1]["unedited"]
@@ -130,7 +134,7 @@ def test_a_killed_run_of_an_editor_without_routes_resumes_inside_a_chunk(
     )
     assert again["marks"][0]["average"] == whole["marks"][0]["average"]
     assert all(mark["edit_ms"] > 0 and "add_ms" not in mark for mark in again["marks"])
-    for name in FILES:
+    for name in FILES[:2]:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 

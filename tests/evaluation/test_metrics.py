@@ -40,8 +40,9 @@ def test_every_metric_is_one_row_and_has_what_its_places_show():
         assert set(metric.averages) <= AVERAGES.keys() and metric.title and metric.asked
         assert bool(metric.averages) <= bool(metric.head)
         assert not (metric.averages and metric.group)
-    assert COLUMNS == (*averaged("average"), "average") and len(averaged("average")) == 5
-    assert [head(name) for name in COLUMNS[-2:]] == ["M-Loc.", "Average"]
+    assert COLUMNS == (*averaged("average"), *AVERAGES) and len(averaged("average")) == 5
+    assert set(averaged("average")) - set(averaged("average_of_four")) == {"text_locality"}
+    assert [head(name) for name in COLUMNS[-3:]] == ["M-Loc.", "Average", "Of four"]
     assert title("same_image") == "same image" and title("average") == "average"
 
 
@@ -49,22 +50,21 @@ def test_a_figure_is_read_from_where_its_metric_stands():
     entry = {"reliability": 1.0, "average": 2.0, "hard_locality": {"same_image": 3.0}}
     names = ("reliability", "average", "same_image", "look_alike", "portability_1")
     assert [figure_of(entry, name) for name in names] == [1.0, 2.0, 3.0, None, None]
-    assert grouped("hard_locality") == ("same_image", "look_alike")
+    assert grouped("hard_locality") == ("same_image", "same_image_held_out", "look_alike")
 
 
 def test_an_average_more_is_one_entry_and_a_word_in_its_rows(monkeypatch):
-    monkeypatch.setitem(AVERAGES, "of_four", "Of four")
+    monkeypatch.setitem(AVERAGES, "of_general", "General")
     rows = [
-        replace(m, averages=(*m.averages, "of_four")) if m.averages and m.pictured else m
+        replace(m, averages=(*m.averages, "of_general")) if "generality" in m.name else m
         for m in METRICS
     ]
     monkeypatch.setattr(metrics, "METRICS", tuple(rows))
-    four = ("reliability", "text_generality", "image_generality", "image_locality")
-    assert averaged("of_four") == four and averaged("average") == COLUMNS[:-1]
-    lines = [LINE | {"mark": 1, "case": 0}]
+    assert averaged("of_general") == ("text_generality", "image_generality")
+    lines = [LINE | {"mark": 1, "case": 0, "probe": "text_generality"}]
     lines += [line | {"probe": "text_locality"} for line in lines]
     (figures,) = aggregate.mark_figures(lines)
-    assert figures["of_four"] == 100 and figures["average"] == 75
+    assert figures["of_general"] == figures["average_of_four"] == 100 and figures["average"] == 75
 
 
 def test_token_accuracy_needs_equal_lengths_and_tokens():

@@ -1,0 +1,69 @@
+"""Retention: of what the unedited model knew about entities that no edit is about, what is kept.
+
+Questions of `data.stream.retention_questions` are asked in the state after a mark's first chunk of
+edits. An answer is right where every token of it is the most likely one under teacher forcing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+
+from liveedit_jax.data.stream import retention_questions
+from liveedit_jax.editors import State
+from liveedit_jax.evaluation.asking import Asked, block_of, case_line, forced
+from liveedit_jax.evaluation.probes import Case, Probe
+from liveedit_jax.evaluation.subject import Subject, encode
+
+QUESTIONS_N = 200  # with a picture, and as many without
+TEXTS = ("generated", "before_generated")  # fields of lines that nothing is generated for
+
+
+def retention_case(image_size: int) -> Case:
+    """The questions, as a case without an edit."""
+    probes = []
+    for known in retention_questions(QUESTIONS_N, image_size=image_size):
+        metric = "text_locality" if known.image is None else "image_locality"
+        probes.append(Probe(metric, known.question, known.answer, known.image))
+    return Case("", "", tuple(probes))
+
+
+def ask_retention(subject: Subject, case: Case) -> Asked:
+    """The questions, and what the unedited model answers."""
+    block = block_of([case], 0)
+    return Asked(block, encode(subject, block.probes), [""] * len(block.probes), None)
+
+
+def retention_lines(subject: Subject, state: State, asked: Asked, mark: int) -> list[dict]:
+    """The lines of `retention.jsonl` at a mark; an editor that routes is asked as of chunk 0."""
+    rows = np.arange(len(asked.block.probes))
+    said, _ = forced(subject, state, asked.block, asked.encoded, rows, np.zeros_like(rows))
+    lines = [case_line(mark, 0, asked, said, int(i)) for i in rows]
+    return [{k: v for k, v in line.items() if k not in TEXTS} for line in lines]
+
+
+def retention_figures(lines: Iterable[dict]) -> dict[int, dict]:
+    """By mark: the share of right answers that is still right, in %, and how many were right.
+
+    Shares are None where nothing was right.
+    """
+    kept: dict[int, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        of = kept[line["mark"]]["with" if line["probe"] == "image_locality" else "without"]
+        if line["before_ids"] == line["target_ids"]:
+            of.append(line["after_ids"] == line["target_ids"])
+
+    def share(of: list[bool]) -> float | None:
+        return 100 * float(np.mean(of)) if of else None
+
+    return {
+        mark: {
+            "retention": share(of["with"] + of["without"]),
+            "retention_with_picture": share(of["with"]),
+            "retention_without_picture": share(of["without"]),
+            "retention_n": len(of["with"]) + len(of["without"]),
+        }
+        for mark, of in kept.items()
+    }
