@@ -23,6 +23,7 @@ import numpy as np
 from liveedit_jax.backbones.generation import generate
 from liveedit_jax.config import StorageConfig
 from liveedit_jax.data.images import read_bytes
+from liveedit_jax.data.tokenise import round_up
 from liveedit_jax.editor import liveedit
 from liveedit_jax.editor.repository import F32
 from liveedit_jax.editor.routing import experts_of
@@ -34,6 +35,7 @@ from liveedit_jax.training.checkpoint import load_model, model_folder
 from liveedit_jax.types import Batch, Repository, Role
 
 SNAPSHOT_EVERY = 1_000  # operations after which closing writes a snapshot
+LENGTH_STEP = 16  # of rows of questions that are asked together
 
 Picture = str | Path | bytes
 
@@ -63,6 +65,11 @@ class Answer:
 def _plan(backbone, cfg, weights, editor, repo: Repository, batch: Batch):
     _, found = liveedit.lower_and_route(cfg, backbone, weights, editor, repo, batch)
     return found, liveedit.Plan(editor.norm, *experts_of(repo, found))
+
+
+@partial(jax.jit, static_argnums=0)
+def _features(backbone, weights, image):
+    return backbone.vision_features(weights, image)
 
 
 def _bytes(image: Picture) -> bytes:
@@ -158,34 +165,67 @@ class Editor:
             FileNotFoundError: no such image file.
             ValueError: an unreadable image, or an empty or too long prompt.
         """
+        return next(self.ask_many([(image, prompt)]))
+
+    def ask_many(
+        self, questions: Sequence[tuple[Picture | None, str]], tokens_n: int | None = None
+    ) -> Iterator[Answer]:
+        """Answer questions in their order, several at a time.
+
+        Args:
+            questions: images (None: a question without one) and prompts.
+            tokens_n: an answer's most tokens (None, and at most: twice a target's, and 8).
+
+        Raises:
+            FileNotFoundError, ValueError: as `ask`; the questions before are answered.
+        """
+        answer_n = self.maker.model.config.dataset.budget.answer_n
+        steps_n = min(tokens_n or 2 * answer_n + 8, 2 * answer_n + 8)
+        for at in range(0, len(questions), BATCH_N):
+            part = [
+                (None if image is None else _bytes(image), prompt, None)
+                for image, prompt in questions[at : at + BATCH_N]
+            ]
+            rows = part if len(questions) == 1 else part + part[-1:] * (BATCH_N - len(part))
+            batch = self.maker.batch(rows)
+            prompt_t = batch.token.shape[1] - answer_n
+            if len(questions) > 1:  # no longer than they need; few lengths are compiled
+                longest = int((batch.role != Role.PAD).sum(1).max())
+                prompt_t = min(prompt_t, round_up(longest, LENGTH_STEP))
+            batch = batch.replace(token=batch.token[:, :prompt_t], role=batch.role[:, :prompt_t])
+            if batch.place is not None:
+                batch = batch.replace(place=batch.place[:, :prompt_t])
+            yield from self._answers(batch, len(part), steps_n)
+
+    def _answers(self, batch: Batch, n: int, steps_n: int) -> list[Answer]:
+        """Answers of the first `n` rows of a batch."""
         maker = self.maker
         backbone, weights = maker.backbone, maker.model.backbone
-        data = None if image is None else _bytes(image)
-        batch = maker.batch([(data, prompt, None)])
         found, plan = _plan(backbone, maker.cfg, weights, maker.editor, self.live.repo, batch)
-        steps_n = 2 * maker.model.config.dataset.budget.answer_n + 8
-        prompt_t = batch.token.shape[1] - maker.model.config.dataset.budget.answer_n
-        batch = batch.replace(token=batch.token[:, :prompt_t], role=batch.role[:, :prompt_t])
-        before = after = generate(backbone, weights, batch, steps_n)
-        hit_n = int(found.hit_n[0])
-        if hit_n:
+        features = _features(backbone, weights, batch.image)
+        before = after = generate(backbone, weights, batch, steps_n, features=features)
+        if np.asarray(found.hit_n)[:n].any():
             add = liveedit.AddExperts(maker.cfg)
-            after = generate(backbone, weights, batch, steps_n, plan, add)
-        slot, weight = np.asarray(found.slot[0]), np.asarray(found.weight[0])
-        ids = np.asarray(self.live.repo.edit_id)[slot]
-        edits = self.store.history.edits
-        decode = maker.model.tokenizer.decode
-        return Answer(
-            before=decode(np.asarray(before)[0]).strip(),
-            after=decode(np.asarray(after)[0]).strip(),
-            has_image=bool((batch.role == Role.VISION).any()),
-            live_n=len(self.store.history.live),
-            hit_n=hit_n,
-            kept=float(found.kept[0]),
-            fired=tuple(
-                Fired(edits[int(i)], float(w)) for i, w in zip(ids, weight, strict=True) if w > 0
-            ),
-        )
+            after = generate(backbone, weights, batch, steps_n, plan, add, features=features)
+        edit_ids = np.asarray(self.live.repo.edit_id)[np.asarray(found.slot)]
+        weight, before, after = np.asarray(found.weight), np.asarray(before), np.asarray(after)
+        edits, decode = self.store.history.edits, maker.model.tokenizer.decode
+        return [
+            Answer(
+                before=decode(before[b]).strip(),
+                after=decode((after if found.hit_n[b] else before)[b]).strip(),
+                has_image=bool((batch.role[b] == Role.VISION).any()),
+                live_n=len(self.store.history.live),
+                hit_n=int(found.hit_n[b]),
+                kept=float(found.kept[b]),
+                fired=tuple(
+                    Fired(edits[int(i)], float(w))
+                    for i, w in zip(edit_ids[b], weight[b], strict=True)
+                    if w > 0
+                ),
+            )
+            for b in range(n)
+        ]
 
 
 def open_editor(
