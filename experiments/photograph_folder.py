@@ -1,0 +1,104 @@
+"""A folder of photographs with free questions: one edit each, and what is asked beside it.
+
+`cases.json` is a list of {"name", "question", "target", "rephrase", "others": [...]}; beside it lie
+NAME.jpg, which is edited, and NAME-view.jpg, the same thing on another picture.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from liveedit_jax.requests import check_text, read_image
+
+TEXTS = ("name", "question", "target", "rephrase")
+FILE = "cases.json"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One photograph: its edit, the same question in other words, and other questions about it."""
+
+    name: str
+    question: str
+    target: str
+    rephrase: str
+    others: tuple[str, ...]
+    picture: bytes
+    view: bytes
+
+    def asks(self, question: str) -> bool:
+        """Whether the edit is about this question, word for word."""
+        said = question.strip().casefold()
+        return said in (self.question.strip().casefold(), self.rephrase.strip().casefold())
+
+
+def read_cases(folder: str | Path) -> tuple[Case, ...]:
+    """Read a folder of photographs; what is wrong with it is said in one line.
+
+    Raises:
+        FileNotFoundError: no folder, no cases.json, or a picture is missing.
+        ValueError: not JSON, no cases, a field or picture that cannot be used, two cases of one
+            name or with one edit.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder at {folder}")
+    file = folder / FILE
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: a list of cases, beside their pictures")
+    try:
+        rows = json.loads(file.read_bytes().decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not valid JSON ({error})") from error
+    if not isinstance(rows, list):
+        raise ValueError(f"{file} has to be a list of cases, it is {type(rows).__name__}")
+    if not rows:
+        raise ValueError(f"{file} has no cases")
+    cases = tuple(_case(row, f"{file}, case {i}", folder) for i, row in enumerate(rows))
+    _refuse_doubles(cases, file)
+    return cases
+
+
+def _case(row, where: str, folder: Path) -> Case:
+    if not isinstance(row, dict):
+        raise ValueError(f"{where} has to be an object, it is {type(row).__name__}")
+    for field in (*TEXTS, "others"):
+        if field not in row:
+            raise ValueError(f"{where}: field {field!r} is missing")
+    try:
+        texts = {field: check_text(field, row[field]) for field in TEXTS}
+        name = texts["name"]
+        if name in (".", "..") or set(name) & set("/\\\0"):
+            raise ValueError(f"the name {name!r} cannot be a file's")
+        where += f" ({name})"
+        if not isinstance(row["others"], list):
+            raise ValueError("field 'others' has to be a list of questions")
+        others = tuple(check_text("question in 'others'", other) for other in row["others"])
+        case = Case(
+            **texts,
+            others=others,
+            picture=read_image(folder / f"{name}.jpg"),
+            view=read_image(folder / f"{name}-view.jpg"),
+        )
+        for other in others:
+            if case.asks(other):
+                raise ValueError(f"'others' has the edit's own question {other!r}")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{where}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return case
+
+
+def _refuse_doubles(cases: tuple[Case, ...], file: Path) -> None:
+    """Every case has a name and an edit of its own: a second edit would supersede the first."""
+    names, edits = {}, {}
+    for i, case in enumerate(cases):
+        if case.name in names:
+            raise ValueError(f"{file}: cases {names[case.name]} and {i} are both {case.name!r}")
+        edit = case.picture, case.question
+        if edit in edits:
+            raise ValueError(f"{file}: {edits[edit]!r} and {case.name!r} are the same edit")
+        names[case.name], edits[edit] = i, case.name

@@ -1,0 +1,89 @@
+"""Photographs of animals and plants out of Tux Paint's stamps, which a user installs.
+
+Debian's `tuxpaint-stamps-default` puts them below /usr/share/tuxpaint/stamps. Only the folders
+`animals` and `plants` are ever read: everything else there stays unseen, for tests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from liveedit_jax.data.images import open_picture
+
+FOLDERS = ("animals", "plants")
+DRAWN_FOLDERS = ("cartoon", "toys", "plastic")  # no photographs of what they show
+DRAWN = ("animals/mammals/echidna.png", "animals/mammals/hedgehog.png")  # nor are these
+THINGS = {"animals/birds": "bird", "plants/flowers": "flower", "animals": "animal"}  # else: plant
+_ARTICLE = re.compile(r"^(an?|the|some|two)\s+", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """One photograph, cut out: where it is, what it shows, and the file's bytes."""
+
+    path: str  # below the stamps' folder, with slashes
+    name: str  # as its text file says in English
+    thing: str  # bird, flower, animal or plant
+    data: bytes
+
+    @property
+    def picture(self) -> bytes:
+        """The photograph on white, as PNG bytes."""
+        cut_out = open_picture(self.data, self.path).convert("RGBA")
+        white = Image.new("RGBA", cut_out.size, "white")
+        white.alpha_composite(cut_out)
+        out = io.BytesIO()
+        white.convert("RGB").save(out, format="PNG")
+        return out.getvalue()
+
+
+def _name(file: Path) -> str:
+    """The first line of a stamp's text without article, remark and full stop, or its file name."""
+    text = file.with_suffix(".txt")
+    line = text.read_text("utf-8").partition("\n")[0] if text.is_file() else ""
+    said = _ARTICLE.sub("", re.split(r"[(.,!?]", line.strip())[0].strip())
+    return said or file.stem.replace("_", " ")
+
+
+def _is_photograph(path: Path) -> bool:
+    return not set(path.parts) & set(DRAWN_FOLDERS) and path.as_posix() not in DRAWN
+
+
+def read_stamps(folder: str | Path) -> tuple[Stamp, ...]:
+    """Read the photographs of `animals` and `plants`, in the order of their paths.
+
+    Raises:
+        FileNotFoundError: no photograph below these folders.
+    """
+    folder = Path(folder)
+    files = [file for name in FOLDERS for file in (folder / name).rglob("*.png")]
+    paths = sorted(file.relative_to(folder) for file in files)
+    found = []
+    for path in paths:
+        if _is_photograph(path):
+            below = path.as_posix()
+            thing = next((word for home, word in THINGS.items() if below.startswith(home)), "plant")
+            file = folder / path
+            found.append(Stamp(below, _name(file), thing, file.read_bytes()))
+    if not found:
+        raise FileNotFoundError(
+            f"no photographs below {folder}: it needs the folders {' and '.join(FOLDERS)} of "
+            "tuxpaint-stamps-default"
+        )
+    return tuple(found)
+
+
+def stamps_sha256(stamps: Sequence[Stamp]) -> str:
+    """What a recipe says about the stamps: a sha256 of every path and file."""
+    digest = hashlib.sha256()
+    for stamp in stamps:
+        line = f"{stamp.path} {hashlib.sha256(stamp.data).hexdigest()}\n"
+        digest.update(line.encode())
+    return digest.hexdigest()
