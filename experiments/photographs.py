@@ -48,7 +48,6 @@ def main() -> int:
             "editor_sha256": editor,
             "photographs": len(cases),
             "others_n": args.others_n,
-            "tokens": args.tokens,
             **study(cases, args),
             "seconds": round(time.time() - begin, 1),
         }
@@ -86,7 +85,7 @@ def study(cases: Sequence[Case], args: argparse.Namespace) -> dict:
     """Make all edits, ask everything, and count.
 
     Returns:
-        "shares", and "cases", what each was asked and what was answered.
+        "tokens", the most of an answer, "shares", and "cases", what each was asked and answered.
 
     Raises:
         ValueError: a text that does not fit the model, naming the case.
@@ -100,12 +99,14 @@ def study(cases: Sequence[Case], args: argparse.Namespace) -> dict:
             requests = [(case.picture, case.question, case.target) for case in cases]
             ids = list(tqdm(editor.edit_many(requests), "edits", len(cases), mininterval=5))
             questions = [(_shown(cases, probe), probe.prompt) for probe in probes]
-            answers = editor.ask_many(questions, args.tokens)
+            tokens_n = args.tokens or _tokens_n(editor, cases)
+            answers = editor.ask_many(questions, tokens_n)
             answers = list(tqdm(answers, "questions", len(probes), mininterval=5))
     case_of = {edit_id: i for i, edit_id in enumerate(ids)}
     rows = [_row(cases, probe, a, case_of) for probe, a in zip(probes, answers, strict=True)]
     asked = [[row for row in rows if row["case"] == i] for i in range(len(cases))]
     return {
+        "tokens": tokens_n,
         "shares": shares(rows),
         "cases": [
             {
@@ -128,6 +129,12 @@ def _check(editor: Editor, cases: Sequence[Case]) -> None:
                 editor.check(case.picture, prompt, case.target)
             except ValueError as error:
                 raise ValueError(f"case {case.name!r}, {prompt!r}: {error}") from error
+
+
+def _tokens_n(editor: Editor, cases: Sequence[Case]) -> int:
+    """The most tokens of an answer: as in evaluation, twice the longest target's and 8."""
+    encode = editor.maker.model.tokenizer.encode
+    return 2 * max(len(encode(" " + case.target.strip())) for case in cases) + 8
 
 
 def _shown(cases: Sequence[Case], probe: Probe) -> bytes:

@@ -44,7 +44,12 @@ class Annotations:
     sha256: str
 
 
-def _text(row: dict, field: str, where: str, may_be_blank: bool = False) -> str:
+def text_of(row: dict, field: str, where: str, may_be_blank: bool = False) -> str:
+    """A row's text.
+
+    Raises:
+        ValueError: it is missing, no text, or (unless it may be) blank; starts with `where`.
+    """
     if field not in row:
         raise ValueError(f"{where}: field {field!r} is missing")
     value = row[field]
@@ -61,7 +66,7 @@ def _text(row: dict, field: str, where: str, may_be_blank: bool = False) -> str:
 
 
 def _picture(row: dict, field: str, where: str) -> Path:
-    value = _text(row, field, where)
+    value = text_of(row, field, where)
     rooted = PurePosixPath(value).is_absolute() or PureWindowsPath(value).anchor
     if rooted or ".." in PureWindowsPath(value).parts:
         raise ValueError(
@@ -72,19 +77,19 @@ def _picture(row: dict, field: str, where: str) -> Path:
 
 def _one_hop(entry: dict, where: str) -> Port:
     names = ("port_q", "port_a", "port_edit_q", "port_edit_a")
-    question, answer, edit_question, edit_answer = (_text(entry, name, where) for name in names)
+    question, answer, edit_question, edit_answer = (text_of(entry, name, where) for name in names)
     return Port(question, answer, 1, edit_question, edit_answer)
 
 
 def _many_hops(entry: dict, where: str) -> Port:
-    kind = _text(entry, "port_type", where)
+    kind = text_of(entry, "port_type", where)
     hops = re.fullmatch("([1-4])-hop", kind)
     if hops is None:
         raise ValueError(f"{where}: field 'port_type' is {kind!r}, not '1-hop' to '4-hop'")
     asked = entry.get("Q&A")
     if not isinstance(asked, dict):
         raise ValueError(f"{where}: field 'Q&A' has to be an object with Question and Answer")
-    question, answer = (_text(asked, name, where) for name in ("Question", "Answer"))
+    question, answer = (text_of(asked, name, where) for name in ("Question", "Answer"))
     return Port(question, answer, int(hops[1]))
 
 
@@ -165,7 +170,7 @@ def read_annotations(name: str, split: str, folder: str | Path) -> Annotations:
             f"no annotation file {path}: put the authors' {source.file} below {folder}"
         )
     data = path.read_bytes()
-    records = _checked(_rows(data, path), path, split, source)
+    records = _checked(rows_of_file(data, path), path, split, source)
     if source.published_n not in (None, len(records)):
         warnings.warn(
             f"{path} has {len(records)} rows, {source.published_n} are published", stacklevel=2
@@ -173,7 +178,12 @@ def read_annotations(name: str, split: str, folder: str | Path) -> Annotations:
     return Annotations(records, hashlib.sha256(data).hexdigest())
 
 
-def _rows(data: bytes, path: Path) -> list:
+def rows_of_file(data: bytes, path: Path) -> list:
+    """The rows of an annotation file's bytes.
+
+    Raises:
+        ValueError: it is no list of rows in JSON.
+    """
     try:
         rows = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -203,9 +213,9 @@ def _checked(rows: list, path: Path, split: str, source: AnnotationFile) -> tupl
 def _record(row: dict, where: str, split: str, source: AnnotationFile) -> Record:
     pictures = {field: _picture(row, field, where) for field in PICTURES}
     return Record(
-        **{field: _text(row, field, where) for field in TEXTS},
+        **{field: text_of(row, field, where) for field in TEXTS},
         **pictures,
-        pred=_text(row, "pred", where, may_be_blank=True),  # no probe asks for it
+        pred=text_of(row, "pred", where, may_be_blank=True),  # no probe asks for it
         entity=pictures["image"].as_posix(),
         fact="",
         split=split,

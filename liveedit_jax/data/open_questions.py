@@ -1,0 +1,77 @@
+"""Free questions with answers and rewordings: the training files of E-VQA and VLKEB, as published.
+
+Training asks them about any picture at all, so their own pictures are not needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from liveedit_jax.data.annotations import rows_of_file, text_of
+
+_LABEL = re.compile(r"^(here is the )?(rewritten|rephrased|reworded)[^:]*:", re.IGNORECASE)
+_QUOTES = "\"'“”"
+
+
+@dataclass(frozen=True)
+class OpenQuestion:
+    """A question, the same in other words, and an answer."""
+
+    src: str
+    rephrase: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class OpenQuestions:
+    """The rows of some files, each once, and every file's sha256 by its name."""
+
+    rows: tuple[OpenQuestion, ...]
+    sha256: dict[str, str]
+
+
+def cleaned_rewording(src: str, text: str) -> str | None:
+    """The question inside what a language model wrote when it was asked to reword `src`.
+
+    It put quotes around some, a label like "Rewritten question:" in front of others, and repeated
+    `src` or gave several on lines of their own. None where there is no other wording.
+    """
+    for line in text.splitlines():
+        said = _LABEL.sub("", line.strip()).strip()
+        if len(said) > 1 and said[0] in _QUOTES and said[-1] in _QUOTES:
+            said = said[1:-1].strip()
+        if said and src.strip().casefold() not in said.casefold() and not said.endswith(":"):
+            return said
+    return None
+
+
+def read_open_questions(files: Iterable[str | Path]) -> OpenQuestions:
+    """Read the rows of annotation files, in their order; those without another wording are left out.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: two files of one name, or a row that cannot be used; says which file and field.
+    """
+    found, sha256 = {}, {}
+    for file in map(Path, files):
+        if not file.is_file():
+            raise FileNotFoundError(f"no file of questions at {file}")
+        if file.name in sha256:
+            raise ValueError(f"two files of questions are called {file.name}: rename one of them")
+        data = file.read_bytes()
+        sha256[file.name] = hashlib.sha256(data).hexdigest()
+        for number, row in enumerate(rows_of_file(data, file)):
+            where = f"{file}, row {number}"
+            if not isinstance(row, dict):
+                raise ValueError(f"{where} has to be an object, it is {type(row).__name__}")
+            src, text, answer = (text_of(row, name, where) for name in ("src", "rephrase", "alt"))
+            rephrase = cleaned_rewording(src, text)
+            if rephrase is not None:
+                found[OpenQuestion(src.strip(), rephrase, answer.strip())] = None
+    if not found:
+        raise ValueError("the files of questions have no question with another wording")
+    return OpenQuestions(tuple(found), sha256)
