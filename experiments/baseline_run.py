@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from experiments.arguments import to_ship
 from experiments.dev_figures import DEV_N, DEV_SEED, dev_figures
+from experiments.editor_arguments import open_world
 from liveedit_jax import editors as compiled
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.baselines.table import baseline
@@ -54,7 +55,8 @@ def train_baseline(args: argparse.Namespace, chosen: Preset) -> None:
     drawn = replace(
         chosen.editor_train, batch_n=recipe.batch_n, routing_n=None, accumulate_n=1, seed=args.seed
     )
-    data = EditingData(tokenizer, cfg, drawn, chosen.edit_mixture, chosen.dataset.budget)
+    opened = open_world(args)
+    data = EditingData(tokenizer, cfg, drawn, chosen.edit_mixture, chosen.dataset.budget, opened)
 
     def parts_of(state: TrainState) -> Parts:
         return Parts(Backbone(cfg), whole, tokenizer, editor, state.params)
@@ -83,6 +85,7 @@ def train_baseline(args: argparse.Namespace, chosen: Preset) -> None:
             "settings": asdict(editor),
             "steps": step,
             "backbone_sha256": made["sha256"],
+            **({} if opened is None else opened.made_of),
             "seconds": round(time.time() - begin),
             "dev": {"seed": DEV_SEED, "edits": DEV_N, **measure(state)},
         }

@@ -9,7 +9,10 @@ from pathlib import Path
 from experiments.arguments import training_parser
 from liveedit_jax.backbone_config import BackboneConfig, Keep
 from liveedit_jax.baselines.table import TRAINED
-from liveedit_jax.config import EditorTrainConfig, Preset
+from liveedit_jax.config import EditMixture, EditorTrainConfig, Preset
+from liveedit_jax.data.open_questions import read_open_questions
+from liveedit_jax.data.open_world import OpenWorld
+from liveedit_jax.data.stamps import read_stamps
 from liveedit_jax.presets import DATASETS, preset
 from liveedit_jax.scaling.mesh import axes_of
 from liveedit_jax.training.loop import saved_step
@@ -18,6 +21,9 @@ LIVEEDIT_ONLY = (
     "start_from", "edit_layer", "accumulate", "keep", "int8", "bf16", "dataset", "manual_dir",
     "allow_missing", "states", "mesh", "coordinator", "processes", "process",
 )  # fmt: skip
+
+
+OPEN_SHARE = 0.5  # of the samples, where free questions are given and the preset says nothing
 
 
 def parsed(text: str) -> tuple[argparse.Namespace, Preset, EditorTrainConfig]:
@@ -33,6 +39,7 @@ def parsed(text: str) -> tuple[argparse.Namespace, Preset, EditorTrainConfig]:
     refused = _refused(args, chosen, recipe)
     if refused is not None:
         parser.error(refused)
+    chosen = replace(chosen, edit_mixture=_mixture(args, chosen))
     return args, replace(chosen, backbone=_backbone(args, chosen.backbone)), recipe
 
 
@@ -60,6 +67,14 @@ def _parser(text: str) -> argparse.ArgumentParser:
     parser.add_argument("--dataset", choices=sorted(DATASETS), help="what to train on (preset's)")
     parser.add_argument("--manual-dir", type=Path, help="a public benchmark's own files")
     parser.add_argument("--allow-missing", action="store_true", help="leave out rows without them")
+    parser.add_argument(
+        "--questions",
+        type=Path,
+        nargs="+",
+        help="training files of E-VQA or VLKEB, to ask freely",
+    )
+    parser.add_argument("--stamps", type=Path, help="Tux Paint's stamps, to ask them about")
+    parser.add_argument("--open-share", type=float, help="of the samples (the preset's, or a half)")
     parser.add_argument("--states", type=Path, help="folder for lower states, made once a batch")
     parser.add_argument("--batches", type=int, default=1000, help="how many, with --states")
     parser.add_argument("--mesh", type=axes_of, help="axes, as data=2,fsdp=4,tensor=2")
@@ -81,6 +96,27 @@ def _recipe(args: argparse.Namespace, recipe: EditorTrainConfig) -> EditorTrainC
         batch_n=args.batch or recipe.batch_n,
         accumulate_n=args.accumulate or recipe.accumulate_n,
     )
+
+
+def _mixture(args: argparse.Namespace, chosen: Preset) -> EditMixture:
+    """The preset's mixture: with free questions that of an open world, as the arguments say."""
+    if args.questions is None:
+        return chosen.edit_mixture
+    mixture = chosen.open_mixture or replace(chosen.edit_mixture, open_share=OPEN_SHARE)
+    share = mixture.open_share if args.open_share is None else args.open_share
+    return replace(mixture, open_share=share)
+
+
+def open_world(args: argparse.Namespace) -> OpenWorld | None:
+    """The free questions and photographs that the arguments name, if any.
+
+    Raises:
+        FileNotFoundError, ValueError: what is wrong with them.
+    """
+    if args.questions is None:
+        return None
+    stamps = () if args.stamps is None else read_stamps(args.stamps)
+    return OpenWorld(read_open_questions(args.questions), stamps)
 
 
 def _backbone(args: argparse.Namespace, cfg: BackboneConfig) -> BackboneConfig:
@@ -105,6 +141,12 @@ def _refused(args: argparse.Namespace, chosen: Preset, recipe: EditorTrainConfig
         return "--int8 or --bf16: frozen kernels are either"
     if public and (args.manual_dir is None or (args.mesh is None and args.ship is None)):
         return f"{name}: give --manual-dir, and --mesh (data=1: one device)"
+    if args.questions is None and (args.stamps, args.open_share) != (None, None):
+        return "--stamps and --open-share go with --questions FILES"
+    if args.open_share is not None and not 0 <= args.open_share <= 1:
+        return f"--open-share {args.open_share}: a share between 0 and 1"
+    if public and args.questions is not None:
+        return f"--questions: with MojiEdit, not with {name}"
     if args.config.endswith(".py") and args.model is None:
         return "a config file needs --model FOLDER"
     if public and args.start_from is None and starts_on_drawings(recipe):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 import jax
 from jaxtyping import Array, Float
 
-from experiments.editor_arguments import is_public, starts_on_drawings
+from experiments.editor_arguments import is_public, open_world, starts_on_drawings
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.backbone import split_at
@@ -64,7 +64,7 @@ class Run:
         recipe: its recipe, as it was asked for.
         frozen: the half that is not trained.
         data: batches as a function of the step.
-        pictures: vision features of all drawings, where they are used.
+        pictures: vision features of all drawings and photographs, where they are used.
         begun: the editor that training goes on from (None: a new one).
         before: that editor's own recipe.
     """
@@ -84,7 +84,14 @@ class Run:
         return {
             "editor_train": asdict(self.recipe),
             "edit_mixture": asdict(self.chosen.edit_mixture),
+            **self.open_world,
         }
+
+    @property
+    def open_world(self) -> dict:
+        """The files of free questions and the photographs, by their sha256, where there are any."""
+        opened = getattr(self.data, "open", None)
+        return {} if opened is None else opened.made_of
 
     @property
     def made_by(self) -> dict:
@@ -127,7 +134,8 @@ def _data(
     """Batches of MojiEdit's drawings, or of a public benchmark's training rows."""
     cfg, dataset = chosen.backbone, chosen.dataset
     if not is_public(chosen):
-        return EditingData(tokenizer, cfg, recipe, chosen.edit_mixture, dataset.budget)
+        mixture = chosen.edit_mixture
+        return EditingData(tokenizer, cfg, recipe, mixture, dataset.budget, open_world(args))
     records = load_benchmark(
         dataset.name, "train", manual_dir=args.manual_dir, allow_missing=args.allow_missing
     )
@@ -165,6 +173,7 @@ def _with_fitted_generators(run: Run, params: dict) -> dict:
 def _with_image_start(run: Run, params: dict) -> dict:
     """Editor weights whose image routing compares the drawings' mean states."""
     cfg, recipe, frozen = run.chosen.editor, run.recipe, run.frozen
-    images = mean_images(frozen.backbone, frozen.used, run.pictures, cfg.norm_eps)
+    drawings = run.pictures[: run.data.drawings_n]  # both of every subject, which are compared
+    images = mean_images(frozen.backbone, frozen.used, drawings, cfg.norm_eps)
     share = recipe.start_false_hits / recipe.routing_repository_n
     return start_images(cfg, params, images, share)

@@ -16,6 +16,10 @@ first and are kept in DIR: tower and lower layers run once for each.
 same command with `--ship MODEL` instead of `--mesh` then writes the editor. It is of use beside its
 backbone: MODEL is what `--model` says, or a folder with a copy of backbone/ and tokenizer.json.
 
+`--questions vqa_train.json train.json --stamps /usr/share/tuxpaint/stamps` makes a share of the
+samples free questions of these files (E-VQA's or VLKEB's) about photographs of animals and plants
+(without `--stamps`: about drawings); the recipe names both by their sha256 (docs/photographs.md).
+
 `--editor mend` (serac, lte, recipe) trains an editor to compare with, on the same entities, into
 MODEL/baselines/mend (docs/baselines.md).
 
@@ -133,7 +137,7 @@ def from_states(run: Run) -> Stepping:
 def state_cache(run: Run, place: NamedSharding | None = None) -> StateCache:
     """The folder of states; `place` is where steps on a mesh have them."""
     args, recipe = run.args, run.trained_by["editor_train"]
-    about = {"edit_mixture": run.trained_by["edit_mixture"], **run.made_by}
+    about = {"edit_mixture": run.trained_by["edit_mixture"], **run.open_world, **run.made_by}
     about |= {name: recipe[name] for name in DRAWN}
     about |= {"mesh": args.mesh and asdict(args.mesh), "processes": jax.process_count()}
     return StateCache(args.states, args.batches, about, place)

@@ -184,6 +184,18 @@ class EditMixture:
     alike_share: float = 0.2  # samples on a look-alike of the sample before (same subcategory)
     look_alike_share: float = 0.25  # image locality: same subcategory, same question
     same_image_share: float = 0.0  # image locality: the edited image, another question
+    # Samples that ask a free question about any picture (data/open_world.py), where files of
+    # questions are given. Their image locality is the edited picture with another question, or any
+    # other picture with the same question (`look_alike_share`) or another.
+    open_share: float = 0.0
+    open_same_image_share: float = 0.5
+    open_any_answer_share: float = 0.5  # targets that are another question's answer
+
+    def __post_init__(self):
+        """Refuse shares that are none."""
+        for name in ("open_share", "open_same_image_share", "open_any_answer_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)}: a share between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -281,6 +293,7 @@ class Preset:
     bridge_train: BridgeTrainConfig | None = None  # only the bridge is trained, the rest is frozen
     editor_train: EditorTrainConfig = field(default_factory=EditorTrainConfig)
     edit_mixture: EditMixture = field(default_factory=EditMixture)
+    open_mixture: EditMixture | None = None  # where free questions are given (None: edit_mixture)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 

@@ -98,6 +98,9 @@ PRESETS: dict[str, Preset] = {
         pretrain=TINY_PRETRAIN,
         editor_train=TINY_EDITOR_TRAIN,
         edit_mixture=EditMixture(lengths=((44, 0.51), (50, 0.37), (60, 0.12))),
+        open_mixture=EditMixture(
+            lengths=((44, 0.25), (50, 0.32), (60, 0.32), (72, 0.11)), open_share=0.5
+        ),
     ),
     "smol": Preset(
         dataset=DatasetConfig(budget=LengthBudget(48, 64)),
@@ -108,6 +111,12 @@ PRESETS: dict[str, Preset] = {
             lengths=((32, 0.50), (38, 0.42), (60, 0.08)),
             sibling_share=0.3,
             same_image_share=0.15,
+        ),
+        open_mixture=EditMixture(
+            lengths=((32, 0.56), (38, 0.38), (60, 0.06)),
+            sibling_share=0.3,
+            same_image_share=0.15,
+            open_share=0.5,
         ),
         bridge_train=BridgeTrainConfig(),
         evaluation=EvaluationConfig(cases_n=200),

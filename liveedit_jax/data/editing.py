@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import flax.struct
 import jax
@@ -20,6 +20,7 @@ from liveedit_jax.config import EditMixture, EditorTrainConfig, LengthBudget
 from liveedit_jax.data import tiling
 from liveedit_jax.data.facts import SOURCES, TRAINED_FACTS, Entity, split_entities
 from liveedit_jax.data.images import drawing, normalise, png, preprocess
+from liveedit_jax.data.open_world import OpenPictures, OpenSamples, OpenSubject, OpenWorld
 from liveedit_jax.data.packing import Question
 from liveedit_jax.data.paraphrases import draw_wordings
 from liveedit_jax.data.stream import TARGET_MOST, target_values
@@ -42,6 +43,12 @@ class EditingBatch:
     role: Int[np.ndarray, "4 N T"]
     picture: Int[np.ndarray, "4 N"]  # a row of `pictures`
     place: Int[np.ndarray, "4 N T"] | None = None  # of pictures in tiles, as in `types.Batch`
+    subject: Int[np.ndarray, "4 N"] | None = None  # what a picture shows (None: half its number)
+
+    @property
+    def subjects(self) -> Int[np.ndarray, "4 N"]:
+        """What every row's picture shows, as a number."""
+        return self.picture // 2 if self.subject is None else self.subject
 
 
 def filled(
@@ -82,6 +89,16 @@ class EditingData:
     cfg: EditorTrainConfig
     mixture: EditMixture
     budget: LengthBudget = LengthBudget()
+    open: OpenWorld | None = None  # what `EditMixture.open_share` of the samples are about
+
+    def __post_init__(self):
+        """Refuse a share of samples that nothing is known of.
+
+        Raises:
+            ValueError: `open_share` without an open world.
+        """
+        if self.mixture.open_share and self.open is None:
+            raise ValueError(f"open_share={self.mixture.open_share} needs files of free questions")
 
     @cached_property
     def entities(self) -> tuple[Entity, ...]:
@@ -99,17 +116,39 @@ class EditingData:
             found[entity.facts["subcategory"]].append(i)
         return found
 
+    @property
+    def drawings_n(self) -> int:
+        """Pictures that are MojiEdit's drawings; those of an open world have the next numbers."""
+        return 2 * len(self.entities)
+
+    @cached_property
+    def _open_pictures(self) -> OpenPictures:
+        return OpenPictures(self.drawings_n, self.open.stamps)
+
+    @cached_property
+    def _open_samples(self) -> OpenSamples:
+        rows, after = self.open.questions.rows, self.backbone.after_image
+        encode = partial(seam_ids, self.tokenizer, between=after)
+        return OpenSamples(rows, self._open_pictures, self.mixture, encode)
+
+    def _png(self, i: int) -> bytes:
+        entity, source = self.entities[i // 2], SOURCES[i % 2]
+        return png(entity, source, self.backbone.drawing_size)
+
     def picture(self, i: int) -> Float[np.ndarray, "S S 3"] | Float[np.ndarray, "N S S 3"]:
         """Picture i as the backbone takes it, normalised, in tiles where it takes tiles."""
-        entity, source = self.entities[i // 2], SOURCES[i % 2]
-        side = self.backbone.drawing_size
+        if i >= self.drawings_n:
+            return preprocess(self.backbone, self._open_pictures.square(i, self._png)).pixels
         if self.backbone.grids:
-            return preprocess(self.backbone, png(entity, source, side)).pixels
-        return normalise(drawing(entity.id, source, side), self.backbone.vision)
+            return preprocess(self.backbone, self._png(i)).pixels
+        entity, source = self.entities[i // 2], SOURCES[i % 2]
+        pixels = drawing(entity.id, source, self.backbone.drawing_size)
+        return normalise(pixels, self.backbone.vision)
 
     def pictures(self) -> Float[np.ndarray, "X ..."]:
-        """All pictures, two of each entity."""
-        return np.stack([self.picture(i) for i in range(2 * len(self.entities))])
+        """All pictures: two of each entity, then those of an open world."""
+        n = self.drawings_n if self.open is None else len(self._open_pictures.subject)
+        return np.stack([self.picture(i) for i in range(n)])
 
     @cached_property
     def _rows_of_image(self) -> np.ndarray | None:
@@ -178,7 +217,7 @@ class EditingData:
         ]
 
     def _subject(self, rng, previous: tuple[int, str] | None) -> tuple[int, str]:
-        """Entity and fact of a sample; some share the sample before's entity, or look like it."""
+        """Entity and fact of a sample; some share the one before's entity, or look like it."""
         kind, mixture = rng.random(), self.mixture
         if previous and kind < mixture.sibling_share:
             return previous[0], str(rng.choice([f for f in TRAINED_FACTS if f != previous[1]]))
@@ -194,15 +233,22 @@ class EditingData:
             len(answer) < most for (_, answer), _ in rows
         )
 
-    def _draw(self, rng, previous: tuple[int, str] | None, shorter: int, t: int):
+    def _any_sample(self, rng, previous: tuple[int, str] | OpenSubject | None):
+        """Subject and rows of the next sample, whatever its length."""
+        was_open, open_share = isinstance(previous, OpenSubject), self.mixture.open_share
+        if open_share and rng.random() < open_share:
+            return self._open_samples.draw(rng, previous if was_open else None)
+        subject = self._subject(rng, None if was_open else previous)
+        return subject, self._sample(rng, *subject)
+
+    def _draw(self, rng, previous: tuple[int, str] | OpenSubject | None, shorter: int, t: int):
         """Subject and rows of the next sample that fits.
 
         Raises:
             ValueError: none does.
         """
         for _ in range(TRIES_N):
-            subject = self._subject(rng, previous)
-            rows = self._sample(rng, *subject)
+            subject, rows = self._any_sample(rng, previous)
             if self._fits(rows, shorter, t):
                 return subject, rows
         raise ValueError(
@@ -238,6 +284,8 @@ class EditingData:
             subject, rows = self._draw(rng, subject, shorter, t)
             samples.append(rows)
         batch = filled(self.backbone, self.vision_n, samples, t)
+        if self.open is not None:
+            batch = batch.replace(subject=self._open_pictures.subject[batch.picture])
         if self._rows_of_image is None:
             return batch
         place = np.zeros_like(batch.token)

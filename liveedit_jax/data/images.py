@@ -84,18 +84,23 @@ def open_picture(
     return picture
 
 
+def on_square(picture: Image.Image) -> Image.Image:
+    """The picture in the middle of a white square (RGBA, opaque)."""
+    side = max(picture.size)
+    square = Image.new("RGBA", (side, side), "white")
+    corner = ((side - picture.width) // 2, (side - picture.height) // 2)
+    square.alpha_composite(picture.convert("RGBA"), corner)
+    return square
+
+
 def decode_image(data: bytes, size: int, name: str = "image") -> np.ndarray:
     """Encoded image bytes as uint8[size, size, 3]: padded to a white square, bicubic.
 
     Raises:
         ValueError: the bytes are not a whole image.
     """
-    picture = open_picture(data, name, size).convert("RGBA")
-    side = max(picture.size)
-    square = Image.new("RGBA", (side, side), "white")
-    corner = ((side - picture.width) // 2, (side - picture.height) // 2)
-    square.alpha_composite(picture, corner)
-    if side != size:
+    square = on_square(open_picture(data, name, size))
+    if square.width != size:
         square = square.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(square.convert("RGB"))
 

@@ -50,7 +50,7 @@ def cleaned_rewording(src: str, text: str) -> str | None:
 
 
 def read_open_questions(files: Iterable[str | Path]) -> OpenQuestions:
-    """Read the rows of annotation files, in their order; those without another wording are left out.
+    """Read the rows of annotation files in their order, but for those without another wording.
 
     Raises:
         FileNotFoundError: no such file.

@@ -104,7 +104,7 @@ def editor_loss(
         edit,
         (text, image),
         locality,
-        objective.Pool(hidden, role, batch.picture.T // 2),
+        objective.Pool(hidden, role, batch.subjects.T),
         objective.draw_masks(mask_key, own, own),
         objective.draw_pairs(pair_key, n, 4),
     )

@@ -1,0 +1,187 @@
+"""Training samples of an open world: any question about any picture, taught any answer.
+
+An edit of such a sample asks a free question (`open_questions`) about a photograph (`stamps`), or a
+drawing of an editor-train entity where there are no photographs; neither question nor answer has to
+fit the picture. Image generality is another view of the same picture (`views`), so that nothing
+here tells the editor what two artists' drawings of one thing have in common.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from liveedit_jax.config import EditMixture
+from liveedit_jax.data.images import on_square, open_picture
+from liveedit_jax.data.open_questions import OpenQuestion, OpenQuestions
+from liveedit_jax.data.packing import Question
+from liveedit_jax.data.stamps import Stamp, stamps_sha256
+from liveedit_jax.data.views import view_of
+
+VIEWS_N = 2  # of every picture
+TRIES_N = 1_000  # questions that may be drawn for one that is another
+
+
+@dataclass(frozen=True, eq=False)
+class OpenWorld:
+    """What is asked, and about which photographs (none: about MojiEdit's drawings)."""
+
+    questions: OpenQuestions
+    stamps: tuple[Stamp, ...] = ()
+
+    @property
+    def made_of(self) -> dict:
+        """What a recipe says about it, as plain values."""
+        found = {"questions": self.questions.sha256}
+        if self.stamps:
+            found["stamps"] = {"n": len(self.stamps), "sha256": stamps_sha256(self.stamps)}
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class OpenPictures:
+    """The pictures that an open world shows, by numbers that go on where MojiEdit's drawings end.
+
+    Args:
+        drawings_n: numbers that are drawings; 2i and 2i + 1 show one entity.
+        stamps: photographs; where there are none, drawings have views.
+    """
+
+    drawings_n: int
+    stamps: tuple[Stamp, ...] = ()
+
+    @cached_property
+    def things(self) -> tuple[tuple[int, ...], ...]:
+        """Of every photograph (or drawing) its picture's number, then its views'."""
+        first, n = self.drawings_n, VIEWS_N + bool(self.stamps)
+        things_n = len(self.stamps) or self.drawings_n
+        more = [tuple(range(first + i * n, first + (i + 1) * n)) for i in range(things_n)]
+        return tuple(more) if self.stamps else tuple((i, *some) for i, some in enumerate(more))
+
+    @cached_property
+    def subject(self) -> Int[np.ndarray, " X"]:
+        """What each of all pictures shows, as a number; the X are all there are."""
+        last = max(self.things[-1])
+        found = np.arange(last + 1) // 2
+        for i, pictures in enumerate(self.things):
+            found[list(pictures)] = self.drawings_n // 2 + i if self.stamps else i // 2
+        return found
+
+    def square(self, i: int, drawing: Callable[[int], bytes]) -> bytes:
+        """Picture i, one of those added, on a white square as PNG bytes.
+
+        Args:
+            i: its number.
+            drawing: a drawing's PNG bytes, from its number.
+        """
+        thing, view = divmod(i - self.drawings_n, VIEWS_N + bool(self.stamps))
+        if self.stamps:
+            stamp = self.stamps[thing]
+            picture, key, view = stamp.picture, stamp.path, view - 1
+        else:
+            picture, key = drawing(thing), thing
+        shown = open_picture(picture)
+        shown = shown if view < 0 else view_of(shown, "training", key, view)
+        out = io.BytesIO()
+        on_square(shown).convert("RGB").save(out, format="PNG")
+        return out.getvalue()
+
+
+class OpenSubject(NamedTuple):
+    """What a sample is about: which thing is shown, and the number of the question."""
+
+    thing: int
+    row: int
+
+
+@dataclass(frozen=True, eq=False)
+class OpenSamples:
+    """Samples as a function of a generator.
+
+    Args:
+        questions: that are asked.
+        pictures: about which.
+        mixture: shares.
+        encode: from a prompt and an answer to their ids.
+    """
+
+    questions: Sequence[OpenQuestion]
+    pictures: OpenPictures
+    mixture: EditMixture
+    encode: Callable[[str, str], Question]
+
+    def _any(self, rng) -> int:
+        return int(rng.integers(len(self.questions)))
+
+    def _other(self, rng, row: int) -> int:
+        """A question that asks something else and is answered otherwise.
+
+        Raises:
+            ValueError: hardly any does.
+        """
+        asked = self.questions[row]
+        known = {asked.src.casefold(), asked.rephrase.casefold()}
+        for _ in range(TRIES_N):
+            other = self.questions[found := self._any(rng)]
+            differs = known.isdisjoint((other.src.casefold(), other.rephrase.casefold()))
+            if differs and other.answer.casefold() != asked.answer.casefold():
+                return found
+        raise ValueError(f"no free question of {TRIES_N} is another than {asked.src!r}")
+
+    def _elsewhere(self, rng, shown: int) -> int:
+        """A picture of something else."""
+        subject, things = self.pictures.subject, self.pictures.things
+        while True:
+            found = int(rng.choice(things[int(rng.integers(len(things)))]))
+            if subject[found] != subject[shown]:
+                return found
+
+    def _subject(self, rng, previous: OpenSubject | None) -> OpenSubject:
+        """Any thing and question; some share the sample before's thing."""
+        if previous is not None and rng.random() < self.mixture.sibling_share:
+            return OpenSubject(previous.thing, self._other(rng, previous.row))
+        return OpenSubject(int(rng.integers(len(self.pictures.things))), self._any(rng))
+
+    def _shown(self, rng, thing: int) -> tuple[int, int]:
+        """Two pictures of a thing: itself and a view, or (`swap_share`) any two."""
+        pictures = self.pictures.things[thing]
+        if rng.random() < self.mixture.swap_share:
+            first, second = rng.choice(pictures, 2, replace=False)
+            return int(first), int(second)
+        return pictures[0], int(rng.choice(pictures[1:]))
+
+    def _locality(self, rng, subject: OpenSubject, shown: int) -> tuple[str, str, int]:
+        """(prompt, answer, picture) of an unedited question."""
+        kind, mixture = rng.random(), self.mixture
+        asked = self.questions[self._other(rng, subject.row)]
+        prompt = asked.rephrase if rng.random() < 0.5 else asked.src
+        if kind < mixture.open_same_image_share:
+            return prompt, asked.answer, shown
+        if kind < mixture.open_same_image_share + mixture.look_alike_share:
+            prompt = self.questions[subject.row].src
+        return prompt, asked.answer, self._elsewhere(rng, shown)
+
+    def draw(self, rng: np.random.Generator, previous: OpenSubject | None):
+        """Subject and rows of a sample; `previous` is the one before's, if that was open too."""
+        subject = self._subject(rng, previous)
+        asked = self.questions[subject.row]
+        shown, view = self._shown(rng, subject.thing)
+        target = asked.answer
+        if rng.random() < self.mixture.open_any_answer_share:
+            target = self.questions[self._any(rng)].answer
+        question, answer, far = self._locality(rng, subject, shown)
+        return subject, [
+            (self.encode(prompt, said), picture)
+            for prompt, said, picture in (
+                (asked.src, target, shown),
+                (asked.rephrase, target, shown),
+                (asked.src, target, view),
+                (question, answer, far),
+            )
+        ]
