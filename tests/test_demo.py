@@ -23,7 +23,7 @@ def test_the_demo_runs_and_leaves_its_results(model_folder, tmp_path, capsys):
 
 
 def test_what_no_stream_has_is_refused(model_folder, tmp_path):
-    for marks, says in (((5, 2), "rising"), ((20_000,), "offers 1 to 10200")):
+    for marks, says in (((5, 2), "rising"), ((20_000,), "offers 1 to 10080")):
         with pytest.raises(ValueError, match=says):
             run(Choice(model=str(model_folder), marks=marks), tmp_path, 0.0)
     with pytest.raises(ValueError, match="cases=0: give 1 or more"):

@@ -92,7 +92,7 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
     }
     editor, trained = LiveEdit(chosen.editor), model.editor
     if choice.baseline is not None:
-        editor, trained, made_by = load_baseline(choice)
+        editor, trained, made_by = load_baseline(choice, model.backbone_sha256)
         settings |= {"method": {"settings": asdict(editor), "weights": made_by}}
     parts = Parts(Backbone(chosen.backbone), model.backbone, model.tokenizer, editor, trained)
     kept = retention_case(chosen.backbone.vision.image_size) if name == "mojiedit" else None
@@ -103,12 +103,12 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
     return results
 
 
-def load_baseline(choice: Choice) -> tuple[Editor, Any, str | None]:
+def load_baseline(choice: Choice, backbone_sha256: str) -> tuple[Editor, Any, str | None]:
     """A choice's baseline, its weights and their sha256 (None where it needs none).
 
     Raises:
         FileNotFoundError: it needs weights, and the model's folder has none for it.
-        ValueError: damaged weights.
+        ValueError: damaged weights, or such as were trained on another backbone.
     """
     name, editor = choice.baseline, baseline(choice.baseline, choice.config)
     if name not in TRAINED:
@@ -119,6 +119,11 @@ def load_baseline(choice: Choice) -> tuple[Editor, Any, str | None]:
             f"no weights of {name} at {folder}: train them with train_editor --editor {name}"
         )
     weights, recipe = load_weights(folder)
+    if recipe["backbone_sha256"] != backbone_sha256:
+        raise ValueError(
+            f"{folder} was trained on another backbone ({recipe['backbone_sha256'][:12]}, not "
+            f"{backbone_sha256[:12]}): train it again with train_editor --editor {name}"
+        )
     return editor, weights, recipe["sha256"]
 
 
