@@ -26,9 +26,9 @@ from liveedit_jax.config import EditorConfig, Precision, StorageConfig
 from liveedit_jax.editor import repository
 from liveedit_jax.editor.as_editor import LiveEdit
 from liveedit_jax.editor.routing import hit_weights
-from liveedit_jax.evaluation.asking import block_of, forced
+from liveedit_jax.evaluation.asking import ask_forced, block_of
 from liveedit_jax.evaluation.cases import stream_cases
-from liveedit_jax.evaluation.metrics import averaged
+from liveedit_jax.evaluation.metrics import average_members
 from liveedit_jax.evaluation.probes import Case
 from liveedit_jax.evaluation.quick import accuracies
 from liveedit_jax.evaluation.run import commit
@@ -106,7 +106,7 @@ def measured(
         query = jax.tree.map(lambda leaf, shown=block.shown: leaf[shown], encoded.query)
         for name, repo in repos.items():
             now = np.full(len(rows), int(repo.clock))
-            said, _ = forced(subject, repo, block, encoded, rows, now)
+            said, _ = ask_forced(subject, repo, block, encoded, rows, now)
             for kind, value in accuracies(block, encoded, said.after):
                 scores[name][kind].append(value)
             agreed[name].append(agreement(subject, wide, repo, query))
@@ -114,7 +114,7 @@ def measured(
     found = {}
     for name, repo in repos.items():
         figures = {kind: 100 * float(np.mean(values)) for kind, values in scores[name].items()}
-        figures["average"] = float(np.mean([figures[name] for name in averaged("average")]))
+        figures["average"] = float(np.mean([figures[name] for name in average_members("average")]))
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(repo)) / len(cases)
         found[name] = figures | summary(np.concatenate(agreed[name])) | {"bytes_per_expert": size}
     return found

@@ -29,23 +29,22 @@ State = Any  # a pytree of arrays; its shapes do not depend on the number of edi
 class Editor(Protocol):
     """One method of editing, with its settings."""
 
-    layer: int | None = None  # the decoder layer it acts on, from the end if negative; None: the
-    # preset's
+    layer: int | None = None  # that it acts on, from the end if negative; None: the preset's
     together: int = 1  # requests that one edit takes; where there are fewer, rows are all PAD
     routes: bool = False  # it is a RoutedEditor
 
     def prepare(self, trained: Any) -> Any:
-        """What `params["editor"]` holds of trained weights, every constant computed once."""
+        """Fold trained weights into what `params["editor"]` holds, every constant computed once."""
         return trained
 
     def see(self, backbone: Backbone, params: dict, image: Float[Array, "B S S 3"]) -> Array:
-        """What `encode` takes of pictures; computed once a picture."""
+        """Compute what `encode` takes of pictures; once a picture."""
         return backbone.vision_features(params["backbone"], image)
 
     def encode(
         self, backbone: Backbone, params: dict, batch: Batch, seen: Float[Array, "B P D"]
     ) -> Known:
-        """What no edit changes about B rows; their pictures come as `see` makes them."""
+        """Compute what no edit changes about B rows; their pictures come as `see` makes them."""
 
     def unedited(
         self,
@@ -56,21 +55,21 @@ class Editor(Protocol):
         seen: Float[Array, "B P D"],
         at: Int[Array, "B A"],
     ) -> Float[Array, "B A V"]:
-        """The unedited model's logits at some positions of B rows."""
+        """Compute the unedited model's logits at some positions of B rows."""
         hidden = backbone.lower_from_features(params["backbone"], batch, seen)
         return backbone.upper(params["backbone"], hidden, batch, at)
 
     def request(self, backbone: Backbone, params: dict, known: Known, batch: Batch) -> Known:
-        """What `edit` takes of B requests; computed in batches, whatever was edited before."""
+        """Make B requests ready for `edit`; in batches, whatever was edited before."""
         return known
 
     def init(self, backbone: Backbone, params: dict, capacity: int) -> State:
-        """The state before the first of at most `capacity` edits."""
+        """Begin the state before the first of at most `capacity` edits."""
 
     def edit(
         self, backbone: Backbone, params: dict, state: State, known: Known, batch: Batch
     ) -> State:
-        """The state after `together` more requests (image, prompt, target), as `request` gives."""
+        """Take in `together` more requests (image, prompt, target), as `request` makes them."""
 
     def logits(
         self,
@@ -81,7 +80,7 @@ class Editor(Protocol):
         batch: Batch,
         at: Int[Array, "B A"],
     ) -> Float[Array, "B A V"]:
-        """The edited model's logits at some positions of B rows."""
+        """Compute the edited model's logits at some positions of B rows."""
 
 
 class RoutedEditor(Editor, Protocol):
@@ -96,18 +95,18 @@ class RoutedEditor(Editor, Protocol):
     add: Callable[[Any, Array, Array], Array]  # `intervene` of generation, which takes `plan`
 
     def query(self, known: Known) -> Any:
-        """The part of `encode` that `route` reads."""
+        """Pick the part of `encode` that `route` reads."""
 
     def chunked(self, state: State, mark: int) -> State:
-        """All edits as chunks of `mark`: what is asked as of moment c knows those of chunk c."""
+        """Cut all edits into chunks of `mark`: a question as of moment c meets chunk c alone."""
 
     def route(
         self, params: dict, state: State, query: Any, at: Int[Array, "B 1"]
     ) -> tuple[Route, Float[Array, " B"]]:
-        """What B questions use as of their moments, and by how much they are (or miss) a hit."""
+        """Choose what B questions use as of their moments; also, by how much they hit or miss."""
 
     def plan(self, params: dict, state: State, route: Route) -> Any:
-        """What generation carries along of routed edits."""
+        """Gather what generation carries along of routed edits."""
 
     def logits(
         self,
@@ -119,11 +118,11 @@ class RoutedEditor(Editor, Protocol):
         at: Int[Array, "B A"],
         route: Route | None = None,
     ) -> Float[Array, "B A V"]:
-        """The edited model's logits, by a route (None: what is found now)."""
+        """Compute the edited model's logits, by a route (None: what is found now)."""
 
 
 def at_layer(backbone: Backbone, weights: dict, layer: int | None) -> tuple[Backbone, dict]:
-    """The model split after the layer that an editor acts on.
+    """Split a model after the layer that an editor acts on.
 
     Raises:
         ValueError: no such layer.
@@ -142,19 +141,19 @@ def _ids(logits: Float[Array, "B A V"]) -> Int[Array, "B A"]:
 
 @partial(jax.jit, static_argnums=0)
 def prepare(editor: Editor, trained: Any) -> Any:
-    """`editor.prepare`, compiled."""
+    """Run `editor.prepare`, compiled."""
     return editor.prepare(trained)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def see(editor: Editor, backbone: Backbone, params: dict, image) -> Array:
-    """`editor.see`, compiled."""
+    """Run `editor.see`, compiled."""
     return editor.see(backbone, params, image)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def encode(editor: Editor, backbone: Backbone, params: dict, batch: Batch, seen) -> Known:
-    """`editor.encode`, compiled."""
+    """Run `editor.encode`, compiled."""
     return editor.encode(backbone, params, batch, seen)
 
 
@@ -162,33 +161,33 @@ def encode(editor: Editor, backbone: Backbone, params: dict, batch: Batch, seen)
 def ask_unedited(
     editor: Editor, backbone: Backbone, params: dict, batch: Batch, seen, at
 ) -> tuple[Known, Int[Array, "B A"]]:
-    """`editor.encode`, and the unedited model's most likely tokens at some positions."""
+    """Run `editor.encode`, and give the unedited model's most likely tokens at some positions."""
     known = editor.encode(backbone, params, batch, seen)
     return known, _ids(editor.unedited(backbone, params, known, batch, seen, at))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def request(editor: Editor, backbone: Backbone, params: dict, batch: Batch, seen) -> Known:
-    """`editor.request` of requests, compiled."""
+    """Run `editor.encode` and `editor.request`, compiled."""
     known = editor.encode(backbone, params, batch, seen)
     return editor.request(backbone, params, known, batch)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 3))
 def init(editor: Editor, backbone: Backbone, params: dict, capacity: int) -> State:
-    """`editor.init`, compiled."""
+    """Run `editor.init`, compiled."""
     return editor.init(backbone, params, capacity)
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def edit(editor: Editor, backbone: Backbone, params: dict, state: State, known, batch) -> State:
-    """`editor.edit`, compiled, in place of the state before."""
+    """Run `editor.edit`, compiled, in place of the state before."""
     return editor.edit(backbone, params, state, known, batch)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def store(editor: RoutedEditor, state: State, known: Known, batch: Batch) -> State:
-    """`editor.edit` of requests that are ready, compiled; the state before is overwritten."""
+    """Run `editor.edit` where it needs no model, compiled, in place of the state before."""
     return editor.edit(None, None, state, known, batch)
 
 
@@ -196,7 +195,7 @@ def store(editor: RoutedEditor, state: State, known: Known, batch: Batch) -> Sta
 def answers(
     editor: Editor, backbone: Backbone, params: dict, state: State, known, batch, at, route=None
 ) -> Int[Array, "B A"]:
-    """The most likely tokens at some positions; `route` is of a RoutedEditor."""
+    """Give the most likely tokens at some positions; `route` is of a RoutedEditor."""
     routed = {} if route is None else {"route": route}
     return _ids(editor.logits(backbone, params, state, known, batch, at, **routed))
 
@@ -205,13 +204,13 @@ def answers(
 def route(
     editor: RoutedEditor, backbone: Backbone, params: dict, state: State, query, at
 ) -> tuple[Route, Float[Array, " B"]]:
-    """`editor.route`, compiled."""
+    """Run `editor.route`, compiled."""
     return editor.route(params, state, query, at)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def plan(editor: RoutedEditor, backbone: Backbone, params: dict, state: State, route: Route) -> Any:
-    """`editor.plan`, compiled."""
+    """Run `editor.plan`, compiled."""
     return editor.plan(params, state, route)
 
 
@@ -219,7 +218,7 @@ def plan(editor: RoutedEditor, backbone: Backbone, params: dict, state: State, r
 def edit_from_pixels(
     editor: Editor, backbone: Backbone, params: dict, state: State, batch: Batch
 ) -> State:
-    """A whole edit: tokens and pixels in, the state after it out."""
+    """Make a whole edit: tokens and pixels in, the state after it out."""
     known = editor.encode(backbone, params, batch, editor.see(backbone, params, batch.image))
     ready = editor.request(backbone, params, known, batch)
     return editor.edit(backbone, params, state, ready, batch)
@@ -229,6 +228,6 @@ def edit_from_pixels(
 def answers_from_pixels(
     editor: Editor, backbone: Backbone, params: dict, state: State, batch: Batch, at
 ) -> Int[Array, "B A"]:
-    """A whole question: tokens and pixels in, the most likely tokens at some positions out."""
+    """Answer a whole question: tokens and pixels in, the most likely tokens at positions out."""
     known = editor.encode(backbone, params, batch, editor.see(backbone, params, batch.image))
     return _ids(editor.logits(backbone, params, state, known, batch, at))

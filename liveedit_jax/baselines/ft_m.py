@@ -34,7 +34,7 @@ class FtM(Editor):
         return seen
 
     def unedited(self, backbone, params, known, batch, seen, at):
-        """The model's with its own bridge."""
+        """Compute the model's with its own bridge."""
         own = self.init(backbone, params, 0)
         return self.logits(backbone, params, own, known, batch, at)
 

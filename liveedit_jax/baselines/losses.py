@@ -13,6 +13,6 @@ from liveedit_jax.types import Batch
 def target_loss(
     backbone: Backbone, logits: Float[Array, "B T V"], batch: Batch
 ) -> Float[Array, ""]:
-    """Mean cross-entropy of the answer tokens and EOS."""
+    """Average the cross-entropy of the answer tokens and EOS."""
     label, answer, eos = answer_labels(batch, backbone.cfg.eos_id)
     return answer_nll(logits, label, answer | eos)

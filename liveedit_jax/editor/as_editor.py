@@ -32,42 +32,42 @@ class LiveEdit(RoutedEditor):
 
     @property
     def add(self) -> liveedit.AddExperts:
-        """A plan's experts, added."""
+        """Add a plan's experts."""
         return liveedit.AddExperts(self.cfg)
 
     def prepare(self, trained):
-        """The constants of a checkpoint."""
+        """Compute the constants of a checkpoint."""
         return liveedit.prepare(self.cfg, trained)
 
     def encode(self, backbone, params, batch, seen):
-        """The edit layer's output, and the query."""
+        """Compute the edit layer's output and the query."""
         hidden = backbone.lower_from_features(params["backbone"], batch, seen)
         return Known(hidden, liveedit.encode_query(self.cfg, params["editor"], hidden, batch.role))
 
     def unedited(self, backbone, params, known, batch, seen, at):
-        """The model's, from the edit layer on."""
+        """Run the model from the edit layer on."""
         return backbone.upper(params["backbone"], known.hidden, batch, at)
 
     def request(self, backbone, params, known, batch):
-        """The experts."""
+        """Generate the experts."""
         return liveedit.generate_expert(self.cfg, params["editor"], known.hidden, batch.role)
 
     def init(self, backbone, params, capacity):
-        """An empty repository."""
+        """Begin with an empty repository."""
         return init_repository(self.cfg, backbone.cfg.width, capacity)
 
     def edit(self, backbone, params, state, known, batch):
-        """With one more expert, whose id is its row."""
+        """Store the experts; the id of each is its row."""
         present = (batch.role != Role.PAD).any(-1)
         edit_id = state.used_n + jnp.arange(len(present), dtype=jnp.int32)
         return add_edits(state, known, edit_id, present)[0]
 
     def query(self, known):
-        """The routing query."""
+        """Pick the routing query."""
         return known.query
 
     def chunked(self, state: Repository, mark: int) -> Repository:
-        """Every row lives at its chunk's moment alone; rows are in the order of their edits."""
+        """Let every row live at its chunk's moment alone; rows are in the order of their edits."""
         row = np.arange(state.born.shape[0])
         used, chunk = row < int(state.used_n), row // mark
         born = np.where(used, chunk, NEVER).astype(np.int32)
@@ -75,15 +75,15 @@ class LiveEdit(RoutedEditor):
         return state.replace(born=jnp.asarray(born), died=jnp.asarray(died))
 
     def route(self, params, state, query, at):
-        """The routes, and the best score over the sentinel's."""
+        """Route, and give the best score over the sentinel's."""
         return route(self.cfg, state, query, at), margin(self.cfg, state, query, at)
 
     def plan(self, params, state, route):
-        """The routed experts."""
+        """Gather the routed experts."""
         return liveedit.Plan(params["editor"].norm, route.weight, *bodies(state, route.slot))
 
     def logits(self, backbone, params, state, known, batch, at, route=None):
-        """The model's with the routed experts' residual at the edit layer."""
+        """Run the model with the routed experts' residual at the edit layer."""
         if route is None:
             route, _ = self.route(params, state, known.query, None)
         hidden = self.add(self.plan(params, state, route), known.hidden, batch.role)

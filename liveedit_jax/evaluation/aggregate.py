@@ -14,9 +14,9 @@ from liveedit_jax.evaluation.metrics import (
     HITTING,
     METRICS,
     UNGROUPED,
-    averaged,
+    average_members,
     exact_match,
-    grouped,
+    group_members,
     teacher_forced,
     unedited,
 )
@@ -73,13 +73,13 @@ class Tally:
         shown_n = sum(row[0] for row in seen)
 
         def group(name: str, of: dict) -> dict:
-            return {probe: of[probe] for probe in grouped(name) if probe in forced}
+            return {probe: of[probe] for probe in group_members(name) if probe in forced}
 
         return {
             "edits": edits,
             "cases": len(self._cases),
             **{probe: forced[probe] for probe in UNGROUPED if probe in forced},
-            **{name: _average(forced, averaged(name)) for name in AVERAGES},
+            **{name: _average(forced, average_members(name)) for name in AVERAGES},
             "exact_match": {probe: mean(probe, 2) for probe in shown},
             **{name: group(name, forced) for name in GROUPS},
             **{f"{name}_n": group(name, {p: self._sums[p][0] for p in shown}) for name in GROUPS},
@@ -91,7 +91,7 @@ class Tally:
 
 
 def _average(figures: dict[str, float | None], names: Iterable[str]) -> float | None:
-    """The mean of those that are known."""
+    """Average the figures that are known."""
     known = [figures[name] for name in names if figures.get(name) is not None]
     return sum(known) / len(known) if known else None
 

@@ -1,4 +1,4 @@
-"""Asking a block of cases, in any state: teacher-forced and free, with what routed."""
+"""Blocks of cases, and how they are asked in any state: teacher-forced, free, and routed."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ class Block:
     probes: list[Probe]
 
     def in_order(self, chosen: Sequence[int]) -> list[int]:
-        """Rows case by case."""
+        """Sort rows case by case."""
         return sorted(chosen, key=lambda i: (self.case[i], PLACE[self.probes[i].metric]))
 
     def several(self, i: int) -> dict[str, int]:
-        """What a line says of a probe that is not the first of its metric."""
+        """Give what a line says of a probe that is not the first of its metric."""
         return {"nth": self.nth[i]} if self.nth[i] else {}
 
     @property
     def shown(self) -> np.ndarray:
-        """bool[X], which rows have a picture."""
+        """Tell which rows have a picture, bool[X]."""
         return np.asarray([probe.image is not None for probe in self.probes])
 
 
 def block_of(cases: Sequence[Case], first: int) -> Block:
-    """Consecutive cases as a block, `first` the number of the first."""
+    """Make a block of consecutive cases; `first` is the number of the first."""
     order, nth = [], {}
     for c, case in enumerate(cases):
         for probe in sorted(case.probes, key=lambda probe: PLACE[probe.metric]):
@@ -68,7 +68,7 @@ class Asked(NamedTuple):
 
 
 def ask_unedited(decoder: Decoder, block: Block) -> Asked:
-    """A block as the unedited model answers it."""
+    """Ask the unedited model, and compute all else that no edit changes."""
     encoded = encode(decoder.subject, block.probes)
     rows, ids = encoded.rows, decoder.unedited(encoded, block.probes)
     text = [decoder.text(said, len(answer)) for said, answer in zip(ids, rows.answer, strict=True)]
@@ -87,7 +87,7 @@ class Said(NamedTuple):
     margin: np.ndarray  # f32[X], of the routes
 
 
-def forced(
+def ask_forced(
     subject: Subject,
     state: State,
     block: Block,
@@ -96,7 +96,7 @@ def forced(
     at: np.ndarray,
     earlier: Sequence[Said] = (),
 ) -> tuple[Said, list[int]]:
-    """Teacher-forced answers, and the rows that may generate something new (their text is empty).
+    """Ask under teacher forcing; also tell which rows may generate something new (no text yet).
 
     Args:
         subject: the editor.
@@ -125,7 +125,7 @@ def forced(
 
 
 def same_route(a: Route, b: Route, i: int) -> bool:
-    """Row i uses the same edits with the same weights."""
+    """Tell whether row i uses the same edits with the same weights."""
     return (
         a.hit_n[i] > 0
         and np.array_equal(a.slot[i], b.slot[i])
@@ -141,13 +141,13 @@ def ask(
     at: np.ndarray,
     earlier: Sequence[Said],
 ) -> Said:
-    """What chosen rows of a block say in a state, forced and free; arguments as of `forced`."""
+    """Ask chosen rows of a block, forced and free; the arguments are those of `ask_forced`."""
     block, encoded = asked.block, asked.encoded
-    said, todo = forced(decoder.subject, state, block, encoded, chosen, at, earlier)
+    said, todo = ask_forced(decoder.subject, state, block, encoded, chosen, at, earlier)
     if asked.paths is not None:
-        made = decoder.walked(state, asked.paths, said.after, todo)
+        made = decoder.walk(state, asked.paths, said.after, todo)
     else:
-        made = decoder.routed(state, encoded, block.probes, said.found, said.after, todo)
+        made = decoder.decode_routed(state, encoded, block.probes, said.found, said.after, todo)
         missed = chosen[said.found.hit_n[chosen] == 0]
         made |= {int(i): asked.before_text[i] for i in missed}
     for i, text in made.items():
@@ -156,7 +156,7 @@ def ask(
 
 
 def case_line(mark: int, chunk: int, asked: Asked, said: Said, i: int) -> dict:
-    """A line of `cases.jsonl`, in the order of its fields."""
+    """Write a line of `cases.jsonl`, in the order of its fields."""
     block, rows = asked.block, asked.encoded.rows
     case, probe = block.cases[block.case[i] - block.first], block.probes[i]
     answer = rows.answer[i]
@@ -184,7 +184,7 @@ def case_line(mark: int, chunk: int, asked: Asked, said: Said, i: int) -> dict:
 
 
 def route_line(mark: int, block: Block, found: Route, i: int) -> dict:
-    """Which cases' edits a probe used, strongest first, and what share of the weight that is."""
+    """Write a line of `routes.jsonl`: whose edits a probe used, strongest first, and the share."""
     used = np.flatnonzero(found.weight[i] > 0)
     return {
         "mark": mark,

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from liveedit_jax.evaluation.metrics import COLUMNS, METRICS, averaged, figure_of
+from liveedit_jax.evaluation.metrics import COLUMNS, METRICS, average_members, figure_of
 from liveedit_jax.evaluation.seeds import Figure, figure
 from liveedit_jax.presets import EDITORS, PRESETS
 
-REQUIRED = (*averaged("average"), "average")
+REQUIRED = (*average_members("average"), "average")
 ALWAYS = tuple(metric.name for metric in METRICS if metric.always)
 COSTS = {"edit_ms": "edit, ms", "query_ms": "query, ms", "state_bytes": "memory an edit, kB"}
 SAME = (

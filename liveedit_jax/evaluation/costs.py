@@ -22,7 +22,7 @@ TIMED_N = 10
 
 
 def bytes_of(make: Callable, *args: Any) -> int:
-    """What the arrays of a pytree take that `make` would return; it is not made."""
+    """Count the bytes of a pytree that `make` would return, without making it."""
     shapes = jax.tree.leaves(jax.eval_shape(make, *args))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)
 
@@ -38,7 +38,7 @@ def _median_ms(run: Callable, state: State, copied: bool) -> float:
 
 
 def _one(subject: Subject, probe: Probe) -> tuple[Batch, np.ndarray]:
-    """One row with its pixels, and the positions of its answer."""
+    """Make one row with its pixels, and the positions of its answer."""
     cfg, shapes = subject.backbone.cfg, subject.shapes
     rows = make_rows(subject.tokenizer, cfg, [probe], shapes)
     batch = take(rows, np.asarray([0]), shapes.long_n)
@@ -48,7 +48,7 @@ def _one(subject: Subject, probe: Probe) -> tuple[Batch, np.ndarray]:
 def edit_costs(
     subject: Subject, before: State, probe: Probe, known: Known, batch: Batch
 ) -> dict[str, float]:
-    """Times of an edit that has not been made yet, which an editor that descends would not repeat.
+    """Time an edit that has not been made yet; editors that descend would not repeat it.
 
     Args:
         subject: the editor.
@@ -66,7 +66,7 @@ def edit_costs(
 
 
 def query_costs(subject: Subject, state: State, probe: Probe, edits_n: int) -> dict[str, float]:
-    """The time of a question, from tokens and pixels, and the bytes of a state for `edits_n`."""
+    """Time a question, from tokens and pixels, and count the bytes of a state for `edits_n`."""
     model, (whole, at) = subject.model, _one(subject, probe)
     init = partial(subject.editor.init, *model[1:])
     return {

@@ -27,7 +27,7 @@ from liveedit_jax.evaluation.subject import (
     answers,
     encode_rows,
     image_key,
-    narrowed,
+    narrow,
     vision_features,
 )
 from liveedit_jax.types import Route
@@ -36,7 +36,7 @@ CUT = "…"  # ends a generation that left its reference here and was not follow
 
 
 def decided(rows: Rows, ids: np.ndarray, i: int, eos_id: int) -> bool:
-    """Teacher forcing says that greedy decoding of row i gives exactly its target."""
+    """Tell whether teacher forcing says that greedy decoding of row i gives exactly its target."""
     path = [*rows.answer[i], eos_id]
     return rows.same_prompt[i] and ids[i, : len(path)].tolist() == path
 
@@ -58,11 +58,11 @@ class Decoder:
 
     @property
     def eos_id(self) -> int:
-        """The token that ends a generation."""
+        """Name the token that ends a generation."""
         return self.subject.tokenizer.eos_id
 
     def text(self, ids: Sequence[int], answer_n: int) -> str:
-        """What at most 2A + 8 generated tokens say."""
+        """Read at most 2A + 8 generated tokens."""
         return self.subject.tokenizer.decode(ids[: most_n(answer_n)]).strip()
 
     def decode(
@@ -72,7 +72,7 @@ class Decoder:
         chosen: Sequence[int],
         plan_of: Callable[[np.ndarray], Any] | None = None,
     ) -> dict[int, list[int]]:
-        """Generated ids of the chosen rows; `plan_of(rows)` is a batch's plan, None: no edits."""
+        """Generate ids for the chosen rows; `plan_of(rows)` is a batch's plan, None: no edits."""
         subject, out = self.subject, {}
         batch_n = subject.shapes.batch_n
         chosen = sorted(chosen, key=lambda i: len(rows.answer[i]))  # alike lengths end together
@@ -95,7 +95,7 @@ class Decoder:
         return out
 
     def unedited(self, encoded: Encoded, probes: Sequence[Probe]) -> list[list[int]]:
-        """What the unedited model generates for every row."""
+        """Generate ids for every row by the unedited model."""
         rows = encoded.rows
         keys = [
             (p.prompt, image_key(p.image), len(answer))
@@ -114,7 +114,7 @@ class Decoder:
             self.known[keys[i]] = ids
         return [self.known[key] for key in keys]
 
-    def routed(
+    def decode_routed(
         self,
         state: State,
         encoded: Encoded,
@@ -123,12 +123,12 @@ class Decoder:
         after: np.ndarray,
         chosen: Sequence[int],
     ) -> dict[int, str]:
-        """The text generated under their routes, by row."""
+        """Generate text under routes, by row."""
         rows, eos_id = encoded.rows, self.eos_id
         ids = {i: [*rows.answer[i], eos_id] for i in chosen if decided(rows, after, i, eos_id)}
 
         def plan_of(at: np.ndarray, k: int) -> Any:
-            return editors.plan(*self.subject.model, state, narrowed(found, at, k))
+            return editors.plan(*self.subject.model, state, narrow(found, at, k))
 
         for some, k in by_width(found, [i for i in chosen if i not in ids]):
             ids |= self.decode(rows, probes, some, partial(plan_of, k=k))
@@ -141,7 +141,7 @@ class Decoder:
         targeted: Sequence[bool],
         unedited: Sequence[list[int]],
     ) -> Paths:
-        """What rows are compared with, ready to be walked along in any state.
+        """Lay out what rows are compared with, ready to be walked along in any state.
 
         Args:
             rows: of a block.
@@ -162,10 +162,10 @@ class Decoder:
         encoded = encode_rows(subject, longer, [probes[i] for i in far])
         return Paths(paths, {i: n for n, i in enumerate(far)}, encoded)
 
-    def walked(
+    def walk(
         self, state: State, paths: Paths, after: np.ndarray, chosen: Sequence[int]
     ) -> dict[int, str]:
-        """Free generation as far as the paths tell it, CUT where it goes on another way, by row.
+        """Tell free generation as far as the paths go, CUT where it goes another way, by row.
 
         Args:
             state: after some edits.
@@ -177,9 +177,9 @@ class Decoder:
         far = [i for i in chosen if i in paths.place]
         ids = answers(subject, state, paths.encoded, [paths.place[i] for i in far])
         said = dict(zip(far, ids, strict=True))
-        return {i: self._said(paths.ids[i], said.get(i, after[i]).tolist()) for i in chosen}
+        return {i: self._text_along(paths.ids[i], said.get(i, after[i]).tolist()) for i in chosen}
 
-    def _said(self, path: list[int], ids: list[int]) -> str:
+    def _text_along(self, path: list[int], ids: list[int]) -> str:
         decode = self.subject.tokenizer.decode
         left = next((a for a, p in enumerate(path) if p != ids[a]), None)
         if left is None:

@@ -33,7 +33,7 @@ from liveedit_jax.evaluation.costs import bytes_of, edit_costs, query_costs
 from liveedit_jax.evaluation.decode import Decoder
 from liveedit_jax.evaluation.probes import Case, Probe
 from liveedit_jax.evaluation.retention import ask_retention, retention_lines
-from liveedit_jax.evaluation.subject import Subject, begun, edit, requests
+from liveedit_jax.evaluation.subject import Subject, begin_state, edit, requests
 
 HIDDEN_BYTES = 4 * 2**30  # of what no edit changes, waiting on the host
 
@@ -50,7 +50,7 @@ class Plan:
     block_n: int = 128  # most cases between two savings
 
 
-def edited(
+def make_edits(
     subject: Subject,
     probes: Sequence[Probe],
     capacity: int,
@@ -58,18 +58,18 @@ def edited(
     timed: Sequence[int] = (),
     tick: Tick = lambda n: None,
 ) -> tuple[State, dict[int, dict[str, float]]]:
-    """The state after the edits of these probes, and what the edits whose numbers are `timed` cost.
+    """Make the edits of these probes in a fresh state; return it and what the `timed` edits cost.
 
     Args:
         subject: the editor.
         probes: the requests, in order.
         capacity: edits that the state has room for.
         block_n: requests that are made ready at once, or as many as fill the last batch.
-        timed: numbers of edits.
+        timed: numbers of edits whose costs are measured.
         tick: hears how many more are made.
     """
     together, costs, n = subject.editor.together, {}, 0
-    state, size = begun(subject, capacity), -(-block_n // together) * together
+    state, size = begin_state(subject, capacity), -(-block_n // together) * together
     for start in range(0, len(probes), size):
         for known, batch, more in requests(subject, probes[start : start + size]):
             n, last = n + more, probes[n + more - 1]
@@ -118,7 +118,7 @@ class Engine:
 
     @property
     def work_n(self) -> int:
-        """Edits to make and cases to ask."""
+        """Count edits to make and cases to ask."""
         asked_n = sum(n for _, _, n in self.todo)
         if self.subject.editor.routes:
             return asked_n + (len(self.cases) if self.todo else 0)
@@ -126,7 +126,7 @@ class Engine:
         return asked_n + sum(mark for mark, _ in chunks)
 
     def parts(self) -> Iterator[Part]:
-        """Everything that is not done yet, block by block and mark by mark."""
+        """Do everything that is not done yet, block by block and mark by mark."""
         decoder, marks = Decoder(self.subject), {}
         for first, mark, n in self.todo:
             marks.setdefault(first, []).append((mark, n))
@@ -158,7 +158,7 @@ class Engine:
     def _states(
         self, mark: int, chunk: np.ndarray, rows: np.ndarray
     ) -> Iterator[tuple[State, np.ndarray]]:
-        """The states that these rows are asked in, with their rows."""
+        """Give the states that these rows are asked in, with their rows."""
         if self.subject.editor.routes:
             yield self._chunked(mark), rows
             return
@@ -168,12 +168,12 @@ class Engine:
     def _edited(self, cases: Sequence[Case], capacity: int, timed: Sequence[int]) -> State:
         probes = [case.edit for case in cases]
         timed = [mark for mark in timed if mark not in self.costs]
-        state, costs = edited(self.subject, probes, capacity, self.block_n, timed, self.tick)
+        state, costs = make_edits(self.subject, probes, capacity, self.block_n, timed, self.tick)
         self.costs |= costs
         return state
 
     def _chunked(self, mark: int) -> State:
-        """All edits, as chunks of this mark."""
+        """Make all edits once, and give them as chunks of this mark."""
         if 0 not in self._held:
             self._held[0] = 0, self._edited(self.cases, len(self.cases), self.plan.marks)
         if mark not in self._held:
@@ -181,7 +181,7 @@ class Engine:
         return self._held[mark][1]
 
     def _chunk(self, mark: int, own: int) -> State:
-        """The edits of one chunk; only the latest of every mark is held."""
+        """Make the edits of one chunk; only the latest chunk of every mark is held."""
         if self._held.get(mark, (None,))[0] != own:
             cases = self.cases[own * mark : (own + 1) * mark]
             timed = (mark,) if own == 0 else ()
@@ -189,7 +189,7 @@ class Engine:
         return self._held[mark][1]
 
     def _block_n(self) -> int:
-        """Cases of a block: the plan's, or as many as have what no edit changes in HIDDEN_BYTES."""
+        """Size a block: the plan's, or the cases whose unchanging part is within HIDDEN_BYTES."""
         model, token = self.subject.model, np.zeros((1, self.subject.shapes.long_n), np.int32)
         image = jax.ShapeDtypeStruct((1, *self.subject.backbone.cfg.image_shape), np.float32)
         seen = jax.eval_shape(partial(editors.see, *model), image)

@@ -15,7 +15,7 @@ from liveedit_jax.evaluation.metrics import (
     METRICS,
     UNGROUPED,
     figure_of,
-    grouped,
+    group_members,
     label,
 )
 
@@ -28,17 +28,17 @@ def panels(results: dict) -> list[tuple[str, dict[str, list[float | None]]]]:
     """Title and named curves (one value a mark) of each panel."""
     marks = results["marks"]
 
-    def forced(names: Sequence[str]) -> dict[str, list[float | None]]:
+    def curves_of(names: Sequence[str]) -> dict[str, list[float | None]]:
         return {name: [figure_of(mark, name) for mark in marks] for name in names}
 
     free = [name for name in COLUMNS if name not in AVERAGES]
     return [
-        ("Teacher-forced token accuracy", forced((*UNGROUPED, *AVERAGES))),
+        ("Teacher-forced token accuracy", curves_of((*UNGROUPED, *AVERAGES))),
         (
             "Free generation, exact match",
             {name: [mark["exact_match"][name] for mark in marks] for name in free},
         ),
-        ("Hard locality, token accuracy", forced(grouped("hard_locality"))),
+        ("Hard locality, token accuracy", curves_of(group_members("hard_locality"))),
     ]
 
 

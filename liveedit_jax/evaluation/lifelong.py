@@ -112,7 +112,7 @@ def _compute(
 
 
 def _lines(folder: RunFolder, marks: Sequence[int], name: str, key: str) -> Iterator[dict]:
-    """The lines of all finished parts of a name, mark by mark."""
+    """Read the lines of all finished parts of a name, mark by mark."""
     for mark in marks:
         for part in folder.parts(f"{name}_{mark:06d}"):
             yield from part[key]

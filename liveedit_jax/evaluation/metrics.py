@@ -86,44 +86,44 @@ COLUMNS = (*(metric.name for metric in METRICS if metric.averages), *AVERAGES)
 HITTING = tuple(metric.name for metric in METRICS if metric.always and metric.pictured)
 
 
-def averaged(average: str) -> tuple[str, ...]:
-    """The metrics of an average."""
+def average_members(average: str) -> tuple[str, ...]:
+    """List the metrics of an average."""
     return tuple(metric.name for metric in METRICS if average in metric.averages)
 
 
-def grouped(group: str) -> tuple[str, ...]:
-    """The metrics that stand under a key of `results.json`."""
+def group_members(group: str) -> tuple[str, ...]:
+    """List the metrics that stand under a key of `results.json`."""
     return tuple(metric.name for metric in METRICS if metric.group == group)
 
 
 def is_targeted(name: str) -> bool:
-    """Whether the answer should be the probe's target (else what it was)."""
+    """Tell whether the answer should be the probe's target (else what it was)."""
     return BY_NAME[name].reference is TARGET
 
 
 def label(name: str) -> str:
-    """A metric or an average as a person reads it."""
+    """Write a metric or an average as a person reads it."""
     return name.replace("_", " ")
 
 
 def title(name: str) -> str:
-    """A metric or an average above a narrow column."""
+    """Write a metric or an average above a narrow column."""
     return BY_NAME[name].title if name in BY_NAME else name
 
 
 def head(name: str) -> str:
-    """One of COLUMNS as the paper's table has it."""
+    """Write one of COLUMNS as the paper's table has it."""
     return AVERAGES.get(name) or BY_NAME[name].head
 
 
 def figure_of(entry: dict, name: str) -> float | None:
-    """The figure of a metric or an average in an entry of `results.json`."""
+    """Read the figure of a metric or an average from an entry of `results.json`."""
     group = BY_NAME[name].group if name in BY_NAME else None
     return (entry if group is None else entry.get(group, {})).get(name)
 
 
 def token_accuracy(predicted: Sequence[int], reference: Sequence[int]) -> float:
-    """The share of answer positions (EOS is none) that agree.
+    """Count the share of answer positions (EOS is none) that agree.
 
     Raises:
         ValueError: different lengths, or no position at all.
@@ -134,18 +134,18 @@ def token_accuracy(predicted: Sequence[int], reference: Sequence[int]) -> float:
 
 
 def teacher_forced(line: dict) -> float:
-    """Token accuracy of the answer under teacher forcing."""
+    """Score the answer under teacher forcing by token accuracy."""
     return token_accuracy(line["after_ids"], line[BY_NAME[line["probe"]].reference.ids])
 
 
 def exact_match(line: dict) -> float:
-    """1 where free generation equals the reference."""
+    """Give 1 where free generation equals the reference, else 0."""
     reference = line[BY_NAME[line["probe"]].reference.text]
     return float(line["generated"].strip() == reference.strip())
 
 
 def unedited(line: dict) -> dict:
-    """The same probe had nothing been edited."""
+    """Turn a line into that of the same probe had nothing been edited."""
     return line | {
         "after_ids": line["before_ids"],
         "generated": line["before_generated"],

@@ -32,14 +32,14 @@ class Case:
 
     @property
     def edit(self) -> Probe:
-        """The request, which is asked back."""
+        """Give the request, which is asked back."""
         return self.of(EDIT)[0]
 
     def of(self, metric: str) -> list[Probe]:
-        """The probes of a metric."""
+        """List the probes of a metric."""
         return [probe for probe in self.probes if probe.metric == metric]
 
 
 def key_of(line: dict) -> tuple[int, str, int]:
-    """What a line of `cases.jsonl` or `routes.jsonl` is about: case, metric, which probe of it."""
+    """Tell what a line of `cases.jsonl` or `routes.jsonl` is about: case, metric, which probe."""
     return line["case"], line["probe"], line.get("nth", 0)

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from liveedit_jax.evaluation.asking import Block, block_of, forced
-from liveedit_jax.evaluation.engine import edited
-from liveedit_jax.evaluation.metrics import EDIT, averaged, is_targeted, token_accuracy
+from liveedit_jax.evaluation.asking import Block, ask_forced, block_of
+from liveedit_jax.evaluation.engine import make_edits
+from liveedit_jax.evaluation.metrics import EDIT, average_members, is_targeted, token_accuracy
 from liveedit_jax.evaluation.probes import Case
 from liveedit_jax.evaluation.subject import Encoded, Parts, Seen, encode
 
@@ -17,7 +17,7 @@ BATCH_N, BLOCK_N = 32, 128
 
 
 def accuracies(block: Block, encoded: Encoded, after: np.ndarray) -> Iterator[tuple[str, float]]:
-    """The kind and token accuracy of every row."""
+    """Score every row: its metric and token accuracy."""
     for i, probe in enumerate(block.probes):
         answer, k = encoded.rows.answer[i], len(encoded.rows.answer[i])
         targeted = is_targeted(probe.metric)
@@ -26,7 +26,7 @@ def accuracies(block: Block, encoded: Encoded, after: np.ndarray) -> Iterator[tu
 
 
 def quick_figures(parts: Parts, cases: Sequence[Case], features: Seen) -> dict[str, float]:
-    """All edits of `cases` into one state, then all their probes; percentages and hits.
+    """Make all edits of `cases` in one state and ask all their probes; percentages and hits.
 
     Args:
         parts: the model and the editor.
@@ -39,9 +39,9 @@ def quick_figures(parts: Parts, cases: Sequence[Case], features: Seen) -> dict[s
         `hits/...` by probe.
     """
     subject, block, n = parts.subject(cases, BATCH_N, features), block_of(cases, 0), len(cases)
-    state, _ = edited(subject, [case.edit for case in cases], n, BLOCK_N)
+    state, _ = make_edits(subject, [case.edit for case in cases], n, BLOCK_N)
     encoded, rows = encode(subject, block.probes), np.arange(len(block.probes))
-    said, _ = forced(subject, state, block, encoded, rows, np.full(len(rows), n))
+    said, _ = ask_forced(subject, state, block, encoded, rows, np.full(len(rows), n))
     sums = defaultdict(list)
     for i, (kind, value) in enumerate(accuracies(block, encoded, said.after)):
         answer, k = encoded.rows.answer[i], len(encoded.rows.answer[i])
@@ -58,5 +58,5 @@ def quick_figures(parts: Parts, cases: Sequence[Case], features: Seen) -> dict[s
         name: float(np.mean(values)) * (1 if name.startswith("hits/") else 100)
         for name, values in sums.items()
     }
-    figures["average"] = float(np.mean([figures[name] for name in averaged("average")]))
+    figures["average"] = float(np.mean([figures[name] for name in average_members("average")]))
     return figures

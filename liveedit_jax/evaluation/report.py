@@ -23,7 +23,7 @@ from liveedit_jax.evaluation.metrics import (
     UNGROUPED,
     exact_match,
     figure_of,
-    grouped,
+    group_members,
     is_targeted,
     label,
 )
@@ -34,7 +34,7 @@ EXAMPLES_N = 12
 OF_METRIC_N = 2  # questions of one metric that an example shows
 THUMBNAIL = 160  # pixels of the longer side
 BINS = ((0, 0), (1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (17, None))
-SHOWN = (*UNGROUPED, *AVERAGES, *grouped("hard_locality"))  # columns of the table
+SHOWN = (*UNGROUPED, *AVERAGES, *group_members("hard_locality"))  # columns of the table
 
 
 def _percent(value: float | None) -> str:
@@ -55,7 +55,7 @@ def figures_table(results: dict) -> str:
             if metric in AVERAGES:
                 cells.append(f"<td class=strong>{value}</td>")
             else:
-                small = _percent(row["exact_match"][metric])
+                small = _percent(row["exact_match"].get(metric))
                 cells.append(f"<td>{value}<small>{small}</small></td>")
         cells.append(f"<td>{row['hit_n_mean']:.2f} / {row['hit_n_max']}</td>")
         cells.append(f"<td>{row['kept_min']:.3f}</td>")

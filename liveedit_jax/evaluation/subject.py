@@ -53,11 +53,11 @@ class Subject:
 
     @property
     def model(self) -> tuple[Editor, Backbone, dict]:
-        """What the functions of `editors` take first."""
+        """Give what the functions of `editors` take first."""
         return self.editor, self.backbone, self.params
 
     def in_one_length(self, long_n: int) -> Subject:
-        """With this one length for all rows."""
+        """Give it one length for all rows."""
         return replace(self, shapes=replace(self.shapes, short_n=0, long_n=long_n))
 
 
@@ -72,7 +72,7 @@ class Parts:
     trained: Any = None  # the editor's own weights, where it has some
 
     def subject(self, cases: Sequence[Case], batch_n: int, features: Seen | None = None) -> Subject:
-        """With the shapes that fit these cases.
+        """Split the model where the editor acts, with the shapes that fit these cases.
 
         Args:
             cases: whatever will be asked.
@@ -98,7 +98,7 @@ class Encoded:
 
 
 def image_key(image: bytes | Path | None) -> bytes:
-    """What two probes with the same picture share."""
+    """Make what two probes with the same picture share."""
     if isinstance(image, bytes):
         return hashlib.sha256(image).digest()
     return b"" if image is None else str(image).encode()
@@ -110,20 +110,20 @@ def _features(backbone: Backbone, weights: Any, image: Float[Array, "B S S 3"]) 
 
 
 def vision_features(subject: Subject, probes: Sequence[Probe]) -> list[np.ndarray]:
-    """The model's features f32[P, D] of each probe's picture; zeros where there is none."""
+    """Compute the model's features f32[P, D] of each picture; zeros where there is none."""
     look = partial(_features, subject.backbone, subject.params["backbone"])
     return _look(subject, look, probes, subject.features)
 
 
-def seen_by_editor(subject: Subject, probes: Sequence[Probe]) -> list[np.ndarray]:
-    """What the editor takes of each probe's picture; zeros where there is none."""
+def picture_inputs(subject: Subject, probes: Sequence[Probe]) -> list[np.ndarray]:
+    """Compute what the editor takes of each picture; zeros where there is none."""
     return _look(subject, partial(editors.see, *subject.model), probes, subject.seen)
 
 
 def _look(
     subject: Subject, look: Callable[[np.ndarray], Array], probes: Sequence[Probe], known: Seen
 ) -> list[np.ndarray]:
-    """What `look` makes of pictures; `known` loses its oldest ones beyond KNOWN_BYTES."""
+    """Look at pictures that are not known; `known` loses its oldest ones beyond KNOWN_BYTES."""
     cfg, batch_n = subject.backbone.cfg, subject.shapes.batch_n
     if b"" not in known:
         blank = jax.ShapeDtypeStruct((1, *cfg.image_shape), np.float32)
@@ -145,23 +145,23 @@ def _look(
     return found
 
 
-def stacked(rows: Sequence[Any]) -> Any:
-    """Pytrees of equal shapes as one with a first axis more."""
+def stack_rows(rows: Sequence[Any]) -> Any:
+    """Stack pytrees of equal shapes along a new first axis."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 
 def _batched(
     subject: Subject, rows: Rows, probes: Sequence[Probe]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, Batch, np.ndarray]]:
-    """Groups of rows, as they pad a batch, with that batch and what is seen."""
-    seen = seen_by_editor(subject, probes)
+    """Cut rows into groups: each, itself padded, as a batch, and with what is seen."""
+    seen = picture_inputs(subject, probes)
     for group, t in batches(rows, range(len(rows)), subject.shapes):
         at = padded(group, subject.shapes.batch_n)
         yield group, at, take(rows, at, t), np.stack([seen[i] for i in at])
 
 
 def encode(subject: Subject, probes: Sequence[Probe]) -> Encoded:
-    """Probes with all that no edit changes, the unedited model's answers included."""
+    """Compute all that no edit changes about probes, the unedited model's answers included."""
     rows = make_rows(subject.tokenizer, subject.backbone.cfg, probes, subject.shapes)
     known: list = [None] * len(rows)
     before = np.zeros(rows.position.shape, np.int32)
@@ -170,12 +170,12 @@ def encode(subject: Subject, probes: Sequence[Probe]) -> Encoded:
         part, ids = jax.tree.map(np.asarray, made)
         before[group] = ids[: len(group)]
         _keep(known, group, part)
-    query = stacked([subject.editor.query(k) for k in known]) if subject.editor.routes else None
+    query = stack_rows([subject.editor.query(k) for k in known]) if subject.editor.routes else None
     return Encoded(rows, known, before, query)
 
 
 def encode_rows(subject: Subject, rows: Rows, probes: Sequence[Probe]) -> Encoded:
-    """Rows with what no edit changes about them; nothing is asked of the unedited model."""
+    """Compute what no edit changes about rows, without asking the unedited model."""
     known: list = [None] * len(rows)
     for group, _, batch, seen in _batched(subject, rows, probes):
         _keep(known, group, jax.tree.map(np.asarray, editors.encode(*subject.model, batch, seen)))
@@ -188,7 +188,7 @@ def _keep(known: list, group: np.ndarray, part: Known) -> None:
 
 
 def requests(subject: Subject, probes: Sequence[Probe]) -> Iterator[tuple[Known, Batch, int]]:
-    """What `edit` takes, in the order of the requests, and how many of them each has.
+    """Make requests ready for `edit`, in their order; also tell how many of them each batch has.
 
     An editor that takes several at once (`together`) has them in rows of one length; in its last
     batch, rows without a request are all PAD. They take up room all the same.
@@ -208,15 +208,15 @@ def requests(subject: Subject, probes: Sequence[Probe]) -> Iterator[tuple[Known,
         yield *jax.tree.map(lambda *leaves: np.concatenate(leaves), *own, *blank), len(own)
 
 
-def begun(subject: Subject, capacity: int) -> State:
-    """No edits, with room for `capacity`, or for as many as fill the last batch."""
+def begin_state(subject: Subject, capacity: int) -> State:
+    """Begin without edits, with room for `capacity` or for as many as fill the last batch."""
     together = subject.editor.together
     state = editors.init(*subject.model, -(-capacity // together) * together)
     return jax.tree.map(jnp.array, state)  # edits happen in place, and not in the weights
 
 
 def edit(subject: Subject, state: State, known: Known, batch: Batch) -> State:
-    """The state after `together` more edits, in place of the one before."""
+    """Make `together` more edits, in place of the state before."""
     if subject.editor.routes:
         return editors.store(subject.editor, state, known, batch)
     return editors.edit(*subject.model, state, known, batch)
@@ -229,7 +229,7 @@ def answers(
     chosen: Sequence[int],
     found: Route | None = None,
 ) -> np.ndarray:
-    """Answers int32[len(chosen), A + 1] of chosen rows in a state, under their routes if any."""
+    """Ask chosen rows in a state, under their routes if any: int32[len(chosen), A + 1]."""
     rows, out = encoded.rows, np.zeros((len(chosen), encoded.rows.position.shape[1]), np.int32)
     place = {int(i): n for n, i in enumerate(chosen)}
     for some, k in [(chosen, None)] if found is None else by_width(found, chosen):
@@ -238,17 +238,17 @@ def answers(
             ids = editors.answers(
                 *subject.model,
                 state,
-                stacked([encoded.known[i] for i in at]),
+                stack_rows([encoded.known[i] for i in at]),
                 take(rows, at, t),
                 rows.position[at],
-                None if k is None else narrowed(found, at, k),
+                None if k is None else narrow(found, at, k),
             )
             out[[place[int(i)] for i in group]] = np.asarray(ids)[: len(group)]
     return out
 
 
-def narrowed(found: Route, at: np.ndarray, k: int) -> Route:
-    """Routes of some rows, `k` edits of each."""
+def narrow(found: Route, at: np.ndarray, k: int) -> Route:
+    """Take the routes of some rows, `k` edits of each."""
     few = found.replace(slot=found.slot[:, :k], weight=found.weight[:, :k])
     return jax.tree.map(lambda leaf: leaf[at], few)
 
@@ -256,7 +256,7 @@ def narrowed(found: Route, at: np.ndarray, k: int) -> Route:
 def find_routes(
     subject: Subject, state: State, query: Any, at: np.ndarray, shown: np.ndarray
 ) -> tuple[Route, np.ndarray]:
-    """Routes and margins (numpy) of the rows in `shown`; all other rows hit nothing (-inf).
+    """Route the rows in `shown`, with margins (numpy); all other rows hit nothing (-inf).
 
     Args:
         subject: a RoutedEditor's.

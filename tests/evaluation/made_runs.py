@@ -2,7 +2,7 @@
 
 import json
 
-from liveedit_jax.evaluation.metrics import METRICS, averaged, is_targeted
+from liveedit_jax.evaluation.metrics import METRICS, average_members, is_targeted
 
 ALWAYS = [metric.name for metric in METRICS if metric.always]
 
@@ -11,7 +11,7 @@ def entry(edits, value):
     return {
         "edits": edits,
         "cases": 4,
-        **{name: value + i for i, name in enumerate(averaged("average"))},
+        **{name: value + i for i, name in enumerate(average_members("average"))},
         "average": value + 2,
         "hit_n_by_probe": {name: float(i) for i, name in enumerate(ALWAYS)},
     }

@@ -10,10 +10,10 @@ from liveedit_jax.cli import main
 from liveedit_jax.evaluation.compare import group_runs, load_run, make_rows
 from liveedit_jax.evaluation.gallery import pick_failures
 from liveedit_jax.evaluation.hits import count_hits
-from liveedit_jax.evaluation.metrics import averaged
+from liveedit_jax.evaluation.metrics import average_members
 from tests.evaluation.made_runs import write_run
 
-AVERAGED = averaged("average")
+AVERAGED = average_members("average")
 
 
 def test_runs_that_differ_in_seed_only_are_one_setup(tmp_path):

@@ -12,7 +12,7 @@ from liveedit_jax.evaluation.asking import block_of
 from liveedit_jax.evaluation.decode import CUT, Decoder, decided
 from liveedit_jax.evaluation.layout import make_rows, take
 from liveedit_jax.evaluation.metrics import EDIT
-from liveedit_jax.evaluation.subject import begun, encode, vision_features
+from liveedit_jax.evaluation.subject import begin_state, encode, vision_features
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_path_tells_what_generation_says_as_far_as_it_goes(taught):
     said = decoder.unedited(encoded, probes)
     for targeted in (True, False):
         paths = decoder.paths(encoded.rows, probes, [targeted] * 4, said)
-        walked = decoder.walked(begun(subject, 1), paths, encoded.before, range(4))
+        walked = decoder.walk(begin_state(subject, 1), paths, encoded.before, range(4))
         for i, text in walked.items():
             whole = decoder.text(said[i], len(encoded.rows.answer[i]))
             assert whole.startswith(text.removesuffix(CUT))

@@ -12,11 +12,11 @@ from liveedit_jax.baselines.ft_l import FtL
 from liveedit_jax.editor import liveedit
 from liveedit_jax.evaluation.aggregate import mark_figures, unedited_figures
 from liveedit_jax.evaluation.chunks import counted_n
-from liveedit_jax.evaluation.engine import Engine, Plan, edited
+from liveedit_jax.evaluation.engine import Engine, Plan, make_edits
 from liveedit_jax.evaluation.layout import make_rows, pixels, take
 from liveedit_jax.evaluation.probes import Probe, key_of
 from liveedit_jax.evaluation.quick import quick_figures
-from liveedit_jax.evaluation.subject import begun
+from liveedit_jax.evaluation.subject import begin_state
 
 MARKS, CASES_N = (1, 3, 8), 8
 
@@ -182,11 +182,11 @@ def test_costs_are_of_an_edit_that_was_not_made_yet(parts, cases_of):
     cases = cases_of(3)
     subject = replace(parts, editor=TUNED, trained=None).subject(cases, 4)
     requests = [case.edit for case in cases]
-    timed, costs = edited(subject, requests, 3, 2, (1, 3))
-    untimed, _ = edited(subject, requests, 3, 8)
+    timed, costs = make_edits(subject, requests, 3, 2, (1, 3))
+    untimed, _ = make_edits(subject, requests, 3, 8)
     jax.tree.map(np.testing.assert_array_equal, timed, untimed)  # what is timed is a copy
     assert sorted(costs) == [1, 3] and costs[3]["edit_ms"] > 0
-    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), timed, begun(subject, 3))
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), timed, begin_state(subject, 3))
     assert max(jax.tree.leaves(moved)) > 0
 
 

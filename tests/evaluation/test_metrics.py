@@ -10,10 +10,10 @@ from liveedit_jax.evaluation.metrics import (
     AVERAGES,
     COLUMNS,
     METRICS,
-    averaged,
+    average_members,
     exact_match,
     figure_of,
-    grouped,
+    group_members,
     head,
     teacher_forced,
     title,
@@ -40,8 +40,8 @@ def test_every_metric_is_one_row_and_has_what_its_places_show():
         assert set(metric.averages) <= AVERAGES.keys() and metric.title and metric.asked
         assert bool(metric.averages) <= bool(metric.head)
         assert not (metric.averages and metric.group)
-    assert COLUMNS == (*averaged("average"), *AVERAGES) and len(averaged("average")) == 5
-    assert set(averaged("average")) - set(averaged("average_of_four")) == {"text_locality"}
+    assert COLUMNS == (*average_members("average"), *AVERAGES) and len(average_members("average")) == 5
+    assert set(average_members("average")) - set(average_members("average_of_four")) == {"text_locality"}
     assert [head(name) for name in COLUMNS[-3:]] == ["M-Loc.", "Average", "Of four"]
     assert title("same_image") == "same image" and title("average") == "average"
 
@@ -50,7 +50,7 @@ def test_a_figure_is_read_from_where_its_metric_stands():
     entry = {"reliability": 1.0, "average": 2.0, "hard_locality": {"same_image": 3.0}}
     names = ("reliability", "average", "same_image", "look_alike", "portability_1")
     assert [figure_of(entry, name) for name in names] == [1.0, 2.0, 3.0, None, None]
-    assert grouped("hard_locality") == ("same_image", "same_image_held_out", "look_alike")
+    assert group_members("hard_locality") == ("same_image", "same_image_held_out", "look_alike")
 
 
 def test_an_average_more_is_one_entry_and_a_word_in_its_rows(monkeypatch):
@@ -60,7 +60,7 @@ def test_an_average_more_is_one_entry_and_a_word_in_its_rows(monkeypatch):
         for m in METRICS
     ]
     monkeypatch.setattr(metrics, "METRICS", tuple(rows))
-    assert averaged("of_general") == ("text_generality", "image_generality")
+    assert average_members("of_general") == ("text_generality", "image_generality")
     lines = [LINE | {"mark": 1, "case": 0, "probe": "text_generality"}]
     lines += [line | {"probe": "text_locality"} for line in lines]
     (figures,) = aggregate.mark_figures(lines)

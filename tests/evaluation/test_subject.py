@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from liveedit_jax.editors import Editor
-from liveedit_jax.evaluation.engine import edited
+from liveedit_jax.evaluation.engine import make_edits
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def made(parts, cases_of):
 
     def make(together, chosen=slice(None), block_n=8):
         subject = replace(parts, editor=Counting(together), trained=None).subject(cases, 4)
-        return edited(subject, probes[chosen], 5, block_n)[0]
+        return make_edits(subject, probes[chosen], 5, block_n)[0]
 
     return make
 
