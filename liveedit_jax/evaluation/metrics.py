@@ -23,10 +23,10 @@ UNEDITED = Reference("before_ids", "before_generated")  # the unedited model's o
 
 # name -> head of its column: the paper's, and that of what can fail where images gate the edits
 AVERAGES = {"average": "Average", "average_of_four": "Of four"}
-FOUR = tuple(AVERAGES)
+FOUR = tuple(AVERAGES)  # those that a metric is part of that can fail
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Metric:
     """One row of the table."""
 
@@ -42,35 +42,89 @@ class Metric:
 
 
 METRICS = (
-    Metric("reliability", "reliab.", "the edit, asked back", TARGET, FOUR, "Rel."),
-    Metric("text_generality", "text gen.", "in other words", TARGET, FOUR, "T-Gen."),
-    Metric("image_generality", "image gen.", "on another view", TARGET, FOUR, "M-Gen."),
     Metric(
-        *("text_locality", "text loc.", "a question without a picture", UNEDITED),
-        *(("average",), "T-Loc."),
+        name="reliability",
+        title="reliab.",
+        head="Rel.",
+        asked="the edit, asked back",
+        reference=TARGET,
+        averages=FOUR,
+    ),
+    Metric(
+        name="text_generality",
+        title="text gen.",
+        head="T-Gen.",
+        asked="in other words",
+        reference=TARGET,
+        averages=FOUR,
+    ),
+    Metric(
+        name="image_generality",
+        title="image gen.",
+        head="M-Gen.",
+        asked="on another view",
+        reference=TARGET,
+        averages=FOUR,
+    ),
+    Metric(
+        name="text_locality",
+        title="text loc.",
+        head="T-Loc.",
+        asked="a question without a picture",
+        reference=UNEDITED,
+        averages=("average",),
         pictured=False,
     ),
-    Metric("image_locality", "image loc.", "an unrelated picture", UNEDITED, FOUR, "M-Loc."),
+    Metric(
+        name="image_locality",
+        title="image loc.",
+        head="M-Loc.",
+        asked="an unrelated picture",
+        reference=UNEDITED,
+        averages=FOUR,
+    ),
     # The base was trained to answer questions about this drawing too, and it is another artist's.
-    Metric("other_drawing", "other dr.", "on the other drawing", TARGET),
-    Metric("third_drawing", "third dr.", "on a third artist's drawing", TARGET),
+    Metric(
+        name="other_drawing",
+        title="other dr.",
+        asked="on the other drawing",
+        reference=TARGET,
+    ),
+    Metric(
+        name="third_drawing",
+        title="third dr.",
+        asked="on a third artist's drawing",
+        reference=TARGET,
+    ),
     # Facts of the same picture that no edit changes; no editor was trained on the held-out ones.
     Metric(
-        *("same_image", "same image", "another question about the same picture", UNEDITED),
+        name="same_image",
+        title="same image",
+        asked="another question about the same picture",
+        reference=UNEDITED,
         group="hard_locality",
     ),
     Metric(
-        *("same_image_held_out", "held-out fact", "a held-out fact of the same picture", UNEDITED),
+        name="same_image_held_out",
+        title="held-out fact",
+        asked="a held-out fact of the same picture",
+        reference=UNEDITED,
         group="hard_locality",
     ),
     Metric(
-        *("look_alike", "look-alike", "the same question about a look-alike", UNEDITED),
+        name="look_alike",
+        title="look-alike",
+        asked="the same question about a look-alike",
+        reference=UNEDITED,
         group="hard_locality",
     ),
     # Questions about the edited picture whose answers take so many facts beside the edit.
     *(
         Metric(
-            *(f"portability_{n}", f"portability {n}", f"{n} facts beside the edit", TARGET),
+            name=f"portability_{n}",
+            title=f"portability {n}",
+            asked=f"{n} facts beside the edit",
+            reference=TARGET,
             group="portability",
             always=False,
         )
