@@ -13,7 +13,7 @@ import numpy as np
 
 from liveedit_jax.data.stream import retention_questions
 from liveedit_jax.editors import State
-from liveedit_jax.evaluation.asking import Asked, block_of, case_line, forced
+from liveedit_jax.evaluation.asking import Asked, ask_forced, block_of, case_line
 from liveedit_jax.evaluation.probes import Case, Probe
 from liveedit_jax.evaluation.subject import Subject, encode
 
@@ -39,7 +39,7 @@ def ask_retention(subject: Subject, case: Case) -> Asked:
 def retention_lines(subject: Subject, state: State, asked: Asked, mark: int) -> list[dict]:
     """The lines of `retention.jsonl` at a mark; an editor that routes is asked as of chunk 0."""
     rows = np.arange(len(asked.block.probes))
-    said, _ = forced(subject, state, asked.block, asked.encoded, rows, np.zeros_like(rows))
+    said, _ = ask_forced(subject, state, asked.block, asked.encoded, rows, np.zeros_like(rows))
     lines = [case_line(mark, 0, asked, said, int(i)) for i in rows]
     return [{k: v for k, v in line.items() if k not in TEXTS} for line in lines]
 
