@@ -116,7 +116,10 @@ def open_world(args: argparse.Namespace) -> OpenWorld | None:
     if args.questions is None:
         return None
     stamps = () if args.stamps is None else read_stamps(args.stamps)
-    return OpenWorld(read_open_questions(args.questions), stamps)
+    trained = tuple(stamp for stamp in stamps if not stamp.held_out)
+    if stamps and not trained:
+        raise ValueError(f"all photographs below {args.stamps} are held out of training")
+    return OpenWorld(read_open_questions(args.questions), trained)
 
 
 def _backbone(args: argparse.Namespace, cfg: BackboneConfig) -> BackboneConfig:

@@ -3,8 +3,9 @@
     python -m experiments.photograph_cases --stamps /usr/share/tuxpaint/stamps --out FOLDER
 
 The stamps come with Debian's `tuxpaint-stamps-default`. Only photographs of its folders `animals`
-and `plants` are used, on white; the view is `data.views.another_view`. Every case asks about
-something else (of more than there are questions, some ask the same); targets are false on purpose.
+and `plants` are used, on white, and of these only the quarter that no training sees (`--trained`:
+only the others); the view is `data.views.another_view`. Every case asks about something else (of
+more than there are questions, some ask the same); targets are false on purpose.
 Every choice is a sha256 of the seed. `experiments.photographs FOLDER` is the study.
 """
 
@@ -36,13 +37,15 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="the new folder")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--n", type=int, default=24, help="photographs")
+    parser.add_argument("--trained", action="store_true", help="those that training sees")
     args = parser.parse_args()
     try:
         if args.n < 1:
             raise ValueError(f"--n {args.n}: 1 or more")
         if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
             raise ValueError(f"{args.out} is not an empty folder")
-        stamps = chosen_stamps(read_stamps(args.stamps), args.seed, args.n)
+        stamps = [x for x in read_stamps(args.stamps) if x.held_out is not args.trained]
+        stamps = chosen_stamps(stamps, args.seed, args.n)
         cases = cases_of(stamps, args.seed)
         args.out.mkdir(parents=True, exist_ok=True)
         for case, stamp in zip(cases, stamps, strict=True):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from liveedit_jax.data.stamps import read_stamps, stamps_sha256
+from liveedit_jax.data.stamps import Stamp, read_stamps, stamps_sha256
 
 
 def stamp(file, colour="brown", text=None):
@@ -59,6 +59,12 @@ def test_the_sha256_is_of_names_and_files(folder):
     assert before == stamps_sha256(read_stamps(folder))
     stamp(folder / "plants/flowers/my_rose.png", "blue")
     assert before != stamps_sha256(read_stamps(folder))
+
+
+def test_a_quarter_of_the_names_is_held_out():
+    stamps = [Stamp(f"animals/{i}.png", f"thing {i // 2}", "animal", b"") for i in range(400)]
+    held = [stamp.held_out for stamp in stamps]
+    assert 60 < sum(held) < 140 and held[::2] == held[1::2]
 
 
 def test_a_folder_without_them_is_refused(tmp_path):

@@ -15,7 +15,7 @@ from liveedit_jax.data.pretraining import mojiedit_tokenizer
 from liveedit_jax.data.tokenise import seam_ids
 from liveedit_jax.presets import preset
 
-NAMES = ("A cow.", "A cow.", "An oak tree.", "A red fox", "Some grass")
+NAMES = ("A cow.", "A cow.", "An oak tree.", "A red fox", "Some grass")  # none is held out
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def stamps(tmp_path):
 
 
 def made(monkeypatch, stamps, out, *more):
-    given = ["--stamps", str(stamps), "--out", str(out), *map(str, more)]
+    given = ["--trained", "--stamps", str(stamps), "--out", str(out), *map(str, more)]
     monkeypatch.setattr(sys, "argv", ["photograph_cases", *given])
     return photograph_cases.main()
 
@@ -59,6 +59,14 @@ def test_what_cannot_be_made_is_refused(stamps, tmp_path, monkeypatch, capsys):
     assert "no photographs below" in capsys.readouterr().err
     assert made(monkeypatch, stamps, stamps, "--n", 2) == 2
     assert "is not an empty folder" in capsys.readouterr().err
+
+
+def test_photographs_that_training_sees_are_left_out(stamps, tmp_path, monkeypatch, capsys):
+    (stamps / "animals/0.txt").write_text("A goat.")  # held out
+    given = ["--stamps", str(stamps), "--out", str(tmp_path / "a"), "--n", "1"]
+    monkeypatch.setattr(sys, "argv", ["photograph_cases", *given])
+    assert photograph_cases.main() == 0
+    assert [case.name for case in read_cases(tmp_path / "a")] == ["goat"]
 
 
 def test_questions_fit_the_smallest_model():

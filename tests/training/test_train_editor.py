@@ -1,5 +1,6 @@
 """`train_editor` from the command line, on a public benchmark's own files."""
 
+import hashlib
 import json
 import shutil
 import sys
@@ -95,6 +96,44 @@ def test_a_benchmark_is_trained_on_and_its_editor_shipped(
     assert np.mean(changed) > 0.5
 
 
+@pytest.fixture
+def open_world(tmp_path):
+    """Free questions in E-VQA's format, and two photographs where Tux Paint has them."""
+    file = tmp_path / "vqa_train.json"
+    rows = [{"src": f"Is it {i}?", "rephrase": f'"Say {i}!"', "alt": f"pear {i}"} for i in range(8)]
+    file.write_text(json.dumps(rows))
+    for i, name in enumerate(("animals/owl.png", "plants/oak.png", "vehicles/bus.png")):
+        stamp = tmp_path / "stamps" / name
+        stamp.parent.mkdir(parents=True)
+        Image.new("RGBA", (40, 30), (90 * i, 0, 200, 255)).save(stamp)
+    return {"--questions": file, "--stamps": tmp_path / "stamps", "--open-share": 0.75}
+
+
+@pytest.mark.parametrize("more", [[], ["--mesh", "data=1"]])
+def test_free_questions_about_photographs_are_trained_on(
+    more, model, open_world, tmp_path, monkeypatch, capsys
+):
+    file = tmp_path / "small_mojiedit.py"
+    file.write_text(DRAWINGS)
+    given = {"--config": file, "--model": model, "--out": tmp_path / "run", "--steps": 2}
+    asked = ["train_editor", *(str(word) for pair in (given | open_world).items() for word in pair)]
+    monkeypatch.setattr(train_editor, "dev_figures", lambda run: lambda state: {})
+
+    def run(*more):
+        monkeypatch.setattr(sys, "argv", [*asked, *more])
+        train_editor.main()
+
+    run(*(more or ["--states", str(tmp_path / "states"), "--batches", "1"]))
+    run("--ship", str(model))
+    _, recipe = load_weights(model / "editor")
+    sha256 = hashlib.sha256(open_world["--questions"].read_bytes()).hexdigest()
+    assert recipe["questions"] == {"vqa_train.json": sha256}
+    assert recipe["stamps"]["n"] == 2 and recipe["edit_mixture"]["open_share"] == 0.75
+    assert recipe["starts"][0]["questions"] == recipe["questions"]
+    losses = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").open()]
+    assert all(np.isfinite(line["loss"]) for line in losses if "loss" in line)
+
+
 def test_an_editor_to_compare_with_is_trained_resumed_and_shipped(
     model, tmp_path, monkeypatch, capsys
 ):
@@ -125,6 +164,8 @@ def test_an_editor_to_compare_with_is_trained_resumed_and_shipped(
         (["--editor", "lte", "--dataset", "evqa"], "--dataset: for LiveEdit alone"),
         (["--editor", "grace"], "invalid choice: 'grace'"),  # nothing to train
         (["--processes", "2"], "go with --coordinator"),
+        (["--stamps", "folder"], "go with --questions FILES"),
+        (["--questions", "file", "--open-share", "2"], "a share between 0 and 1"),
     ],
 )
 def test_arguments_that_do_not_fit_together_are_refused(given, says, monkeypatch, capsys):
