@@ -25,7 +25,8 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import as_dict
 from liveedit_jax.data.facts import entities
 from liveedit_jax.data.pretraining import PretrainingData, mojiedit_tokenizer
-from liveedit_jax.evaluation.knowledge import drawings, fact_accuracy
+from liveedit_jax.evaluation.knowledge import fact_accuracy, measure_base
+from liveedit_jax.evaluation.questions import drawings
 from liveedit_jax.presets import preset
 from liveedit_jax.training.loop import record_start, train
 from liveedit_jax.training.pretrain import init_state, pretrain_step
@@ -82,14 +83,7 @@ def main() -> None:
         profile=args.profile,
     )
     if to_ship(args, step, cfg.steps_n, begin):
-        figures = {
-            name: fact_accuracy(backbone, state.params, tokenizer, shown, evaluation)
-            for name, shown, evaluation in (
-                ("training_templates", drawings(entities(), False), False),
-                ("evaluation_templates", drawings(entities(), False), True),
-                ("held_out_drawings", drawings(entities(), True), False),
-            )
-        }
+        figures = measure_base(backbone, state.params, tokenizer)
         recipe = {
             "config": args.config,
             "steps": step,

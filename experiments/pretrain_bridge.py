@@ -17,7 +17,8 @@ from liveedit_jax.backbones.linear import halve
 from liveedit_jax.backbones.parts import bridge
 from liveedit_jax.config import Preset, as_dict
 from liveedit_jax.data.facts import SOURCES, entities
-from liveedit_jax.evaluation.knowledge import drawings, fact_accuracy, other_drawing_found
+from liveedit_jax.evaluation.knowledge import fact_accuracy, other_drawing_found
+from liveedit_jax.evaluation.questions import drawings
 from liveedit_jax.training.bridge import BridgeData, bridge_step, init_state, tower_states
 from liveedit_jax.training.frozen import smol_parts, smol_tokenizer
 from liveedit_jax.training.image_start import mean_images

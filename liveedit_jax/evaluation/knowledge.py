@@ -1,7 +1,8 @@
-"""What an unedited VLLM knows of MojiEdit: token accuracy by fact, drawing and wording."""
+"""What an unedited VLLM knows of MojiEdit: shares of right answers, by kind of question."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 
@@ -12,32 +13,135 @@ from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.data.facts import ENGLISH_FACTS, FACTS, LANGUAGES, SOURCES, Entity, digest
+from liveedit_jax.data.facts import Entity, entities
 from liveedit_jax.data.images import drawing, normalise
-from liveedit_jax.data.packing import pack_row
-from liveedit_jax.data.pretraining import stacked
-from liveedit_jax.data.templates import templates
-from liveedit_jax.data.tokenise import answer_labels, first_true, seam_ids
+from liveedit_jax.data.packing import Question, pack_row
+from liveedit_jax.data.pretraining import CAPTION_MOST, stacked
+from liveedit_jax.data.tokenise import answer_labels, first_true, round_up, seam_ids
 from liveedit_jax.data.tokenizer import Tokenizer
+from liveedit_jax.evaluation.questions import (
+    Asked,
+    Picture,
+    caption_questions,
+    drawings,
+    fact_questions,
+    learned_compositions,
+    sample,
+    scene_questions,
+    text_only_questions,
+    two_fact_questions,
+)
 from liveedit_jax.types import Batch
 
-ROUND = 32  # answer positions of a batch are padded to a multiple: few shapes, few compilations
+ROUND = 32  # lengths and answer positions are padded to a multiple: few shapes, few compilations
+SEGMENTS_N = 40  # most questions of a packed row
 
 
 @partial(jax.jit, static_argnums=0)
 def segment_accuracy(
     backbone: Backbone, params: dict, batch: Batch, at: Int[Array, "B A"]
 ) -> tuple[Float[Array, "B G"], Float[Array, "B G"]]:
-    """Right answer tokens and all answer tokens of every packed question (segment 1..G).
+    """Token accuracy of every packed question (segment 1..G), and whether all of it is right.
 
-    `at` holds every position that predicts an answer token; logits are computed there alone.
+    Token accuracy counts answer tokens; all is right where their EOS is, too. `at` holds every
+    position that predicts one of these; logits are computed there alone.
     """
-    logits = backbone.upper(params, backbone.lower(params, batch), batch, at)
-    label, mask, _ = answer_labels(batch, backbone.cfg.eos_id)
-    label, mask, segment = (jnp.take_along_axis(x, at, 1) for x in (label, mask, batch.segment))
-    groups = jax.nn.one_hot(segment - 1, len(FACTS)) * mask[..., None]
-    right = (logits.argmax(-1) == label)[..., None] * groups
-    return right.sum(1), groups.sum(1)
+    features = None if batch.image is None else backbone.vision_features(params, batch.image)
+    hidden = backbone.lower_from_features(params, batch, features)
+    logits = backbone.upper(params, hidden, batch, at)
+    found = *answer_labels(batch, backbone.cfg.eos_id), batch.segment
+    label, answer, eos, segment = (jnp.take_along_axis(x, at, 1) for x in found)
+    right = logits.argmax(-1) == label
+    groups = jax.nn.one_hot(segment - 1, SEGMENTS_N)
+
+    def total(chosen):
+        return (groups * chosen[..., None]).sum(1)
+
+    share = total(right & answer) / jnp.maximum(total(answer), 1)
+    return share, total(~right & (answer | eos)) == 0
+
+
+def _packed(
+    cfg: BackboneConfig,
+    questions: Sequence[Question],
+    pictures: Sequence[tuple[Picture, ...]],
+    length_n: int,
+) -> list[list[int]]:
+    """Which questions share each row: all of one show the same."""
+    rows, used = [], 0
+    for i in sorted(range(len(questions)), key=pictures.__getitem__):
+        head_n, n = 1 + len(pictures[i]) * cfg.vision_n, sum(map(len, questions[i]))
+        if head_n + n > length_n:
+            raise ValueError(f"length_n={length_n} is too short for {head_n + n} tokens")
+        open_row = rows and pictures[rows[-1][0]] == pictures[i] and len(rows[-1]) < SEGMENTS_N
+        if not open_row or used + n > length_n:
+            rows.append([])
+            used = head_n
+        rows[-1].append(i)
+        used += n
+    return rows
+
+
+def answer_accuracy(
+    backbone: Backbone,
+    params: dict,
+    tokenizer: Tokenizer,
+    asked: Sequence[Asked],
+    batch_n: int = 64,
+    length_n: int = 320,
+) -> tuple[Float[np.ndarray, " X"], Float[np.ndarray, " X"]]:
+    """Teacher-forced token accuracy of each question, and 1 where all tokens and EOS are right.
+
+    Questions that show the same share rows.
+
+    Args:
+        backbone: the model's functions.
+        params: its weights.
+        tokenizer: its tokenizer.
+        asked: questions which all show equally many pictures.
+        batch_n: rows a batch.
+        length_n: most tokens of a row.
+
+    Raises:
+        ValueError: a question that no row holds, or other numbers of pictures.
+    """
+    cfg, shown = backbone.cfg, [one.pictures for one in asked]
+    pictures_n = len(shown[0])
+    if any(len(pictures) != pictures_n for pictures in shown):
+        raise ValueError("questions with other numbers of pictures are measured apart")
+    between = cfg.after_image if pictures_n else ""
+    questions = [seam_ids(tokenizer, one.prompt, one.answer, between) for one in asked]
+    packed = _packed(cfg, questions, shown, length_n)
+    head_n = 1 + pictures_n * cfg.vision_n
+    used_n = max(head_n + sum(len(part) for i in row for part in questions[i]) for row in packed)
+    labels_n = max(sum(len(questions[i][1]) + 1 for i in row) for row in packed)
+    row_n, labels_n = min(length_n, round_up(used_n, ROUND)), round_up(labels_n, ROUND)
+    share, exact = np.zeros(len(asked)), np.zeros(len(asked))
+    for start in range(0, len(packed), batch_n):
+        chunk = packed[start : start + batch_n]
+        filled = chunk + [chunk[0]] * (batch_n - len(chunk))
+        rows = [
+            pack_row([questions[i] for i in row], row_n, cfg.bos_id, head_n - 1)[0]
+            for row in filled
+        ]
+        batch = Batch(image=_pixels(cfg, [shown[row[0]] for row in filled]), **stacked(rows))
+        _, answer, eos = answer_labels(batch, cfg.eos_id)
+        at = first_true(np.asarray(answer | eos), min(labels_n, row_n))
+        found = segment_accuracy(backbone, params, jax.tree.map(jnp.asarray, batch), at)
+        for row, shares, exacts in zip(chunk, *map(np.asarray, found), strict=False):
+            share[row], exact[row] = shares[: len(row)], exacts[: len(row)]
+    return share, exact
+
+
+def _pixels(
+    cfg: BackboneConfig, shown: Sequence[tuple[Picture, ...]]
+) -> Float[np.ndarray, "B S S 3"] | Float[np.ndarray, "B N S S 3"] | None:
+    """The rows' pictures; several of a row are tiles of one."""
+    if not shown[0]:
+        return None
+    side = cfg.vision.image_size
+    pixels = np.stack([[drawing(i, source, side) for i, source in row] for row in shown])
+    return normalise(pixels[:, 0] if len(shown[0]) == 1 else pixels, cfg.vision)
 
 
 def fact_accuracy(
@@ -57,41 +161,82 @@ def fact_accuracy(
         tokenizer: its tokenizer.
         shown: (entity, source) pairs: which drawings are asked about.
         evaluation: ask in evaluation-only wordings (else in training ones).
-        batch_n: drawings a batch.
-        length_n: T of a packed row; it must hold all 13 questions.
+        batch_n: rows a batch.
+        length_n: most tokens of a packed row.
 
     Returns:
         fact -> accuracy in 0..1, with "english" and "languages" as means over those facts.
     """
-    cfg: BackboneConfig = backbone.cfg
-    sums = np.zeros(len(FACTS))
-    for start in range(0, len(shown), batch_n):
-        chunk = list(shown[start : start + batch_n])
-        real_n = len(chunk)
-        chunk += [chunk[0]] * (batch_n - real_n)
-        rows, pictures = [], []
-        for entity, source in chunk:
-            questions = []
-            for fact in FACTS:
-                wordings = templates(fact, evaluation)
-                wording = wordings[digest(entity.file_key, source, fact) % len(wordings)]
-                questions.append(seam_ids(tokenizer, wording, entity.facts[fact], cfg.after_image))
-            row, packed_n = pack_row(questions, length_n, cfg.bos_id, cfg.vision_n)
-            if packed_n != len(FACTS):
-                raise ValueError(
-                    f"length_n={length_n} is too short for the facts of {entity.emoji}"
-                )
-            rows.append(row)
-            pictures.append(drawing(entity.id, source, cfg.vision.image_size))
-        batch = Batch(image=normalise(np.stack(pictures), cfg.vision), **stacked(rows))
-        mask = np.asarray(answer_labels(batch, cfg.eos_id)[1])
-        at = first_true(mask, -(-int(mask.sum(1).max()) // ROUND) * ROUND)
-        right, total = segment_accuracy(backbone, params, jax.tree.map(jnp.asarray, batch), at)
-        sums += np.asarray(right / jnp.maximum(total, 1))[:real_n].sum(0)
-    figures = dict(zip(FACTS, sums / len(shown), strict=True))
-    figures["english"] = float(np.mean([figures[fact] for fact in ENGLISH_FACTS]))
-    figures["languages"] = float(np.mean([figures[fact] for fact in LANGUAGES]))
-    return figures
+    asked = fact_questions(shown, evaluation, "facts")
+    share, exact = answer_accuracy(backbone, params, tokenizer, asked, batch_n, length_n)
+    return {name: one["tokens"] for name, one in figures(asked, share, exact)["facts"].items()}
+
+
+def figures(
+    asked: Sequence[Asked], share: Float[np.ndarray, " X"], exact: Float[np.ndarray, " X"]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Part -> group -> means over its questions (tokens, exact) and how many they are."""
+    members = defaultdict(list)
+    for i, one in enumerate(asked):
+        for group in one.groups:
+            members[one.part, group].append(i)
+    found: dict[str, dict] = defaultdict(dict)
+    for (part, group), of in members.items():
+        found[part][group] = {
+            "tokens": float(share[of].mean()),
+            "exact": float(exact[of].mean()),
+            "questions": len(of),
+        }
+    return dict(found)
+
+
+def measure_base(
+    backbone: Backbone,
+    params: dict,
+    tokenizer: Tokenizer,
+    entities_n: int | None = 250,
+    batch_n: int = 64,
+    length_n: int = 320,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Everything that pretraining teaches, asked of drawings, scenes and names.
+
+    Facts are asked in training and in evaluation wordings, the rest in evaluation wordings
+    (`questions.scene_questions` says which of a scene's words these are). "unseen" are dev and
+    eval entities, whose two-fact questions and captions pretraining never asked.
+
+    Args:
+        backbone: the model's functions.
+        params: its weights.
+        tokenizer: its tokenizer.
+        entities_n: entities that are asked about (None: all); as many scenes. Drawings held out
+            of pretraining are always all asked about.
+        batch_n: rows a batch.
+        length_n: most tokens of a packed row.
+
+    Returns:
+        part -> group -> {"tokens", "exact", "questions"}; see `figures`.
+    """
+    cfg = backbone.cfg
+    some = sample(entities(), entities_n)
+    seen = drawings(some, held_out=False)
+    asked = fact_questions(seen, False, "training_templates")
+    asked += fact_questions(seen, True, "evaluation_templates")
+    asked += fact_questions(drawings(entities(), held_out=True), False, "held_out_drawings")
+    for part, learned in (("learned", True), ("unseen", False)):
+        shown = [one for one in seen if learned_compositions(one[0]) == learned]
+        captions = caption_questions(shown, part)
+        asked += two_fact_questions(shown, part)
+        asked += [one for one in captions if _fits(tokenizer, cfg, one)]
+    found = {}
+    for questions in (asked, scene_questions(len(some)), text_only_questions(entities_n)):
+        accuracy = answer_accuracy(backbone, params, tokenizer, questions, batch_n, length_n)
+        found |= figures(questions, *accuracy)
+    return found
+
+
+def _fits(tokenizer: Tokenizer, cfg: BackboneConfig, one: Asked) -> bool:
+    """Whether a caption is short enough to be one that is learned."""
+    return len(seam_ids(tokenizer, one.prompt, one.answer, cfg.after_image)[1]) <= CAPTION_MOST
 
 
 def other_drawing_found(images: Float[np.ndarray, "2X D"], false_share: float) -> float:
@@ -108,13 +253,3 @@ def other_drawing_found(images: Float[np.ndarray, "2X D"], false_share: float) -
     scores = images[0::2] @ images[1::2].T
     wrong = scores[~np.eye(len(scores), dtype=bool)]
     return float((np.diag(scores) > np.quantile(wrong, 1 - false_share)).mean())
-
-
-def drawings(entities: Sequence[Entity], held_out: bool) -> list[tuple[Entity, str]]:
-    """(entity, source) of the drawings pretraining saw, or of those held out of it."""
-    return [
-        (entity, source)
-        for entity in entities
-        for source in SOURCES
-        if (entity.held_out == source) == held_out
-    ]
