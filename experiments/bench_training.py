@@ -32,7 +32,7 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.weights import from_named
 from liveedit_jax.config import EditorTrainConfig, Preset
 from liveedit_jax.data.editing import EditingBatch, EditingData
-from liveedit_jax.data.pretraining import mojiedit_tokenizer
+from liveedit_jax.data.vocabulary import mojiedit_tokenizer
 from liveedit_jax.editor.objective import draw_masks, draw_pairs
 from liveedit_jax.presets import preset
 from liveedit_jax.training.editor import (

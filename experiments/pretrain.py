@@ -24,7 +24,8 @@ from experiments.arguments import to_ship, training_parser
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import as_dict
 from liveedit_jax.data.facts import entities
-from liveedit_jax.data.pretraining import PretrainingData, mojiedit_tokenizer
+from liveedit_jax.data.pretraining import PretrainingData
+from liveedit_jax.data.vocabulary import mojiedit_tokenizer
 from liveedit_jax.evaluation.knowledge import fact_accuracy, measure_base
 from liveedit_jax.evaluation.questions import drawings
 from liveedit_jax.presets import preset

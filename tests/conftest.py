@@ -13,7 +13,7 @@ import jax
 import pytest
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.data.pretraining import mojiedit_tokenizer
+from liveedit_jax.data.vocabulary import mojiedit_tokenizer
 from liveedit_jax.editor.liveedit import init_params
 from liveedit_jax.presets import preset
 from liveedit_jax.training.weights import save_weights

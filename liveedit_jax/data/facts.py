@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -174,6 +174,23 @@ def drawing_files(source: str) -> dict[str, resources.abc.Traversable]:
     }[source]
     files = resources.files(package).joinpath(folder).iterdir()
     return {file_key(file.name): file for file in files if file.name.endswith(".svg")}
+
+
+def other_source(source: str) -> str:
+    """The other one of the two artists."""
+    return SOURCES[1 - SOURCES.index(source)]
+
+
+def shown(chosen: Sequence[Entity]) -> list[tuple[int, str]]:
+    """(entity id, source) of one drawing of each, then of the other.
+
+    An entity with a held-out drawing is shown twice in the drawing that remains.
+    """
+    return [
+        (entity.id, other_source(source) if entity.held_out == source else source)
+        for source in SOURCES
+        for entity in chosen
+    ]
 
 
 def split_entities(split: str) -> tuple[Entity, ...]:

@@ -47,3 +47,8 @@ def pack_row(
         row["segment"][at : at + n] = packed_n
         at += n
     return row, packed_n
+
+
+def stacked(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Rows of one length as arrays [B, T]."""
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

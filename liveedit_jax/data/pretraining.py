@@ -20,7 +20,6 @@ from liveedit_jax.data.composed import (
     TWO_FACTS,
     caption,
     caption_wordings,
-    every_wording,
     implied,
     in_steps,
     side_wordings,
@@ -35,13 +34,15 @@ from liveedit_jax.data.facts import (
     Entity,
     by_subcategory,
     entities,
+    other_source,
+    shown,
 )
 from liveedit_jax.data.images import drawing, normalise
-from liveedit_jax.data.packing import Question, pack_row
+from liveedit_jax.data.packing import Question, pack_row, stacked
 from liveedit_jax.data.paraphrases import draw_wordings
-from liveedit_jax.data.templates import templates, text_questions
+from liveedit_jax.data.templates import text_questions
 from liveedit_jax.data.tokenise import seam_ids
-from liveedit_jax.data.tokenizer import Tokenizer, train_tokenizer
+from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.types import Batch
 
 STRANGE_MOST = 44  # tokens of a jumbled answer
@@ -61,45 +62,6 @@ class PretrainingBatch:
     scenes: Float[np.ndarray, "X 2 S S 3"]  # the left and the right drawing of the rows after them
     strange: Batch
     pairs: Float[np.ndarray, "2X S S 3"]  # one picture of X entities, then another one
-
-
-def mojiedit_tokenizer(vocab_n: int) -> Tokenizer:
-    """The benchmark's BPE: the editor-train split's values and questions, and every template.
-
-    Pieces come from values that can be editor-training targets, so hardly any piece of an
-    evaluation target was never a training target.
-    """
-    texts = []
-    for entity in entities():
-        if entity.split == "editor_train":
-            texts += [" " + entity.facts[fact] for fact in FACTS for _ in range(4)]
-            texts += [question for fact in FACTS for question in text_questions(fact, entity.facts)]
-    for fact in FACTS:
-        texts += [wording for wording in templates(fact, evaluation=False) for _ in range(40)]
-    texts += [wording for wording in every_wording() for _ in range(10)]
-    return train_tokenizer(texts, vocab_n)
-
-
-def stacked(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Rows of one length as arrays [B, T]."""
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-
-
-def other_source(source: str) -> str:
-    """The other one of the two artists."""
-    return SOURCES[1 - SOURCES.index(source)]
-
-
-def shown(chosen: Sequence[Entity]) -> list[tuple[int, str]]:
-    """(entity id, source) of one drawing of each, then of the other.
-
-    An entity with a held-out drawing is shown twice in the drawing that remains.
-    """
-    return [
-        (entity.id, other_source(source) if entity.held_out == source else source)
-        for source in SOURCES
-        for entity in chosen
-    ]
 
 
 @dataclass(frozen=True)

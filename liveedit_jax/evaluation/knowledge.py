@@ -15,8 +15,8 @@ from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.data.facts import Entity, entities
 from liveedit_jax.data.images import drawing, normalise
-from liveedit_jax.data.packing import Question, pack_row
-from liveedit_jax.data.pretraining import CAPTION_MOST, stacked
+from liveedit_jax.data.packing import Question, pack_row, stacked
+from liveedit_jax.data.pretraining import CAPTION_MOST
 from liveedit_jax.data.tokenise import answer_labels, first_true, round_up, seam_ids
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.evaluation.questions import (

@@ -21,9 +21,10 @@ from tqdm import tqdm
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.parts import bridge, tower
 from liveedit_jax.config import BridgeTrainConfig
-from liveedit_jax.data.facts import SOURCES, entities
+from liveedit_jax.data.facts import SOURCES, entities, shown
 from liveedit_jax.data.images import drawing, normalise
-from liveedit_jax.data.pretraining import PretrainingData, shown, stacked
+from liveedit_jax.data.packing import stacked
+from liveedit_jax.data.pretraining import PretrainingData
 from liveedit_jax.data.tokenise import answer_labels, first_true, without_pixels
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.training.optimizers import TrainState, advance, begin

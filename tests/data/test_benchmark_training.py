@@ -9,10 +9,10 @@ from PIL import Image
 
 from liveedit_jax.config import EditorTrainConfig, LengthBudget
 from liveedit_jax.data.benchmark_training import BenchmarkData
-from liveedit_jax.data.pretraining import mojiedit_tokenizer
 from liveedit_jax.data.prompts import PROMPTS
 from liveedit_jax.data.records import Record
 from liveedit_jax.data.tokenise import Example, tokenise
+from liveedit_jax.data.vocabulary import mojiedit_tokenizer
 from liveedit_jax.presets import preset
 from liveedit_jax.types import Role
 

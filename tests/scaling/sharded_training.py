@@ -14,7 +14,7 @@ from small_model import EDITOR, SMALL
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditMixture, EditorTrainConfig, MeshConfig, StorageConfig
 from liveedit_jax.data.editing import EditingBatch, EditingData
-from liveedit_jax.data.pretraining import mojiedit_tokenizer
+from liveedit_jax.data.vocabulary import mojiedit_tokenizer
 from liveedit_jax.editor import liveedit, repository
 from liveedit_jax.presets import preset
 from liveedit_jax.scaling import repository as sharded

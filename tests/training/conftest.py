@@ -2,7 +2,7 @@
 
 import pytest
 
-from liveedit_jax.data.pretraining import mojiedit_tokenizer
+from liveedit_jax.data.vocabulary import mojiedit_tokenizer
 
 
 @pytest.fixture(scope="module")
