@@ -10,8 +10,9 @@ import pytest
 from liveedit_jax.backbone_config import BackboneConfig, EfficientNetConfig, LlamaConfig, Stage
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import BridgeTrainConfig, PretrainConfig
-from liveedit_jax.data.pretraining import mojiedit_tokenizer
+from liveedit_jax.data.facts import SOURCES, entities
 from liveedit_jax.data.tokenise import first_true
+from liveedit_jax.data.vocabulary import mojiedit_tokenizer
 from liveedit_jax.training.bridge import BridgeData, bridge_loss, bridge_step, init_state
 from liveedit_jax.types import Role
 
@@ -20,6 +21,7 @@ SMALL = BackboneConfig(
     decoder=LlamaConfig(1024, 32, 4, 2, 1, 16, 48, tied_head=True),
     edit_layer=1,
 )
+DRAWINGS_N = len(SOURCES) * len(entities())
 CFG = BridgeTrainConfig(
     data=PretrainConfig(images_n=4, pairs_n=4, strange_n=1),
     steps_n=40,
@@ -33,7 +35,7 @@ def parts():
     backbone = Backbone(SMALL)
     weights = jax.jit(backbone.init)(jax.random.key(0))
     frozen = {name: part for name, part in weights.items() if name != "projector"}
-    states = jnp.asarray(np.random.default_rng(0).normal(size=(3796, 4, 24)), jnp.float16)
+    states = jnp.asarray(np.random.default_rng(0).normal(size=(DRAWINGS_N, 4, 24)), jnp.float16)
     return backbone, frozen, states, BridgeData(mojiedit_tokenizer(1024), backbone, CFG)
 
 
@@ -53,7 +55,7 @@ def test_a_batch_asks_about_the_pictures_it_shows(parts):
     assert np.asarray(batch.mask).sum() > 4 * 10
     first, second = np.split(np.asarray(batch.picture), 2)
     assert (first // 2 == second // 2).all()  # both halves show the same entities
-    assert (np.asarray(batch.pairs) < 3796).all()
+    assert (np.asarray(batch.pairs) < DRAWINGS_N).all()
 
 
 def test_the_bridge_learns_and_nothing_else_changes(parts):
