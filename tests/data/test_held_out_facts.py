@@ -15,8 +15,8 @@ from liveedit_jax.data.facts import (
     split_entities,
 )
 from liveedit_jax.data.paraphrases import paraphrases
-from liveedit_jax.data.pretraining import mojiedit_tokenizer
 from liveedit_jax.data.templates import templates, text_questions
+from liveedit_jax.data.vocabulary import mojiedit_tokenizer
 from liveedit_jax.presets import BACKBONES
 from liveedit_jax.types import Role
 

@@ -15,9 +15,9 @@ from liveedit_jax.data.facts import SOURCES
 from liveedit_jax.data.images import png, preprocess
 from liveedit_jax.data.open_questions import OpenQuestion, OpenQuestions
 from liveedit_jax.data.open_world import VIEWS_N, OpenWorld
-from liveedit_jax.data.pretraining import mojiedit_tokenizer
 from liveedit_jax.data.stamps import Stamp
 from liveedit_jax.data.views import another_view
+from liveedit_jax.data.vocabulary import mojiedit_tokenizer
 from liveedit_jax.presets import preset
 from liveedit_jax.types import Role
 

@@ -11,8 +11,8 @@ from experiments import photograph_cases
 from experiments.photograph_folder import read_cases
 from experiments.photograph_questions import QUESTIONS
 from liveedit_jax.config import LengthBudget
-from liveedit_jax.data.pretraining import mojiedit_tokenizer
 from liveedit_jax.data.tokenise import seam_ids
+from liveedit_jax.data.vocabulary import mojiedit_tokenizer
 from liveedit_jax.presets import preset
 
 NAMES = ("A cow.", "A cow.", "An oak tree.", "A red fox", "Some grass")  # none is held out
