@@ -34,9 +34,10 @@ $(VENV)/.smol: requirements-smol.txt $(MARK)
 demo: setup
 	$(RUN) -m liveedit_jax demo
 
-# All editors on the same edits (docs/baselines.md); what is finished is not run again. CASES are
-# those that marks below 1,000 count.
-EDITORS ?= liveedit ft_l ft_m mend serac t_patcher lte recipe lemoe grace wise
+# Editors on the same edits (docs/baselines.md); what is finished is not run again. CASES are those
+# that marks below 1,000 count. mend, serac, lte and recipe need weights for today's base first:
+# train_editor --editor NAME --ship checkpoints/tiny.
+EDITORS ?= liveedit ft_l ft_m t_patcher lemoe grace wise
 SEEDS ?= 0,1,2
 CASES ?= 200
 compare: setup
