@@ -15,6 +15,7 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditMixture, EditorTrainConfig, PretrainConfig
 from liveedit_jax.data.editing import EditingData, spliced
 from liveedit_jax.data.facts import split_entities
+from liveedit_jax.data.images import drawing, normalise
 from liveedit_jax.data.paraphrases import paraphrases
 from liveedit_jax.data.pretraining import PretrainingData
 from liveedit_jax.data.templates import templates
@@ -28,6 +29,7 @@ from liveedit_jax.training.pretrain import (
     answer_index,
     contrastive_loss,
     init_state,
+    pretrain_loss,
     pretrain_step,
 )
 from liveedit_jax.types import Role
@@ -185,7 +187,16 @@ def test_the_editor_step_learns_and_its_loss_has_no_gradient_below(tokenizer):
 
 
 def test_pretraining_learns_one_batch(tokenizer):
-    cfg = PretrainConfig(images_n=4, strange_n=2, pairs_n=3, steps_n=60, warmup_steps=1)
+    cfg = PretrainConfig(
+        images_n=4,
+        scenes_n=2,
+        composed_share=0.5,
+        view_share=0.3,
+        strange_n=2,
+        pairs_n=3,
+        steps_n=60,
+        warmup_steps=1,
+    )
     backbone = Backbone(SMALL)
     data = PretrainingData(tokenizer, SMALL, cfg, text_n=1)
     batch = data.batch_at(0)
@@ -206,7 +217,7 @@ def test_pretraining_goes_on_from_given_weights():
     jax.tree.map(np.testing.assert_array_equal, state.params, given)
 
 
-def test_contrasted_drawings_are_pairs_that_never_show_a_held_out_one(tokenizer):
+def test_contrasted_drawings_are_pairs_of_look_alikes(tokenizer):
     cfg = PretrainConfig(images_n=4, strange_n=2, pairs_n=40)
     data = PretrainingData(tokenizer, SMALL, cfg)
     chosen = data.contrasted(3)
@@ -215,7 +226,54 @@ def test_contrasted_drawings_are_pairs_that_never_show_a_held_out_one(tokenizer)
     pairs = data.batch_at(3).pairs
     first, second = np.split(pairs, 2)
     for entity, a, b in zip(chosen, first, second, strict=True):
-        assert np.array_equal(a, b) == (entity.held_out is not None)
+        for picture, source in ((a, "twemoji"), (b, "openmoji")):
+            plain = normalise(drawing(entity.id, source, 60), SMALL.vision)
+            np.testing.assert_array_equal(picture, plain)
+
+
+SEEN = []  # the rows that a `Seeing` backbone was given, and their states
+
+
+class Seeing(Backbone):
+    """States are embeddings, and the features of a picture are its mean and their number."""
+
+    def vision_features(self, params, image):
+        tiles_n = 1 if image.ndim == 4 else image.shape[1]
+        level = image.mean((-3, -2, -1)).reshape(len(image), tiles_n)
+        rows = 10.0 * jnp.arange(self.cfg.vision_n)
+        rows = (level[:, :, None] + rows).reshape(len(image), tiles_n * self.cfg.vision_n)
+        return jnp.repeat(rows[..., None], self.cfg.width, axis=-1)
+
+    def lower_from_features(self, params, batch, features):
+        SEEN.append((batch, self.embed(params, batch, features)))
+        return SEEN[-1][1]
+
+    def upper(self, params, hidden, batch, at=None):
+        return self.head(params, hidden)
+
+    def head(self, params, states):
+        return jnp.zeros((*states.shape[:-1], self.cfg.decoder.vocab_n))
+
+
+@pytest.mark.parametrize("scenes_n", [0, 2])
+def test_every_row_sees_its_own_pictures(tokenizer, scenes_n):
+    cfg = PretrainConfig(images_n=4, scenes_n=scenes_n, strange_n=3, pairs_n=3)
+    data, backbone = PretrainingData(tokenizer, SMALL, cfg, text_n=2), Seeing(SMALL)
+    batch = jax.tree.map(jnp.asarray, data.batch_at(1))
+    embed = jnp.zeros((SMALL.decoder.vocab_n, SMALL.width))
+    SEEN.clear()
+    pretrain_loss(backbone, cfg, {"embed": embed}, batch)
+    (rows, states), (strange, odd), (only, alone) = SEEN
+    pictures = [image[None] for image in batch.rows.image] + [scene for scene in batch.scenes]
+    pictures += [()] * data.text_n
+    for row, state, shows in (
+        *zip(rows.role, states, pictures, strict=True),
+        *zip(strange.role, odd, batch.rows.image[: cfg.strange_n, None], strict=True),
+        *zip(only.role, alone, batch.pairs[:, None], strict=True),
+    ):
+        found = state[np.asarray(row) == Role.VISION][:, 0]
+        parts = [picture.mean() + 10.0 * jnp.arange(SMALL.vision_n) for picture in shows]
+        np.testing.assert_allclose(found, np.concatenate([np.zeros(0), *parts]), atol=1e-4)
 
 
 def test_answer_index_counts_from_the_last_prompt_token():
