@@ -107,24 +107,35 @@ def test_logits_of_some_positions_are_those_of_all(model):
     np.testing.assert_allclose(some, jnp.take_along_axis(every, at[..., None], 1), atol=1e-5)
 
 
-def test_packed_questions_equal_separate_ones(model):
+@pytest.mark.parametrize("pictures_n", [1, 2])
+def test_packed_questions_equal_separate_ones(model, pictures_n):
     backbone, weights = model
-    image = rows([1]).image
+    image = rows([1, 1]).image[:pictures_n]
+    shown, vision_n = image if pictures_n == 1 else image[None], pictures_n * CFG.vision_n
     questions = [([5, 6, 7], [8, 9]), ([10, 11], [12]), ([13], [14, 15, 16])]
 
     def batch(row):
-        return Batch(image=image, **{k: jnp.asarray(v)[None] for k, v in row.items()})
+        return Batch(image=shown, **{k: jnp.asarray(v)[None] for k, v in row.items()})
 
     def states(row):
         return backbone.lower(weights, batch(row))[0]
 
-    packed = states(pack_row(questions, 22, 1, CFG.vision_n)[0])
-    at = head_n = 1 + CFG.vision_n
+    packed = states(pack_row(questions, 13 + vision_n, 1, vision_n)[0])
+    at = head_n = 1 + vision_n
     for question in questions:
         n = sum(map(len, question))
-        single = states(pack_row([question], head_n + n, 1, CFG.vision_n)[0])
+        single = states(pack_row([question], head_n + n, 1, vision_n)[0])
         np.testing.assert_allclose(packed[at : at + n], single[head_n:], atol=1e-5)
         at += n
+
+
+def test_a_scene_has_the_features_of_its_left_picture_and_then_of_its_right_one(model):
+    backbone, weights = model
+    pictures = rows([1, 1]).image
+    assert not np.array_equal(pictures[0], pictures[1])
+    scene = backbone.vision_features(weights, pictures[None])
+    apart = backbone.vision_features(weights, pictures)
+    np.testing.assert_allclose(scene[0], np.concatenate(list(apart)), atol=1e-5)
 
 
 def slow_greedy(backbone, weights, batch, steps_n, intervene):
