@@ -32,8 +32,8 @@ SPLITS = ("editor_train", "dev", "eval", "probe")
 SPLIT_SIZES = {"editor_train": 665, "dev": 100, "eval": 840, "probe": 231}
 HELD_OUT_N = 184  # drawings kept out of pretraining: 5% of 3,672
 SOURCES = ("twemoji", "openmoji")
-# Emojis drawn alike in files that differ, file key -> the one that stands for both. Drawings whose
-# files are the same to the byte are found by reading them.
+# Emojis drawn alike in files that differ, pairs of file keys. Drawings whose files are the same to
+# the byte are found by reading them.
 DRAWN_ALIKE = {
     "1f1e7-1f1fb": "1f1f3-1f1f4",  # Bouvet Island, Norway
     "1f9d1-200d-1f9b1": "1f468-200d-1f9b1",  # person and man with curly hair
