@@ -21,15 +21,15 @@ from liveedit_jax.config import (
 )
 
 TINY_PRETRAIN = PretrainConfig(
-    images_n=28,
-    scenes_n=8,
+    images_n=20,
+    scenes_n=6,
     composed_share=0.5,
     view_share=0.3,
-    pairs_n=48,
-    collages_n=12,
-    strange_n=12,
-    steps_n=2_600,
-    decay_share=0.5,
+    pairs_n=24,
+    collages_n=6,
+    strange_n=5,
+    steps_n=6_000,
+    decay_share=0.4,
 )
 
 TINY_EDITOR = EditorConfig(

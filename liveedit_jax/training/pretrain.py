@@ -113,7 +113,8 @@ def pretrain_loss(
     strange = batch.strange
     unseen = backbone.lower_from_features(params, strange, images[: len(strange.token)])
     is_answer = strange.role == Role.ANSWER
-    turn, code = (jax.random.orthogonal(jax.random.key(i), hidden.shape[-1]) for i in range(2))
+    with jax.ensure_compile_time_eval():  # constants: a step would compute them again
+        turn, code = (jax.random.orthogonal(jax.random.key(i), hidden.shape[-1]) for i in range(2))
     before = jnp.roll(strange.token, 1, axis=1)  # the last prompt token comes before an answer
     token = mean(cross_entropy(backbone.head(params, unseen), strange.token), is_answer)
     previous = mean(cross_entropy(backbone.head(params, unseen @ turn), before), is_answer)
