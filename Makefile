@@ -34,10 +34,9 @@ $(VENV)/.smol: requirements-smol.txt $(MARK)
 demo: setup
 	$(RUN) -m liveedit_jax demo
 
-# Editors on the same edits (docs/baselines.md); what is finished is not run again. CASES are those
-# that marks below 1,000 count. mend, serac, lte and recipe need weights for today's base first:
-# train_editor --editor NAME --ship checkpoints/tiny.
-EDITORS ?= liveedit ft_l ft_m t_patcher lemoe grace wise
+# All editors on the same edits (docs/baselines.md); what is finished is not run again. CASES are
+# those that marks below 1,000 count.
+EDITORS ?= liveedit ft_l ft_m mend serac t_patcher lte recipe lemoe grace wise
 SEEDS ?= 0,1,2
 CASES ?= 200
 compare: setup
