@@ -117,7 +117,7 @@ def test_free_questions_about_photographs_are_trained_on(
     file.write_text(DRAWINGS)
     given = {"--config": file, "--model": model, "--out": tmp_path / "run", "--steps": 2}
     asked = ["train_editor", *(str(word) for pair in (given | open_world).items() for word in pair)]
-    monkeypatch.setattr(train_editor, "dev_figures", lambda run: lambda state: {})
+    monkeypatch.setattr(train_editor, "dev_figures", lambda parts_of, side: lambda state: {})
 
     def run(*more):
         monkeypatch.setattr(sys, "argv", [*asked, *more])
