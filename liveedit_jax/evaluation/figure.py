@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from liveedit_jax.evaluation.metrics import (
     AVERAGES,
-    COLUMNS,
     METRICS,
     UNGROUPED,
     figure_of,
@@ -21,7 +20,7 @@ from liveedit_jax.evaluation.metrics import (
 
 _PALETTE = ("#2f6bd8", "#1c9c86", "#7a4fd0", "#8a94a6", "#d9822b", "#c2375a", "#b58a00")
 COLOURS = {metric.name: _PALETTE[i % len(_PALETTE)] for i, metric in enumerate(METRICS)}
-COLOURS |= dict.fromkeys(AVERAGES, "#1d2433")
+COLOURS |= dict(zip(AVERAGES, ("#1d2433", "#6b7280"), strict=True))
 
 
 def panels(results: dict) -> list[tuple[str, dict[str, list[float | None]]]]:
@@ -31,12 +30,11 @@ def panels(results: dict) -> list[tuple[str, dict[str, list[float | None]]]]:
     def curves_of(names: Sequence[str]) -> dict[str, list[float | None]]:
         return {name: [figure_of(mark, name) for mark in marks] for name in names}
 
-    free = [name for name in COLUMNS if name not in AVERAGES]
     return [
         ("Teacher-forced token accuracy", curves_of((*UNGROUPED, *AVERAGES))),
         (
             "Free generation, exact match",
-            {name: [mark["exact_match"][name] for mark in marks] for name in free},
+            {name: [mark["exact_match"][name] for mark in marks] for name in UNGROUPED},
         ),
         ("Hard locality, token accuracy", curves_of(group_members("hard_locality"))),
     ]
