@@ -16,7 +16,7 @@ DEV_SEED, DEV_N = 0, 100
 def dev_figures(
     parts_of: Callable[[TrainState], Parts], image_size: int
 ) -> Callable[[TrainState], dict]:
-    """What measures the dev split at 100 edits; its cases, and what pictures show, are kept.
+    """Make a function that measures the dev split at 100 edits; its cases and features are kept.
 
     Args:
         parts_of: the model, with the editor as training has it.

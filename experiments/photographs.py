@@ -143,7 +143,7 @@ def _shown(cases: Sequence[Case], probe: Probe) -> bytes:
 
 
 def _row(cases: Sequence[Case], probe: Probe, answer: Answer, case_of: dict[int, int]) -> dict:
-    """What was asked and answered, as JSON says it."""
+    """Write what was asked and answered as plain values."""
     fired = [
         {
             "case": cases[case_of[fired.edit.id]].name if fired.edit.id in case_of else None,

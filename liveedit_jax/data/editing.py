@@ -47,7 +47,7 @@ class EditingBatch:
 
     @property
     def subjects(self) -> Int[np.ndarray, "4 N"]:
-        """What every row's picture shows, as a number."""
+        """Number what every row's picture shows."""
         return self.picture // 2 if self.subject is None else self.subject
 
 

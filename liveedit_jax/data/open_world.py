@@ -37,7 +37,7 @@ class OpenWorld:
 
     @property
     def made_of(self) -> dict:
-        """What a recipe says about it, as plain values."""
+        """Describe it for a recipe, as plain values."""
         found = {"questions": self.questions.sha256}
         if self.stamps:
             found["stamps"] = {"n": len(self.stamps), "sha256": stamps_sha256(self.stamps)}
@@ -66,7 +66,7 @@ class OpenPictures:
 
     @cached_property
     def subject(self) -> Int[np.ndarray, " X"]:
-        """What each of all pictures shows, as a number; the X are all there are."""
+        """Number what each of all X pictures shows."""
         last = max(self.things[-1])
         found = np.arange(last + 1) // 2
         for i, pictures in enumerate(self.things):

@@ -88,7 +88,7 @@ def read_stamps(folder: str | Path) -> tuple[Stamp, ...]:
 
 
 def stamps_sha256(stamps: Sequence[Stamp]) -> str:
-    """What a recipe says about the stamps: a sha256 of every path and file."""
+    """Hash every path and file of the stamps, for a recipe."""
     digest = hashlib.sha256()
     for stamp in stamps:
         line = f"{stamp.path} {hashlib.sha256(stamp.data).hexdigest()}\n"

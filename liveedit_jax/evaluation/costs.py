@@ -1,4 +1,4 @@
-"""What an edit and a question cost, and how much room a state takes."""
+"""Measure what an edit and a question cost, and how much room a state takes."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def decided(rows: Rows, ids: np.ndarray, i: int, eos_id: int) -> bool:
 
 
 class Paths(NamedTuple):
-    """What free generation of a block's rows is compared with."""
+    """The texts that free generation of a block's rows is compared with."""
 
     ids: list[list[int]]  # of each row, up to and with EOS
     place: dict[int, int]  # row -> its row in `encoded`; the others' path is their target

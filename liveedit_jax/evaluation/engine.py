@@ -42,7 +42,7 @@ Tick = Callable[[int], Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is evaluated, and in which portions."""
+    """The marks of an evaluation, and its portions."""
 
     marks: tuple[int, ...]
     cases_n: int | None = None  # cases that marks below it count; None: the whole stream
@@ -150,7 +150,7 @@ class Engine:
                 yield Part(_name(first, mark), lines, routes)
 
     def _retained(self, kept: Asked, mark: int) -> Part:
-        """What is retained after a mark's first chunk; the block after it starts with that."""
+        """Ask what is retained after a mark's first chunk; the block after it starts with that."""
         state = self._chunked(mark) if self.subject.editor.routes else self._chunk(mark, 0)
         lines = retention_lines(self.subject, state, kept, mark)
         return Part(f"retention_{mark:06d}", lines, [])

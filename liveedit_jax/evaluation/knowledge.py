@@ -67,7 +67,7 @@ def _packed(
     pictures: Sequence[tuple[Picture, ...]],
     length_n: int,
 ) -> list[list[int]]:
-    """Which questions share each row: all of one show the same."""
+    """Share questions out among rows; all of one row show the same."""
     rows, used = [], 0
     for i in sorted(range(len(questions)), key=pictures.__getitem__):
         head_n, n = 1 + len(pictures[i]) * cfg.vision_n, sum(map(len, questions[i]))

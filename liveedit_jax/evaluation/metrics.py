@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Reference(NamedTuple):
-    """What an answer is compared with: fields of the line, teacher-forced and free."""
+    """The fields of a line that an answer is compared with, teacher-forced and free."""
 
     ids: str
     text: str
