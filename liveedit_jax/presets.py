@@ -22,7 +22,7 @@ from liveedit_jax.config import (
 
 TINY_PRETRAIN = PretrainConfig(
     images_n=20,
-    scenes_n=6,
+    scenes_n=8,
     composed_share=0.5,
     view_share=0.3,
     pairs_n=24,
