@@ -18,8 +18,8 @@ from pathlib import Path
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.data.tokenizer import load_tokenizer
 from liveedit_jax.evaluation.knowledge import measure_base
+from liveedit_jax.model_io.model import load_backbone, model_folder
 from liveedit_jax.presets import preset
-from liveedit_jax.training.checkpoint import load_backbone, model_folder
 
 
 def table(found: dict[str, dict[str, dict[str, float]]]) -> str:

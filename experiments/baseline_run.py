@@ -23,10 +23,10 @@ from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.tokenizer import load_tokenizer
 from liveedit_jax.editors import at_layer
 from liveedit_jax.evaluation.subject import Parts
-from liveedit_jax.training.checkpoint import load_backbone, model_folder
+from liveedit_jax.model_io.model import load_backbone, model_folder
+from liveedit_jax.model_io.weights import save_weights
 from liveedit_jax.training.loop import train
 from liveedit_jax.training.optimizers import TrainState
-from liveedit_jax.training.weights import save_weights
 
 SEEN_N = 100  # pictures at once
 

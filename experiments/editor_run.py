@@ -20,19 +20,19 @@ from liveedit_jax.data.benchmarks import load_benchmark
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.prompts import PROMPTS
 from liveedit_jax.data.tokenizer import Tokenizer, load_tokenizer
+from liveedit_jax.model_io.model import load_backbone, model_folder
+from liveedit_jax.model_io.weights import load_weights
 from liveedit_jax.training.addressing import (
     edits_of,
     fit,
     generator_head_width,
     start_generators,
 )
-from liveedit_jax.training.checkpoint import load_backbone, model_folder
 from liveedit_jax.training.editor import init_state, picture_features
 from liveedit_jax.training.image_start import mean_images, start_images
 from liveedit_jax.training.loop import saved_step
 from liveedit_jax.training.optimizers import TrainState
 from liveedit_jax.training.statistics import start_norms
-from liveedit_jax.training.weights import load_weights
 
 
 @dataclass(frozen=True, eq=False)

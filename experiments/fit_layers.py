@@ -22,10 +22,10 @@ from liveedit_jax.backbones.backbone import split_at
 from liveedit_jax.config import FitConfig
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.tokenizer import load_tokenizer
+from liveedit_jax.model_io.model import load_backbone, model_folder
 from liveedit_jax.presets import PRESETS, preset
 from liveedit_jax.training import addressing
 from liveedit_jax.training.addressing import Edits, Gates, Looks
-from liveedit_jax.training.checkpoint import load_backbone, model_folder
 from liveedit_jax.training.editor import picture_features
 from liveedit_jax.training.statistics import TEXT, standardised, standardising
 

@@ -28,10 +28,10 @@ from liveedit_jax.data.pretraining import PretrainingData
 from liveedit_jax.data.vocabulary import mojiedit_tokenizer
 from liveedit_jax.evaluation.knowledge import fact_accuracy, measure_base
 from liveedit_jax.evaluation.questions import drawings
+from liveedit_jax.model_io.weights import load_weights, save_weights
 from liveedit_jax.presets import preset
 from liveedit_jax.training.loop import record_start, train
 from liveedit_jax.training.pretrain import init_state, pretrain_step
-from liveedit_jax.training.weights import load_weights, save_weights
 
 
 def main() -> None:

@@ -19,11 +19,11 @@ from liveedit_jax.config import Preset, as_dict
 from liveedit_jax.data.facts import SOURCES, entities
 from liveedit_jax.evaluation.knowledge import fact_accuracy, other_drawing_found
 from liveedit_jax.evaluation.questions import drawings
+from liveedit_jax.model_io.frozen import smol_parts, smol_tokenizer
+from liveedit_jax.model_io.weights import load_weights, save_weights
 from liveedit_jax.training.bridge import BridgeData, bridge_step, init_state, tower_states
-from liveedit_jax.training.frozen import smol_parts, smol_tokenizer
 from liveedit_jax.training.image_start import mean_images
 from liveedit_jax.training.loop import record_start, train
-from liveedit_jax.training.weights import load_weights, save_weights
 
 UNSEEN = ("dev", "probe")  # entities that no editor is trained or judged on: drawings compared
 MEASURED = 24  # every so manyth entity is measured: a forward pass takes seconds

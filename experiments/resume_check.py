@@ -17,8 +17,8 @@ import sys
 import time
 from pathlib import Path
 
+from liveedit_jax.model_io.weights import sha256_of
 from liveedit_jax.training.loop import saved_step
-from liveedit_jax.training.weights import sha256_of
 
 
 def begin(out: Path, steps_n: int, save_every: int) -> subprocess.Popen:

@@ -33,7 +33,7 @@ from liveedit_jax.evaluation.probes import Case
 from liveedit_jax.evaluation.quick import accuracies
 from liveedit_jax.evaluation.run import commit
 from liveedit_jax.evaluation.subject import Parts, Subject, encode, requests
-from liveedit_jax.training.checkpoint import load_model
+from liveedit_jax.model_io.model import load_model
 from liveedit_jax.types import Expert, Query, Repository
 
 BLOCK_N, BATCH_N, LEAST_L1 = 256, 32, 0.01

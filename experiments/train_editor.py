@@ -47,6 +47,7 @@ from experiments.editor_run import Run, prepared, started
 from liveedit_jax.config import as_dict
 from liveedit_jax.editor.as_editor import LiveEdit
 from liveedit_jax.evaluation.subject import Parts
+from liveedit_jax.model_io.weights import save_weights
 from liveedit_jax.scaling.mesh import make_mesh
 from liveedit_jax.scaling.processes import start as start_processes
 from liveedit_jax.scaling.steps import Pod
@@ -55,7 +56,6 @@ from liveedit_jax.training.editor import editor_step, editor_step_from_states, s
 from liveedit_jax.training.loop import record_start, saved_step, train
 from liveedit_jax.training.optimizers import TrainState
 from liveedit_jax.training.states import StateCache
-from liveedit_jax.training.weights import save_weights
 
 DRAWN = ("seed", "batch_n", "routing_n", "accumulate_n", "answers_n")  # what batches depend on
 

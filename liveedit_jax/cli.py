@@ -99,8 +99,8 @@ def _info(args) -> None:
 
 
 def _convert(args) -> None:
-    from liveedit_jax import exchange
     from liveedit_jax.backbone_presets import BACKBONES
+    from liveedit_jax.model_io import exchange
     from liveedit_jax.presets import PUBLISHED
 
     if args.model not in PUBLISHED:
@@ -110,13 +110,13 @@ def _convert(args) -> None:
 
 
 def _import_editor(args) -> None:
-    from liveedit_jax import exchange
+    from liveedit_jax.model_io import exchange
 
     print(exchange.import_editor(Path(args.file), args.model))
 
 
 def _export_editor(args) -> None:
-    from liveedit_jax import exchange
+    from liveedit_jax.model_io import exchange
 
     exchange.export_editor(args.model, Path(args.file))
     print(args.file)

@@ -12,8 +12,8 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.data.images import Picture, preprocess
 from liveedit_jax.data.tokenise import Example, tokenise
 from liveedit_jax.editor import liveedit
+from liveedit_jax.model_io.model import Model
 from liveedit_jax.store import Header
-from liveedit_jax.training.checkpoint import Model
 from liveedit_jax.types import Batch, Expert
 
 BATCH_N = 16  # edits made in one call

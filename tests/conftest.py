@@ -15,8 +15,8 @@ import pytest
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.data.vocabulary import mojiedit_tokenizer
 from liveedit_jax.editor.liveedit import init_params
+from liveedit_jax.model_io.weights import save_weights
 from liveedit_jax.presets import preset
-from liveedit_jax.training.weights import save_weights
 
 FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}".strip()

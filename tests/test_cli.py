@@ -143,7 +143,7 @@ def test_a_truncated_checkpoint_is_refused(run, files, model_folder, tmp_path):
 
 
 def test_another_models_repository_is_refused_until_rebuilt(run, files, model_folder, tmp_path):
-    from liveedit_jax.training.weights import load_weights, save_weights
+    from liveedit_jax.model_io.weights import load_weights, save_weights
 
     assert edit(run, files[0])[0] == 0
     other = tmp_path / "other"

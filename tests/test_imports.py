@@ -25,7 +25,7 @@ LEVEL = {
     "live": 4,
     "maker": 4,
     "session": 4,
-    "exchange": 4,
+    "model_io": 2,
     "cli_text": 4,
     "requests": 4,
     "demo": 5,

@@ -20,9 +20,9 @@ from liveedit_jax.evaluation.metrics import AVERAGES, PLACE, UNGROUPED, figure_o
 from liveedit_jax.evaluation.released import write_released
 from liveedit_jax.evaluation.retention import retention_case
 from liveedit_jax.evaluation.subject import Parts
+from liveedit_jax.model_io.model import load_model, model_folder
+from liveedit_jax.model_io.weights import load_weights
 from liveedit_jax.presets import preset
-from liveedit_jax.training.checkpoint import load_model, model_folder
-from liveedit_jax.training.weights import load_weights
 
 METHODS = ("liveedit", *BASELINES)
 

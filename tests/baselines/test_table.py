@@ -5,7 +5,7 @@ import pytest
 
 from liveedit_jax.baselines.table import BASELINES, TUNED, baseline
 from liveedit_jax.evaluation.run import Choice, load_baseline
-from liveedit_jax.training.weights import save_weights
+from liveedit_jax.model_io.weights import save_weights
 
 
 def test_a_config_without_settings_of_its_own_has_those_of_tiny():

@@ -14,6 +14,7 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditMixture, EditorTrainConfig, MeshConfig
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.tokenizer import load_tokenizer
+from liveedit_jax.model_io.weights import sha256_of
 from liveedit_jax.presets import preset
 from liveedit_jax.scaling.mesh import make_mesh
 from liveedit_jax.scaling.processes import start
@@ -21,7 +22,6 @@ from liveedit_jax.scaling.steps import Pod
 from liveedit_jax.scaling.training import on_mesh
 from liveedit_jax.training.editor import init_state
 from liveedit_jax.training.loop import train
-from liveedit_jax.training.weights import sha256_of
 
 RECIPE = EditorTrainConfig(batch_n=4, learning_rate=1e-3)
 TOKENIZER = Path(__file__).resolve().parents[2] / "checkpoints" / "tiny" / "tokenizer.json"

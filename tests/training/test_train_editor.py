@@ -15,9 +15,9 @@ from small_model import EDITOR, SMALL
 from experiments import train_editor
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.editor.liveedit import init_params
+from liveedit_jax.model_io.model import SHIPPED, load_model
+from liveedit_jax.model_io.weights import load_weights, save_weights
 from liveedit_jax.presets import preset
-from liveedit_jax.training.checkpoint import SHIPPED, load_model
-from liveedit_jax.training.weights import load_weights, save_weights
 
 CONFIG = """
 from dataclasses import replace

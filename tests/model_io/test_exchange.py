@@ -7,14 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from liveedit_jax import cli, exchange, presets
+from liveedit_jax import cli, presets
 from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, Fit, LlamaConfig
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditorConfig, Preset
 from liveedit_jax.editor.convert import to_released
 from liveedit_jax.editor.liveedit import init_params
-from liveedit_jax.training.checkpoint import load_model
-from liveedit_jax.training.weights import load_weights, save_weights
+from liveedit_jax.model_io import exchange
+from liveedit_jax.model_io.model import load_model
+from liveedit_jax.model_io.weights import load_weights, save_weights
 
 CFG = BackboneConfig(
     vision=ClipConfig(image_size=12, patch_size=4, width=24, layers_n=3, heads_n=2, mlp_width=32),

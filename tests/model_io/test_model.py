@@ -15,9 +15,9 @@ import pytest
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.backbone import split_at
 from liveedit_jax.data.tokenise import without_pixels
+from liveedit_jax.model_io.model import load_model
+from liveedit_jax.model_io.weights import load_weights, save_weights
 from liveedit_jax.presets import preset
-from liveedit_jax.training.checkpoint import load_model
-from liveedit_jax.training.weights import load_weights, save_weights
 from liveedit_jax.types import Role
 
 
@@ -33,7 +33,7 @@ def test_weights_come_back_rounded_to_half(tmp_path):
 def test_weights_saved_on_another_machines_devices_open_here(tmp_path):
     script = """
 import jax, jax.numpy as jnp, sys
-from liveedit_jax.training.weights import save_weights
+from liveedit_jax.model_io.weights import save_weights
 there = jax.devices()[3]
 save_weights(sys.argv[1], {"a": jax.device_put(jnp.arange(5.0), there)}, {})
 """

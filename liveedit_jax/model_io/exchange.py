@@ -18,9 +18,9 @@ from liveedit_jax.backbones.weights import from_named, open_folder
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.editor.convert import from_released, to_released
+from liveedit_jax.model_io.model import model_folder
+from liveedit_jax.model_io.weights import load_weights, save_weights
 from liveedit_jax.presets import preset
-from liveedit_jax.training.checkpoint import model_folder
-from liveedit_jax.training.weights import load_weights, save_weights
 
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
 MODULES = ("edit_extractor", "inpt_extractor", "moegen_c", "moegen_r", "instant_reps_norm")

@@ -19,9 +19,9 @@ from liveedit_jax.backbones.backbone import split_at
 from liveedit_jax.config import EditorConfig, Preset
 from liveedit_jax.data.tokenizer import Tokenizer, load_tokenizer
 from liveedit_jax.editor.liveedit import init_params
+from liveedit_jax.model_io.frozen import smol_parts
+from liveedit_jax.model_io.weights import load_weights
 from liveedit_jax.presets import PRESETS, preset
-from liveedit_jax.training.frozen import smol_parts
-from liveedit_jax.training.weights import load_weights
 
 SHIPPED = Path(__file__).resolve().parents[2] / "checkpoints"
 

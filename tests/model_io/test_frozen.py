@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from liveedit_jax.training import frozen
-from liveedit_jax.training.frozen import keep_parts
-from liveedit_jax.training.weights import load_weights, save_weights
+from liveedit_jax.model_io import frozen
+from liveedit_jax.model_io.frozen import keep_parts
+from liveedit_jax.model_io.weights import load_weights, save_weights
 
 PARTS = {"tower": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}}
 

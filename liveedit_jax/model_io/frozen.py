@@ -13,7 +13,7 @@ from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import smol_convert
 from liveedit_jax.backbones.backbone import split_at
 from liveedit_jax.data.tokenizer import Tokenizer
-from liveedit_jax.training.weights import load_weights, save_weights
+from liveedit_jax.model_io.weights import load_weights, save_weights
 
 
 def cache_folder() -> Path:

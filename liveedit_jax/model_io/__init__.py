@@ -1,0 +1,1 @@
+"""Model folders: opening, converting, importing and exporting models."""
