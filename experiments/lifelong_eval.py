@@ -26,8 +26,9 @@ from pathlib import Path  # noqa: E402
 from experiments.arguments import add_config  # noqa: E402
 from liveedit_jax.evaluation.cases import Files  # noqa: E402
 from liveedit_jax.evaluation.run import METHODS, Choice, parse_marks, run, table  # noqa: E402
-from liveedit_jax.evaluation.seeds import write_summary  # noqa: E402
 from liveedit_jax.presets import BACKBONES, DATASETS, EDITORS  # noqa: E402
+from liveedit_jax.report.run_page import draw_run  # noqa: E402
+from liveedit_jax.report.seeds import write_summary  # noqa: E402
 
 
 def main() -> int:
@@ -84,7 +85,7 @@ def main() -> int:
 
 
 def _run(choice: Choice, out: Path) -> dict:
-    results = run(choice, out, BEGIN)
+    results = run(choice, out, BEGIN, draw=draw_run)
     print(table(results))
     print(
         f"{results['seconds']:.0f} s, peak {results['peak_rss_gb']:.2f} GB, "

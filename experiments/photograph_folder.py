@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from liveedit_jax.requests import check_text, read_image
+from liveedit_jax.cli.requests import check_text, read_image
 
 TEXTS = ("name", "question", "target", "rephrase")
 FILE = "cases.json"

@@ -15,11 +15,11 @@ from liveedit_jax.evaluation.aggregate import folder_figures
 from liveedit_jax.evaluation.chunks import check_marks
 from liveedit_jax.evaluation.compiles import count_compiles
 from liveedit_jax.evaluation.engine import Engine, Plan
-from liveedit_jax.evaluation.figure import draw_metrics
 from liveedit_jax.evaluation.probes import Case
-from liveedit_jax.evaluation.report import write_report
 from liveedit_jax.evaluation.run_folder import RunFolder, open_run, write_atomic, write_lines
 from liveedit_jax.evaluation.subject import Parts
+
+Draw = Callable[[dict, Sequence[Case], Path], None]
 
 
 def evaluate(
@@ -31,6 +31,7 @@ def evaluate(
     begin: float,
     pictures: Path | None = None,
     kept: Case | None = None,
+    draw: Draw | None = None,
 ) -> dict:
     """Evaluate an editor (or the rest of it) and write every file of the run folder.
 
@@ -44,6 +45,8 @@ def evaluate(
         begin: `time.time()` at the start of the process.
         pictures: the folder of a benchmark's pictures, noted for reports.
         kept: questions about what no edit touches (evaluation/retention.py).
+        draw: called with the results, the stream and the run folder, before `results.json` says
+            that the run is finished.
 
     Returns:
         What `results.json` holds.
@@ -78,11 +81,10 @@ def evaluate(
     }
     for entry in results["marks"]:
         entry |= costs[entry["edits"]]
-    draw_metrics(results, folder.path / "metrics.png")
-    write_report(results, cases, folder.path)
     results["seconds"] = spent()
     results["peak_rss_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    write_report(results, cases, folder.path)
+    if draw is not None:
+        draw(results, cases, folder.path)
     write_atomic(finished, json.dumps(results, indent=1) + "\n")
     shutil.rmtree(folder.work)
     return results

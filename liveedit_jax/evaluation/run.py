@@ -15,7 +15,7 @@ from liveedit_jax.editor.as_editor import LiveEdit
 from liveedit_jax.editors import Editor
 from liveedit_jax.evaluation.cases import Files, Stream, benchmark_cases, stream_cases
 from liveedit_jax.evaluation.engine import Plan
-from liveedit_jax.evaluation.lifelong import evaluate
+from liveedit_jax.evaluation.lifelong import Draw, evaluate
 from liveedit_jax.evaluation.metrics import AVERAGES, PLACE, UNGROUPED, figure_of, title
 from liveedit_jax.evaluation.released import write_released
 from liveedit_jax.evaluation.retention import retention_case
@@ -55,7 +55,13 @@ class Choice:
         return self.editor if self.editor in BASELINES else None
 
 
-def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None) -> dict:
+def run(
+    choice: Choice,
+    out: str | Path,
+    begin: float,
+    plan: Plan | None = None,
+    draw: Draw | None = None,
+) -> dict:
     """Evaluate, writing the run folder `out`; returns what results.json holds.
 
     Args:
@@ -63,6 +69,7 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
         out: the run folder; a killed run with the same choice goes on there.
         begin: `time.time()` at the start of the process.
         plan: marks and portions; None: the choice's marks.
+        draw: draws the finished run (`report.run_page.draw_run`); None: numbers alone.
 
     Raises:
         KeyError: an unknown name.
@@ -96,7 +103,7 @@ def run(choice: Choice, out: str | Path, begin: float, plan: Plan | None = None)
         settings |= {"method": {"settings": asdict(editor), "weights": made_by}}
     parts = Parts(Backbone(chosen.backbone), model.backbone, model.tokenizer, editor, trained)
     kept = retention_case(chosen.backbone.vision.image_size) if name == "mojiedit" else None
-    results = evaluate(parts, stream.cases, plan, settings, out, begin, stream.pictures, kept)
+    results = evaluate(parts, stream.cases, plan, settings, out, begin, stream.pictures, kept, draw)
     if choice.files is not None:
         folder = Path(out) / "released"
         write_released(Path(out), folder, model.tokenizer.decode, choice.seed)

@@ -13,14 +13,14 @@ from liveedit_jax.data.prompts import PROMPTS
 from liveedit_jax.evaluation import subject
 from liveedit_jax.evaluation.aggregate import read_lines
 from liveedit_jax.evaluation.cases import Files, benchmark_cases
-from liveedit_jax.evaluation.compare import load_run
 from liveedit_jax.evaluation.engine import Plan
-from liveedit_jax.evaluation.gallery import gallery, pick_failures
 from liveedit_jax.evaluation.layout import make_rows, measure
 from liveedit_jax.evaluation.lifelong import evaluate
 from liveedit_jax.evaluation.released import write_released
 from liveedit_jax.evaluation.run import Choice, run
-from liveedit_jax.evaluation.seeds import summary, write_summary
+from liveedit_jax.report.compare import load_run
+from liveedit_jax.report.gallery import gallery, pick_failures
+from liveedit_jax.report.seeds import summary, write_summary
 from liveedit_jax.types import Role
 
 ROWS_N = 6

@@ -15,6 +15,7 @@ from liveedit_jax.evaluation.aggregate import folder_figures, read_lines
 from liveedit_jax.evaluation.engine import Plan
 from liveedit_jax.evaluation.lifelong import evaluate
 from liveedit_jax.evaluation.run_folder import open_run
+from liveedit_jax.report.run_page import draw_run
 
 PLAN = Plan((1, 3, 10), batch_n=8, block_n=4)
 SETTINGS = {"config": "small", "seed": 0, "commit": "none", "marks": PLAN.marks}
@@ -28,7 +29,9 @@ FILES = ("cases.jsonl", "routes.jsonl", "retention.jsonl")
 @pytest.fixture(scope="module")
 def run(parts, cases_of, kept, tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
-    return out, evaluate(parts, cases_of(10), PLAN, SETTINGS, out, time.time(), kept=kept)
+    return out, evaluate(
+        parts, cases_of(10), PLAN, SETTINGS, out, time.time(), kept=kept, draw=draw_run
+    )
 
 
 def test_results_hold_every_figure_and_are_recomputable(run):

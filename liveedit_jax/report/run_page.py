@@ -13,8 +13,6 @@ import numpy as np
 
 from liveedit_jax.data.images import open_picture, picture_bytes
 from liveedit_jax.evaluation.aggregate import read_lines
-from liveedit_jax.evaluation.charts import bars, curves
-from liveedit_jax.evaluation.figure import panels
 from liveedit_jax.evaluation.metrics import (
     AVERAGES,
     BY_NAME,
@@ -27,8 +25,10 @@ from liveedit_jax.evaluation.metrics import (
     is_targeted,
     label,
 )
-from liveedit_jax.evaluation.page import PAGE
 from liveedit_jax.evaluation.probes import Case, key_of
+from liveedit_jax.report.charts import bars, curves
+from liveedit_jax.report.figure import draw_metrics, panels
+from liveedit_jax.report.page_frame import PAGE
 
 EXAMPLES_N = 12
 OF_METRIC_N = 2  # questions of one metric that an example shows
@@ -148,6 +148,12 @@ def example(case: Case, lines: Sequence[dict], routes: dict[tuple, dict], by_cas
     )
 
 
+def draw_run(results: dict, cases: Sequence[Case], folder: Path) -> None:
+    """Draw `metrics.png` and `report.html` of a run beside the JSON-lines files that they show."""
+    draw_metrics(results, folder / "metrics.png")
+    write_report(results, cases, folder)
+
+
 def write_report(results: dict, cases: Sequence[Case], folder: Path) -> None:
     """Write report.html beside the JSON-lines files that it shows."""
     largest = results["marks"][-1]
@@ -174,8 +180,7 @@ def write_report(results: dict, cases: Sequence[Case], folder: Path) -> None:
         f"<section class=card><h3>{escape(title)}</h3>{curves(edits, named)}</section>"
         for title, named in panels(results)
     )
-    seconds, memory = results["seconds"], results["peak_rss_gb"]
-    cost = "" if seconds is None else f"{seconds:,.0f} s, {memory:.2f} GB at most, "
+    cost = f"{results['seconds']:,.0f} s, {results['peak_rss_gb']:.2f} GB at most, "
     html = PAGE.format(
         title=f"{mark:,} edits",
         summary=(

@@ -2,10 +2,10 @@
 
 import pytest
 
-from liveedit_jax.evaluation.compare import COSTS, Row
 from liveedit_jax.evaluation.metrics import COLUMNS
-from liveedit_jax.evaluation.seeds import Figure
-from liveedit_jax.evaluation.tables import (
+from liveedit_jax.report.compare import COSTS, Row
+from liveedit_jax.report.seeds import Figure
+from liveedit_jax.report.tables import (
     best,
     blocks,
     costs_markdown,

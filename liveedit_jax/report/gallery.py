@@ -10,10 +10,10 @@ from html import escape
 from pathlib import Path
 
 from liveedit_jax.evaluation.cases import stream_cases
-from liveedit_jax.evaluation.compare import Run, run_lines
 from liveedit_jax.evaluation.metrics import BY_NAME, EDIT, PLACE, exact_match, is_targeted
 from liveedit_jax.evaluation.probes import Case, key_of
-from liveedit_jax.evaluation.report import picture
+from liveedit_jax.report.compare import Run, run_lines
+from liveedit_jax.report.run_page import picture
 
 SHOWN_N = 24
 SIDE = 60  # pixels of a re-made drawing

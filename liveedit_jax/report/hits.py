@@ -7,9 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from liveedit_jax.evaluation.compare import Run, Setup, run_lines
 from liveedit_jax.evaluation.metrics import HITTING, is_targeted
-from liveedit_jax.evaluation.seeds import Figure, figure
+from liveedit_jax.report.compare import Run, Setup, run_lines
+from liveedit_jax.report.seeds import Figure, figure
 
 SPARED = tuple(name for name in HITTING if not is_targeted(name))  # kinds that no edit is about
 CASE = ("mark", "case", "probe", "hit_n")

@@ -28,8 +28,8 @@ from liveedit_jax.editor import liveedit
 from liveedit_jax.editor.repository import F32
 from liveedit_jax.editor.routing import experts_of
 from liveedit_jax.live import LiveRepository
-from liveedit_jax.maker import BATCH_N, Maker
 from liveedit_jax.model_io.model import load_model, model_folder
+from liveedit_jax.session.encoder import BATCH_N, Maker
 from liveedit_jax.store import Edit, Request, Store, open_store, rebuild
 from liveedit_jax.store.images import image_sha256
 from liveedit_jax.types import Batch, Repository, Role

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
-from liveedit_jax.evaluation.compare import COSTS, Row, title
 from liveedit_jax.evaluation.metrics import COLUMNS, head
-from liveedit_jax.evaluation.seeds import Figure
+from liveedit_jax.report.compare import COSTS, Row, title
+from liveedit_jax.report.seeds import Figure
 
 HEADS = tuple(map(head, COLUMNS))
 _LATEX = {

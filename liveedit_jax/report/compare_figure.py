@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
 
-from liveedit_jax.evaluation.compare import Row, Setup, points, rows_of, title
-from liveedit_jax.evaluation.figure import along_edits
 from liveedit_jax.evaluation.metrics import AVERAGES, COLUMNS, label
+from liveedit_jax.report.compare import Row, Setup, points, rows_of, title
+from liveedit_jax.report.figure import along_edits
 
 TICKS = (0, 50, 80, 90, 95, 98, 99, 100)
 FAINT = 0.5  # percent that the scale adds to what is missing, so that 100 has a place

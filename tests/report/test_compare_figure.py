@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from liveedit_jax.evaluation.compare import group_runs, load_run, make_rows
-from liveedit_jax.evaluation.compare_figure import FAINT, draw_comparison, stretched, unstretched
-from liveedit_jax.evaluation.compare_page import colours_of
-from liveedit_jax.evaluation.seeds import Figure
-from tests.evaluation.made_runs import write_run
+from liveedit_jax.report.compare import group_runs, load_run, make_rows
+from liveedit_jax.report.compare_figure import FAINT, draw_comparison, stretched, unstretched
+from liveedit_jax.report.compare_page import colours_of
+from liveedit_jax.report.seeds import Figure
+from tests.report.made_runs import write_run
 
 
 def test_halving_what_is_missing_is_the_same_step_everywhere():

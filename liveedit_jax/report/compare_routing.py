@@ -7,12 +7,12 @@ from html import escape
 
 import numpy as np
 
-from liveedit_jax.evaluation.charts import Line, bands, bars, cards, legend, nice
-from liveedit_jax.evaluation.compare import Row, Setup, points, rows_of
-from liveedit_jax.evaluation.hits import MOST_N, SHARES, SPARED, STRENGTHS, Hits, bin_names
 from liveedit_jax.evaluation.metrics import HITTING, label, title
-from liveedit_jax.evaluation.seeds import Figure
-from liveedit_jax.evaluation.tables import number
+from liveedit_jax.report.charts import Line, bands, bars, cards, legend, nice
+from liveedit_jax.report.compare import Row, Setup, points, rows_of
+from liveedit_jax.report.hits import MOST_N, SHARES, SPARED, STRENGTHS, Hits, bin_names
+from liveedit_jax.report.seeds import Figure
+from liveedit_jax.report.tables import number
 
 BINS_N = 10  # of a margin's histogram
 COUNTS = ((1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (MOST_N, None))

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from liveedit_jax.evaluation.metrics import COLUMNS, METRICS, average_members, figure_of
-from liveedit_jax.evaluation.seeds import Figure, figure
 from liveedit_jax.presets import EDITORS, PRESETS
+from liveedit_jax.report.seeds import Figure, figure
 
 REQUIRED = (*average_members("average"), "average")
 ALWAYS = tuple(metric.name for metric in METRICS if metric.always)

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from liveedit_jax.evaluation import tables
-from liveedit_jax.evaluation.compare import (
+from liveedit_jax.evaluation.run_folder import write_atomic
+from liveedit_jax.report import tables
+from liveedit_jax.report.compare import (
     Row,
     Setup,
     group_runs,
     load_run,
     make_rows,
 )
-from liveedit_jax.evaluation.compare_figure import draw_comparison
-from liveedit_jax.evaluation.compare_page import colours_of, page
-from liveedit_jax.evaluation.gallery import pick_failures
-from liveedit_jax.evaluation.hits import SHARES, STRENGTHS, Hits, bin_names, count_hits
-from liveedit_jax.evaluation.run_folder import write_atomic
+from liveedit_jax.report.compare_figure import draw_comparison
+from liveedit_jax.report.compare_page import colours_of, page
+from liveedit_jax.report.gallery import pick_failures
+from liveedit_jax.report.hits import SHARES, STRENGTHS, Hits, bin_names, count_hits
 
 
 def _numbers(setups: Sequence[Setup], rows: Sequence[Row], hits: dict[str, Hits]) -> dict:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from liveedit_jax import open_editor, session
+from liveedit_jax import open_editor
+from liveedit_jax.session import editor as session
 
 
 def picture(shade):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from liveedit_jax.demo import run_demo
+from liveedit_jax.cli.demo import run_demo
 from liveedit_jax.evaluation.run import Choice, parse_marks, run
 
 

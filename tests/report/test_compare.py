@@ -7,11 +7,11 @@ import statistics
 import pytest
 
 from liveedit_jax.cli import main
-from liveedit_jax.evaluation.compare import group_runs, load_run, make_rows
-from liveedit_jax.evaluation.gallery import pick_failures
-from liveedit_jax.evaluation.hits import count_hits
 from liveedit_jax.evaluation.metrics import average_members
-from tests.evaluation.made_runs import write_run
+from liveedit_jax.report.compare import group_runs, load_run, make_rows
+from liveedit_jax.report.gallery import pick_failures
+from liveedit_jax.report.hits import count_hits
+from tests.report.made_runs import write_run
 
 AVERAGED = average_members("average")
 

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from html import escape
 
-from liveedit_jax.evaluation.charts import Line, bands, cards, legend
-from liveedit_jax.evaluation.compare import COSTS, Row, Setup, points, rows_of, title
-from liveedit_jax.evaluation.compare_routing import routing
-from liveedit_jax.evaluation.gallery import Failure, gallery
-from liveedit_jax.evaluation.hits import Hits
 from liveedit_jax.evaluation.metrics import COLUMNS, head, label
-from liveedit_jax.evaluation.page import PAGE
-from liveedit_jax.evaluation.tables import best, blocks, cost, is_best, number
+from liveedit_jax.report.charts import Line, bands, cards, legend
+from liveedit_jax.report.compare import COSTS, Row, Setup, points, rows_of, title
+from liveedit_jax.report.compare_routing import routing
+from liveedit_jax.report.gallery import Failure, gallery
+from liveedit_jax.report.hits import Hits
+from liveedit_jax.report.page_frame import PAGE
+from liveedit_jax.report.tables import best, blocks, cost, is_best, number
 
 COLOURS = (
     *("#3b7de0", "#e07b28", "#1c9c86", "#b05cd6", "#d9476a", "#a08a00", "#6f8f2a", "#7f8ba3"),

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from liveedit_jax.evaluation.figure import COLOURS
 from liveedit_jax.evaluation.metrics import label
+from liveedit_jax.report.figure import COLOURS
 
 WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 34, 12, 12, 30

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from liveedit_jax import __version__, cli_text
+from liveedit_jax import __version__
+from liveedit_jax.cli import wording as cli_text
 
 DEFAULT_REPO = "liveedit-repo"
 DEFAULT_MAX_EDITS = 100_000
@@ -28,13 +29,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def _demo(args) -> None:
-    from liveedit_jax import demo
+    from liveedit_jax.cli import demo
 
     demo.run_demo(args.model, Path(args.out), args.repo, args.max_edits, (1, 10, 100, 1000))
 
 
 def _edit(args) -> None:
-    from liveedit_jax import requests
+    from liveedit_jax.cli import requests
 
     one = (args.image, args.prompt, args.target)
     if args.file is not None:
@@ -51,7 +52,7 @@ def _edit(args) -> None:
 
 
 def _ask(args) -> None:
-    from liveedit_jax import requests
+    from liveedit_jax.cli import requests
 
     image = requests.read_image(args.image) if args.image is not None else None
     requests.check_text("prompt", args.prompt)
@@ -123,7 +124,7 @@ def _export_editor(args) -> None:
 
 
 def _report(args) -> None:
-    from liveedit_jax.evaluation.report_runs import report_runs
+    from liveedit_jax.report.runs import report_runs
 
     table, files = report_runs(args.runs, args.out)
     print(table)

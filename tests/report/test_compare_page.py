@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 from liveedit_jax.cli import main
-from liveedit_jax.evaluation import gallery
-from liveedit_jax.evaluation.compare import load_run
-from liveedit_jax.evaluation.gallery import pick_failures
 from liveedit_jax.evaluation.metrics import PLACE
 from liveedit_jax.evaluation.probes import Case, Probe
-from liveedit_jax.evaluation.report_runs import report_runs
-from tests.evaluation.made_runs import cases, write_lines, write_run
+from liveedit_jax.report import gallery
+from liveedit_jax.report.compare import load_run
+from liveedit_jax.report.gallery import pick_failures
+from liveedit_jax.report.runs import report_runs
+from tests.report.made_runs import cases, write_lines, write_run
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 BROWSER = BROWSER or shutil.which("google-chrome")
