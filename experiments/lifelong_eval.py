@@ -23,7 +23,7 @@ import sys  # noqa: E402
 from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from experiments.arguments import add_config  # noqa: E402
+from experiments.training.arguments import add_config  # noqa: E402
 from liveedit_jax.evaluation.cases import Files  # noqa: E402
 from liveedit_jax.evaluation.run import METHODS, Choice, parse_marks, run, table  # noqa: E402
 from liveedit_jax.presets import BACKBONES, DATASETS, EDITORS  # noqa: E402

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import jax
 
-from experiments import pretrain_bridge
-from experiments.arguments import to_ship, training_parser
+from experiments.training import bridge as pretrain_bridge
+from experiments.training.arguments import to_ship, training_parser
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import as_dict
 from liveedit_jax.data.facts import entities

@@ -39,11 +39,11 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding
 
-from experiments.arguments import to_ship
-from experiments.baseline_run import train_baseline
-from experiments.dev_figures import DEV_N, DEV_SEED, dev_figures
-from experiments.editor_arguments import is_public, parsed
-from experiments.editor_run import Run, prepared, started
+from experiments.training.arguments import to_ship
+from experiments.training.baseline import train_baseline
+from experiments.training.dev_figures import DEV_N, DEV_SEED, dev_figures
+from experiments.training.editor import Run, prepared, started
+from experiments.training.editor_arguments import is_public, parsed
 from liveedit_jax.config import as_dict
 from liveedit_jax.editor.as_editor import LiveEdit
 from liveedit_jax.evaluation.subject import Parts

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from experiments.crash_repository import CFG, HEADER, WIDTH, arrays_of
+from experiments.checks.crash import CFG, HEADER, WIDTH, arrays_of
 from liveedit_jax.config import Precision, StorageConfig
 from liveedit_jax.editor import repository
 from liveedit_jax.editor.repository import F32

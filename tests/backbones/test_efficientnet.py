@@ -31,7 +31,7 @@ def test_windows_cover_everything():
 def test_the_tower_equals_torch(size):
     import torch
 
-    from experiments import torch_efficientnet
+    from experiments.reference import torch_efficientnet
 
     net = shaken(torch_efficientnet.EfficientNet(CFG))
     for name, value in net.named_buffers():

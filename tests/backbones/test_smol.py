@@ -44,7 +44,7 @@ def theirs_of(weights):
     """transformers' Llama with the same dequantised weights."""
     import torch
 
-    from experiments.originals import torch_llama
+    from experiments.reference.originals import torch_llama
 
     cfg = CFG.decoder
     net = torch_llama(cfg)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.check_pictures import alike
+from experiments.checks.pictures import alike
 from liveedit_jax.data.facts import SOURCES, entities
 from liveedit_jax.data.images import drawing
 

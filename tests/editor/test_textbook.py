@@ -17,7 +17,7 @@ WIDTH, VISION_N, PROMPT_N, ANSWER_N, EDITS_N = 24, 9, 4, 3, 6
 def test_experts_routes_and_residuals_are_the_textbooks():
     import torch
 
-    from experiments.textbook import Pool, Textbook, add, tensors
+    from experiments.reference.textbook import Pool, Textbook, add, tensors
 
     params = liveedit.init_params(jax.random.key(0), CFG, WIDTH, VISION_N)
     params["input"]["sentinel"] = -params["input"]["sentinel"]

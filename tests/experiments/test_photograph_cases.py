@@ -7,9 +7,9 @@ import sys
 import pytest
 from PIL import Image, ImageDraw
 
-from experiments import photograph_cases
-from experiments.photograph_folder import read_cases
-from experiments.photograph_questions import QUESTIONS
+from experiments.studies import photograph_cases
+from experiments.studies.photograph_folder import read_cases
+from experiments.studies.photograph_questions import QUESTIONS
 from liveedit_jax.config import LengthBudget
 from liveedit_jax.data.tokenise import seam_ids
 from liveedit_jax.data.vocabulary import mojiedit_tokenizer

@@ -8,10 +8,18 @@ import sys
 import pytest
 from PIL import Image, ImageDraw
 
-from experiments import photographs
-from experiments.photograph_counts import ANOTHER, ELSE, KINDS, OWN, SHOWN, answered, probes_of
-from experiments.photograph_counts import shares as counted
-from experiments.photograph_folder import Case, read_cases
+from experiments.studies import photographs
+from experiments.studies.photograph_counts import (
+    ANOTHER,
+    ELSE,
+    KINDS,
+    OWN,
+    SHOWN,
+    answered,
+    probes_of,
+)
+from experiments.studies.photograph_counts import shares as counted
+from experiments.studies.photograph_folder import Case, read_cases
 
 COLOURS = ("red", "teal", "gold")
 QUESTIONS = ("What is <this>?", "Who lives here?", "How old is it?")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.check_golden import main
+from experiments.reference.check_golden import main
 
 PART = Path(__file__).parent / "p1-part"
 NAMED = os.environ.get("LIVEEDIT_GOLDEN")  # a folder of whole cases

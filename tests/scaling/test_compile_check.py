@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from experiments.compile_check import devices_of, mesh_for
+from experiments.pods.compile_check import devices_of, mesh_for
 from liveedit_jax.config import MeshConfig
 
 
 def run(out, *args):
-    command = [sys.executable, "-m", "experiments.compile_check", "--config", "tiny"]
+    command = [sys.executable, "-m", "experiments.pods.compile_check", "--config", "tiny"]
     command += ["--topology", "h100:4", "--batch", "4", "--out", str(out), *args]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ)
 

@@ -20,11 +20,11 @@ from liveedit_jax.training.editor_loss import editor_loss
 def test_losses_and_gradients_are_the_textbooks(tokenizer):
     import torch
 
-    from experiments.bench_forward import state_of
-    from experiments.bench_training import draws
-    from experiments.originals import torch_llava
-    from experiments.textbook import Textbook, tensors
-    from experiments.textbook_training import Training
+    from experiments.bench.forward import state_of
+    from experiments.bench.training import draws
+    from experiments.reference.originals import torch_llava
+    from experiments.reference.textbook import Textbook, tensors
+    from experiments.reference.textbook_training import Training
 
     torch.manual_seed(3)
     recipe = EditorTrainConfig(

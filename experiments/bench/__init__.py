@@ -1,0 +1,1 @@
+"""Benchmarks: both sides in one run, each at its own best settings."""

@@ -1,0 +1,212 @@
+"""What edits and queries cost against the size of the repository, beside a textbook in PyTorch.
+
+    python -m experiments.bench.repository --width 4096 --sizes 1000,10000,100000 --out runs/scale
+
+Widths: 192 (`tiny`), 2560 (BLIP2), 4096 (LLaVA); the editor has the paper's M 1024, R 4, E 4 and
+random weights. Up to 10,000 experts all is float32, and the textbook
+(experiments/reference/textbook.py) runs on the same weights in the same run, outputs compared;
+above, bodies are 8 bits, and above 100,000 keys too. Adding is timed in turns with adding to 1,000
+experts in the same storage.
+DIR/results.json holds every median in seconds; ratios are textbook over ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from experiments.bench import repository_measure as measure
+from experiments.bench.repository_cases import (
+    CFG,
+    QUERIES_N,
+    VISION_N,
+    Model,
+    filled,
+    pulls,
+    random_model,
+    with_hits,
+)
+from experiments.bench.repository_figure import draw_costs
+from experiments.reference.textbook import Pool, Textbook, tensors
+from liveedit_jax.config import Precision, StorageConfig
+from liveedit_jax.evaluation.compiles import count_compiles
+from liveedit_jax.evaluation.run import commit
+from liveedit_jax.types import Repository
+
+BESIDE_N, KEYS_N = 10_000, 100_000  # the textbook runs, and keys are float32, up to these
+SMALL_N = 1_000
+HITS = {"0": 0, "10": 10, "all": None}
+ROOM = 8
+
+
+def storage_of(n: int) -> StorageConfig:
+    """How n experts are kept."""
+    keys = Precision.F32 if n <= KEYS_N else Precision.INT8
+    return StorageConfig(keys, Precision.F32 if n <= BESIDE_N else Precision.INT8)
+
+
+def ours(model: Model, n: int, repeats: int, bar: tqdm) -> tuple[dict, Repository]:
+    """Our figures at n experts, and the repository."""
+    storage = storage_of(n)
+    with count_compiles() as compiles:
+        repo = filled(model, n, 0, ROOM, storage)
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(repo))
+        found = {
+            "experts": n,
+            "keys": storage.keys.value,
+            "bodies": storage.bodies.value,
+            "bytes_per_expert": size / repo.born.shape[0],
+        }
+        small = filled(model, SMALL_N, 0, ROOM, storage)
+        [repo, _], times = measure.adds_s(model, [repo, small], 30 * repeats)
+        del small, _
+        found["add_s"], found["add_to_1k_s"] = times
+        found |= measure.bandwidth(model, repo, repeats)
+        pull = jnp.asarray(pulls(model.query))
+        for name, hit_n in HITS.items():
+            repo = with_hits(repo, pull, n if hit_n is None else hit_n)
+            for b in (1, QUERIES_N):
+                every = hit_n is None
+                found[f"query_hit_{name}_b{b}_s"] = measure.query_s(model, repo, b, every, repeats)
+                bar.update()
+            if name == "10":
+                for b in (1, QUERIES_N):
+                    found[f"route_b{b}_s"] = measure.route_s(model, repo, b, repeats)
+    return found | {"compiles": compiles.n}, repo
+
+
+def difference(mine: np.ndarray, theirs: np.ndarray) -> float:
+    """The largest difference, in units of the largest entry."""
+    return float(np.abs(mine - theirs).max() / np.abs(theirs).max())
+
+
+def beside(
+    model: Model, book: Textbook, repo: Repository, n: int, samples_n: int, bar: tqdm
+) -> dict:
+    """The textbook's figures at n experts, and how far outputs differ."""
+    pool, pull = measure.torch_pool(repo, n), jnp.asarray(pulls(model.query))
+    samples = [measure.sample_of(model, i, False) for i in range(samples_n)]
+    found: dict = {"append_s": measure.appends_s(book, pool, model, n)}
+    bar.update()
+    for name, hit_n in HITS.items():
+        repo = with_hits(repo, pull, n if hit_n is None else hit_n)
+        keys = torch.from_numpy(np.array(repo.vision_key.value[:n]))
+        pool = Pool(pool.text_key, keys.unflatten(-1, pool.text_key.shape[1:]), pool.down, pool.up)
+        plain = measure.plain_bytes(model, n if hit_n is None else hit_n)
+        timed_n = min(samples_n, 2) if hit_n is None else samples_n
+        found[f"query_hit_{name}"] = measure.textbook_s(
+            lambda i, pool=pool: book.query(pool, *samples[i]), timed_n, plain
+        )
+        mine, routed = measure.answers(model, repo, hit_n is None, timed_n)
+        for i in range(timed_n):
+            hit, weight = book.route(pool, *samples[i])
+            if int(hit.sum()) != (n if hit_n is None else hit_n):
+                raise RuntimeError(f"{int(hit.sum())} experts were hit, not {hit_n}")
+            if hit_n is None:  # over the same 64 experts, weights with the full denominator
+                states, slot = torch.cat(samples[i]), torch.from_numpy(routed.slot[i]).long()
+                added = book.residual(pool.down[slot], pool.up[slot], weight[slot], states)
+                theirs = (states + added).numpy()
+            else:
+                theirs = book.query(pool, *samples[i]).numpy()
+            error = difference(mine[i], theirs)
+            found["error"] = max(found.get("error", 0.0), error)
+        if name == "10":
+            found["route"] = measure.textbook_s(
+                lambda i, pool=pool: book.route(pool, *samples[i]), samples_n
+            )
+        bar.update()
+    return found
+
+
+def generation(model: Model, book: Textbook, repeats: int, samples_n: int) -> dict:
+    """Making experts, ours and the textbook's."""
+    edits = [measure.sample_of(model, i, True) for i in range(samples_n)]
+    theirs = book.make_expert(*edits[0])
+    mine = measure.expert_of(model, 0)
+    error = max(
+        difference(np.asarray(getattr(mine, name)).reshape(value.shape), value.numpy())
+        for name, value in vars(theirs).items()
+    )
+    return {
+        "ours_b1_s": measure.generate_s(model, 1, repeats),
+        "ours_b32_s": measure.generate_s(model, QUERIES_N, repeats),
+        "textbook": measure.textbook_s(lambda i: book.make_expert(*edits[i]), samples_n),
+        "error": error,
+    }
+
+
+def ratios(found: dict) -> dict[str, float | None]:
+    """Textbook time over ours, for one edit or query; None where a size was not run."""
+    made, each = found["generate"], QUERIES_N
+    best = made["textbook"]["best_s"]
+    out: dict[str, float | None] = {
+        "generate_ratio_b1": best / made["ours_b1_s"],
+        "generate_ratio_b32": best / (made["ours_b32_s"] / each),
+    }
+    own, theirs = found["ours"].get("10000"), found["textbook"].get("10000")
+    names = ("add_ratio_10k", "route_ratio_10k_b32", "query_ratio_10k_hit10_b32")
+    out |= dict.fromkeys((*names, "query_ratio_10k_all_b32"))
+    if own and theirs:
+        out["add_ratio_10k"] = theirs["append_s"] / own["add_s"]
+        out["route_ratio_10k_b32"] = theirs["route"]["best_s"] / (own["route_b32_s"] / each)
+        for key, name in (("hit10", "query_hit_10"), ("all", "query_hit_all")):
+            mine = own[f"{name}_b32_s"] / each
+            out[f"query_ratio_10k_{key}_b32"] = theirs[name]["best_s"] / mine
+    large = found["ours"].get("100000")
+    growth = large and large["add_s"] / large["add_to_1k_s"]
+    return out | {"bandwidth_share_100k": large and large["share"], "add_growth_100k": growth}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--width", type=int, default=4096, choices=sorted(VISION_N))
+    parser.add_argument("--sizes", default="1000,10000,100000", help="numbers of experts")
+    parser.add_argument("--out", type=Path, default=Path("runs/scale"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--samples", type=int, default=5, help="that the textbook is timed on")
+    args = parser.parse_args()
+    sizes = sorted(int(n) for n in args.sizes.split(","))
+    if sizes[0] < 100:
+        parser.error(f"--sizes {args.sizes}: 100 experts or more")
+    model = random_model(args.width, args.seed)
+    book = Textbook(CFG, tensors(model.params))
+    found: dict = {
+        "width": args.width,
+        "seed": args.seed,
+        "commit": commit(),
+        "editor": {"M": CFG.module_width, "R": CFG.rank, "E": CFG.queries_n},
+        "tokens": {"vision": model.vision_n, "query": model.asked[0].shape[1]},
+        "ours": {},
+        "textbook": {},
+    }
+    steps = sum(6 + 4 * (n <= BESIDE_N) for n in sizes)
+    with torch.inference_mode(), tqdm(total=steps, desc="scale", unit="case") as bar:
+        found["generate"] = generation(model, book, args.repeats, args.samples)
+        for n in sizes:
+            found["ours"][str(n)], repo = ours(model, n, args.repeats, bar)
+            if n <= BESIDE_N:
+                found["textbook"][str(n)] = beside(model, book, repo, n, args.samples, bar)
+            del repo
+    found = ratios(found) | found
+    found["peak_rss_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "results.json").write_text(json.dumps(found, indent=1) + "\n")
+    draw_costs(found, args.out / "costs.png")
+    print(
+        json.dumps(
+            {k: v for k, v in found.items() if "_ratio_" in k or k.endswith("_100k")}, indent=1
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

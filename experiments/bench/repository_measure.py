@@ -1,0 +1,185 @@
+"""Timed pieces of `scale_repository`: ours, jitted, and the textbook's, one sample at a time."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import fields, replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from experiments.bench.repository_cases import ANSWER_N, CFG, Model
+from experiments.reference.textbook import Pool, Textbook, add
+from liveedit_jax.editor import liveedit, repository, rows
+from liveedit_jax.types import Expert, Repository
+
+ALL_CFG = replace(CFG, top_k=64)  # where everything is hit
+MOST_BYTES = 8 * 2**30  # an intermediate that a textbook variant may have
+
+
+def seconds(run: Callable, repeats: int, warm_n: int = 1) -> float:
+    """The median time of one call; results are waited for."""
+    spent = []
+    for _ in range(repeats + warm_n):
+        begin = time.perf_counter()
+        jax.block_until_ready(run())
+        spent.append(time.perf_counter() - begin)
+    return statistics.median(spent[warm_n:])
+
+
+_generate = jax.jit(liveedit.generate_expert, static_argnums=0)
+
+
+@partial(jax.jit, static_argnums=0)
+def _route(cfg, editor, repo, hidden, role):
+    return liveedit.route(cfg, repo, liveedit.encode_query(cfg, editor, hidden, role))
+
+
+@partial(jax.jit, static_argnums=0)
+def _query(cfg, editor, repo, hidden, role):
+    found = liveedit.route(cfg, repo, liveedit.encode_query(cfg, editor, hidden, role))
+    return hidden + liveedit.residual(cfg, editor, repo, hidden, role, found), found
+
+
+@partial(jax.jit, donate_argnums=0)
+def _add(repo: Repository, expert: Expert, edit_id):
+    return repository.add_edits(repo, expert, edit_id, jnp.ones(len(edit_id), bool))[0]
+
+
+_back = jax.jit(repository.rollback, donate_argnums=0)
+
+
+def expert_of(model: Model, i: int) -> Expert:
+    """Our expert of one sample."""
+    return _generate(CFG, model.editor, model.hidden[i : i + 1], model.role[i : i + 1])
+
+
+def generate_s(model: Model, batch_n: int, repeats: int) -> float:
+    """Our time to make `batch_n` experts."""
+    hidden, role = model.hidden[:batch_n], model.role[:batch_n]
+    return seconds(lambda: _generate(CFG, model.editor, hidden, role), repeats)
+
+
+def adds_s(
+    model: Model, repos: list[Repository], repeats: int
+) -> tuple[list[Repository], list[float]]:
+    """Our times to store one ready expert, in turns; every add is undone before the next."""
+    expert = jax.block_until_ready(expert_of(model, 0))
+    edit_id, clocks = jnp.zeros(1, jnp.int32), [repo.clock + 0 for repo in repos]
+    spent: list = [[] for _ in repos]
+    for _ in range(repeats + 2):
+        for i, clock in enumerate(clocks):
+            repo = jax.block_until_ready(repos[i])
+            begin = time.perf_counter()
+            repo = jax.block_until_ready(_add(repo, expert, edit_id))
+            spent[i].append(time.perf_counter() - begin)
+            repos[i] = jax.block_until_ready(_back(repo, clock))
+    return repos, [statistics.median(times[2:]) for times in spent]
+
+
+def route_s(model: Model, repo: Repository, batch_n: int, repeats: int) -> float:
+    """Our time to encode and route `batch_n` queries."""
+    hidden, role = (x[:batch_n] for x in model.asked)
+    return seconds(lambda: _route(CFG, model.editor, repo, hidden, role), repeats)
+
+
+def query_s(model: Model, repo: Repository, batch_n: int, every: bool, repeats: int) -> float:
+    """Our time for whole queries: encoded, routed, residual added."""
+    cfg, (hidden, role) = ALL_CFG if every else CFG, (x[:batch_n] for x in model.asked)
+    return seconds(lambda: _query(cfg, model.editor, repo, hidden, role), repeats)
+
+
+def answers(model: Model, repo: Repository, every: bool, n: int):
+    """What the first n of a batch of all queries come to, and their routes."""
+    out, found = _query(ALL_CFG if every else CFG, model.editor, repo, *model.asked)
+    return np.asarray(out[:n]), jax.tree.map(lambda x: np.asarray(x[:n]), found)
+
+
+_scores = jax.jit(rows.products)
+_copy = jax.jit(lambda new, old: old.at[:].set(new), donate_argnums=1)
+
+
+def bandwidth(model: Model, repo: Repository, repeats: int) -> dict[str, float]:
+    """Vision scores of one query, and a donated copy of the same keys, in bytes moved a second.
+
+    Scores read the keys once; a copy reads and writes them.
+    """
+    keys, x = repo.vision_key, model.query.vision[:1]
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(keys))
+    scores = seconds(lambda: _scores(keys, x), repeats)
+    copy, spent = jax.block_until_ready(jnp.zeros_like(keys.value)), []
+    for _ in range(repeats + 1):
+        begin = time.perf_counter()
+        copy = jax.block_until_ready(_copy(keys.value, copy))
+        spent.append(time.perf_counter() - begin)
+    copied = 2 * keys.value.nbytes / statistics.median(spent[1:])
+    return {
+        "scores_b1_s": scores,
+        "scores_bytes_per_s": size / scores,
+        "copy_bytes_per_s": copied,
+        "share": size / scores / copied,
+    }
+
+
+def torch_pool(repo: Repository, n: int) -> Pool:
+    """The first n rows of a float32 repository as the textbook keeps them."""
+    key = (CFG.queries_n, CFG.module_width)
+
+    def tensor(name: str) -> torch.Tensor:
+        value = torch.from_numpy(np.array(getattr(repo, name).value[:n]))
+        return value.unflatten(-1, key) if name.endswith("key") else value
+
+    return Pool(**{f.name: tensor(f.name) for f in fields(Pool)})
+
+
+def sample_of(model: Model, i: int, answer: bool) -> list[torch.Tensor]:
+    """One sample's VISION, PROMPT and, for edits, ANSWER states."""
+    states = torch.from_numpy(np.array(model.hidden[i]))
+    image, prompt, said = states.split(
+        [model.vision_n, len(states) - model.vision_n - ANSWER_N, ANSWER_N]
+    )
+    return [image, prompt, said] if answer else [image, prompt]
+
+
+def textbook_s(
+    run: Callable[[int], object], samples_n: int, plain_bytes: int = 0
+) -> dict[str, float | None]:
+    """The textbook's median time a sample, with and without opt_einsum; `best_s` is the faster.
+
+    The plain variant is None, not runnable, where its intermediate takes more than MOST_BYTES.
+    """
+    found: dict[str, float | None] = {"opt_einsum_s": None, "plain_s": None}
+    for name in found:
+        if name == "plain_s" and plain_bytes > MOST_BYTES:
+            continue
+        torch.backends.opt_einsum.enabled = name == "opt_einsum_s"
+        run(0)
+        spent = []
+        for i in range(samples_n):
+            begin = time.perf_counter()
+            run(i)
+            spent.append(time.perf_counter() - begin)
+        found[name] = statistics.median(spent)
+    torch.backends.opt_einsum.enabled = True
+    return found | {"best_s": min(v for v in found.values() if v), "plain_bytes": plain_bytes}
+
+
+def appends_s(book: Textbook, pool: Pool, model: Model, n: int) -> float:
+    """The textbook's median time of the last five appends that lead to n experts."""
+    expert, spent = book.make_expert(*sample_of(model, 0, True)), []
+    pool = Pool(*(getattr(pool, f.name)[: n - 5] for f in fields(Pool)))
+    for _ in range(5):
+        begin = time.perf_counter()
+        pool = add(pool, expert)
+        spent.append(time.perf_counter() - begin)
+    return statistics.median(spent)
+
+
+def plain_bytes(model: Model, hit_n: int) -> int:
+    """The intermediate [T, K, D] of the textbook's residual without opt_einsum."""
+    return 4 * model.asked[0].shape[1] * hit_n * model.width

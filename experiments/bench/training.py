@@ -1,0 +1,164 @@
+"""The editor's training loop against the usual one in PyTorch, same model and batches, in one run.
+
+    python -m experiments.bench.training --out runs/bench_training
+
+Ours is what `train_editor --config tiny` runs: batches made ahead, one compiled step, log and
+checkpoints; PyTorch's is `textbook_training`, once with whole passes of the frozen model and once
+stopped behind the edit layer where no more is needed. Losses are compared first, then all are timed
+in turn. Medians of samples/s, ratios, and the share of our wall time inside the compiled step go to
+DIR/results.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.bench.forward import state_of
+from experiments.reference.originals import torch_llava
+from experiments.reference.textbook import Textbook, tensors
+from experiments.reference.textbook_training import Draws, Training
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.backbones.weights import from_named
+from liveedit_jax.config import EditorTrainConfig, Preset
+from liveedit_jax.data.editing import EditingBatch, EditingData
+from liveedit_jax.data.vocabulary import mojiedit_tokenizer
+from liveedit_jax.editor.objective import draw_masks, draw_pairs
+from liveedit_jax.presets import preset
+from liveedit_jax.training.editor import (
+    editor_step,
+    init_state,
+    picture_features,
+    states_of_batch,
+)
+from liveedit_jax.training.editor_loss import editor_loss
+from liveedit_jax.training.loop import train
+from liveedit_jax.training.optimizers import TrainState
+
+SAVE_EVERY = 100  # as train_editor
+
+
+def draws(recipe: EditorTrainConfig, n: int, key) -> Draws:
+    """What `editor_loss` draws of a key."""
+    mask_key, pair_key, blend_key = jax.random.split(key, 3)
+    own, (other_key, share_key) = jnp.arange(recipe.batch_n), jax.random.split(blend_key)
+    share = jax.random.uniform(share_key, (n, 1, 1, 1), maxval=recipe.routing_blend).ravel()
+    other = jax.random.permutation(other_key, n)
+    pairs = draw_pairs(pair_key, n, 4)
+    return Draws(draw_masks(mask_key, own, own), pairs, np.asarray(other), np.asarray(share))
+
+
+class Ours:
+    """The loop of `train_editor`, and how long its steps took."""
+
+    def __init__(self, chosen: Preset, weights: dict, data: EditingData):
+        """Vision features of all pictures are computed once, as there."""
+        self.backbone, self.chosen = Backbone(chosen.backbone), chosen
+        self.weights, self.data = jax.device_put(weights), data
+        self.pictures = picture_features(self.backbone, self.weights, data.pictures())
+        self.inside_s = 0.0
+
+    def loss(self, recipe: EditorTrainConfig, state: TrainState, batch: EditingBatch, key):
+        """One batch's loss."""
+        hidden = states_of_batch(self.backbone, self.weights, self.pictures, batch)
+        run = jax.jit(partial(editor_loss, self.backbone, self.chosen.editor, recipe))
+        return float(run(self.weights, state.params, batch, hidden, key)[0])
+
+    def step(self, state: TrainState, batch: EditingBatch):
+        """A step that is waited for."""
+        begin = time.perf_counter()
+        recipe, editor = self.data.cfg, self.chosen.editor
+        known = self.backbone, editor, recipe, self.weights, self.pictures
+        found = jax.block_until_ready(editor_step(*known, state, batch))
+        self.inside_s += time.perf_counter() - begin
+        return found
+
+    def run(self, steps_n: int, first: int = 0) -> tuple[float, float]:
+        """Wall time of so many steps and the share of it inside the compiled step."""
+        key = jax.random.key(self.data.cfg.seed)
+        state = init_state(self.backbone, self.chosen.editor, self.data.cfg, key)
+        self.inside_s, begin = 0.0, time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            train(
+                self.step, state, lambda i: self.data.batch_at(first + i), steps_n, folder,
+                save_every=SAVE_EVERY,
+            )  # fmt: skip
+        wall = time.perf_counter() - begin
+        return wall, self.inside_s / wall
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/bench_training"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=100, help="of ours a round")
+    parser.add_argument("--textbook-steps", type=int, default=2, help="of the textbook a round")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    import torch
+
+    torch.manual_seed(args.seed)
+    chosen = preset("tiny")
+    cfg, recipe = chosen.backbone, replace(chosen.editor_train, seed=args.seed)
+    image_id = cfg.pad_id  # no text has it
+    net = torch_llava(cfg, image_id)
+    tokenizer = mojiedit_tokenizer(cfg.decoder.vocab_n)
+    data = EditingData(tokenizer, cfg, recipe, chosen.edit_mixture)
+    ours = Ours(chosen, from_named(cfg, state_of(net)), data)
+    state = init_state(ours.backbone, chosen.editor, recipe, jax.random.key(args.seed))
+
+    def textbook(stop: bool) -> Training:
+        book = Textbook(chosen.editor, tensors(state.params))
+        return Training(cfg, recipe, net, book, image_id, stop)
+
+    books = {"whole passes": textbook(False), "stopped passes": textbook(True)}
+    n, key = recipe.routing_n or recipe.batch_n, jax.random.key(args.seed + 1)
+    batch = data.batch_at(0)
+    some = books["stopped passes"].loss(batch, data.picture, draws(recipe, n, key))
+    want = float(some.detach())
+    error = abs(ours.loss(recipe, state, batch, key) / want - 1)
+    print(f"loss {want:.5f}, relative difference {error:.1e}", flush=True)
+
+    ours.run(2 * len(data.lengths) + 6)  # compiles for every T that comes up
+    found: dict[str, list[float]] = {name: [] for name in (*books, "ours", "inside")}
+    for i in range(args.rounds):
+        for name, book in books.items():
+            begin = time.perf_counter()
+            for j in range(args.textbook_steps):
+                at = i * args.textbook_steps + j
+                drawn = draws(recipe, n, jax.random.fold_in(key, at))
+                book.step(data.batch_at(at), data.picture, drawn)
+            spent = time.perf_counter() - begin
+            found[name].append(args.textbook_steps * n / spent)
+        wall, share = ours.run(args.steps, first=i * args.steps)
+        found["ours"].append(args.steps * n / wall)
+        found["inside"].append(share)
+        print({name: round(values[-1], 3) for name, values in found.items()}, flush=True)
+    medians = {name: statistics.median(values) for name, values in found.items()}
+    shape = {"B": recipe.batch_n, "N": n, "T": [length for length, _ in data.lengths]}
+    results = {
+        "shape": shape,
+        "seed": args.seed,
+        "loss_error": error,
+        "samples_a_s": {name: medians[name] for name in (*books, "ours")},
+        "ratios": {name: medians["ours"] / medians[name] for name in books},
+        "inside_compiled_step": medians["inside"],
+        "rounds": found,
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

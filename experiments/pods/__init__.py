@@ -1,0 +1,1 @@
+"""Compiling for TPU pods and multi-GPU machines without having one."""

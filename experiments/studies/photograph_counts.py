@@ -1,0 +1,104 @@
+"""What is asked about edited photographs, and how the answers are counted: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments.studies.photograph_folder import Case
+from liveedit_jax.data.facts import digest
+
+TARGETED = ("own", "reworded", "view")  # right where the answer is the target
+KINDS = (*TARGETED, "others", "elsewhere")  # the last two are unwanted changes
+LABELS = {
+    "own": "own question, answered with the target",
+    "reworded": "reworded question, answered with the target",
+    "view": "own question about the view, answered with the target",
+    "others": "other questions about an edited photograph, answer changed",
+    "elsewhere": "the same question about other photographs, answer changed",
+}
+OWN, SHOWN, ANOTHER, ELSE = (
+    "to the edit's own target",
+    "to the target of the photograph's own edit",
+    "to another edit's target",
+    "to something else",
+)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A question of case `case`, asked about the picture of case `shown`."""
+
+    kind: str
+    case: int
+    shown: int
+    prompt: str
+
+
+def probes_of(cases: Sequence[Case], others_n: int | None = None) -> list[Probe]:
+    """Everything that is asked.
+
+    A photograph whose own edit asks the very same question is no other photograph of it.
+
+    Args:
+        cases: the photographs.
+        others_n: other photographs that a case's question is asked about, the first ones in the
+            order of a sha256 of both names (None: all).
+    """
+    probes = []
+    for i, case in enumerate(cases):
+        probes += [
+            Probe("own", i, i, case.question),
+            Probe("reworded", i, i, case.rephrase),
+            Probe("view", i, i, case.question),
+            *(Probe("others", i, i, question) for question in case.others),
+        ]
+        chosen = [j for j, other in enumerate(cases) if j != i and not other.asks(case.question)]
+        if others_n is not None:
+            chosen.sort(key=lambda j, name=case.name: digest("elsewhere", name, cases[j].name))
+        probes += [Probe("elsewhere", i, j, case.question) for j in sorted(chosen[:others_n])]
+    return probes
+
+
+def answered(cases: Sequence[Case], probe: Probe, before: str, after: str) -> dict:
+    """A probe with its answers, judged.
+
+    Returns:
+        Plain values; "right" of a probe that should have the target, "changed" of one that should
+        stay as it was, and then "became" and, where it is an edit's target, "target_of".
+    """
+    row = {
+        "kind": probe.kind,
+        "case": probe.case,
+        "shown": cases[probe.shown].name,
+        "prompt": probe.prompt,
+        "before": before,
+        "after": after,
+    }
+    after = after.strip()
+    if probe.kind in TARGETED:
+        return row | {"right": after == cases[probe.case].target.strip()}
+    if after == before.strip():
+        return row | {"changed": False}
+    order = [probe.case, probe.shown, *range(len(cases))]
+    found = next((i for i in order if after == cases[i].target.strip()), None)
+    became = {probe.shown: SHOWN, None: ELSE} | {probe.case: OWN}
+    became = became.get(found, ANOTHER)
+    target_of = {} if found is None else {"target_of": cases[found].name}
+    return row | {"changed": True, "became": became} | target_of
+
+
+def shares(rows: Sequence[dict]) -> dict[str, dict]:
+    """The five shares in percent (None: nothing was asked) with their counts, by kind."""
+    found = {}
+    for kind in KINDS:
+        some = [row for row in rows if row["kind"] == kind]
+        field = "right" if kind in TARGETED else "changed"
+        n = sum(row[field] for row in some)
+        share = round(100 * n / len(some), 2) if some else None
+        found[kind] = {"share": share, "n": n, "of": len(some)}
+        if kind not in TARGETED:
+            words = (OWN, SHOWN, ANOTHER, ELSE) if kind == "elsewhere" else (OWN, ANOTHER, ELSE)
+            became = [row.get("became") for row in some]
+            found[kind]["became"] = {word: became.count(word) for word in words}
+    return found

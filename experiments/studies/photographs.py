@@ -1,0 +1,174 @@
+"""Edit photographs by free questions, all in one repository, and count five shares.
+
+    python -m experiments.studies.photographs FOLDER --model smol --out runs/photographs
+
+FOLDER holds `cases.json`, a list of {"name", "question", "target", "rephrase", "others": [...]},
+and beside it NAME.jpg and NAME-view.jpg (docs/photographs.md). Counted are the edits that answer
+their own question with the target, word for word; the reworded question; the own question about
+the view; other questions about an edited photograph whose answer is no longer the unedited model's;
+and the same question about the other photographs, likewise.
+
+Writes OUT/results.json and OUT/report.html, a page with every picture, question and answer.
+`experiments.studies.photograph_cases` makes such a folder from stamps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from experiments.studies.photograph_counts import KINDS, LABELS, Probe, answered, probes_of, shares
+from experiments.studies.photograph_folder import Case, read_cases
+from experiments.studies.photograph_page import page
+from liveedit_jax.session import Answer, Editor, model_hashes, open_editor
+from liveedit_jax.store.durable import replace_file
+
+
+def main() -> int:
+    args = _parser().parse_args()
+    begin = time.time()
+    try:
+        cases = read_cases(args.folder)
+        if args.others_n is not None and args.others_n < 0:
+            raise ValueError(f"--others-n {args.others_n}: 0 or more")
+        if args.tokens is not None and args.tokens < 1:
+            raise ValueError(f"--tokens {args.tokens}: 1 or more")
+        args.out.mkdir(parents=True, exist_ok=True)
+        backbone, editor = model_hashes(args.model)
+        results = {
+            "model": args.model,
+            "backbone_sha256": backbone,
+            "editor_sha256": editor,
+            "photographs": len(cases),
+            "others_n": args.others_n,
+            **study(cases, args),
+            "seconds": round(time.time() - begin, 1),
+        }
+        replace_file(args.out / "results.json", _json(results))
+        replace_file(args.out / "report.html", page(results, cases).encode())
+    except (ValueError, OSError, KeyError, OverflowError) as error:
+        said = error.args[0] if isinstance(error, KeyError) else error
+        print(f"photographs: error: {said}", file=sys.stderr)
+        return 2
+    print(table(results))
+    print(f"{results['seconds']:.0f} s; {args.out / 'report.html'}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="cases.json with its pictures")
+    parser.add_argument("--model", default="tiny", help="tiny, smol, or a model folder")
+    parser.add_argument("--out", type=Path, default=Path("runs/photographs"))
+    parser.add_argument(
+        "--others-n", type=int, help="other photographs that each question is asked about (all)"
+    )
+    parser.add_argument("--tokens", type=int, help="most tokens of an answer (as `liveedit ask`)")
+    parser.add_argument(
+        "--repo", type=Path, help="repository to keep; edits that it holds already stay live"
+    )
+    return parser
+
+
+def _json(results: dict) -> bytes:
+    return (json.dumps(results, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def study(cases: Sequence[Case], args: argparse.Namespace) -> dict:
+    """Make all edits, ask everything, and count.
+
+    Returns:
+        "tokens", the most of an answer, "shares", and "cases", what each was asked and answered.
+
+    Raises:
+        ValueError: a text that does not fit the model, naming the case.
+        OSError, OverflowError: the repository cannot be written.
+    """
+    probes = probes_of(cases, args.others_n)
+    with tempfile.TemporaryDirectory() as folder:
+        repo = args.repo or Path(folder) / "repository"
+        with open_editor(args.model, repo, write=True) as editor:
+            _check(editor, cases)
+            requests = [(case.picture, case.question, case.target) for case in cases]
+            ids = list(tqdm(editor.edit_many(requests), "edits", len(cases), mininterval=5))
+            questions = [(_shown(cases, probe), probe.prompt) for probe in probes]
+            tokens_n = args.tokens or _tokens_n(editor, cases)
+            answers = editor.ask_many(questions, tokens_n)
+            answers = list(tqdm(answers, "questions", len(probes), mininterval=5))
+    case_of = {edit_id: i for i, edit_id in enumerate(ids)}
+    rows = [_row(cases, probe, a, case_of) for probe, a in zip(probes, answers, strict=True)]
+    asked = [[row for row in rows if row["case"] == i] for i in range(len(cases))]
+    return {
+        "tokens": tokens_n,
+        "shares": shares(rows),
+        "cases": [
+            {
+                "name": case.name,
+                "question": case.question,
+                "target": case.target,
+                "rephrase": case.rephrase,
+                "asked": asked[i],
+            }
+            for i, case in enumerate(cases)
+        ],
+    }
+
+
+def _check(editor: Editor, cases: Sequence[Case]) -> None:
+    """Refuse texts that do not fit the model before anything is stored."""
+    for case in cases:
+        for prompt in (case.question, case.rephrase, *case.others):
+            try:
+                editor.check(case.picture, prompt, case.target)
+            except ValueError as error:
+                raise ValueError(f"case {case.name!r}, {prompt!r}: {error}") from error
+
+
+def _tokens_n(editor: Editor, cases: Sequence[Case]) -> int:
+    """The most tokens of an answer: as in evaluation, twice the longest target's and 8."""
+    encode = editor.maker.model.tokenizer.encode
+    return 2 * max(len(encode(" " + case.target.strip())) for case in cases) + 8
+
+
+def _shown(cases: Sequence[Case], probe: Probe) -> bytes:
+    case = cases[probe.shown]
+    return case.view if probe.kind == "view" else case.picture
+
+
+def _row(cases: Sequence[Case], probe: Probe, answer: Answer, case_of: dict[int, int]) -> dict:
+    """Write what was asked and answered as plain values."""
+    fired = [
+        {
+            "case": cases[case_of[fired.edit.id]].name if fired.edit.id in case_of else None,
+            "edit": fired.edit.id,
+            "weight": round(fired.weight, 5),
+        }
+        for fired in answer.fired
+    ]
+    hits = {"hit_n": answer.hit_n, "kept": round(answer.kept, 5), "fired": fired}
+    return answered(cases, probe, answer.before, answer.after) | hits
+
+
+def table(results: dict) -> str:
+    """The five shares, a line each, and what answers became where they changed."""
+    lines = [f"{results['model']}, {results['photographs']} photographs, an edit each:"]
+    for kind in KINDS:
+        count = results["shares"][kind]
+        share = "   –" if count["share"] is None else f"{count['share']:5.1f}"
+        line = f"  {LABELS[kind]:<62}{share} %  {count['n']} of {count['of']}"
+        if "became" in count:
+            became = count["became"]
+            line += "  (" + ", ".join(f"{n} {words}" for words, n in became.items()) + ")"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
