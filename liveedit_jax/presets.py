@@ -28,8 +28,8 @@ TINY_PRETRAIN = PretrainConfig(
     pairs_n=24,
     collages_n=6,
     strange_n=5,
-    steps_n=6_000,
-    decay_share=0.4,
+    steps_n=5_000,
+    decay_share=0.78,
 )
 
 TINY_EDITOR = EditorConfig(
