@@ -20,7 +20,12 @@ from pathlib import Path
 import jax
 
 from experiments.training import bridge as pretrain_bridge
-from experiments.training.arguments import to_ship, training_parser
+from experiments.training.arguments import (
+    one_line_errors,
+    seconds_left,
+    to_ship,
+    training_parser,
+)
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import as_dict
 from liveedit_jax.data.facts import entities
@@ -35,6 +40,12 @@ from liveedit_jax.training.pretrain import init_state, pretrain_step
 
 
 def main() -> None:
+    with one_line_errors("pretrain"):
+        _main()
+
+
+def _main() -> None:
+    begin = time.time()
     parser = training_parser(__doc__, "runs/pretrain", "weights and tokenizer")
     parser.add_argument("--start-from", type=Path, help="model folder whose backbone to go on from")
     args = parser.parse_args()
@@ -68,7 +79,6 @@ def main() -> None:
             figures |= {f"{name}/{k}": measured[k] for k in ("english", "languages", "name")}
         return figures
 
-    begin = time.time()
     starts = record_start(args.out, {"pretrain": asdict(cfg)})
     (args.out / "config.json").write_text(json.dumps(as_dict(chosen) | {"run": asdict(cfg)}))
     state, step = train(
@@ -80,7 +90,7 @@ def main() -> None:
         save_every=200,
         evaluate=evaluate,
         evaluate_every=1000,
-        stop_after_s=args.stop_after and 60 * args.stop_after,
+        stop_after_s=seconds_left(args, begin),
         profile=args.profile,
     )
     if to_ship(args, step, cfg.steps_n, begin):

@@ -36,10 +36,11 @@ from liveedit_jax.data.vocabulary import mojiedit_tokenizer
 from liveedit_jax.editor.objective import draw_masks, draw_pairs
 from liveedit_jax.presets import preset
 from liveedit_jax.training.editor import (
-    editor_step,
     init_state,
+    jitted_editor_step,
+    lower_from_features,
     picture_features,
-    states_of_batch,
+    row_features,
 )
 from liveedit_jax.training.editor_loss import editor_loss
 from liveedit_jax.training.loop import train
@@ -70,7 +71,8 @@ class Ours:
 
     def loss(self, recipe: EditorTrainConfig, state: TrainState, batch: EditingBatch, key):
         """One batch's loss."""
-        hidden = states_of_batch(self.backbone, self.weights, self.pictures, batch)
+        features = row_features(self.pictures, batch)
+        hidden = lower_from_features(self.backbone, self.weights, features, batch)
         run = jax.jit(partial(editor_loss, self.backbone, self.chosen.editor, recipe))
         return float(run(self.weights, state.params, batch, hidden, key)[0])
 
@@ -78,8 +80,9 @@ class Ours:
         """A step that is waited for."""
         begin = time.perf_counter()
         recipe, editor = self.data.cfg, self.chosen.editor
-        known = self.backbone, editor, recipe, self.weights, self.pictures
-        found = jax.block_until_ready(editor_step(*known, state, batch))
+        features = row_features(self.pictures, batch)
+        known = self.backbone, editor, recipe, lower_from_features, self.weights, features
+        found = jax.block_until_ready(jitted_editor_step(*known, state, batch))
         self.inside_s += time.perf_counter() - begin
         return found
 

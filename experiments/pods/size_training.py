@@ -21,7 +21,7 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.quantise import quantise
 from liveedit_jax.data.editing import EditingBatch
 from liveedit_jax.presets import PUBLISHED, preset
-from liveedit_jax.training.editor import editor_step, init_state
+from liveedit_jax.training.editor import init_state, jitted_editor_step, lower_from_features
 
 
 def bytes_of(tree) -> int:
@@ -51,16 +51,15 @@ def main() -> None:
     budget = chosen.dataset.budget
     t = 1 + cfg.vision_n + budget.prompt_n + budget.answer_n
     shape = jax.ShapeDtypeStruct
-    pictures = shape((4 * n, cfg.vision_n, cfg.width), jnp.bfloat16)
+    features = shape((4 * n, cfg.vision_n, cfg.width), jnp.bfloat16)
     batch = EditingBatch(
         token=shape((4, n, t), jnp.int32),
         role=shape((4, n, t), jnp.int8),
         picture=shape((4, n), jnp.int32),
     )
     begin = time.time()
-    compiled = editor_step.lower(
-        backbone, chosen.editor, recipe, frozen, pictures, state, batch
-    ).compile()
+    known = backbone, chosen.editor, recipe, lower_from_features, frozen, features
+    compiled = jitted_editor_step.lower(*known, state, batch).compile()
     memory = compiled.memory_analysis()
     found = {
         "model": args.model,

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from liveedit_jax.backbones.tensors import first_line
+from liveedit_jax.cli.program import Parser
 from liveedit_jax.presets import PRESETS, preset
 
 
@@ -23,6 +28,33 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", default="tiny", type=known, help=shown)
 
 
+def positive(kind: type) -> Callable[[str], float]:
+    """Make an argument type: a number of `kind` above 0."""
+
+    def parse(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = 0
+        if not value > 0:
+            what = "a whole number from 1 up" if kind is int else "a number above 0"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return value
+
+    return parse
+
+
+@contextmanager
+def one_line_errors(program: str) -> Iterator[None]:
+    """End the program with one line and status 2 where what it was asked for cannot be done."""
+    try:
+        yield
+    except (ValueError, OSError, KeyError, ImportError) as error:
+        said = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"{program}: error: {first_line(said)}", file=sys.stderr)
+        sys.exit(2)
+
+
 def training_parser(text: str, out: str, shipped: str) -> argparse.ArgumentParser:
     """A parser with preset, run folder, length, rate, seed and shipping.
 
@@ -31,13 +63,18 @@ def training_parser(text: str, out: str, shipped: str) -> argparse.ArgumentParse
         out: the default run folder.
         shipped: what `--ship` writes.
     """
-    parser = argparse.ArgumentParser(description=text.splitlines()[0])
+    parser = Parser(description=text.splitlines()[0])
     add_config(parser)
     parser.add_argument("--out", type=Path, default=Path(out), help="run folder, resumed from")
-    parser.add_argument("--steps", type=int, help="the recipe's number of steps")
-    parser.add_argument("--learning-rate", type=float, help="the recipe's rate")
+    parser.add_argument("--steps", type=positive(int), help="the recipe's number of steps")
+    parser.add_argument("--learning-rate", type=positive(float), help="the recipe's rate")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--stop-after", type=float, help="minutes; the run can be resumed")
+    parser.add_argument(
+        "--stop-after",
+        type=positive(float),
+        metavar="MINUTES",
+        help="stop then, everything before the first step included; the run can be resumed",
+    )
     parser.add_argument(
         "--bf16",
         action="store_true",
@@ -46,6 +83,13 @@ def training_parser(text: str, out: str, shipped: str) -> argparse.ArgumentParse
     parser.add_argument("--profile", type=Path, help="folder for a trace of a few steps")
     parser.add_argument("--ship", type=Path, help=f"model folder to write {shipped} to")
     return parser
+
+
+def seconds_left(args: argparse.Namespace, begin: float) -> float | None:
+    """Return what is left of `--stop-after` since `begin`, in seconds; None without it."""
+    if args.stop_after is None:
+        return None
+    return max(60 * args.stop_after - (time.time() - begin), 0.0)
 
 
 def to_ship(args: argparse.Namespace, step: int, steps_n: int, begin: float) -> bool:

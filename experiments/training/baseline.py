@@ -11,7 +11,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from experiments.training.arguments import to_ship
+from experiments.training.arguments import seconds_left, to_ship
 from experiments.training.dev_figures import DEV_N, DEV_SEED, dev_figures
 from experiments.training.editor_arguments import open_world
 from liveedit_jax import editors as compiled
@@ -38,6 +38,7 @@ def train_baseline(args: argparse.Namespace, chosen: Preset) -> None:
         args: of `train_editor`; those that are LiveEdit's alone are not read.
         chosen: the preset.
     """
+    begin = time.time()
     editor = baseline(args.editor, args.config)
     recipe = replace(
         editor.recipe,
@@ -66,7 +67,6 @@ def train_baseline(args: argparse.Namespace, chosen: Preset) -> None:
     parts = [shown[i : i + SEEN_N] for i in range(0, len(shown), SEEN_N)]
     pictures = jnp.concatenate([compiled.see(editor, backbone, params, part) for part in parts])
     measure = dev_figures(parts_of, cfg.vision.image_size)
-    begin = time.time()
     state, step = train(
         partial(train_step, editor, backbone, weights, pictures),
         init_state(editor, backbone, weights),
@@ -74,7 +74,7 @@ def train_baseline(args: argparse.Namespace, chosen: Preset) -> None:
         recipe.steps_n,
         args.out,
         save_every=args.save_every,
-        stop_after_s=args.stop_after and 60 * args.stop_after,
+        stop_after_s=seconds_left(args, begin),
         profile=args.profile,
     )
     if to_ship(args, step, recipe.steps_n, begin):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.training.arguments import to_ship
+from experiments.training.arguments import seconds_left, to_ship
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.linear import halve
 from liveedit_jax.backbones.parts import bridge
@@ -31,6 +31,7 @@ MEASURED = 24  # every so manyth entity is measured: a forward pass takes second
 
 def run(args: argparse.Namespace, chosen: Preset) -> None:
     """Train (or go on training) and, with --ship, write the bridge with its figures."""
+    begin = time.time()
     cfg = replace(
         chosen.bridge_train,
         data=replace(chosen.bridge_train.data, seed=args.seed),
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace, chosen: Preset) -> None:
     states = jnp.asarray(np.load(stored))
     used = jax.jit(halve)(frozen) if args.bf16 else frozen
     run_of = {"bridge_train": asdict(cfg), "bf16": args.bf16}
-    begin, starts = time.time(), record_start(args.out, run_of)
+    starts = record_start(args.out, run_of)
     state = init_state(backbone, cfg, jax.random.key(args.seed))
     before = None
     if args.start_from:
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace, chosen: Preset) -> None:
         cfg.steps_n,
         args.out,
         save_every=50,
-        stop_after_s=args.stop_after and 60 * args.stop_after,
+        stop_after_s=seconds_left(args, begin),
         profile=args.profile,
     )
     if not to_ship(args, step, cfg.steps_n, begin):

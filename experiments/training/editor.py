@@ -1,11 +1,15 @@
-"""A training of the editor before its first step: what it reads, and where its weights start."""
+"""A training of the editor before its first step: what it reads, and how it steps."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
 
 import jax
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 
 from experiments.training.editor_arguments import is_public, open_world, starts_on_drawings
@@ -22,17 +26,20 @@ from liveedit_jax.data.prompts import PROMPTS
 from liveedit_jax.data.tokenizer import Tokenizer, load_tokenizer
 from liveedit_jax.model_io.model import load_backbone, model_folder
 from liveedit_jax.model_io.weights import load_weights
-from liveedit_jax.training.addressing import (
-    edits_of,
-    fit,
-    generator_head_width,
-    start_generators,
-)
+from liveedit_jax.scaling.mesh import make_mesh
+from liveedit_jax.scaling.steps import Pod
+from liveedit_jax.scaling.training import on_mesh
+from liveedit_jax.training import start
 from liveedit_jax.training.editor import init_state, picture_features
-from liveedit_jax.training.image_start import mean_images, start_images
 from liveedit_jax.training.loop import saved_step
+from liveedit_jax.training.one_device import feed_features, feed_images, on_one_device
 from liveedit_jax.training.optimizers import TrainState
-from liveedit_jax.training.statistics import start_norms
+from liveedit_jax.training.states import StateCache
+
+DRAWN = ("seed", "batch_n", "routing_n", "accumulate_n", "answers_n")  # what batches depend on
+
+# What `train` takes first: a step, the state it starts from, and from a step to its batch.
+Stepping = tuple[Callable, TrainState, Callable[[int], Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +112,7 @@ class Run:
         }
 
 
-def prepared(args: argparse.Namespace, chosen: Preset, recipe: EditorTrainConfig) -> Run:
+def prepare(args: argparse.Namespace, chosen: Preset, recipe: EditorTrainConfig) -> Run:
     """Read what `args` name."""
     begun, before = load_weights(args.start_from / "editor") if args.start_from else (None, None)
     frozen = _frozen(args, chosen.backbone)
@@ -142,38 +149,47 @@ def _data(
     return BenchmarkData(tokenizer, cfg, recipe, records[:], PROMPTS[dataset.name])
 
 
-def started(run: Run) -> TrainState:
-    """The state that training starts with; a checkpoint that is there replaces its values."""
-    recipe = run.recipe
-    key = jax.random.key(recipe.seed)
-    state = init_state(run.frozen.backbone, run.chosen.editor, recipe, key)
+def start_state(run: Run) -> TrainState:
+    """Return the state before the first step; a checkpoint that is there replaces its values."""
+    recipe, frozen = run.recipe, run.frozen
+    state = init_state(frozen.backbone, run.chosen.editor, recipe, jax.random.key(recipe.seed))
     if saved_step(run.args.out):
         return state
     params = state.params if run.begun is None else run.begun
-    if run.begun is None and recipe.gate_gain is not None:
-        params = _with_fitted_generators(run, params)
-    if recipe.start_false_hits is not None and not is_public(run.chosen):
-        params = _with_image_start(run, params)
+    if not is_public(run.chosen):
+        seen = start.Frozen(
+            backbone=frozen.backbone,
+            weights=frozen.used,
+            cfg=run.chosen.editor,
+            recipe=recipe,
+            data=run.data,
+            pictures=run.pictures,
+        )
+        steps = start.start_steps(recipe, trained=run.begun is not None)
+        params = start.start_params(seen, params, steps)
     return replace(state, params=params)
 
 
-def _with_fitted_generators(run: Run, params: dict) -> dict:
-    """Editor weights whose generators start from a fit to training's edits."""
-    cfg, recipe, frozen = run.chosen.editor, run.recipe, run.frozen
-    generator_head_width(cfg)  # refused now rather than after the fit
-    batches_n = recipe.fit.batches_n
-    edits = edits_of(frozen.backbone, frozen.used, run.pictures, run.data, cfg.norm_eps, batches_n)
-    if recipe.standardise:
-        params, edits = start_norms(params, edits)
-    looks, gates, loss = fit(edits, cfg.rank, recipe.fit, recipe.seed)
-    print(f"generators start fitted: losses {loss[0]:.3f} (looks), {loss[1]:.3f} (and gates)")
-    return start_generators(cfg, params, looks, gates, recipe.gate_gain)
+def stepping(run: Run) -> Stepping:
+    """Return how the run steps: on a mesh or on one device, from states on disk or without."""
+    recipe, frozen, data = run.recipe, run.frozen, run.data
+    finished = saved_step(run.args.out) >= recipe.steps_n  # needs no states to be shipped
+    from_disk = run.args.states is not None and not finished
+    if run.args.mesh is not None:
+        pod = Pod(make_mesh(run.args.mesh), run.chosen)
+        cache = partial(state_cache, run) if from_disk else None
+        return on_mesh(pod, recipe, frozen.used, start_state(run), data, cache)
+    feed = feed_images(data) if run.pictures is None else feed_features(run.pictures)
+    cache = state_cache(run) if from_disk else None
+    state, editor = start_state(run), run.chosen.editor
+    step, batch_at = on_one_device(frozen.backbone, editor, recipe, frozen.used, data, feed, cache)
+    return step, state, batch_at
 
 
-def _with_image_start(run: Run, params: dict) -> dict:
-    """Editor weights whose image routing compares the drawings' mean states."""
-    cfg, recipe, frozen = run.chosen.editor, run.recipe, run.frozen
-    drawings = run.pictures[: run.data.drawings_n]  # both of every subject, which are compared
-    images = mean_images(frozen.backbone, frozen.used, drawings, cfg.norm_eps)
-    share = recipe.start_false_hits / recipe.routing_repository_n
-    return start_images(cfg, params, images, share)
+def state_cache(run: Run, place: NamedSharding | None = None) -> StateCache:
+    """Open the folder of states; `place` is where steps on a mesh have them."""
+    args, recipe = run.args, run.trained_by["editor_train"]
+    about = {"edit_mixture": run.trained_by["edit_mixture"], **run.open_world, **run.made_by}
+    about |= {name: recipe[name] for name in DRAWN}
+    about |= {"mesh": args.mesh and asdict(args.mesh), "processes": jax.process_count()}
+    return StateCache(args.states, args.batches, about, place)

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.training.arguments import training_parser
+from experiments.training.arguments import positive, training_parser
 from liveedit_jax.backbone_config import BackboneConfig, Keep
 from liveedit_jax.baselines.table import TRAINED
 from liveedit_jax.config import EditMixture, EditorTrainConfig, Preset
@@ -15,7 +15,6 @@ from liveedit_jax.data.open_world import OpenWorld
 from liveedit_jax.data.stamps import read_stamps
 from liveedit_jax.presets import DATASETS, preset
 from liveedit_jax.scaling.mesh import axes_of
-from liveedit_jax.training.loop import saved_step
 
 LIVEEDIT_ONLY = (
     "start_from", "edit_layer", "accumulate", "keep", "int8", "bf16", "dataset", "manual_dir",
@@ -26,7 +25,7 @@ LIVEEDIT_ONLY = (
 OPEN_SHARE = 0.5  # of the samples, where free questions are given and the preset says nothing
 
 
-def parsed(text: str) -> tuple[argparse.Namespace, Preset, EditorTrainConfig]:
+def parse(text: str) -> tuple[argparse.Namespace, Preset, EditorTrainConfig]:
     """The arguments, the preset and the recipe; ends the program where they do not fit together.
 
     Args:
@@ -59,11 +58,13 @@ def _parser(text: str) -> argparse.ArgumentParser:
     parser.add_argument("--model", type=Path, help="folder with backbone/ and tokenizer.json")
     parser.add_argument("--start-from", type=Path, help="model folder whose editor to go on from")
     parser.add_argument("--edit-layer", type=int, help="decoder layer (the preset's)")
-    parser.add_argument("--batch", type=int, help="samples a batch (the recipe's)")
-    parser.add_argument("--accumulate", type=int, help="batches a step (the recipe's)")
+    parser.add_argument("--batch", type=positive(int), help="samples a batch (the recipe's)")
+    parser.add_argument("--accumulate", type=positive(int), help="batches a step (the recipe's)")
     parser.add_argument("--keep", choices=[k.value for k in Keep], help="of layers, for gradients")
     parser.add_argument("--int8", action="store_true", help="frozen kernels in 8 bits")
-    parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
+    parser.add_argument(
+        "--save-every", type=positive(int), default=100, help="steps between checkpoints"
+    )
     parser.add_argument("--dataset", choices=sorted(DATASETS), help="what to train on (preset's)")
     parser.add_argument("--manual-dir", type=Path, help="a public benchmark's own files")
     parser.add_argument("--allow-missing", action="store_true", help="leave out rows without them")
@@ -76,10 +77,14 @@ def _parser(text: str) -> argparse.ArgumentParser:
     parser.add_argument("--stamps", type=Path, help="Tux Paint's stamps, to ask them about")
     parser.add_argument("--open-share", type=float, help="of the samples (the preset's, or a half)")
     parser.add_argument("--states", type=Path, help="folder for lower states, made once a batch")
-    parser.add_argument("--batches", type=int, default=1000, help="how many, with --states")
+    parser.add_argument(
+        "--batches", type=positive(int), default=1000, help="how many, with --states"
+    )
     parser.add_argument("--mesh", type=axes_of, help="axes, as data=2,fsdp=4,tensor=2")
     parser.add_argument("--coordinator", help="HOST:PORT of process 0, outside pods and Slurm")
-    parser.add_argument("--processes", type=int, help="how many there are, with --coordinator")
+    parser.add_argument(
+        "--processes", type=positive(int), help="how many there are, with --coordinator"
+    )
     parser.add_argument("--process", type=int, help="which one this is, with --coordinator")
     return parser
 
@@ -123,8 +128,17 @@ def open_world(args: argparse.Namespace) -> OpenWorld | None:
 
 
 def _backbone(args: argparse.Namespace, cfg: BackboneConfig) -> BackboneConfig:
-    """The preset's backbone, with what the arguments say instead."""
+    """Return the preset's backbone, with what the arguments say instead.
+
+    Raises:
+        ValueError: the edit layer is none of the decoder's.
+    """
     edit_layer = cfg.edit_layer if args.edit_layer is None else args.edit_layer
+    if not 0 <= edit_layer < cfg.decoder.layers_n - 1:
+        raise ValueError(
+            f"--edit-layer {edit_layer}: from 0 to {cfg.decoder.layers_n - 2}, as a layer has to "
+            "follow that reads the edit"
+        )
     keep = cfg.keep if args.keep is None else Keep(args.keep)
     return replace(cfg, edit_layer=edit_layer, keep=keep)
 
@@ -138,12 +152,10 @@ def _refused(args: argparse.Namespace, chosen: Preset, recipe: EditorTrainConfig
         return f"{said}: for LiveEdit alone; other editors train on mojiedit, on one device"
     if args.coordinator is None and (args.processes, args.process) != (None, None):
         return "--processes and --process go with --coordinator HOST:PORT"
-    if args.mesh and args.ship:
-        return "--mesh or --ship: ship from one process, with the same --out"
     if args.int8 and args.bf16:
         return "--int8 or --bf16: frozen kernels are either"
-    if public and (args.manual_dir is None or (args.mesh is None and args.ship is None)):
-        return f"{name}: give --manual-dir, and --mesh (data=1: one device)"
+    if public and args.manual_dir is None:
+        return f"{name} is read from its authors' files: give --manual-dir FOLDER"
     if args.questions is None and (args.stamps, args.open_share) != (None, None):
         return "--stamps and --open-share go with --questions FILES"
     if args.open_share is not None and not 0 <= args.open_share <= 1:
@@ -154,6 +166,4 @@ def _refused(args: argparse.Namespace, chosen: Preset, recipe: EditorTrainConfig
         return "a config file needs --model FOLDER"
     if public and args.start_from is None and starts_on_drawings(recipe):
         return "fitted starts are made on mojiedit: give --start-from, or another --config"
-    if public and args.mesh is None and saved_step(args.out) < recipe.steps_n:
-        return f"{args.out} is at step {saved_step(args.out)} of {recipe.steps_n}: train it first"
     return None

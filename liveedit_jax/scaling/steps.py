@@ -26,11 +26,11 @@ from liveedit_jax.scaling.partition import (
     placed_backbone,
 )
 from liveedit_jax.training.editor import (
-    every_batch,
+    Lower,
+    editor_step,
     init_state,
-    states_from_images,
-    step_from_images,
-    step_from_states,
+    lower_from_images,
+    lower_states,
 )
 from liveedit_jax.training.optimizers import TrainState
 from liveedit_jax.types import Batch, Repository, Route
@@ -58,39 +58,29 @@ class Pod:
         place = editor_shardings(self.mesh, jax.eval_shape(make, key))
         return jax.jit(make, out_shardings=place)(key)
 
-    def train_step(self, recipe: EditorTrainConfig, state: TrainState):
-        """The jitted step (weights, images, state, batch) -> (state, scalars); donates the state.
+    def train_step(
+        self, recipe: EditorTrainConfig, state: TrainState, lower: Lower = lower_from_images
+    ):
+        """Jit the step (weights, shown, state, batch) -> (state, scalars); it donates the state.
 
         Args:
             recipe: how the editor is trained.
             state: its state, or its shapes.
+            lower: how states at the edit layer are obtained from `shown` (training/editor.py).
         """
 
-        def run(weights: dict, images: Float[Array, "N 3 ..."], state, batch: EditingBatch):
-            return step_from_images(
-                self.backbone, self.config.editor, recipe, weights, images, state, batch
-            )
-
-        place = editor_shardings(self.mesh, state)
-        return jax.jit(run, donate_argnums=2, out_shardings=(place, everywhere(self.mesh)))
-
-    def train_step_from_states(self, recipe: EditorTrainConfig, state: TrainState):
-        """The same from states: (weights, states at the edit layer, state, batch)."""
-
-        def run(weights: dict, hidden: Float[Array, "4N T D"], state, batch: EditingBatch):
-            return step_from_states(
-                self.backbone, self.config.editor, recipe, weights, hidden, state, batch
-            )
+        def run(weights: dict, shown: Array, state: TrainState, batch: EditingBatch):
+            editor = self.config.editor
+            return editor_step(self.backbone, editor, recipe, lower, weights, shown, state, batch)
 
         place = editor_shardings(self.mesh, state)
         return jax.jit(run, donate_argnums=2, out_shardings=(place, everywhere(self.mesh)))
 
     def states(self, recipe: EditorTrainConfig):
-        """Jitted (weights, images, batch) -> states at the edit layer, split by sample."""
+        """Jit (weights, images, batch) -> states at the edit layer, split by sample."""
 
         def run(weights: dict, images: Float[Array, "N 3 ..."], batch: EditingBatch):
-            one = partial(states_from_images, self.backbone, weights)
-            return every_batch(recipe, one, (images, batch))
+            return lower_states(self.backbone, recipe, lower_from_images, weights, images, batch)
 
         place = split_batch(self.mesh, int(recipe.accumulate_n > 1))
         return jax.jit(run, out_shardings=place)

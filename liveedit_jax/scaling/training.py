@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
 from liveedit_jax.config import EditorTrainConfig
-from liveedit_jax.data.benchmark_training import BenchmarkData
-from liveedit_jax.data.editing import EditingBatch, EditingData
+from liveedit_jax.data.editing import EditingBatch
 from liveedit_jax.scaling.mesh import BATCH, split_batch
 from liveedit_jax.scaling.partition import editor_shardings
 from liveedit_jax.scaling.processes import spread
 from liveedit_jax.scaling.steps import Pod
+from liveedit_jax.training.editor import stored_states
+from liveedit_jax.training.one_device import TrainingData, read_images
 from liveedit_jax.training.optimizers import TrainState
 from liveedit_jax.training.states import StateCache
-
-SHOWN = (0, 2, 3)  # row kinds whose pictures differ: the edit's, image generality's, locality's
 
 
 def check_batch(pod: Pod, recipe: EditorTrainConfig) -> None:
@@ -41,7 +41,7 @@ def on_mesh(
     recipe: EditorTrainConfig,
     weights: dict,
     state: TrainState,
-    data: EditingData | BenchmarkData,
+    data: TrainingData,
     cache: Callable[[NamedSharding], StateCache] | None = None,
 ) -> tuple[Callable, TrainState, Callable[[int], tuple]]:
     """What `train` needs: step, state and batches, all of them of the whole mesh.
@@ -56,18 +56,9 @@ def on_mesh(
     check_batch(pod, recipe)
     placed = spread(weights, pod.weight_shardings(weights))
     begun = spread(state, editor_shardings(pod.mesh, state))
-    image = pod.config.backbone.image_shape
     lead_n = int(recipe.accumulate_n > 1)  # several batches are stacked
     by_image, by_row = split_batch(pod.mesh, lead_n), split_batch(pod.mesh, lead_n + 1)
-
-    def images_of(rows: EditingBatch) -> jax.Array:
-        shown = np.moveaxis(rows.picture[..., np.array(SHOWN), :], -2, -1)  # [..., N, 3]
-
-        def pixels(part: tuple[slice, ...]) -> np.ndarray:
-            some = shown[part[: shown.ndim]]
-            return np.stack([data.picture(i) for i in some.flat]).reshape(*some.shape, *image)
-
-        return jax.make_array_from_callback((*shown.shape, *image), by_image, pixels)
+    images_of = partial(read_images, data, by_image)
 
     if cache is None:
         run = pod.train_step(recipe, state)
@@ -76,15 +67,15 @@ def on_mesh(
             rows = data.batch_at(i)
             return images_of(rows), spread(rows, by_row)
     else:
-        run, lower = pod.train_step_from_states(recipe, state), pod.states(recipe)
+        run, states = pod.train_step(recipe, state, stored_states), pod.states(recipe)
 
         def states_of(rows: EditingBatch) -> jax.Array:
-            return lower(placed, images_of(rows), spread(rows, by_row))
+            return states(placed, images_of(rows), spread(rows, by_row))
 
         read = cache(by_image).reading(data.batch_at, states_of)
 
         def batch_at(i: int) -> tuple[jax.Array, EditingBatch]:
-            rows, hidden = read(i)
+            hidden, rows = read(i)
             return hidden, spread(rows, by_row)
 
     def step(state: TrainState, batch: tuple[jax.Array, EditingBatch]):

@@ -7,6 +7,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from einops import rearrange
 from jaxtyping import Array, Float, Int
@@ -54,22 +55,48 @@ def editor_gradient(
     return jax.grad(loss, has_aux=True)(state.params)
 
 
-def states_of_batch(
-    backbone: Backbone, weights: dict, pictures: Float[Array, "X P D"], batch: EditingBatch
+def lower_from_features(
+    backbone: Backbone, weights: dict, features: Float[Array, "4N P D"], batch: EditingBatch
 ) -> Float[Array, "4N T D"]:
-    """States at the edit layer of a batch's rows; `pictures` as in `editor_step`."""
-    features = pictures[batch.picture.T.reshape(-1)]
+    """Compute a batch's states at the edit layer from the vision features of its rows."""
     return backbone.lower_from_features(weights, rows_of(batch), features)
 
 
-def states_from_images(
+def lower_from_images(
     backbone: Backbone, weights: dict, images: Float[Array, "N 3 ..."], batch: EditingBatch
 ) -> Float[Array, "4N T D"]:
-    """The same from pixels; `images` as in `step_from_images`."""
+    """Compute them from pixels: of every sample the edited picture, its other one, the probe's.
+
+    Large backbones need this: the features of all their pictures do not fit in memory.
+    """
     features = backbone.vision_features(weights, rearrange(images, "n x ... -> (n x) ..."))
     features = rearrange(features, "(n x) p d -> n x p d", x=3)[:, jnp.array(PICTURES)]
     features = rearrange(features, "n k p d -> (n k) p d")
     return backbone.lower_from_features(weights, rows_of(batch), features)
+
+
+def stored_states(
+    backbone: Backbone, weights: dict, hidden: Float[Array, "4N T D"], batch: EditingBatch
+) -> Float[Array, "4N T D"]:
+    """Return states that were computed before (training/states.py)."""
+    return hidden
+
+
+# How a step obtains its states at the edit layer: one of the three functions above.
+Lower = Callable[[Backbone, dict, Array, EditingBatch], Array]
+
+
+def row_features(
+    pictures: Float[Array, "X P D"], batch: EditingBatch
+) -> Float[Array, "*lead 4N P D"]:
+    """Look up the vision features of a batch's rows, sample by sample (of each batch, if stacked).
+
+    Args:
+        pictures: vision features of every picture that `batch.picture` may name.
+        batch: one batch, or several of a step, stacked.
+    """
+    index = np.moveaxis(np.asarray(batch.picture), -2, -1)
+    return pictures[index.reshape(*index.shape[:-2], -1)]
 
 
 def _advance(
@@ -103,91 +130,58 @@ def _advance(
     return advance(editor_optimizer(recipe), state, grads), scalars
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=5)
 def editor_step(
     backbone: Backbone,
     cfg: EditorConfig,
     recipe: EditorTrainConfig,
+    lower: Lower,
     weights: dict,
-    pictures: Float[Array, "X P D"],
+    shown: Array,
     state: TrainState,
     batch: EditingBatch,
 ) -> tuple[TrainState, dict]:
-    """One optimiser step; `pictures` are the vision features that `batch.picture` names.
+    """Take one optimiser step.
 
-    With `accumulate_n` > 1, every leaf of `batch` is stacked: [accumulate_n, ...].
+    Args:
+        backbone: the frozen model's functions.
+        cfg: the editor.
+        recipe: how it is trained.
+        lower: how states at the edit layer are obtained from `shown`.
+        weights: of the frozen model.
+        shown: features, pixels or states of the rows, whatever `lower` reads.
+        state: editor weights and moments before the step.
+        batch: the rows. With `accumulate_n` > 1 its leaves and `shown` are stacked:
+            [accumulate_n, ...].
+
+    Returns:
+        The state after the step, and the scalars of the loss.
     """
-
-    def gradient(rows: EditingBatch, part) -> tuple[dict, dict]:
-        hidden = states_of_batch(backbone, weights, pictures, rows)
-        return editor_gradient(backbone, cfg, recipe, weights, hidden, state, rows, part)
-
-    return _advance(recipe, state, gradient, batch)
-
-
-def step_from_images(
-    backbone: Backbone,
-    cfg: EditorConfig,
-    recipe: EditorTrainConfig,
-    weights: dict,
-    images: Float[Array, "N 3 ..."],
-    state: TrainState,
-    batch: EditingBatch,
-) -> tuple[TrainState, dict]:
-    """The same from pixels: of every sample the edited picture, the other drawing, the probe's.
-
-    What large backbones need, whose features of all pictures do not fit in memory. `images` are
-    stacked like `batch`.
-    """
-
-    def gradient(shown: tuple[Array, EditingBatch], part) -> tuple[dict, dict]:
-        pixels, rows = shown
-        hidden = states_from_images(backbone, weights, pixels, rows)
-        return editor_gradient(backbone, cfg, recipe, weights, hidden, state, rows, part)
-
-    return _advance(recipe, state, gradient, (images, batch))
-
-
-def step_from_states(
-    backbone: Backbone,
-    cfg: EditorConfig,
-    recipe: EditorTrainConfig,
-    weights: dict,
-    hidden: Float[Array, "4N T D"],
-    state: TrainState,
-    batch: EditingBatch,
-) -> tuple[TrainState, dict]:
-    """The same from states at the edit layer, which are stacked like `batch`."""
 
     def gradient(known: tuple[Array, EditingBatch], part) -> tuple[dict, dict]:
-        states, rows = known
-        return editor_gradient(backbone, cfg, recipe, weights, states, state, rows, part)
+        seen, rows = known
+        hidden = lower(backbone, weights, seen, rows)
+        return editor_gradient(backbone, cfg, recipe, weights, hidden, state, rows, part)
 
-    return _advance(recipe, state, gradient, (hidden, batch))
-
-
-editor_step_from_states = jax.jit(
-    step_from_states, static_argnums=(0, 1, 2), donate_argnums=5
-)  # on one device
+    return _advance(recipe, state, gradient, (shown, batch))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def states_of_step(
+# On one device; the weights and moments that go in are overwritten.
+jitted_editor_step = jax.jit(editor_step, static_argnums=(0, 1, 2, 3), donate_argnums=6)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def lower_states(
     backbone: Backbone,
     recipe: EditorTrainConfig,
+    lower: Lower,
     weights: dict,
-    pictures: Float[Array, "X P D"],
+    shown: Array,
     batch: EditingBatch,
-) -> Float[Array, "4N T D"]:
-    """What `editor_step_from_states` reads, stacked like `batch`."""
-    return every_batch(recipe, partial(states_of_batch, backbone, weights, pictures), (batch,))
-
-
-def every_batch(recipe: EditorTrainConfig, run: Callable[..., Array], batches) -> Array:
-    """`run` of a step's batch, or of each of its several, stacked."""
+) -> Float[Array, "*lead 4N T D"]:
+    """Compute the states that a step reads by `stored_states`, stacked as its batches are."""
     if recipe.accumulate_n == 1:
-        return run(*batches)
-    return jax.lax.map(lambda batch: run(*batch), batches)
+        return lower(backbone, weights, shown, batch)
+    return jax.lax.map(lambda known: lower(backbone, weights, *known), (shown, batch))
 
 
 def picture_features(

@@ -147,6 +147,7 @@ def train(
     if start:
         state = manager.restore(start, args=ocp.args.StandardRestore(state))
     log, begin, window, done = Log(folder), time.monotonic(), [], start
+    last = ()  # the scalars of the step before, which is waited for
     bar = tqdm(total=steps_n, initial=start, unit="step", mininterval=5, disable=not log.first)
     with bar, Stopping() as stopping:
         for i, batch in enumerate(prefetched(batch_at, start, steps_n), start):
@@ -154,8 +155,10 @@ def train(
                 state, scalars = step(state, batch)
             window.append(scalars)
             done = i + 1
-            bar.update()
             logged = done % log_every == 0 or done == steps_n
+            jax.block_until_ready(scalars if logged else last)
+            last = scalars
+            bar.update(done - (not logged) - bar.n)  # finished steps; one more is on its way
             if logged:
                 means, window = _means(window), []
                 skipped = int(state.skipped_in_a_row)
@@ -177,6 +180,8 @@ def train(
                 manager.save(done, args=ocp.args.StandardSave(state))
             if late:
                 break
+        jax.block_until_ready(last)
+        bar.update(done - bar.n)
     manager.wait_until_finished()
     manager.close()
     log.close()

@@ -69,8 +69,8 @@ class StateCache:
         self,
         batch_at: Callable[[int], EditingBatch],
         states_of: Callable[[EditingBatch], Array],
-    ) -> Callable[[int], tuple[EditingBatch, Array]]:
-        """From a step to its batch and its states.
+    ) -> Callable[[int], tuple[Array, EditingBatch]]:
+        """Return a function from a step's number to its states and its batch.
 
         Those that no file has are made first, and here: several processes make each together, so
         that they have to come to it in one order, which threads would not.
@@ -86,12 +86,12 @@ class StateCache:
             with replacing(self._file(i)) as out:
                 np.save(out, local.view(bits))
 
-        def at(step: int) -> tuple[EditingBatch, Array]:
+        def at(step: int) -> tuple[Array, EditingBatch]:
             i = step % self.batches_n
             batch, local = batch_at(i), _read(self._file(i))
             if self.place is None:
-                return batch, jnp.asarray(local)
-            return batch, jax.make_array_from_process_local_data(self.place, local)
+                return jnp.asarray(local), batch
+            return jax.make_array_from_process_local_data(self.place, local), batch
 
         return at
 

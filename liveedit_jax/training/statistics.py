@@ -46,8 +46,8 @@ def standardised(edits: Edits, norm: dict) -> Edits:
     return edits._replace(states=states)
 
 
-def start_norms(params: dict, edits: Edits) -> tuple[dict, Edits]:
-    """Editor weights whose norms standardise what they read, and the edits as generators see them.
+def start_norms(params: dict, edits: Edits) -> dict:
+    """Return editor weights whose norms standardise what they read.
 
     Text attention reads PROMPT tokens, generators and experts all text. Norms in front of images
     stay as they are: there, what few features say most loudly is what tells images apart.
@@ -64,4 +64,4 @@ def start_norms(params: dict, edits: Edits) -> tuple[dict, Edits]:
         started[side] = params[side] | {"norm2": own(prompt)}
     for side in ("down", "up"):
         started[side] = params[side] | {"norm": own(text)}
-    return started, standardised(edits, text)
+    return started

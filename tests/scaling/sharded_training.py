@@ -24,9 +24,9 @@ from liveedit_jax.scaling.steps import Pod
 from liveedit_jax.scaling.training import on_mesh
 from liveedit_jax.training.editor import (
     editor_gradient,
+    editor_step,
     init_state,
-    states_from_images,
-    step_from_images,
+    lower_from_images,
 )
 from liveedit_jax.training.editor_loss import rows_of
 from liveedit_jax.training.states import StateCache
@@ -118,7 +118,7 @@ def accumulated_steps_are_those_of_one_device(folder):
     batch = data.batch_at(1)
     shown = batch.picture[:, [0, 2, 3]].swapaxes(1, 2)  # [2, N, 3]
     images = np.stack([[[data.picture(i) for i in row] for row in part] for part in shown])
-    run = jax.jit(partial(step_from_images, PLAIN, EDITOR, recipe))
+    run = jax.jit(partial(editor_step, PLAIN, EDITOR, recipe, lower_from_images))
     one, seen = run(weights, images, state, batch)
     pod = Pod(make_mesh(TRAINED[0]), CONFIG)
     step, begun, batch_at = on_mesh(pod, recipe, weights, state, data)
@@ -133,7 +133,7 @@ def accumulated_steps_are_those_of_one_device(folder):
     hidden, rows = batch_at(3)  # the second of two
     np.testing.assert_array_equal(rows.token, batch.token)
     assert {shard.data.shape[1] for shard in hidden.addressable_shards} == {4 * 4 // 4}
-    lower = jax.jit(partial(states_from_images, PLAIN))
+    lower = jax.jit(partial(lower_from_images, PLAIN))
     for part in range(2):
         here = jax.tree.map(lambda leaf, part=part: leaf[part], batch)
         close(hidden[part], lower(weights, images[part], here), f"states of batch {part}")

@@ -79,7 +79,8 @@ def step_of(cfg, recipe, data, state, batch):
     images = [shown(data, part) for part in parts]
 
     def run(images, state, batch):
-        return training.step_from_images(backbone, EDITOR, recipe, weights, images, state, batch)
+        known = backbone, EDITOR, recipe, training.lower_from_images, weights, images
+        return training.editor_step(*known, state, batch)
 
     return jax.jit(run)(images[0] if n == 1 else np.stack(images), state, batch)
 
@@ -104,14 +105,15 @@ def test_accumulated_steps_follow_the_mean_gradient(tokenizer):
         return training.editor_gradient(*known, part, i)[0]
 
     for i, part in enumerate(parts_of(recipe, batches)):
-        hidden = training.states_of_batch(backbone, weights, pictures, part)
+        features = training.row_features(pictures, part)
+        hidden = training.lower_from_features(backbone, weights, features, part)
         grads.append(gradient(hidden, part, i))
     mean = jax.tree.map(lambda *leaves: sum(leaves) / 3, *grads)
     norm = float(jnp.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(mean))))
     by_table = jax.tree.map(jnp.copy, state)
-    by_table, scalars = training.editor_step(
-        backbone, EDITOR, recipe, weights, pictures, by_table, batches
-    )
+    features = training.row_features(pictures, batches)
+    known = backbone, EDITOR, recipe, training.lower_from_features, weights, features
+    by_table, scalars = training.jitted_editor_step(*known, by_table, batches)
     assert float(scalars["gradient_norm"]) == pytest.approx(norm, rel=1e-5)
     moment = optax.tree_utils.tree_get(by_table.optimizer, "mu")  # a tenth of the gradient
     for found, wanted in zip(jax.tree.leaves(moment), jax.tree.leaves(mean), strict=True):

@@ -32,7 +32,8 @@ def test_more_routing_samples_leave_the_edit_terms_alone(tokenizer):
 
     @partial(jax.jit, static_argnums=0)
     def scalars(recipe, batch):
-        hidden = editor_training.states_of_batch(backbone, weights, pictures, batch)
+        features = pictures[batch.picture.T.reshape(-1)]
+        hidden = editor_training.lower_from_features(backbone, weights, features, batch)
         return editor_loss(
             backbone, EDITOR, recipe, weights, params, batch, hidden, jax.random.key(0)
         )[1]
@@ -76,7 +77,8 @@ def test_routing_beyond_the_released_codes_changes_hard_routing_alone(tokenizer)
 
     @partial(jax.jit, static_argnums=0)
     def scalars(recipe):
-        hidden = editor_training.states_of_batch(backbone, weights, pictures, batch)
+        features = pictures[batch.picture.T.reshape(-1)]
+        hidden = editor_training.lower_from_features(backbone, weights, features, batch)
         return editor_loss(
             backbone, EDITOR, recipe, weights, params, batch, hidden, jax.random.key(0)
         )[1]

@@ -24,16 +24,16 @@ def test_steps_from_disk_are_the_steps(tokenizer, tmp_path):
 
     def states_of(batch):
         made.append(batch)
-        return training.states_of_step(BACKBONE, recipe, weights, pictures, batch)
+        features, lower = training.row_features(pictures, batch), training.lower_from_features
+        return training.lower_states(BACKBONE, recipe, lower, weights, features, batch)
 
     def run(steps):
         state = training.init_state(BACKBONE, EDITOR, recipe, jax.random.key(1))
         read = StateCache(tmp_path / "states", 2, {"seed": 0}).reading(data.batch_at, states_of)
         for i in steps:
-            batch, hidden = read(i)
-            state, scalars = training.editor_step_from_states(
-                BACKBONE, EDITOR, recipe, weights, hidden, state, batch
-            )
+            hidden, batch = read(i)
+            known = BACKBONE, EDITOR, recipe, training.stored_states, weights, hidden
+            state, scalars = training.jitted_editor_step(*known, state, batch)
         return state, scalars
 
     found, scalars = run(range(3))
@@ -43,9 +43,10 @@ def test_steps_from_disk_are_the_steps(tokenizer, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again, found)
     state = training.init_state(BACKBONE, EDITOR, recipe, jax.random.key(1))
     for i in (0, 1, 0):
-        state, wanted = training.editor_step(
-            BACKBONE, EDITOR, recipe, weights, pictures, state, data.batch_at(i)
-        )
+        batch = data.batch_at(i)
+        features = training.row_features(pictures, batch)
+        known = BACKBONE, EDITOR, recipe, training.lower_from_features, weights, features
+        state, wanted = training.jitted_editor_step(*known, state, batch)
     for name, value in wanted.items():
         assert float(scalars[name]) == pytest.approx(float(value), rel=1e-4, abs=1e-5), name
 
@@ -53,8 +54,8 @@ def test_steps_from_disk_are_the_steps(tokenizer, tmp_path):
 def test_half_width_states_come_back_as_they_were(tmp_path):
     states = jax.random.normal(jax.random.key(0), (4, 3, 8)).astype(jax.numpy.bfloat16)
     read = StateCache(tmp_path, 1, {}).reading(lambda i: i, lambda batch: states)
-    assert read(0)[1].dtype == states.dtype
-    np.testing.assert_array_equal(read(5)[1], states)
+    assert read(0)[0].dtype == states.dtype
+    np.testing.assert_array_equal(read(5)[0], states)
 
 
 def test_foreign_and_damaged_states_are_refused(tmp_path):
@@ -68,6 +69,6 @@ def test_foreign_and_damaged_states_are_refused(tmp_path):
         read(0)
     file.unlink()
     read = cache.reading(lambda i: i, lambda batch: np.ones((2, 3)))
-    np.testing.assert_array_equal(read(0)[1], np.ones((2, 3)))
+    np.testing.assert_array_equal(read(0)[0], np.ones((2, 3)))
     with pytest.raises(ValueError, match="batches_n=0: 1 or more"):
         StateCache(tmp_path, 0, {})

@@ -12,7 +12,7 @@ from liveedit_jax.backbones.weights import from_named
 from liveedit_jax.config import EditMixture, EditorTrainConfig
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.editor.liveedit import init_params
-from liveedit_jax.training.editor import picture_features, states_of_batch
+from liveedit_jax.training.editor import lower_from_features, picture_features, row_features
 from liveedit_jax.training.editor_loss import editor_loss
 
 
@@ -39,7 +39,8 @@ def test_losses_and_gradients_are_the_textbooks(tokenizer):
     params = init_params(jax.random.key(2), editor, SMALL.width, SMALL.vision_n)
     batch, key = data.batch_at(1), jax.random.key(7)
     pictures = picture_features(backbone, weights, data.pictures())
-    hidden = states_of_batch(backbone, weights, pictures, batch)
+    features = row_features(pictures, batch)
+    hidden = lower_from_features(backbone, weights, features, batch)
 
     def ours(params):
         return editor_loss(backbone, editor, recipe, weights, params, batch, hidden, key)

@@ -70,8 +70,9 @@ def files(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.* are published")
+@pytest.mark.parametrize("more", [[], ["--mesh", "data=1"]])
 def test_a_benchmark_is_trained_on_and_its_editor_shipped(
-    config, model, files, tmp_path, monkeypatch, capsys
+    more, config, model, files, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "prepared"))
     given = {"--config": config, "--model": model, "--start-from": model, "--manual-dir": files}
@@ -83,11 +84,7 @@ def test_a_benchmark_is_trained_on_and_its_editor_shipped(
         train_editor.main()
 
     before, _ = load_weights(model / "editor")
-    with pytest.raises(SystemExit):
-        run("--ship", str(model))
-    assert "is at step 0 of 2: train it first" in capsys.readouterr().err
-    run("--mesh", "data=1")
-    run("--ship", str(model))
+    run("--ship", str(model), *more)
     shipped = load_model(model, preset(str(config)))  # as evaluation opens it
     _, recipe = load_weights(model / "editor")
     assert (recipe["steps"], recipe["dataset"], recipe["dev"]) == (2, "evqa", None)
@@ -166,10 +163,17 @@ def test_an_editor_to_compare_with_is_trained_resumed_and_shipped(
         (["--processes", "2"], "go with --coordinator"),
         (["--stamps", "folder"], "go with --questions FILES"),
         (["--questions", "file", "--open-share", "2"], "a share between 0 and 1"),
+        (["--steps", "-3"], "'-3' is not a whole number from 1 up"),
+        (["--learning-rate", "-1"], "'-1' is not a number above 0"),
+        (["--batch", "1"], "batch_n=1: routing losses need at least 2 samples"),
+        (["--edit-layer", "99"], "--edit-layer 99: from 0 to 5"),
+        (["--mesh", "fsdp=8"], "is 8 devices, and there are 1"),
+        (["--model", "nope"], "no checkpoint at"),
     ],
 )
 def test_arguments_that_do_not_fit_together_are_refused(given, says, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train_editor", *given])
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as ended:
         train_editor.main()
-    assert says in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and says in said and said.count("\n") == 1

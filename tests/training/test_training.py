@@ -22,6 +22,7 @@ from liveedit_jax.data.templates import templates
 from liveedit_jax.data.tokenise import answer_labels, without_pixels
 from liveedit_jax.editor.losses import answer_nll
 from liveedit_jax.training import editor as editor_training
+from liveedit_jax.training.editor import lower_from_features
 from liveedit_jax.training.editor_loss import answer_samples, editor_loss
 from liveedit_jax.training.loop import record_start, saved_step, train
 from liveedit_jax.training.optimizers import advance, begin, editor_optimizer
@@ -168,9 +169,10 @@ def test_the_editor_step_learns_and_its_loss_has_no_gradient_below(tokenizer):
     pictures = jax.random.normal(jax.random.key(2), shape)
     state = editor_training.init_state(backbone, EDITOR, recipe, jax.random.key(1))
     batch, losses = data.batch_at(0), []
+    features, lower = editor_training.row_features(pictures, batch), lower_from_features
     for _ in range(30):
-        state, scalars = editor_training.editor_step(
-            backbone, EDITOR, recipe, weights, pictures, state, batch
+        state, scalars = editor_training.jitted_editor_step(
+            backbone, EDITOR, recipe, lower, weights, features, state, batch
         )
         losses.append(float(scalars["loss"]))
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
@@ -178,7 +180,7 @@ def test_the_editor_step_learns_and_its_loss_has_no_gradient_below(tokenizer):
 
     def loss(below):
         frozen = weights | {"lower": below}
-        hidden = editor_training.states_of_batch(backbone, frozen, pictures, batch)
+        hidden = lower_from_features(backbone, frozen, features, batch)
         key = jax.random.key(0)
         return editor_loss(backbone, EDITOR, recipe, frozen, state.params, batch, hidden, key)[0]
 
