@@ -7,7 +7,7 @@
 
 Killed or stopped runs resume where they were. About 2 s a step on 2 cores. `--start-from MODEL`
 goes on from a model's weights with a fresh optimiser at `--learning-rate`. `--ship` measures the
-reached weights and writes them with their recipe.
+reached weights and writes them with their recipe, whose settings `--recipe` takes up again.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from experiments.training.arguments import (
     training_parser,
 )
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.config import as_dict
+from liveedit_jax.config import PretrainConfig, as_dict
 from liveedit_jax.data.facts import entities
 from liveedit_jax.data.pretraining import PretrainingData
 from liveedit_jax.data.vocabulary import mojiedit_tokenizer
 from liveedit_jax.evaluation.knowledge import fact_accuracy, measure_base
 from liveedit_jax.evaluation.questions import drawings
+from liveedit_jax.evaluation.run import commit
 from liveedit_jax.model_io.weights import load_weights, save_weights
 from liveedit_jax.presets import preset
 from liveedit_jax.training.loop import record_start, train
@@ -48,6 +49,7 @@ def _main() -> None:
     begin = time.time()
     parser = training_parser(__doc__, "runs/pretrain", "weights and tokenizer")
     parser.add_argument("--start-from", type=Path, help="model folder whose backbone to go on from")
+    parser.add_argument("--recipe", type=Path, help="recipe.json of earlier weights: its settings")
     args = parser.parse_args()
 
     chosen = preset(args.config)
@@ -56,11 +58,12 @@ def _main() -> None:
         return
     if args.bf16:
         parser.error(f"--bf16 is for frozen decoders; --config {args.config} trains its own")
+    asked = chosen.pretrain if args.recipe is None else read_recipe(args.recipe)
     cfg = replace(
-        chosen.pretrain,
+        asked,
         seed=args.seed,
-        steps_n=args.steps or chosen.pretrain.steps_n,
-        learning_rate=args.learning_rate or chosen.pretrain.learning_rate,
+        steps_n=args.steps or asked.steps_n,
+        learning_rate=args.learning_rate or asked.learning_rate,
     )
     start, before = load_weights(args.start_from / "backbone") if args.start_from else (None, None)
     backbone = Backbone(chosen.backbone)
@@ -100,6 +103,7 @@ def _main() -> None:
             "steps": step,
             "started_from": before,
             "starts": starts,  # more than one where a resumed run went on with another recipe
+            "commit": commit(),
             "pretrain": asdict(cfg),
             "backbone": as_dict(chosen.backbone),
             "token_accuracy": figures,
@@ -107,6 +111,19 @@ def _main() -> None:
         digest = save_weights(args.ship / "backbone", state.params, recipe)
         tokenizer.save(args.ship / "tokenizer.json")
         print(json.dumps(figures, indent=1), f"\nwrote {args.ship} sha256 {digest}")
+
+
+def read_recipe(file: Path) -> PretrainConfig:
+    """Return the settings that weights were pretrained with.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no recipe of a pretraining.
+    """
+    try:
+        return PretrainConfig(**json.loads(file.read_text())["pretrain"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is no recipe of a pretraining ({error})") from error
 
 
 if __name__ == "__main__":

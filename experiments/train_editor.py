@@ -44,6 +44,7 @@ from experiments.training.editor import Run, prepare, stepping
 from experiments.training.editor_arguments import is_public, parse
 from liveedit_jax.config import as_dict
 from liveedit_jax.editor.as_editor import LiveEdit
+from liveedit_jax.evaluation.run import commit
 from liveedit_jax.evaluation.subject import Parts
 from liveedit_jax.model_io.weights import save_weights
 from liveedit_jax.scaling.mesh import make_mesh
@@ -124,6 +125,7 @@ def ship(run: Run, state: TrainState, step: int, starts: list[dict], figures: di
         **run.made_by,
         "started_from": run.before,
         "starts": starts,
+        "commit": commit(),
         "dev": {"seed": DEV_SEED, "edits": DEV_N, **figures} if figures else None,
     }
     digest = save_weights(run.args.ship / "editor", state.params, recipe)

@@ -22,6 +22,7 @@ from liveedit_jax.config import Preset
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.tokenizer import load_tokenizer
 from liveedit_jax.editors import at_layer
+from liveedit_jax.evaluation.run import commit
 from liveedit_jax.evaluation.subject import Parts
 from liveedit_jax.model_io.model import load_backbone, model_folder
 from liveedit_jax.model_io.weights import save_weights
@@ -85,6 +86,7 @@ def train_baseline(args: argparse.Namespace, chosen: Preset) -> None:
             "settings": asdict(editor),
             "steps": step,
             "backbone_sha256": made["sha256"],
+            "commit": commit(),
             **({} if opened is None else opened.made_of),
             "seconds": round(time.time() - begin),
             "dev": {"seed": DEV_SEED, "edits": DEV_N, **measure(state)},

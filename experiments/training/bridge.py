@@ -19,6 +19,7 @@ from liveedit_jax.config import Preset, as_dict
 from liveedit_jax.data.facts import SOURCES, entities
 from liveedit_jax.evaluation.knowledge import fact_accuracy, other_drawing_found
 from liveedit_jax.evaluation.questions import drawings
+from liveedit_jax.evaluation.run import commit
 from liveedit_jax.model_io.frozen import smol_parts, smol_tokenizer
 from liveedit_jax.model_io.weights import load_weights, save_weights
 from liveedit_jax.training.bridge import BridgeData, bridge_step, init_state, tower_states
@@ -88,6 +89,7 @@ def run(args: argparse.Namespace, chosen: Preset) -> None:
         "steps": step,
         "started_from": before,
         "starts": starts,
+        "commit": commit(),
         **run_of,
         "backbone": as_dict(chosen.backbone),
         "frozen_sha256": sha256,
