@@ -1,0 +1,302 @@
+"""What one may want to know about a picture's subject: several hundred intents, in many wordings.
+
+Their text lies in `intent_texts`, one file a topic. A block there is an intent:
+
+    # eye_colour
+    near: colour
+    never with: look
+    answers: @colours | pale yellow
+      with a dark ring
+    What colour are its eyes?
+    Eye colour?
+
+Intents that share a word after `near:` ask almost the same, and are the hardest negatives of each
+other. Those that share a word after `never with:` may have the same answer, and are never asked of
+one subject. `@colours` stands for all answers below `# colours` in answers.txt; an indented line
+goes on with the one above. Whatever is left are the wordings.
+
+Two parts are kept from training, to measure on: a tenth of the intents, and of the others a fifth
+of the wordings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from liveedit_jax.data.facts import digest
+
+FOLDER = Path(__file__).parent / "intent_texts"
+TOPICS = {  # and the topics whose intents suit it too
+    "general": (),
+    "living": ("general",),
+    "animals": ("living", "general"),
+    "plants": ("living", "general"),
+    "things": ("general",),
+    "food": ("things", "general"),
+    "vehicles": ("things", "general"),
+    "buildings": ("things", "general"),
+    "tools": ("things", "general"),
+    "clothes": ("things", "general"),
+    "instruments": ("things", "general"),
+    "signs": ("things", "general"),
+    "symbols": ("things", "general"),
+    "art": ("things", "general"),
+    "games": ("things", "general"),
+    "people": ("general",),
+    "sports": ("general",),
+    "scenes": ("general",),
+    "drawings": ("general",),
+}
+INTENTS_HELD_OUT = 10  # one in so many is never trained on
+WORDINGS_HELD_OUT = 5  # nor one in so many wordings of those that are
+OWN_SHARE = 0.5  # of the intents drawn for a topic that are not shared with others
+WORDINGS_MIN, ANSWERS_MIN, ANSWER_WORDS_MAX = 6, 6, 25
+_QUOTE = re.compile(r"[\"`]|(^|\W)'")  # an apostrophe has a letter before it
+
+Part = Literal["training", "wordings", "intents"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intent:
+    """One thing to ask about a subject.
+
+    Args:
+        name: what it is called, once in all topics.
+        topic: a key of `TOPICS`.
+        wordings: that ask it.
+        answers: of the right kind, whichever subject is shown.
+        near: labels; intents that share one ask almost the same.
+        never_with: labels; intents that share one may have the same answer.
+    """
+
+    name: str
+    topic: str
+    wordings: tuple[str, ...]
+    answers: tuple[str, ...]
+    near: frozenset[str] = frozenset()
+    never_with: frozenset[str] = frozenset()
+
+    @property
+    def held_out(self) -> bool:
+        """Whether it is never trained on."""
+        return digest("intent", self.name) % INTENTS_HELD_OUT == 0
+
+    @cached_property
+    def wordings_held_out(self) -> tuple[str, ...]:
+        """Wordings that are never trained on, of an intent that is."""
+        return tuple(w for w in self.wordings if digest("wording", w) % WORDINGS_HELD_OUT == 0)
+
+    @cached_property
+    def wordings_trained(self) -> tuple[str, ...]:
+        """The other wordings."""
+        return tuple(w for w in self.wordings if w not in self.wordings_held_out)
+
+    def said(self, part: Part) -> tuple[Sequence[str], Sequence[str]]:
+        """Wordings for edits and for their rephrases in a part, none where it has no place there.
+
+        `training` has the training wordings of the training intents; `wordings` rephrases their
+        edits in wordings that were held out; `intents` has all wordings of those held out.
+        """
+        if self.held_out != (part == "intents"):
+            return (), ()
+        if part == "intents":
+            return self.wordings, self.wordings
+        held_out = part == "wordings"
+        return self.wordings_trained, self.wordings_held_out if held_out else self.wordings_trained
+
+
+class Asked(NamedTuple):
+    """An intent as an edit: its wording, another one, and an answer."""
+
+    intent: Intent
+    edit: str
+    rephrase: str
+    answer: str
+
+
+def normalised(wording: str) -> str:
+    """A wording without capitals and punctuation: what two must not have in common."""
+    return " ".join(re.findall(r"\w+", wording.casefold().replace("'", "")))
+
+
+def _blocks(file: Path) -> Iterator[tuple[str, list[str]]]:
+    """The blocks of a file: what follows the # and the lines, continued ones as one."""
+    for block in re.split(r"^# ", file.read_text("ascii"), flags=re.MULTILINE)[1:]:
+        name, *lines = block.replace("\n  ", " | ").split("\n")
+        yield name.strip(), [line.strip() for line in lines if line.strip()]
+
+
+def _items(text: str) -> list[str]:
+    """What bars separate."""
+    return [item.strip() for item in text.split("|") if item.strip()]
+
+
+def _intent(name: str, topic: str, lines: Sequence[str], pools: dict[str, list[str]]) -> Intent:
+    fields = dict.fromkeys(("near", "never with", "answers"), "")
+    wordings = []
+    for line in lines:
+        field, colon, text = line.partition(": ")
+        if colon and field in fields:
+            fields[field] = text
+        else:
+            wordings.append(line)
+    answers: list[str] = []
+    for item in _items(fields["answers"]):
+        if item.startswith("@") and item[1:] not in pools:
+            raise ValueError(f"{name} in {topic}.txt: no answers are called {item[1:]!r}")
+        answers += pools[item[1:]] if item.startswith("@") else [item]
+    return Intent(
+        name=name,
+        topic=topic,
+        wordings=tuple(wordings),
+        answers=tuple(dict.fromkeys(answers)),
+        near=frozenset(fields["near"].split()),
+        never_with=frozenset(fields["never with"].split()),
+    )
+
+
+def _fault(intent: Intent) -> str | None:
+    """Say what is wrong with an intent by itself."""
+    if len(intent.wordings) < WORDINGS_MIN:
+        return f"has {len(intent.wordings)} wordings of at least {WORDINGS_MIN}"
+    if len(intent.answers) < ANSWERS_MIN:
+        return f"has {len(intent.answers)} answers of at least {ANSWERS_MIN}"
+    for wording in intent.wordings:
+        if _QUOTE.search(wording) or "|" in wording:
+            return f"has a quote mark or a bar in {wording!r}"
+    for answer in intent.answers:
+        if len(answer.split()) > ANSWER_WORDS_MAX:
+            return f"has an answer of more than {ANSWER_WORDS_MAX} words: {answer!r}"
+    if not intent.held_out and len(intent.wordings_trained) < 2:
+        return "has fewer than two wordings to train on, the others are held out: add some"
+    return None
+
+
+def _check(found: Sequence[Intent]) -> None:
+    """Refuse what cannot be used, by name."""
+    names, asked_by = {}, {}
+    used = {"near": Counter(), "never_with": Counter()}
+    for intent in found:
+        where = f"{intent.name} in {intent.topic}.txt"
+        if fault := _fault(intent):
+            raise ValueError(f"{where} {fault}")
+        if intent.name in names:
+            raise ValueError(f"{where} is in {names[intent.name]}.txt, too")
+        names[intent.name] = intent.topic
+        for wording in intent.wordings:
+            key = normalised(wording)
+            if key in asked_by:
+                raise ValueError(f"{where}: {asked_by[key]} asks {wording!r}, too")
+            asked_by[key] = intent.name
+        for labels, counter in used.items():
+            counter.update(getattr(intent, labels))
+    for labels, counter in used.items():
+        if alone := [label for label, n in counter.items() if n == 1]:
+            raise ValueError(f"only one intent has the label {alone[0]!r} in {labels}")
+
+
+def read_intents(folder: str | Path = FOLDER) -> tuple[Intent, ...]:
+    """Read the topics' files and answers.txt of a folder.
+
+    Raises:
+        FileNotFoundError: no file of a topic, or no answers.
+        UnicodeDecodeError: a file is not plain ASCII.
+        ValueError: an intent that cannot be used, two of one name or one wording, or a label that
+            only one intent has; says which.
+    """
+    folder = Path(folder)
+    pools = {name: _items(" | ".join(lines)) for name, lines in _blocks(folder / "answers.txt")}
+    found = tuple(
+        _intent(name, topic, lines, pools)
+        for topic in TOPICS
+        for name, lines in _blocks(folder / f"{topic}.txt")
+    )
+    _check(found)
+    return found
+
+
+@cache
+def intents() -> tuple[Intent, ...]:
+    """All intents, in their topics' order."""
+    return read_intents()
+
+
+@cache
+def fitting(topic: str, part: Part = "training") -> tuple[Intent, ...]:
+    """A part's intents that suit a topic, its own ones first.
+
+    Raises:
+        ValueError: no such topic.
+    """
+    if topic not in TOPICS:
+        raise ValueError(f"no topic {topic!r}; topics: {', '.join(TOPICS)}")
+    homes = (topic, *TOPICS[topic])
+    return tuple(
+        intent
+        for home in homes
+        for intent in intents()
+        if intent.topic == home and all(intent.said(part))
+    )
+
+
+def _picked(rng: np.random.Generator, some: Sequence):
+    return some[int(rng.integers(len(some)))]
+
+
+def _ask(rng: np.random.Generator, intent: Intent, given: set[str], part: Part) -> Asked:
+    """Wordings of an intent and an answer that was not given yet."""
+    edits, rephrases = intent.said(part)
+    edit = _picked(rng, edits)
+    rephrase = _picked(rng, [wording for wording in rephrases if wording != edit])
+    free = [answer for answer in intent.answers if answer.casefold() not in given]
+    return Asked(intent, edit, rephrase, _picked(rng, free))
+
+
+def draw_intents(
+    rng: np.random.Generator,
+    topic: str,
+    n: int,
+    *,
+    near_share: float = 0.5,
+    part: Part = "training",
+) -> tuple[Asked, ...]:
+    """Draw what n edits of one subject ask and are answered: all of it different.
+
+    Args:
+        rng: draws.
+        topic: what the subject is, a key of `TOPICS`.
+        n: how many.
+        near_share: of those after the first, which are near one drawn before if any is left.
+        part: which intents and wordings; see `Intent.said`.
+
+    Raises:
+        ValueError: no such topic, or it has too few intents in this part.
+    """
+    drawn: list[Asked] = []
+    given: set[str] = set()
+    free = fitting(topic, part)
+    for _ in range(n):
+        free = [intent for intent in free if any(a.casefold() not in given for a in intent.answers)]
+        if not free:
+            raise ValueError(f"no {n} intents about {topic} go together in {part}")
+        labels = frozenset().union(*(asked.intent.near for asked in drawn))
+        from_near, from_own = rng.random() < near_share, rng.random() < OWN_SHARE
+        near = [intent for intent in free if from_near and intent.near & labels]
+        own = [intent for intent in free if from_own and intent.topic == topic]
+        asked = _ask(rng, _picked(rng, near or own or free), given, part)
+        drawn.append(asked)
+        given.add(asked.answer.casefold())
+        free = [
+            intent
+            for intent in free
+            if intent is not asked.intent and intent.never_with.isdisjoint(asked.intent.never_with)
+        ]
+    return tuple(drawn)
