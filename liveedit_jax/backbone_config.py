@@ -31,7 +31,7 @@ class Keep(Enum):
     INPUTS = "inputs"  # its input; everything is computed again
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClipConfig:
     """A CLIP vision tower; `layers_n` is the checkpoint's, `feature_layer` picks a hidden state."""
 
@@ -52,7 +52,7 @@ class ClipConfig:
         return (self.image_size // self.patch_size) ** 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaConfig:
     """EVA's ViT-g as BLIP-2 and MiniGPT-4 use it: exact GELU, all layers, CLS kept, a last norm."""
 
@@ -75,7 +75,10 @@ class EvaConfig:
 
 @dataclass(frozen=True)
 class Stage:
-    """`blocks_n` inverted bottlenecks of an EfficientNet; the first one has the stride."""
+    """`blocks_n` inverted bottlenecks of an EfficientNet; the first one has the stride.
+
+    Positional, unlike the other configs: stages are written as the rows of a table.
+    """
 
     blocks_n: int
     kernel_size: int
@@ -84,7 +87,7 @@ class Stage:
     width: int
 
 
-LITE0_STAGES = (
+LITE0_STAGES = (  # blocks, kernel size, stride, expansion, width
     Stage(1, 3, 1, 1, 16),
     Stage(2, 3, 2, 6, 24),
     Stage(2, 5, 2, 6, 40),
@@ -95,7 +98,7 @@ LITE0_STAGES = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EfficientNetConfig:
     """EfficientNet-lite: ReLU6, no squeeze-and-excitation, TensorFlow's SAME padding.
 
@@ -121,12 +124,12 @@ class EfficientNetConfig:
 VisionConfig = ClipConfig | EvaConfig | EfficientNetConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ProjectorConfig:
     """LLaVA's bridge: every vision token through two linear layers with an exact GELU."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class QFormerConfig:
     """BLIP-2's bridge: learned queries read the image, then one linear layer."""
 
@@ -139,7 +142,7 @@ class QFormerConfig:
     norm_eps: float = 1e-12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LlamaConfig:
     """A Llama decoder: RMSNorm, RoPE, SwiGLU, grouped-query attention."""
 
@@ -155,7 +158,7 @@ class LlamaConfig:
     tied_head: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OptConfig:
     """An OPT decoder: LayerNorm before each part, learned positions, ReLU, biases everywhere."""
 
@@ -179,7 +182,7 @@ class OptConfig:
         return self.width // self.heads_n
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ChatTemplate:
     """The words around image and prompt that a model was tuned with."""
 
@@ -189,7 +192,7 @@ class ChatTemplate:
     bos: bool = True  # the row begins with BOS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
     """A VLLM split after decoder layer `edit_layer`."""
 

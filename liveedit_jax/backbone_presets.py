@@ -51,15 +51,17 @@ SMOL = BackboneConfig(
     eos_id=2,  # <|im_end|>
     pad_id=0,
     chat=ChatTemplate(
-        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
-        "<|im_end|>\n<|im_start|>user\n",
-        "\n",
-        "<|im_end|>\n<|im_start|>assistant\n",
+        before="<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by "
+        "Hugging Face<|im_end|>\n<|im_start|>user\n",
+        between="\n",
+        after="<|im_end|>\n<|im_start|>assistant\n",
         bos=False,
     ),
 )
 LLAVA_1_5_7B = BackboneConfig(
-    fit=Fit.CROP, keep=Keep.INPUTS, chat=ChatTemplate("USER: ", "\n", " ASSISTANT:")
+    fit=Fit.CROP,
+    keep=Keep.INPUTS,
+    chat=ChatTemplate(before="USER: ", between="\n", after=" ASSISTANT:"),
 )
 LLAVA_1_5_13B = replace(
     LLAVA_1_5_7B,
@@ -71,10 +73,10 @@ LLAVA_NEXT_7B = replace(  # llava-v1.6-vicuna-7b
     fit=Fit.TILES,
     grids=((1, 2), (2, 1), (2, 2), (3, 1), (1, 3)),
     chat=ChatTemplate(
-        "A chat between a curious human and an artificial intelligence assistant. The assistant "
-        "gives helpful, detailed, and polite answers to the human's questions. USER: ",
-        "\n",
-        " ASSISTANT:",
+        before="A chat between a curious human and an artificial intelligence assistant. The "
+        "assistant gives helpful, detailed, and polite answers to the human's questions. USER: ",
+        between="\n",
+        after=" ASSISTANT:",
     ),
 )
 BLIP2_OPT_2_7B = BackboneConfig(
@@ -87,7 +89,7 @@ BLIP2_OPT_2_7B = BackboneConfig(
     image_first=True,
     after_image="",
     fit=Fit.SQUASH,
-    chat=ChatTemplate("", "Question: ", " Answer:"),
+    chat=ChatTemplate(between="Question: ", after=" Answer:"),
     keep=Keep.INPUTS,
 )
 MINIGPT_4_VICUNA_7B = BackboneConfig(
@@ -96,10 +98,10 @@ MINIGPT_4_VICUNA_7B = BackboneConfig(
     decoder=LlamaConfig(vocab_n=32000, norm_eps=1e-6),
     fit=Fit.SQUASH,
     chat=ChatTemplate(
-        "Give the following image: <Img>ImageContent</Img>. You will be able to see the image once "
-        "I provide it to you. Please answer my questions.###Human: <Img>",
-        "</Img> ",
-        "###Assistant:",
+        before="Give the following image: <Img>ImageContent</Img>. You will be able to see the "
+        "image once I provide it to you. Please answer my questions.###Human: <Img>",
+        between="</Img> ",
+        after="###Assistant:",
     ),
     keep=Keep.INPUTS,
 )

@@ -13,7 +13,7 @@ from enum import Enum
 from liveedit_jax.backbone_config import BackboneConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EditorConfig:
     """LiveEdit's sizes and switches (paper section 4; letters as in `types`)."""
 
@@ -58,7 +58,7 @@ class Precision(Enum):
     INT8 = "int8"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StorageConfig:
     """How a repository keeps what routing reads of every expert, and what it applies of a few."""
 
@@ -67,7 +67,7 @@ class StorageConfig:
     bodies_on_host: bool = False  # in the host's memory; the K of a query are fetched
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MeshConfig:
     """Devices along each axis of a mesh; the product is how many there are."""
 
@@ -77,7 +77,7 @@ class MeshConfig:
     expert: int = 1  # rows of the repository; for everything else the same as fsdp
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FitConfig:
     """How the generators' start is fitted to frozen states (training/addressing.py)."""
 
@@ -88,7 +88,7 @@ class FitConfig:
     write_decay: float = 0.0  # and of looks and gates together
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EditorTrainConfig:
     """How an editor is trained (Adam, paper defaults)."""
 
@@ -168,7 +168,7 @@ class EditorTrainConfig:
             raise ValueError(f"routing_repository_n={self.routing_repository_n}: 1 edit or more")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EditMixture:
     """What MojiEdit editor training draws; shares are probabilities."""
 
@@ -198,7 +198,7 @@ class EditMixture:
                 raise ValueError(f"{name}={getattr(self, name)}: a share between 0 and 1")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
     """How the small `tiny` backbone is trained from scratch."""
 
@@ -239,7 +239,7 @@ class PretrainConfig:
             raise ValueError(f"strange_n={self.strange_n}: from 1 to images_n={self.images_n}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BridgeTrainConfig:
     """How a bridge is trained between a frozen tower and a frozen decoder (LLaVA's first stage)."""
 
@@ -259,7 +259,7 @@ class BridgeTrainConfig:
     length_weight: float = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LengthBudget:
     """Static token budgets: the longest prompt and answer that fit a batch."""
 
@@ -267,7 +267,7 @@ class LengthBudget:
     answer_n: int = 24
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
     """Which benchmark, and the token budgets its records are padded to."""
 
@@ -275,14 +275,14 @@ class DatasetConfig:
     budget: LengthBudget = field(default_factory=LengthBudget)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """How much a lifelong evaluation takes where nobody says."""
 
     cases_n: int | None = None  # cases that marks below it count; None: as many as the largest mark
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Preset:
     """A dataset, a backbone and an editor that belong together, with their training recipes."""
 

@@ -85,9 +85,9 @@ EDITORS: dict[str, EditorConfig] = {
 }
 DATASETS: dict[str, DatasetConfig] = {
     "mojiedit": DatasetConfig(),
-    "evqa": DatasetConfig("evqa", LengthBudget(96, 24)),
-    "eic": DatasetConfig("eic", LengthBudget(64, 64)),
-    "vlkeb": DatasetConfig("vlkeb", LengthBudget(96, 32)),
+    "evqa": DatasetConfig(name="evqa", budget=LengthBudget(prompt_n=96, answer_n=24)),
+    "eic": DatasetConfig(name="eic", budget=LengthBudget(prompt_n=64, answer_n=64)),
+    "vlkeb": DatasetConfig(name="vlkeb", budget=LengthBudget(prompt_n=96, answer_n=32)),
 }
 PUBLISHED = tuple(name for name in BACKBONES if name not in ("tiny", "smol"))
 PRESETS: dict[str, Preset] = {
@@ -103,7 +103,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "smol": Preset(
-        dataset=DatasetConfig(budget=LengthBudget(48, 64)),
+        dataset=DatasetConfig(budget=LengthBudget(prompt_n=48, answer_n=64)),
         backbone=BACKBONES["smol"],
         editor=SMOL_EDITOR,
         editor_train=SMOL_EDITOR_TRAIN,
@@ -122,7 +122,12 @@ PRESETS: dict[str, Preset] = {
         evaluation=EvaluationConfig(cases_n=200),
     ),
     **{
-        name: Preset(DATASETS["mojiedit"], BACKBONES[name], PAPER_EDITOR, PAPER_EDITOR_TRAIN)
+        name: Preset(
+            dataset=DATASETS["mojiedit"],
+            backbone=BACKBONES[name],
+            editor=PAPER_EDITOR,
+            editor_train=PAPER_EDITOR_TRAIN,
+        )
         for name in PUBLISHED
     },
 }

@@ -55,7 +55,7 @@ def test_a_snapshot_and_what_came_after_it_are_loaded(folder):
 
 
 def test_after_a_rollback_or_for_other_storage_rows_are_loaded(folder):
-    narrow = StorageConfig(Precision.INT8, Precision.BF16)
+    narrow = StorageConfig(keys=Precision.INT8, bodies=Precision.BF16)
     with open_store(folder, write=True) as store:
         live = check(store)
         live.save()

@@ -50,7 +50,7 @@ ROOM = 8
 def storage_of(n: int) -> StorageConfig:
     """How n experts are kept."""
     keys = Precision.F32 if n <= KEYS_N else Precision.INT8
-    return StorageConfig(keys, Precision.F32 if n <= BESIDE_N else Precision.INT8)
+    return StorageConfig(keys=keys, bodies=Precision.F32 if n <= BESIDE_N else Precision.INT8)
 
 
 def ours(model: Model, n: int, repeats: int, bar: tqdm) -> tuple[dict, Repository]:

@@ -125,7 +125,7 @@ def check(args: argparse.Namespace) -> dict:
         chosen = replace(chosen, backbone=replace(chosen.backbone, keep=Keep(args.keep)))
     pod = Pod(make_mesh(mesh_cfg, devices), chosen)
     n = args.batch or SAMPLES_A_CHIP[args.step] * len(devices)
-    storage = StorageConfig(Precision(args.keys), Precision(args.bodies))
+    storage = StorageConfig(keys=Precision(args.keys), bodies=Precision(args.bodies))
     found: dict = {
         "config": args.config,
         "topology": args.topology,

@@ -46,7 +46,7 @@ def main() -> None:
     chips_n = mesh.size
     capacity = -(-args.experts // chips_n) * chips_n
     cfg = replace(PAPER_EDITOR, top_k=64)
-    storage = StorageConfig(Precision(args.keys), Precision(args.bodies))
+    storage = StorageConfig(keys=Precision(args.keys), bodies=Precision(args.bodies))
     everywhere = NamedSharding(mesh, PartitionSpec())
 
     def of(shape, dtype=jnp.float32, sharding=everywhere):

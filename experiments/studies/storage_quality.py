@@ -51,7 +51,7 @@ def _agree(cfg: EditorConfig, wide: Repository, narrow: Repository, query: Query
 
 def stored(subject: Subject, expert: Expert, n: int, precision: Precision) -> Repository:
     """All experts in one repository."""
-    storage = StorageConfig(precision, precision)
+    storage = StorageConfig(keys=precision, bodies=precision)
     repo = repository.init_repository(subject.editor.cfg, subject.backbone.cfg.width, n, storage)
     for at in range(0, n, BLOCK_N):
         rows = np.minimum(np.arange(at, at + BLOCK_N), n - 1)

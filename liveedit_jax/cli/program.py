@@ -136,7 +136,7 @@ def _session(args, write: bool = False):
     from liveedit_jax.config import Precision, StorageConfig
     from liveedit_jax.session import open_editor
 
-    storage = StorageConfig(Precision(args.keys), Precision(args.bodies))
+    storage = StorageConfig(keys=Precision(args.keys), bodies=Precision(args.bodies))
     editor = open_editor(args.model, args.repo, write, args.max_edits, args.chat, storage)
     for note in cli_text.dropped(editor, write):
         print(f"liveedit: note: {note}", file=sys.stderr)

@@ -87,7 +87,7 @@ def make_rows(
     """Tokenise probes; their images stay with the probes."""
     # A picture's pixels do not pass through here: a stand-in only gives its rows VISION tokens.
     blank = np.zeros(cfg.image_shape, np.float32)
-    budget = LengthBudget(shapes.prompt_n, shapes.answer_n)
+    budget = LengthBudget(prompt_n=shapes.prompt_n, answer_n=shapes.answer_n)
 
     def batch(target: bool) -> Batch:
         examples = [

@@ -11,9 +11,26 @@ from liveedit_jax.backbones import weights as checkpoint
 from liveedit_jax.types import Role
 
 CFG = BackboneConfig(
-    vision=EvaConfig(12, 4, 24, 2, 2, 32, last_norm_eps=1e-5),
-    bridge=QFormerConfig(5, 16, 3, 2, 24),
-    decoder=LlamaConfig(50, 32, 4, 4, 4, 8, 48, norm_eps=1e-6),
+    vision=EvaConfig(
+        image_size=12,
+        patch_size=4,
+        width=24,
+        layers_n=2,
+        heads_n=2,
+        mlp_width=32,
+        last_norm_eps=1e-5,
+    ),
+    bridge=QFormerConfig(queries_n=5, width=16, layers_n=3, heads_n=2, mlp_width=24),
+    decoder=LlamaConfig(
+        vocab_n=50,
+        width=32,
+        layers_n=4,
+        heads_n=4,
+        kv_heads_n=4,
+        head_width=8,
+        mlp_width=48,
+        norm_eps=1e-6,
+    ),
     edit_layer=1,
     fit=Fit.SQUASH,
 )

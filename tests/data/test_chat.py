@@ -11,7 +11,7 @@ from liveedit_jax.data.tokenise import Example, tokenise
 from liveedit_jax.data.tokenizer import Tokenizer, train_tokenizer
 from liveedit_jax.types import Role
 
-BUDGET = LengthBudget(80, 20)
+BUDGET = LengthBudget(prompt_n=80, answer_n=20)
 ASKED = "What is <image> this </s> <|im_end|>?"
 
 

@@ -90,7 +90,7 @@ class Model:
 
 
 STORAGES = st.sampled_from(
-    [*(StorageConfig(p, p) for p in Precision), StorageConfig(bodies_on_host=True)]
+    [*(StorageConfig(keys=p, bodies=p) for p in Precision), StorageConfig(bodies_on_host=True)]
 )
 IDS = st.lists(st.integers(1, 30), min_size=2, max_size=2)
 OPERATIONS = st.one_of(

@@ -33,7 +33,7 @@ NAME = "llava-1.5-7b"  # its table; shapes are those of CFG
 def small(monkeypatch):
     """The preset NAME with small shapes."""
     chosen = presets.PRESETS[NAME]
-    made = Preset(chosen.dataset, CFG, EDITOR)
+    made = Preset(dataset=chosen.dataset, backbone=CFG, editor=EDITOR)
     monkeypatch.setitem(presets.PRESETS, NAME, made)
     monkeypatch.setitem(presets.BACKBONES, NAME, CFG)
 

@@ -55,7 +55,7 @@ def both(storage):
 
 def eight_devices_store_route_and_apply_as_one():
     for precision in Precision:
-        mesh, one, many = both(StorageConfig(precision, precision))
+        mesh, one, many = both(StorageConfig(keys=precision, bodies=precision))
         for leaf in jax.tree.leaves(many):
             rows_n = {shard.data.shape[0] for shard in leaf.addressable_shards if leaf.ndim}
             assert not leaf.ndim or rows_n == {ROWS_N // 8}  # really split

@@ -17,8 +17,19 @@ from liveedit_jax.training.bridge import BridgeData, bridge_loss, bridge_step, i
 from liveedit_jax.types import Role
 
 SMALL = BackboneConfig(
-    vision=EfficientNetConfig(32, 8, (Stage(1, 3, 2, 1, 8),), width=24, side=2),
-    decoder=LlamaConfig(1024, 32, 4, 2, 1, 16, 48, tied_head=True),
+    vision=EfficientNetConfig(
+        image_size=32, stem_width=8, stages=(Stage(1, 3, 2, 1, 8),), width=24, side=2
+    ),
+    decoder=LlamaConfig(
+        vocab_n=1024,
+        width=32,
+        layers_n=4,
+        heads_n=2,
+        kv_heads_n=1,
+        head_width=16,
+        mlp_width=48,
+        tied_head=True,
+    ),
     edit_layer=1,
 )
 DRAWINGS_N = len(SOURCES) * len(entities())

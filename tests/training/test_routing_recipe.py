@@ -69,7 +69,10 @@ def test_routing_beyond_the_released_codes_changes_hard_routing_alone(tokenizer)
     weights = jax.jit(backbone.init)(jax.random.key(0))
     plain = EditorTrainConfig(batch_n=6)
     data = EditingData(
-        tokenizer, SMALL, plain, EditMixture(((60, 1.0),), sibling_share=1.0, alike_share=0.0)
+        tokenizer,
+        SMALL,
+        plain,
+        EditMixture(lengths=((60, 1.0),), sibling_share=1.0, alike_share=0.0),
     )
     batch = jax.tree.map(jnp.asarray, data.batch_at(0))
     pictures = jax.random.normal(jax.random.key(2), (1400, SMALL.vision_n, 32))
