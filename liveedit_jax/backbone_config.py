@@ -1,7 +1,7 @@
-"""Frozen configurations of the backbones: a vision tower, a bridge, a decoder, and their seams.
+"""Frozen configurations of backbones: a vision tower, a bridge, a decoder, and how they are joined.
 
-A field says what a checkpoint is, never which code to run by name: code dispatches on the classes
-of the three parts. The named ones are in `backbone_presets`.
+Fields describe a checkpoint. They never name code: code dispatches on the classes of the three
+parts. `backbone_presets` has the named backbones.
 """
 
 from __future__ import annotations
@@ -15,46 +15,46 @@ Triple = tuple[float, float, float]
 
 
 class Fit(Enum):
-    """How a picture of any shape becomes a square of the tower's size."""
+    """The way a picture of any shape becomes a square of the tower's size."""
 
-    PAD = "pad"  # onto a white square, then resized
-    SQUASH = "squash"  # resized to the square, whatever its proportions
-    CROP = "crop"  # the shorter edge resized to the side, then the centre cut out
-    TILES = "tiles"  # squashed whole, and cut into tiles at a higher resolution (LLaVA-NeXT)
+    PAD = "pad"  # pad to a white square, then resize
+    SQUASH = "squash"  # resize to the square, ignoring proportions
+    CROP = "crop"  # resize the shorter edge to the square's side, then crop the centre
+    TILES = "tiles"  # the whole picture, squashed, and tiles of a larger version (LLaVA-NeXT)
 
 
 class Keep(Enum):
-    """What is kept of a decoder layer's forward pass for its backward pass."""
+    """The activations of a decoder layer that are saved for its backward pass."""
 
     ALL = "all"
-    PRODUCTS = "products"  # outputs of its linear layers; attention is computed again
-    INPUTS = "inputs"  # its input; everything is computed again
+    PRODUCTS = "products"  # outputs of the linear layers; attention is recomputed
+    INPUTS = "inputs"  # the layer's input; everything is recomputed
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipConfig:
-    """A CLIP vision tower; `layers_n` is the checkpoint's, `feature_layer` picks a hidden state."""
+    """A CLIP vision tower whose hidden state `feature_layer` is used."""
 
     image_size: int = 336
     patch_size: int = 14
     width: int = 1024
-    layers_n: int = 24
+    layers_n: int = 24  # of the checkpoint, used or not
     heads_n: int = 16
     mlp_width: int = 4096
     norm_eps: float = 1e-5
-    feature_layer: int = -2  # LLaVA-1.5: the second-to-last hidden state, CLS dropped
+    feature_layer: int = -2  # LLaVA-1.5: the second-to-last hidden state, without CLS
     image_mean: Triple = CLIP_MEAN
     image_std: Triple = CLIP_STD
 
     @property
     def tokens_n(self) -> int:
-        """Feature rows of one image."""
+        """Return the number of features per image, one per patch."""
         return (self.image_size // self.patch_size) ** 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaConfig:
-    """EVA's ViT-g as BLIP-2 and MiniGPT-4 use it: exact GELU, all layers, CLS kept, a last norm."""
+    """EVA's ViT-g as in BLIP-2 and MiniGPT-4: exact GELU, all layers, a final norm, CLS kept."""
 
     image_size: int = 224
     patch_size: int = 14
@@ -69,15 +69,15 @@ class EvaConfig:
 
     @property
     def tokens_n(self) -> int:
-        """Feature rows of one image: its patches and CLS."""
+        """Return the number of features per image: one per patch, and CLS."""
         return (self.image_size // self.patch_size) ** 2 + 1
 
 
 @dataclass(frozen=True)
 class Stage:
-    """`blocks_n` inverted bottlenecks of an EfficientNet; the first one has the stride.
+    """A stage of an EfficientNet: `blocks_n` inverted bottlenecks, the first with the stride.
 
-    Positional, unlike the other configs: stages are written as the rows of a table.
+    It also takes positional arguments, so that stages can be written as the rows of a table.
     """
 
     blocks_n: int
@@ -102,8 +102,8 @@ LITE0_STAGES = (  # blocks, kernel size, stride, expansion, width
 class EfficientNetConfig:
     """EfficientNet-lite: ReLU6, no squeeze-and-excitation, TensorFlow's SAME padding.
 
-    The last map (7x7 at 224 pixels) is averaged to `side` x `side` overlapping windows, one token
-    each; `side` of the map itself averages nothing.
+    The last feature map (7 x 7 at 224 pixels) is average-pooled over `side` x `side` overlapping
+    windows, each of which becomes a token. With the map's own side, nothing is averaged.
     """
 
     image_size: int = 224
@@ -117,7 +117,7 @@ class EfficientNetConfig:
 
     @property
     def tokens_n(self) -> int:
-        """Feature rows of one image."""
+        """Return the number of features per image, one per window."""
         return self.side**2
 
 
@@ -126,12 +126,12 @@ VisionConfig = ClipConfig | EvaConfig | EfficientNetConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectorConfig:
-    """LLaVA's bridge: every vision token through two linear layers with an exact GELU."""
+    """LLaVA's bridge: two linear layers with an exact GELU, applied to every vision token."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QFormerConfig:
-    """BLIP-2's bridge: learned queries read the image, then one linear layer."""
+    """BLIP-2's bridge: a Q-Former whose learned queries read the image, then a linear layer."""
 
     queries_n: int = 32
     width: int = 768
@@ -173,48 +173,46 @@ class OptConfig:
 
     @property
     def kv_heads_n(self) -> int:
-        """Every head has its own keys."""
+        """Return the number of key heads: every query head has its own."""
         return self.heads_n
 
     @property
     def head_width(self) -> int:
-        """Width of one head."""
+        """Return the width of one head."""
         return self.width // self.heads_n
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChatTemplate:
-    """The words around image and prompt that a model was tuned with."""
+    """A model's chat template around one image and one prompt."""
 
-    before: str = ""  # before the image; PRE
-    between: str = ""  # between image and prompt, instead of the backbone's `after_image`
+    before: str = ""  # in front of the image; its tokens have the role PRE
+    between: str = ""  # between image and prompt; replaces `BackboneConfig.after_image`
     after: str = ""  # after the prompt
-    bos: bool = True  # the row begins with BOS
+    bos: bool = True  # begin the row with BOS
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """A VLLM split after decoder layer `edit_layer`."""
+    """A vision-language model that is split after decoder layer `edit_layer`."""
 
     vision: VisionConfig = field(default_factory=ClipConfig)
     decoder: LlamaConfig | OptConfig = field(default_factory=LlamaConfig)
     bridge: ProjectorConfig | QFormerConfig = field(default_factory=ProjectorConfig)
-    edit_layer: int = 21  # 0-based; `lower` ends with this layer's OUTPUT
+    edit_layer: int = 21  # counted from 0; editors act on the OUTPUT of this layer
     bos_id: int = 1
     eos_id: int = 2
     pad_id: int = 0
-    # Layout of a row. PRE tokens stand before the image; without them (BLIP-2) the image is first
-    # and BOS belongs to the prompt. `after_image` joins image and prompt, and is prompt.
-    image_first: bool = False
-    after_image: str = "\n"
+    image_first: bool = False  # BLIP-2: no PRE tokens; BOS comes after the image, in the prompt
+    after_image: str = "\n"  # text between image and prompt, part of the prompt
     chat: ChatTemplate | None = None
     fit: Fit = Fit.PAD
-    keep: Keep = Keep.ALL  # of every layer, for gradients; the rest is computed again
-    # LLaVA-NeXT: the grids of tiles that a picture may be cut into, (rows, columns).
+    keep: Keep = Keep.ALL  # rematerialisation of decoder layers in gradients
+    # LLaVA-NeXT: the grids of tiles that a picture may be cut into, as (rows, columns).
     grids: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self):
-        """Refuse a split behind no layer, and tiles without grids."""
+        """Refuse an edit layer that does not exist, and tiles without grids."""
         if not 0 <= self.edit_layer < self.decoder.layers_n:
             raise ValueError(f"edit_layer={self.edit_layer}: from 0 to {self.decoder.layers_n - 1}")
         if (self.fit is Fit.TILES) != bool(self.grids):
@@ -222,28 +220,28 @@ class BackboneConfig:
 
     @property
     def vision_n(self) -> int:
-        """P, the nominal number of vision tokens (the sentinel has as many rows)."""
+        """Return P, the nominal number of vision tokens, which is also that of the sentinel."""
         if isinstance(self.bridge, QFormerConfig):
             return self.bridge.queries_n
         return self.vision.tokens_n
 
     @property
     def width(self) -> int:
-        """D, the decoder's width."""
+        """Return D, the width of the decoder."""
         return self.decoder.width
 
     @property
     def tiles_n(self) -> int:
-        """N, tiles of a batch row: the whole picture and the largest grid."""
+        """Return the most tiles that a picture becomes: itself and those of the largest grid."""
         return 1 + max((rows * columns for rows, columns in self.grids), default=0)
 
     @property
     def drawing_size(self) -> int:
-        """Pixels a side of a square picture that is seen in full: its largest square grid's."""
+        """Return the side in pixels of the largest square picture that the tiles show in full."""
         return self.vision.image_size * max((min(grid) for grid in self.grids), default=1)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """A picture's shape: (S, S, 3), in tiles (N, S, S, 3)."""
+        """Return the shape of a picture: (S, S, 3), or (N, S, S, 3) in tiles."""
         side = self.vision.image_size
         return (*((self.tiles_n,) if self.grids else ()), side, side, 3)

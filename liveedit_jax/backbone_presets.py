@@ -1,4 +1,4 @@
-"""The named backbones, as their checkpoints are."""
+"""The named backbones, with the values of their checkpoints."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SMOL = BackboneConfig(
         tied_head=True,
     ),
     edit_layer=16,
-    bos_id=0,  # <|endoftext|>, which plain text follows in its training
+    bos_id=0,  # <|endoftext|>, which begins plain text in its training
     eos_id=2,  # <|im_end|>
     pad_id=0,
     chat=ChatTemplate(
@@ -66,7 +66,7 @@ LLAVA_1_5_7B = BackboneConfig(
 LLAVA_1_5_13B = replace(
     LLAVA_1_5_7B,
     decoder=LlamaConfig(width=5120, layers_n=40, heads_n=40, kv_heads_n=40, mlp_width=13824),
-    edit_layer=26,  # as deep in 40 layers as 21 in 32
+    edit_layer=26,  # the same relative depth as 21 of 32 layers
 )
 LLAVA_NEXT_7B = replace(  # llava-v1.6-vicuna-7b
     LLAVA_1_5_7B,

@@ -1,7 +1,6 @@
-"""Frozen configurations: plain values, nothing computed, nothing global.
+"""Frozen configurations of plain values; `presets` has the named ones.
 
-A variant is `dataclasses.replace`; the named ones are in `presets`. Unknown fields are errors
-because dataclasses refuse them.
+Make a variant with `dataclasses.replace`. A field name that does not exist raises a TypeError.
 """
 
 from __future__ import annotations
@@ -15,28 +14,29 @@ from liveedit_jax.backbone_config import BackboneConfig
 
 @dataclass(frozen=True, kw_only=True)
 class EditorConfig:
-    """LiveEdit's sizes and switches (paper section 4; letters as in `types`)."""
+    """The sizes and switches of LiveEdit (paper section 4; letters as in `types`)."""
 
     module_width: int = 1024  # M
     heads_n: int = 8
-    generator_heads_n: int | None = None  # heads of the two generators; None: heads_n, as released
+    generator_heads_n: int | None = None  # attention heads of the two generators; None: `heads_n`
     rank: int = 4  # R
     queries_n: int = 4  # E
-    expert_scale: float = 5.0  # s: experts are divided by s * sqrt(R)
+    expert_scale: float = 5.0  # s: expert bodies are divided by s * sqrt(R)
     norm_eps: float = 1e-5
-    top_k: int = 8  # K: expert bodies gathered per query; exact while K >= hit_n
-    # Both extractors start as one, so that a query's key is near that of an edit like it.
+    top_k: int = 8  # K: experts applied per query; exact as long as a query hits at most K
+    # Initialise both extractors with the same weights, so that a query's key is close to the key
+    # of a similar edit from the start.
     paired_init: bool = False
-    # The extractors' vision value maps start this much larger than released: the margin between an
-    # entity and all others then stands from the first step where the states already part them.
+    # Multiply the initial vision value maps of both extractors by this factor. Where the states
+    # already tell an entity from all others, routing then has a margin from the first step.
     vision_init_scale: float = 1.0
-    # Departures from the released code, each tested for both values.
+    # Differences between the paper and the released code; both values of each are tested.
     official_double_layer: bool = False  # released training runs the edit layer twice
     locality_kl: str = "edited_to_original"  # or "original_to_edited", as the paper writes
     train_eos: bool = True  # released: False
 
     def __post_init__(self):
-        """Refuse values that no code path implements."""
+        """Refuse values that no code path supports."""
         if self.locality_kl not in ("edited_to_original", "original_to_edited"):
             raise ValueError(
                 f"locality_kl={self.locality_kl!r}: use 'edited_to_original' or "
@@ -51,7 +51,7 @@ class EditorConfig:
 
 
 class Precision(Enum):
-    """How numbers of the repository are kept; they are read, and summed, in float32."""
+    """The number format in which a repository stores vectors; arithmetic is in float32."""
 
     F32 = "float32"
     BF16 = "bfloat16"
@@ -60,78 +60,83 @@ class Precision(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class StorageConfig:
-    """How a repository keeps what routing reads of every expert, and what it applies of a few."""
+    """The storage format of a repository's routing keys and expert bodies."""
 
-    keys: Precision = Precision.F32
-    bodies: Precision = Precision.F32
-    bodies_on_host: bool = False  # in the host's memory; the K of a query are fetched
+    keys: Precision = Precision.F32  # routing reads all of them
+    bodies: Precision = Precision.F32  # only those of K experts per query are read
+    bodies_on_host: bool = False  # in host memory; the K bodies of a query are fetched from there
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """Devices along each axis of a mesh; the product is how many there are."""
+    """The number of devices along each axis of a mesh."""
 
-    data: int = 1  # copies of the weights, each with a part of the batch
-    fsdp: int = 1  # batch and weights are split; a layer's weights are gathered when it runs
-    tensor: int = 1  # inside a layer: heads, and columns of its MLP
-    expert: int = 1  # rows of the repository; for everything else the same as fsdp
+    data: int = 1  # splits the batch; weights are replicated
+    fsdp: int = 1  # splits batch and weights; the weights of a layer are gathered when it runs
+    tensor: int = 1  # splits inside a layer: attention heads and MLP columns
+    expert: int = 1  # splits the rows of the repository; otherwise it acts like fsdp
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """How the generators' start is fitted to frozen states (training/addressing.py)."""
+    """The fit to frozen states that initialises the generators (training/addressing.py)."""
 
-    batches_n: int = 500  # whose edits are read
-    look_steps_n: int = 2_500
-    write_steps_n: int = 3_000
-    look_decay: float = 0.0  # AdamW's, of looks while they are fitted alone
-    write_decay: float = 0.0  # and of looks and gates together
+    batches_n: int = 500  # training batches whose edits are fitted to
+    look_steps_n: int = 2_500  # steps of the first phase, which fits the looks alone
+    write_steps_n: int = 3_000  # steps of the second phase, which fits looks and gates
+    look_decay: float = 0.0  # AdamW weight decay in the first phase
+    write_decay: float = 0.0  # AdamW weight decay in the second phase
 
 
 @dataclass(frozen=True, kw_only=True)
 class EditorTrainConfig:
-    """How an editor is trained (Adam, paper defaults)."""
+    """The training recipe of an editor; the defaults are the paper's."""
 
-    batch_n: int = 8  # B, samples a batch
-    accumulate_n: int = 1  # batches a step; their gradients' mean is followed
-    # most positions of a row whose logits are read, one more than the longest answer has tokens
-    # (None: as many as stand behind the image)
+    batch_n: int = 8  # B, samples per batch
+    accumulate_n: int = 1  # batches per step, whose gradients are averaged
+    # The number of positions of a row at which logits are computed. It must be at least one more
+    # than the longest answer has tokens. None: all positions that can follow the image.
     answers_n: int | None = None
-    routing_n: int | None = None  # samples of the routing terms (None: B); the first B are the rest
-    # Hard routing beyond the released code's (docs/method.md): pairs about one subject are not each
-    # other's negatives; the negatives weigh as if so many edits were stored (None: as many as are
-    # in the batch); images are blended with up to this much of another sample's.
+    # Samples in the routing losses; the first B of them are also those of the other losses.
+    # None: B.
+    routing_n: int | None = None
+    # Changes to the hard routing loss (docs/method.md). Samples about the same subject are not each
+    # other's negatives.
     routing_skip_same: bool = False
+    # Negatives weigh as if this many edits were stored; None: as many as the batch has.
     routing_repository_n: int | None = None
+    # Images are blended with up to this share of another sample's image.
     routing_blend: float = 0.0
-    # Every so manyth training subject teaches image routing's sentinel and nothing else of it, all
-    # others everything but the sentinel (editor/objective.py); None, as released: no difference
+    # Calibrate the sentinel on subjects that the rest of image routing is not trained on: every
+    # n-th training subject trains the sentinel alone, the others everything else
+    # (`editor.objective.calibrated_thresholds`). None: all subjects train all of it.
     calibration_every: int | None = None
     steps_n: int = 40_000
     learning_rate: float = 1e-4
     lr_cut_steps: tuple[int, ...] = (10_000,)
-    lr_cut_rate: float = 0.1
+    lr_cut_rate: float = 0.1  # multiplies the learning rate after each of `lr_cut_steps`
     warmup_steps: int = 0
-    cosine: bool = False  # decay to zero over steps_n instead of the cuts
+    cosine: bool = False  # cosine decay to zero over `steps_n`, instead of the cuts
     clip_norm: float | None = None
-    muon: bool = False  # Muon on matrices and Adam on the rest, instead of Adam on everything
-    # Rates as multiples of `learning_rate` (docs/method.md): both extractors, where rows of experts
-    # look, and the value maps of `down`, whose entries are small, and of `up`, whose are large.
-    rate_extractor: float = 1.0
-    rate_image: float | None = None  # of the extractors, what reads images (None: as the rest)
-    rate_sentinel: float | None = None  # the sentinel, likewise
-    rate_attention: float = 1.0
-    rate_down: float = 1.0
-    rate_up: float = 1.0
-    # Generators start where frozen states say (training/addressing.py), the gates of `down` this
-    # far open; None: at random, as released
+    muon: bool = False  # Muon for matrices and Adam for the rest; False: Adam for everything
+    # Learning rates of parts, as multiples of `learning_rate` (docs/method.md). None: that of the
+    # extractors.
+    rate_extractor: float = 1.0  # both extractors
+    rate_image: float | None = None  # the parts of the extractors that read images
+    rate_sentinel: float | None = None  # the sentinel
+    rate_attention: float = 1.0  # the queries and keys of the generators
+    rate_down: float = 1.0  # value map of the generator of `down`, whose entries are small
+    rate_up: float = 1.0  # value map of the generator of `up`, whose entries are large
+    # Initialise the generators by a fit to frozen states (training/addressing.py); the gates of
+    # `down` open this far. None: at random.
     gate_gain: float | None = None
     fit: FitConfig = field(default_factory=FitConfig)
-    # Norms in front of text start so that every feature has mean 0 and variance 1
-    # (training/statistics.py); False: at scale 1 and bias 0, as released
+    # Initialise the LayerNorms in front of text attention so that every feature has mean 0 and
+    # variance 1 (training/statistics.py). False: scale 1 and bias 0.
     standardise: bool = False
-    # Image routing starts from mean images (training/image_start.py), at a threshold that lets
-    # through so many wrong experts of `routing_repository_n` ones; None: at random, as released
+    # Initialise image routing from the subjects' mean images (training/image_start.py), with a
+    # threshold at which a query hits this many wrong experts among `routing_repository_n`.
+    # None: at random.
     start_false_hits: float | None = None
     weight_reliability: float = 1.0
     weight_generality: float = 1.0
@@ -141,7 +146,7 @@ class EditorTrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        """Refuse what no step can be made of; a batch of one has no routing negatives."""
+        """Refuse values that cannot be trained with; a batch of one has no routing negatives."""
         if self.standardise and self.gate_gain is None:
             raise ValueError("standardise=True needs gate_gain: both are part of a fitted start")
         if self.batch_n < 2:
@@ -170,29 +175,30 @@ class EditorTrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EditMixture:
-    """What MojiEdit editor training draws; shares are probabilities."""
+    """The distribution of MojiEdit's editor training samples; shares are probabilities."""
 
-    # T of a step's rows and the share of the steps that have it: a step's samples need more than
-    # the T before and at most this one, and the shares are those of the samples that do. None:
-    # always the same T, for the longest prompt and answer of the dataset's budget.
+    # Row lengths T, shortest first, each with the share of the steps that use it. A step draws
+    # samples that need at most its T and more than the next shorter one. Empty: one T for all
+    # steps, with room for the longest prompt and answer of the dataset's budget.
     lengths: tuple[tuple[int, float], ...] = ()
-    any_fact_share: float = 0.15  # targets that are a value of any fact, not of the same one
-    spliced_share: float = 0.6  # targets that begin as one value and end as another
-    paraphrase_share: float = 0.5  # wordings that are never edit prompts in evaluation
-    swap_share: float = 0.5  # edits on the second drawing, with the first as image generality
-    sibling_share: float = 0.05  # samples on the same entity as the sample before, other fact
-    alike_share: float = 0.2  # samples on a look-alike of the sample before (same subcategory)
-    look_alike_share: float = 0.25  # image locality: same subcategory, same question
-    same_image_share: float = 0.0  # image locality: the edited image, another question
-    # Samples that ask a free question about any picture (data/open_world.py), where files of
-    # questions are given. Their image locality is the edited picture with another question, or any
-    # other picture with the same question (`look_alike_share`) or another.
+    any_fact_share: float = 0.15  # the target is a value of any fact, not of the one asked about
+    spliced_share: float = 0.6  # the target begins like one value and ends like another
+    paraphrase_share: float = 0.5  # the wording is never an edit prompt in evaluation
+    swap_share: float = 0.5  # the edit is on the second drawing, the first tests generality
+    sibling_share: float = 0.05  # another fact about the entity of the sample before
+    alike_share: float = 0.2  # about a look-alike (same subcategory) of the sample before
+    look_alike_share: float = 0.25  # image locality: a look-alike with the same question
+    same_image_share: float = 0.0  # image locality: the edited image with another question
+    # The share of samples that ask a free question about any picture (data/open_world.py), where
+    # files of questions are given. Image locality is then the edited picture with another question
+    # (`open_same_image_share`), or another picture with the same question (`look_alike_share`) or
+    # with another one.
     open_share: float = 0.0
     open_same_image_share: float = 0.5
-    open_any_answer_share: float = 0.5  # targets that are another question's answer
+    open_any_answer_share: float = 0.5  # the target is the answer to another question
 
     def __post_init__(self):
-        """Refuse shares that are none."""
+        """Refuse shares outside 0 to 1."""
         for name in ("open_share", "open_same_image_share", "open_any_answer_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)}: a share between 0 and 1")
@@ -200,29 +206,30 @@ class EditMixture:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """How the small `tiny` backbone is trained from scratch."""
+    """The training recipe of the small `tiny` backbone, from scratch."""
 
-    images_n: int = 32  # images (half as many entities, both drawings) a step
-    scenes_n: int = 0  # scenes of two drawings side by side a step
+    images_n: int = 32  # images per step: both drawings of half as many entities
+    scenes_n: int = 0  # scenes per step: two drawings side by side
     steps_n: int = 5_000
     learning_rate: float = 3e-3
     warmup_steps: int = 100
-    decay_share: float = 0.72  # of the steps: linear decay to zero at the end, constant before
+    decay_share: float = 0.72  # the last share of the steps, with linear decay to zero
     weight_decay: float = 0.01
     paraphrase_share: float = 0.5  # questions in wordings that are never edit prompts
-    # Only entities of the splits that learn compositions (data/composed.py): rows with questions of
-    # two facts and a caption; those questions that are answered silently, or about a stated fact.
+    # For entities of the splits that learn compositions (data/composed.py): the share of rows with
+    # two-fact questions and a caption, and the shares of those questions that are answered without
+    # naming the first fact (silent) or that state a first fact themselves.
     composed_share: float = 0.0
     silent_share: float = 0.25
     stated_share: float = 0.25
-    view_share: float = 0.0  # drawings of editor_train entities shown in a random view
-    pairs_n: int = 48  # editor_train entities a step whose two drawings are contrasted
-    collages_n: int = 0  # of them, two views of a collage of drawings (data/augment.py) instead
+    view_share: float = 0.0  # drawings of editor_train entities that are shown in a random view
+    pairs_n: int = 48  # contrastive pairs per step: the two drawings of an editor_train entity
+    collages_n: int = 0  # pairs that are two views of a collage (data/augment.py) instead
     contrastive_weight: float = 1.0
     contrastive_temperature: float = 0.05
-    # What experts read at the edit layer: which token an answer state is, which one came before it,
-    # and how many (docs/mojiedit.md); learned on answers that are strange to the question, like
-    # those of edits, in so many rows a step.
+    # Auxiliary losses on the states that experts read at the edit layer (docs/mojiedit.md): predict
+    # an answer token, the token before it, and its index. They use this many rows per step, whose
+    # answers do not belong to the question, as in edits.
     strange_n: int = 16
     token_weight: float = 0.1
     previous_weight: float = 0.3
@@ -230,7 +237,10 @@ class PretrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        """Strange rows have the images of other rows; collages take the place of other pairs."""
+        """Refuse counts that do not fit together.
+
+        Rows with strange answers reuse the images of other rows, and collages replace pairs.
+        """
         if not 0 <= self.collages_n < self.pairs_n:
             raise ValueError(f"collages_n={self.collages_n}: from 0 to below {self.pairs_n} pairs")
         if self.collages_n and not self.view_share:
@@ -241,27 +251,27 @@ class PretrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BridgeTrainConfig:
-    """How a bridge is trained between a frozen tower and a frozen decoder (LLaVA's first stage)."""
+    """The training recipe of a bridge between frozen tower and decoder (LLaVA's first stage)."""
 
-    # which rows are drawn (its rates and terms are those of training everything)
+    # which rows are drawn; its learning rates and loss weights are not used
     data: PretrainConfig = field(
         default_factory=lambda: PretrainConfig(images_n=4, pairs_n=64, strange_n=1)
     )
     length_n: int = 160  # T of a packed row
-    answers_n: int = 80  # most positions of a row whose logits are computed
+    answers_n: int = 80  # positions of a row at which logits are computed
     steps_n: int = 3_000
     learning_rate: float = 2e-3
     warmup_steps: int = 50
     contrastive_weight: float = 1.0
     contrastive_temperature: float = 0.02
-    # of the variance of the squared lengths of pooled states, in units of the temperature: hard
-    # routing multiplies them, so that an uneven length is a wrong score
+    # Weight of the variance of the squared norms of pooled states, in units of the temperature.
+    # Hard routing takes dot products of such states, so uneven norms would distort its scores.
     length_weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class LengthBudget:
-    """Static token budgets: the longest prompt and answer that fit a batch."""
+    """The numbers of tokens that the longest prompt and the longest answer may have."""
 
     prompt_n: int = 32
     answer_n: int = 24
@@ -269,7 +279,7 @@ class LengthBudget:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
-    """Which benchmark, and the token budgets its records are padded to."""
+    """A benchmark and its token budget."""
 
     name: str = "mojiedit"
     budget: LengthBudget = field(default_factory=LengthBudget)
@@ -277,28 +287,29 @@ class DatasetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """How much a lifelong evaluation takes where nobody says."""
+    """Defaults of a lifelong evaluation."""
 
-    cases_n: int | None = None  # cases that marks below it count; None: as many as the largest mark
+    # The number of cases that marks below it are computed on; None: the largest mark.
+    cases_n: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A dataset, a backbone and an editor that belong together, with their training recipes."""
+    """A dataset, a backbone and an editor that belong together, and how they are trained."""
 
     dataset: DatasetConfig
     backbone: BackboneConfig
     editor: EditorConfig
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
-    bridge_train: BridgeTrainConfig | None = None  # only the bridge is trained, the rest is frozen
+    bridge_train: BridgeTrainConfig | None = None  # set: only the bridge is pretrained
     editor_train: EditorTrainConfig = field(default_factory=EditorTrainConfig)
     edit_mixture: EditMixture = field(default_factory=EditMixture)
-    open_mixture: EditMixture | None = None  # where free questions are given (None: edit_mixture)
+    open_mixture: EditMixture | None = None  # used with free questions; None: `edit_mixture`
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
 def as_dict(config) -> dict:
-    """A config as plain nested dicts, for JSON; an enum as its value."""
+    """Convert a config to nested dicts for JSON, with enums replaced by their values."""
 
     def plain(fields: list[tuple]) -> dict:
         return {k: v.value if isinstance(v, Enum) else v for k, v in fields}

@@ -1,11 +1,12 @@
-"""What every editor is: a few pure functions of arrays. Whoever evaluates one knows only these.
+"""The interface of all editors, LiveEdit and baselines alike: a few pure functions of arrays.
 
     request ─ encode ─ request ─ edit ──► state
     question ─ encode ─ logits(state)
 
-An editor is a frozen dataclass of its settings, so it can be a static argument of jit. `params` are
-`{"backbone": ..., "editor": ...}` (the second only of trained editors); they never change. `encode`
-is all of a row that no edit changes, computed once and shared by every state.
+The evaluation knows editors by this interface alone. An editor is a frozen dataclass of its
+settings, so that it can be a static argument of jit. `params` is `{"backbone": weights, "editor":
+params}`, the second part for trained editors only; it never changes. `encode` computes the part of
+a row that does not depend on edits, once for all states.
 """
 
 from __future__ import annotations
@@ -22,29 +23,29 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.backbone import split_at
 from liveedit_jax.types import Batch, Route
 
-Known = Any  # a pytree of arrays [B, ...]
-State = Any  # a pytree of arrays; its shapes do not depend on the number of edits
+Known = Any  # the result of `encode`: a pytree of arrays [B, ...]
+State = Any  # a pytree of arrays whose shapes do not depend on the number of edits
 
 
 class Editor(Protocol):
-    """One method of editing, with its settings."""
+    """A method of editing with its settings."""
 
-    layer: int | None = None  # that it acts on, from the end if negative; None: the preset's
-    together: int = 1  # requests that one edit takes; where there are fewer, rows are all PAD
-    routes: bool = False  # it is a RoutedEditor
+    layer: int | None = None  # the layer it acts on, from the end if negative; None: the preset's
+    together: int = 1  # requests that one call of `edit` takes; missing ones are rows of PAD
+    routes: bool = False  # whether it is a RoutedEditor
 
     def prepare(self, trained: Any) -> Any:
-        """Fold trained weights into what `params["editor"]` holds, every constant computed once."""
+        """Compute `params["editor"]` from trained weights, once per checkpoint."""
         return trained
 
     def see(self, backbone: Backbone, params: dict, image: Float[Array, "B S S 3"]) -> Array:
-        """Compute what `encode` takes of pictures; once a picture."""
+        """Compute what `encode` needs of pictures, once per picture."""
         return backbone.vision_features(params["backbone"], image)
 
     def encode(
         self, backbone: Backbone, params: dict, batch: Batch, seen: Float[Array, "B P D"]
     ) -> Known:
-        """Compute what no edit changes about B rows; their pictures come as `see` makes them."""
+        """Compute the part of B rows that no edit changes; `seen` is `see` of their pictures."""
 
     def unedited(
         self,
@@ -55,21 +56,21 @@ class Editor(Protocol):
         seen: Float[Array, "B P D"],
         at: Int[Array, "B A"],
     ) -> Float[Array, "B A V"]:
-        """Compute the unedited model's logits at some positions of B rows."""
+        """Compute the unedited model's logits at positions `at` of B rows."""
         hidden = backbone.lower_from_features(params["backbone"], batch, seen)
         return backbone.upper(params["backbone"], hidden, batch, at)
 
     def request(self, backbone: Backbone, params: dict, known: Known, batch: Batch) -> Known:
-        """Make B requests ready for `edit`; in batches, whatever was edited before."""
+        """Compute what `edit` needs of B requests, independently of earlier edits."""
         return known
 
     def init(self, backbone: Backbone, params: dict, capacity: int) -> State:
-        """Begin the state before the first of at most `capacity` edits."""
+        """Create the state before the first of at most `capacity` edits."""
 
     def edit(
         self, backbone: Backbone, params: dict, state: State, known: Known, batch: Batch
     ) -> State:
-        """Take in `together` more requests (image, prompt, target), as `request` makes them."""
+        """Apply `together` more requests (image, prompt, target); `known` is their `request`."""
 
     def logits(
         self,
@@ -80,33 +81,37 @@ class Editor(Protocol):
         batch: Batch,
         at: Int[Array, "B A"],
     ) -> Float[Array, "B A V"]:
-        """Compute the edited model's logits at some positions of B rows."""
+        """Compute the edited model's logits at positions `at` of B rows."""
 
 
 class RoutedEditor(Editor, Protocol):
-    """An editor that picks stored edits for every question; where it picks none, nothing changes.
+    """An editor that stores edits and selects some of them for every question.
 
-    What a question is routed to depends on its picture and prompt alone. Its state can be asked as
-    of a moment, so that one state holds the edits of many chunks. Its requests, once ready, are
-    stored without the model (`edit` reads neither `backbone` nor `params`).
+    A question for which it selects none is answered as by the unedited model. The selection depends
+    on the question's picture and prompt alone. It can be made as of a moment in the past, so that
+    one state holds the edits of many chunks. `edit` stores what `request` made and reads neither
+    `backbone` nor `params`.
     """
 
     routes: bool = True
-    add: Callable[[Any, Array, Array], Array]  # `intervene` of generation, which takes `plan`
+    add: Callable[[Any, Array, Array], Array]  # `intervene` in generation; takes a `plan`
 
     def query(self, known: Known) -> Any:
-        """Pick the part of `encode` that `route` reads."""
+        """Return the part of `encode`'s result that `route` reads."""
 
     def chunked(self, state: State, mark: int) -> State:
-        """Cut all edits into chunks of `mark`: a question as of moment c meets chunk c alone."""
+        """Divide the edits into chunks of `mark`, so that moment c has chunk c alone."""
 
     def route(
         self, params: dict, state: State, query: Any, at: Int[Array, "B 1"]
     ) -> tuple[Route, Float[Array, " B"]]:
-        """Choose what B questions use as of their moments; also, by how much they hit or miss."""
+        """Select the edits for B questions as of moments `at`, and return each margin.
+
+        The margin is the best score over the threshold: above 0 something is hit.
+        """
 
     def plan(self, params: dict, state: State, route: Route) -> Any:
-        """Gather what generation carries along of routed edits."""
+        """Gather the routed edits' arrays, which generation carries along for `add`."""
 
     def logits(
         self,
@@ -118,14 +123,14 @@ class RoutedEditor(Editor, Protocol):
         at: Int[Array, "B A"],
         route: Route | None = None,
     ) -> Float[Array, "B A V"]:
-        """Compute the edited model's logits, by a route (None: what is found now)."""
+        """Compute the edited model's logits with a route (None: the route of now)."""
 
 
 def at_layer(backbone: Backbone, weights: dict, layer: int | None) -> tuple[Backbone, dict]:
-    """Split a model after the layer that an editor acts on.
+    """Split a model after the layer that an editor acts on (None: leave the split as it is).
 
     Raises:
-        ValueError: no such layer.
+        ValueError: the model has no such layer.
     """
     if layer is None:
         return backbone, weights
@@ -161,7 +166,7 @@ def encode(editor: Editor, backbone: Backbone, params: dict, batch: Batch, seen)
 def ask_unedited(
     editor: Editor, backbone: Backbone, params: dict, batch: Batch, seen, at
 ) -> tuple[Known, Int[Array, "B A"]]:
-    """Run `editor.encode`, and give the unedited model's most likely tokens at some positions."""
+    """Run `editor.encode`, and return the unedited model's most likely tokens at positions `at`."""
     known = editor.encode(backbone, params, batch, seen)
     return known, _ids(editor.unedited(backbone, params, known, batch, seen, at))
 
@@ -181,13 +186,13 @@ def init(editor: Editor, backbone: Backbone, params: dict, capacity: int) -> Sta
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def edit(editor: Editor, backbone: Backbone, params: dict, state: State, known, batch) -> State:
-    """Run `editor.edit`, compiled, in place of the state before."""
+    """Run `editor.edit`, compiled; `state` is donated."""
     return editor.edit(backbone, params, state, known, batch)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def store(editor: RoutedEditor, state: State, known: Known, batch: Batch) -> State:
-    """Run `editor.edit` where it needs no model, compiled, in place of the state before."""
+    """Run `editor.edit` of a RoutedEditor, which needs no model; `state` is donated."""
     return editor.edit(None, None, state, known, batch)
 
 
@@ -195,7 +200,7 @@ def store(editor: RoutedEditor, state: State, known: Known, batch: Batch) -> Sta
 def answers(
     editor: Editor, backbone: Backbone, params: dict, state: State, known, batch, at, route=None
 ) -> Int[Array, "B A"]:
-    """Give the most likely tokens at some positions; `route` is of a RoutedEditor."""
+    """Return the edited model's most likely tokens; only a RoutedEditor takes a `route`."""
     routed = {} if route is None else {"route": route}
     return _ids(editor.logits(backbone, params, state, known, batch, at, **routed))
 
@@ -218,7 +223,7 @@ def plan(editor: RoutedEditor, backbone: Backbone, params: dict, state: State, r
 def edit_from_pixels(
     editor: Editor, backbone: Backbone, params: dict, state: State, batch: Batch
 ) -> State:
-    """Make a whole edit: tokens and pixels in, the state after it out."""
+    """Apply an edit, from tokens and pixels to the new state; `state` is donated."""
     known = editor.encode(backbone, params, batch, editor.see(backbone, params, batch.image))
     ready = editor.request(backbone, params, known, batch)
     return editor.edit(backbone, params, state, ready, batch)
@@ -228,6 +233,6 @@ def edit_from_pixels(
 def answers_from_pixels(
     editor: Editor, backbone: Backbone, params: dict, state: State, batch: Batch, at
 ) -> Int[Array, "B A"]:
-    """Answer a whole question: tokens and pixels in, the most likely tokens at positions out."""
+    """Answer questions, from tokens and pixels to the most likely tokens at positions `at`."""
     known = editor.encode(backbone, params, batch, editor.see(backbone, params, batch.image))
     return _ids(editor.logits(backbone, params, state, known, batch, at))

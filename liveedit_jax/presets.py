@@ -1,4 +1,4 @@
-"""The named editors, datasets, and presets that join one of each with a backbone."""
+"""The named editors and datasets, and the presets that combine them with a backbone."""
 
 from __future__ import annotations
 
@@ -145,14 +145,19 @@ def _of_file(file: str) -> Preset:
 def preset(
     name: str, dataset: str | None = None, backbone: str | None = None, editor: str | None = None
 ) -> Preset:
-    """The preset `name`, with any of its three parts replaced by another named one.
+    """Look up a preset, and replace any of its three parts by another named one.
 
-    `name` may also be a Python file that defines CONFIG, a preset; it is run.
+    Args:
+        name: a preset, or the path of a Python file that defines a Preset as CONFIG; the file is
+            executed.
+        dataset: a name in `DATASETS`; None: the preset's.
+        backbone: a name in `BACKBONES`; None: the preset's.
+        editor: a name in `EDITORS`; None: the preset's.
 
     Raises:
-        KeyError: an unknown name; the message lists the known ones.
-        FileNotFoundError: no such file.
-        ValueError: a file that defines no preset.
+        KeyError: a name is unknown; the message lists the known ones.
+        FileNotFoundError: there is no such file.
+        ValueError: the file defines no preset.
     """
 
     def pick(table: dict, kind: str, key: str):

@@ -1,8 +1,11 @@
-"""Every pytree that crosses a file, and the glossary of letters that all shapes are written in.
+"""The pytrees that modules pass to each other, and the letters that shapes are written in.
 
 B queries · N new edits · T tokens · P vision tokens · Q prompt tokens · A answer tokens · D decoder
 width · M module width · E learned queries per extractor · H = E*M key width · R expert rank ·
 C repository capacity · K experts applied per query · V vocabulary · S image side in pixels.
+
+`weights` are the frozen backbone's, `params` an editor's trained parameters. A function that needs
+both in one tree takes `params = {"backbone": weights, "editor": params}`.
 """
 
 from __future__ import annotations
@@ -12,14 +15,14 @@ from enum import IntEnum
 import flax.struct
 from jaxtyping import Array, Float, Int, Shaped, UInt8
 
-Axis = str | tuple[str, ...]  # of a mesh: one, or several taken together
+Axis = str | tuple[str, ...]  # one mesh axis, or several treated as one
 
 
 class Role(IntEnum):
-    """What a token is; every mask derives from it. Stored as int8[B, T]."""
+    """The part a token plays in its row; every mask derives from it. Stored as int8[B, T]."""
 
     PAD = 0
-    PRE = 1  # before the image: BOS, a chat template's head
+    PRE = 1  # before the image: BOS and the beginning of a chat template
     VISION = 2
     PROMPT = 3  # all text after the image up to the last prompt token
     ANSWER = 4
@@ -29,12 +32,13 @@ class Role(IntEnum):
 class Batch:
     """Right-padded token sequences with at most one image each.
 
-    A text-only row has no VISION role and its image is ignored (zeros). Pictures in tiles are
-    [B, N, S, S, 3], and `place` says which feature row a VISION token is (None: the next one).
-    `position` and `segment` default to None: positions are then 0..n-1 over the non-pad tokens
-    and every row is one segment.
-    Segment 0 is seen by every later token, segment k >= 1 only by itself (several questions about
-    one image packed into one row).
+    A text-only row has no VISION token, and its image (zeros) is ignored. An image that is cut into
+    N tiles is [N, S, S, 3] instead of [S, S, 3].
+
+    Without `position`, the tokens that are not padding are numbered 0, 1, 2, ... Without `segment`,
+    every row is one segment. Several questions about one image can be packed into a row: every
+    token attends to segment 0, but segment k >= 1 is visible only to itself. `place` gives the
+    index of each VISION token's feature; without it the features are used in order.
     """
 
     token: Int[Array, "B T"]  # int32; value under VISION and PAD is ignored
@@ -47,7 +51,7 @@ class Batch:
 
 @flax.struct.dataclass
 class Expert:
-    """N generated edits: routing keys and low-rank bodies (paper equations 1 and 3)."""
+    """N experts generated from edits: low-rank bodies (paper equation 1), routing keys (3)."""
 
     text_key: Float[Array, "N H"]
     vision_key: Float[Array, "N H"]
@@ -66,9 +70,10 @@ class Query:
 
 @flax.struct.dataclass
 class Rows:
-    """C stored vectors of width W (editor/rows.py says how).
+    """C vectors of width W in a storage format (see `editor/rows.py`).
 
-    float32; the bits of bfloat16 (uint16) with a scale; or int8 with G steps and a scale.
+    `value` is float32, or uint16 (the bits of bfloat16) with a scale per vector, or int8 with a
+    scale per vector and a step for each of its G groups of entries.
     """
 
     value: Shaped[Array, "C ... W"]
@@ -78,9 +83,10 @@ class Rows:
 
 @flax.struct.dataclass
 class Repository:
-    """The editing state E_t: rows on an edit clock, all leaves [C, ...] or scalar.
+    """The expert repository E_t of the paper, in static arrays of C rows.
 
-    Row c is alive at time t iff born[c] <= t < died[c]. A free row has born = int32 max.
+    The clock counts operations. Row c is alive at time t iff born[c] <= t < died[c]; a free row
+    has born = int32 max.
     """
 
     text_key: Rows  # [C, H]
@@ -90,15 +96,18 @@ class Repository:
     edit_id: Int[Array, " C"]
     born: Int[Array, " C"]
     died: Int[Array, " C"]
-    clock: Int[Array, ""]  # operations done so far; edit i of a fresh repository is born at i + 1
+    clock: Int[Array, ""]  # operations so far: in a new repository, edit i is born at i + 1
     used_n: Int[Array, ""]  # rows 0..used_n-1 have been written; the next edit goes to row used_n
 
 
 @flax.struct.dataclass
 class Route:
-    """Which experts a query uses: the top K of all hits, weights normalised over ALL hits."""
+    """The experts that B queries are routed to (paper equations 5 to 7).
+
+    These are the K strongest hits of each query; weights are normalised over all its hits.
+    """
 
     slot: Int[Array, "B K"]  # repository row; meaningless where weight is 0
     weight: Float[Array, "B K"]
-    hit_n: Int[Array, " B"]  # rows that passed hard routing
-    kept: Float[Array, " B"]  # share of the total weight inside the top K (1 where nothing is hit)
+    hit_n: Int[Array, " B"]  # rows that pass hard routing
+    kept: Float[Array, " B"]  # share of the hits' weight that the top K have; 1 without hits

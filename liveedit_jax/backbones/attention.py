@@ -1,4 +1,4 @@
-"""Causal self-attention of the decoders, with grouped keys, optional rotary positions and cache."""
+"""The decoders' self-attention: grouped queries, optional rotary positions, key-value cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from liveedit_jax.backbones.linear import Linear
 
-BLOCK = 1024  # queries whose scores are computed at once
+BLOCK = 1024  # most queries whose scores are computed at once
 
 
 class Cache(NamedTuple):
@@ -23,11 +23,11 @@ class Cache(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What every layer of one forward pass shares.
+    """The inputs that all layers of a forward pass share.
 
-    `mask[b, t, s]` lets token t see key s. In decoding, keys live in a cache of S rows and this
-    pass writes its tokens' rows at `write[b]`; elsewhere `write` is None and keys are the tokens'.
-    `cos` and `sin` are None where positions are not rotary.
+    Token t may attend to key s where `mask[b, t, s]` is True. In decoding, keys are in a cache of S
+    rows, and the pass writes those of its tokens from row `write[b]` on; otherwise `write` is None
+    and the keys are the tokens' own. `cos` and `sin` are None unless positions are rotary.
     """
 
     cos: Float[Array, "B T C"] | None
@@ -39,7 +39,7 @@ class Context(NamedTuple):
 def rotary(
     position: Int[Array, "B T"], head_width: int, base: float
 ) -> tuple[Float[Array, "B T C"], Float[Array, "B T C"]]:
-    """Cosines and sines of the half-split rotation, each frequency twice."""
+    """Compute the cosines and sines of rotary positions, in the half-split layout."""
     frequency = base ** (-jnp.arange(0, head_width, 2, dtype=jnp.float32) / head_width)
     angle = position[..., None].astype(jnp.float32) * frequency
     angle = jnp.concatenate([angle, angle], axis=-1)
@@ -47,7 +47,7 @@ def rotary(
 
 
 def rotate(x: Float[Array, "B T N C"], cos: Array, sin: Array) -> Float[Array, "B T N C"]:
-    """Apply the rotary positions to every head."""
+    """Apply rotary positions to every head."""
     first, second = jnp.split(x, 2, axis=-1)
     turned = jnp.concatenate([-second, first], axis=-1)
     return (x * cos[:, :, None] + turned * sin[:, :, None]).astype(x.dtype)
@@ -59,7 +59,10 @@ def attend(
     value: Float[Array, "B S G C"],
     mask: Bool[Array, "B T S"],
 ) -> Float[Array, "B T N C"]:
-    """Softmax attention; long queries in blocks, so that few scores are alive at once."""
+    """Compute grouped-query softmax attention with N query heads and G key heads.
+
+    Long sequences are processed in blocks of queries to save memory. Softmax is in float32.
+    """
     t = query.shape[1]
     blocks_n = -(-t // BLOCK)
     if blocks_n == 1:
@@ -93,7 +96,7 @@ def _attend(query: Array, key: Array, value: Array, mask: Array) -> Array:
 
 
 class Attention(nn.Module):
-    """Grouped-query attention; each of `kv_heads_n` key heads serves a group of query heads."""
+    """Grouped-query attention, in which groups of query heads share `kv_heads_n` key heads."""
 
     heads_n: int
     kv_heads_n: int
@@ -104,7 +107,7 @@ class Attention(nn.Module):
     def __call__(
         self, x: Float[Array, "B T D"], context: Context, cache: Cache | None
     ) -> tuple[Float[Array, "B T D"], Cache]:
-        """Attended states, and the keys and values that were attended to."""
+        """Return the attention's output, and the keys and values it attended to."""
         b, t, width = x.shape
         flat = rearrange(x, "b t d -> (b t) d")  # one large matrix product beats B small ones
 

@@ -25,14 +25,17 @@ from liveedit_jax.types import Batch, Role
 
 
 def positions(batch: Batch) -> Int[Array, "B T"]:
-    """Rotary positions: the batch's own, or 0..n-1 over the tokens that are not padding."""
+    """Return the positions of tokens: the batch's, or 0, 1, 2, ... without counting padding."""
     if batch.position is not None:
         return batch.position
     return jnp.maximum(jnp.cumsum(batch.role != Role.PAD, axis=1) - 1, 0)
 
 
 def attention_mask(batch: Batch) -> Array:
-    """Causal, never to padding, and within a packed row only to segment 0 or one's own."""
+    """Compute the causal mask bool[B, T, T], without padding and between packed segments.
+
+    A token of a packed row attends to segment 0 and to its own segment.
+    """
     t = batch.token.shape[1]
     mask = jnp.tril(jnp.ones((t, t), bool)) & (batch.role != Role.PAD)[:, None, :]
     if batch.segment is not None:
@@ -42,10 +45,10 @@ def attention_mask(batch: Batch) -> Array:
 
 
 def split_at(params: dict, edit_layer: int) -> dict:
-    """Weights divided after decoder layer `edit_layer`, wherever they were divided before.
+    """Split weights after decoder layer `edit_layer`, wherever they were split before.
 
     Raises:
-        ValueError: no such layer.
+        ValueError: the decoder has no such layer.
     """
     lower, upper = params["lower"], params["upper"]
     lower_n, upper_n = (len(jax.tree.leaves(half)[0]) for half in (lower, upper))
@@ -64,24 +67,24 @@ class Backbone:
     """The functions of one backbone; hashable, so it can be a static argument of jit."""
 
     cfg: BackboneConfig
-    place: Callable[[str], Placement] | None = None  # of each part, in a step on a mesh
+    place: Callable[[str], Placement] | None = None  # gives each part's placement on a mesh
 
     def placement(self, part: str) -> Placement | None:
-        """Where a step on a mesh has a part."""
+        """Return the placement of a part of the weights; None: not on a mesh."""
         return None if self.place is None else self.place(part)
 
     @property
     def lower_n(self) -> int:
-        """Decoder layers in `lower`."""
+        """Return the number of decoder layers in `lower`."""
         return self.cfg.edit_layer + 1
 
     @property
     def upper_n(self) -> int:
-        """Decoder layers in `upper`."""
+        """Return the number of decoder layers in `upper`."""
         return self.cfg.decoder.layers_n - self.lower_n
 
     def init(self, key: Array) -> dict:
-        """Fresh float32 weights as nested dicts."""
+        """Initialise float32 weights, as nested dicts."""
         cfg = self.cfg
         keys = jax.random.split(key, 6)
         side, width = cfg.vision.image_size, cfg.width
@@ -110,14 +113,14 @@ class Backbone:
         return params
 
     def context(self, batch: Batch) -> Context:
-        """Positions and attention mask of a whole batch, as its layers need them."""
+        """Compute the positions and the attention mask of a whole batch."""
         return decoder.context(self.cfg.decoder, positions(batch), attention_mask(batch))
 
     def tower_states(self, params: dict, pixels: Float[Array, "B S S 3"]) -> Float[Array, "B P W"]:
-        """What the bridge reads of pictures (or of tiles)."""
+        """Compute the vision tower's output for pictures (or tiles), which the bridge reads."""
         pixels = pixels.astype(params["embed"].dtype)
         vision = {
-            name: part if name == "layers" else widen(part)  # scanned layers widen themselves
+            name: part if name == "layers" else widen(part)  # scanned layers do it themselves
             for name, part in params["vision"].items()
         }
         return tower(self.cfg, self.placement("vision")).apply({"params": vision}, pixels)
@@ -125,11 +128,10 @@ class Backbone:
     def vision_features(
         self, params: dict, image: Float[Array, "B S S 3"] | Float[Array, "B N S S 3"]
     ) -> Float[Array, "B P D"]:
-        """Projected vision tokens.
+        """Compute vision features in the decoder's width.
 
-        A picture in N tiles has the rows of all tiles, one after another. Where the backbone cuts
-        pictures itself (`cfg.grids`), the newline is the last row, and `Batch.place` says which of
-        them a VISION token is.
+        The features of N tiles come one after another. With `cfg.grids`, the learned newline is
+        appended as the last feature, and `Batch.place` gives each VISION token's feature.
         """
         tiled = image.ndim == 5
         pixels = rearrange(image, "b n s t c -> (b n) s t c") if tiled else image
@@ -146,9 +148,9 @@ class Backbone:
     def embed(
         self, params: dict, batch: Batch, features: Float[Array, "B P D"] | None
     ) -> Float[Array, "B T D"]:
-        """Token embeddings with the vision features at the VISION roles; zero at PAD.
+        """Embed tokens, with vision features at VISION tokens and zeros at PAD.
 
-        Features are placed in order, or as `batch.place` says.
+        Features are taken in order, or as `batch.place` says.
         """
         x = weights_at(self.placement("embed"), params["embed"])[batch.token]
         if features is not None:
@@ -165,19 +167,19 @@ class Backbone:
     def embed_next(
         self, params: dict, token: Int[Array, " B"], position: Int[Array, " B"]
     ) -> Float[Array, "B 1 D"]:
-        """Embeddings of one generated token a row."""
+        """Embed one generated token per row."""
         x = params["embed"][token][:, None]
         return decoder.add_positions(self.cfg.decoder, params, x, position[:, None])
 
     def lower_from_features(
         self, params: dict, batch: Batch, features: Float[Array, "B P D"] | None
     ) -> Float[Array, "B T D"]:
-        """The edit layer's output, from vision features computed before (None: no row has one)."""
+        """Compute the edit layer's output from vision features (None: no row has an image)."""
         x = self.embed(params, batch, features)
         return self.run_lower(params, x, self.context(batch))[0]
 
     def lower(self, params: dict, batch: Batch) -> Float[Array, "B T D"]:
-        """The OUTPUT of decoder layer `edit_layer`."""
+        """Compute the OUTPUT of decoder layer `edit_layer` from tokens and pixels."""
         return self.lower_from_features(params, batch, self.vision_features(params, batch.image))
 
     def upper(
@@ -187,7 +189,7 @@ class Backbone:
         batch: Batch,
         at: Int[Array, "B A"] | None = None,
     ) -> Float[Array, "B T V"] | Float[Array, "B A V"]:
-        """Logits (float32) from the edit layer's output, of all positions or of those in `at`."""
+        """Compute float32 logits from the edit layer's output, at positions `at` (None: at all)."""
         states, _ = self.run_upper(params, hidden, self.context(batch))
         if at is not None:
             states = jnp.take_along_axis(states, at[..., None], axis=1)
@@ -196,7 +198,7 @@ class Backbone:
     def edit_layer_again(
         self, params: dict, hidden: Float[Array, "B T D"], batch: Batch
     ) -> Float[Array, "B T D"]:
-        """Decoder layer `edit_layer` applied to its own output (the released training does)."""
+        """Apply decoder layer `edit_layer` to its own output, as the released training does."""
         last = widen(jax.tree.map(lambda leaf: leaf[-1], params["lower"]))
         layer = decoder.layer(self.cfg.decoder)
         return layer.apply({"params": last}, hidden, None, self.context(batch))[0]
@@ -213,7 +215,10 @@ class Backbone:
         cache: Cache | None = None,
         keep_cache: bool = False,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """Layers 0..edit_layer on embeddings, with an optional stacked key-value cache."""
+        """Run layers 0..edit_layer on embeddings, with an optional key-value cache of all layers.
+
+        Returns the last layer's output and, with `keep_cache`, the keys and values, stacked.
+        """
         stack = self._stack("lower", self.lower_n, cache, keep_cache)
         return stack.apply({"params": params["lower"]}, x, cache, context)
 
@@ -225,13 +230,13 @@ class Backbone:
         cache: Cache | None = None,
         keep_cache: bool = False,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """The layers after the edit layer, with an optional stacked key-value cache."""
+        """Run the layers after the edit layer; arguments and results are as in `run_lower`."""
         stack = self._stack("upper", self.upper_n, cache, keep_cache)
         hidden = hidden.astype(params["embed"].dtype)  # an editor's residual is float32
         return stack.apply({"params": params["upper"]}, hidden, cache, context)
 
     def head(self, params: dict, states: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
-        """Final norm and language-model head."""
+        """Apply the final norm and the language-model head; logits are float32."""
         states = decoder.norm(self.cfg.decoder).apply({"params": params["norm"]}, states)
         part = "embed" if self.cfg.decoder.tied_head else "head"
         kernel = weights_at(self.placement(part), params[part])

@@ -1,4 +1,4 @@
-"""Hugging Face BLIP-2 with an OPT decoder into ours."""
+"""Conversion of Hugging Face BLIP-2 with an OPT decoder."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ EVA = {
 
 
 def rules(cfg: BackboneConfig) -> list[Rule]:
-    """The conversion table of one config."""
+    """Build the conversion table of a config."""
     return [
         *eva_rules(cfg.vision, EVA, LAYER),
         *qkv_bias_rules(cfg.vision, LAYER + r"self_attn\.qkv\.bias"),
         Rule("query_tokens", "projector/query", lambda array: array[0]),
         *norm_rules(r"qformer\.layernorm", "projector/norm"),
         *qformer_rules(cfg.bridge, r"qformer\.encoder\.layer\.{i}\.", {"inner": "attention"}),
-        # its path for text, which the queries do not take
+        # the Q-Former's MLPs and embeddings for text, which its queries do not use
         Rule(r"qformer\.encoder\.layer\.\d+\.(?:intermediate|output)\..*", None),
         Rule(r"qformer\.embeddings\..*", None),
         *linear_rules("language_projection", "projector/linear"),
@@ -47,10 +47,10 @@ def rules(cfg: BackboneConfig) -> list[Rule]:
 
 
 def config_from_hf(config: Mapping, edit_layer: int) -> BackboneConfig:
-    """Our config from a Hugging Face `Blip2Config` with an OPT text config, as a dict.
+    """Convert a Hugging Face `Blip2Config` with an OPT text config, given as a dict.
 
     Raises:
-        ValueError: another decoder, or an OPT of the layout of its 350M variant.
+        ValueError: the decoder is not OPT, or has the layout of OPT-350M.
     """
     vision, bridge, text = (config[f"{part}_config"] for part in ("vision", "qformer", "text"))
     width = text.get("hidden_size", 2560)

@@ -1,4 +1,4 @@
-"""The CLIP vision tower (ViT, pre-norm, quick-GELU), up to the hidden state LLaVA reads."""
+"""The CLIP vision tower (ViT, pre-norm, quick-GELU), up to the hidden state that LLaVA uses."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from liveedit_jax.backbones.vit import patches, vit_stack, with_cls
 
 
 def quick_gelu(x: Array) -> Array:
-    """CLIP's activation: x * sigmoid(1.702 x)."""
+    """Apply CLIP's activation x * sigmoid(1.702 x)."""
     return x * jax.nn.sigmoid(1.702 * x)
 
 
 def used_layers_n(cfg: ClipConfig) -> int:
-    """Layers that `cfg.feature_layer` needs; the checkpoint's later ones are never computed."""
+    """Return the number of layers below `cfg.feature_layer`; later ones are never computed."""
     return cfg.layers_n + 1 + cfg.feature_layer if cfg.feature_layer < 0 else cfg.feature_layer
 
 
 class ClipVision(nn.Module):
-    """Patch embedding, CLS token, learned positions, layers; returns the patches' features."""
+    """CLIP's tower: patch embedding, CLS token, learned positions, a norm, and layers."""
 
     cfg: ClipConfig
     place: Placement | None = None
 
     @nn.compact
     def __call__(self, image: Float[Array, "B S S 3"]) -> Float[Array, "B P W"]:
-        """The selected hidden state of the patches."""
+        """Return the hidden state `cfg.feature_layer` of the patches, without CLS."""
         cfg = self.cfg
         x = nn.Dense(cfg.width, use_bias=False, name="patch")(patches(image, cfg.patch_size))
         cls = self.param("cls", nn.initializers.normal(0.02), (cfg.width,))

@@ -1,7 +1,7 @@
-"""Weights under foreign names into our trees, by one regex table that accounts for every name.
+"""Conversion of named weights to our trees, by a regex table that must account for every name.
 
-Names are resolved before anything is read; then leaf by leaf: only the leaf in the making is held
-beside what is finished.
+All names are resolved before any weight is read. Leaves are then converted one at a time, so that
+at most one leaf is held in memory besides those that are finished.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from flax import traverse_util
 
 
 class Rule(NamedTuple):
-    """Names matching `pattern` go to leaf `path` (None: known and not needed).
+    """A row of a conversion table: names that match `pattern` go to leaf `path`.
 
-    A `(?P<layer>\\d+)` group stacks the layers that `layers` lists into one leaf, in its order. A
-    fused tensor has one rule for each leaf that it holds, with `part` set in all of them.
+    The path is None for weights that are known and not needed.
+    With a `(?P<layer>\\d+)` group, the layers in `layers` are stacked into one leaf, in that order.
+    A fused tensor has one rule per leaf that it holds, each with `part` set.
     """
 
     pattern: str
@@ -30,17 +31,17 @@ class Rule(NamedTuple):
 
 
 def transpose(array: np.ndarray) -> np.ndarray:
-    """torch's [out, in] to our [in, out]."""
+    """Transpose a linear layer from torch's [out, in] to our [in, out]."""
     return array.T
 
 
 def patches(array: np.ndarray) -> np.ndarray:
-    """A convolution [W, 3, p, p] as a matrix over patches flattened (row, column, channel)."""
+    """Reshape a patch convolution [W, 3, p, p] to a matrix [p*p*3, W] over flattened patches."""
     return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
 
 
 def norm_rules(theirs: str, ours: str, layers: Sequence[int] | None = None) -> list[Rule]:
-    """A LayerNorm: weight and bias to scale and bias."""
+    """Build the rules of a LayerNorm: weight and bias become scale and bias."""
     return [
         Rule(rf"{theirs}\.weight", f"{ours}/scale", layers=layers),
         Rule(rf"{theirs}\.bias", f"{ours}/bias", layers=layers),
@@ -48,7 +49,7 @@ def norm_rules(theirs: str, ours: str, layers: Sequence[int] | None = None) -> l
 
 
 def linear_rules(theirs: str, ours: str, layers: Sequence[int] | None = None) -> list[Rule]:
-    """A linear layer with bias: weight and bias to kernel and bias."""
+    """Build the rules of a linear layer: weight and bias become kernel and bias."""
     return [
         Rule(rf"{theirs}\.weight", f"{ours}/kernel", transpose, layers),
         Rule(rf"{theirs}\.bias", f"{ours}/bias", layers=layers),
@@ -56,7 +57,7 @@ def linear_rules(theirs: str, ours: str, layers: Sequence[int] | None = None) ->
 
 
 def _resolve(names: Sequence[str], rules: Sequence[Rule]) -> tuple[dict, list[str]]:
-    """(path, layer) -> (name, rule), and every name that has no or no single place."""
+    """Map (path, layer) to (name, rule), and list the names that are unknown or ambiguous."""
     found, problems = {}, []
     compiled = [(re.compile(rule.pattern), rule) for rule in rules]
     for name in names:
@@ -84,18 +85,19 @@ def convert(
     dtype=np.float32,
     shardings: dict | jax.sharding.Sharding | None = None,
 ) -> dict:
-    """Fill a tree shaped as `like` (arrays or ShapeDtypeStructs) from named weights.
+    """Convert named weights to a tree with the structure and shapes of `like`.
 
     Args:
         weights: named arrays; a lazy mapping is read once, one tensor at a time.
-        rules: where each name goes.
-        like: the tree to fill.
-        dtype: of every leaf.
-        shardings: a tree of shardings like `like`, or one for all; each finished leaf is put there
-            before the next is made. None: numpy arrays.
+        rules: the conversion table.
+        like: a tree of arrays or ShapeDtypeStructs.
+        dtype: the dtype of every leaf.
+        shardings: a tree of shardings like `like`, or one sharding for all; each finished leaf is
+            put there before the next is converted. None: leaves are numpy arrays.
 
     Raises:
-        ValueError: listing every unknown, doubled, missing, mis-shaped or non-finite name.
+        ValueError: weights do not fit; the message lists every unknown, doubled, missing,
+            mis-shaped or non-finite name.
     """
     found, problems = _resolve(list(weights), rules)
     wanted = traverse_util.flatten_dict(like, sep="/")
@@ -118,14 +120,14 @@ def convert(
         if not problems:
             filled[path] = jax.device_put(array, places[path]) if places else array
         else:
-            filled.clear()  # only the list of what is wrong is still wanted
+            filled.clear()  # from here on only the list of problems matters
     if problems:
         raise ValueError("weights do not fit:\n  " + "\n  ".join(problems))
     return traverse_util.unflatten_dict(filled, sep="/")
 
 
 def _leaf(weights, parts: dict, path: str, shape, dtype) -> tuple[np.ndarray, list[str]]:
-    """One leaf from its named parts, and what is wrong with them."""
+    """Assemble a leaf from its named parts, and list the problems with them."""
     array, problems = np.empty(shape, dtype), []
     for layer, (name, rule) in parts.items():
         part = rule.transform(np.asarray(weights[name]))

@@ -1,4 +1,4 @@
-"""What the backbone needs of a decoder, whichever it is: this file alone tells Llama from OPT."""
+"""The decoder's functions for either family: this file alone tells Llama from OPT."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _layer_class(cfg: DecoderConfig) -> type[nn.Module]:
 
 
 def layer(cfg: DecoderConfig, keep_cache: bool = False) -> nn.Module:
-    """One decoder layer, called as `layer(hidden, cache, context)`."""
+    """Create a decoder layer, which is called as `layer(hidden, cache, context)`."""
     return _layer_class(cfg)(cfg, keep_cache)
 
 
@@ -38,11 +38,15 @@ def stack(
     keep: Keep = Keep.ALL,
     place: Placement | None = None,
 ) -> nn.Module:
-    """`layers_n` decoder layers under one scan; every parameter has a leading layer axis.
+    """Create a scan over decoder layers, which is called as `stack(hidden, cache, context)`.
 
-    Called as `stack(hidden, cache, context)`; `cached` says that a stacked cache is given (else
-    None), `keep_cache` that the layers' keys and values are returned, stacked. `keep` says what
-    gradients keep of each layer.
+    Args:
+        cfg: the decoder.
+        layers_n: the number of layers; every parameter has a leading axis of this length.
+        cached: whether `cache` is a cache of all layers, stacked; otherwise it is None.
+        keep_cache: whether the layers' keys and values are returned, stacked.
+        keep: the activations that are saved for gradients.
+        place: where a mesh has states and weights.
     """
     body = widening(_layer_class(cfg), place)
     scanned = nn.scan(
@@ -56,7 +60,7 @@ def stack(
 
 
 def norm(cfg: DecoderConfig) -> nn.Module:
-    """The norm of every layer's input and of the head's."""
+    """Create a norm of the decoder's kind, as in front of the head."""
     if isinstance(cfg, LlamaConfig):
         return llama.RMSNorm(cfg.norm_eps)
     return nn.LayerNorm(epsilon=cfg.norm_eps)
@@ -68,14 +72,14 @@ def context(
     mask: Bool[Array, "B T S"],
     write: Int[Array, " B"] | None = None,
 ) -> Context:
-    """What all layers of one pass share."""
+    """Compute the inputs that all layers of a forward pass share."""
     if isinstance(cfg, LlamaConfig):
         return Context(*rotary(position, cfg.head_width, cfg.rope_base), mask, write)
     return Context(None, None, mask, write)
 
 
 def init_positions(cfg: DecoderConfig, key: Array) -> dict[str, Array]:
-    """The learned position table, where the decoder has one."""
+    """Initialise the table of learned positions; empty for rotary positions."""
     if isinstance(cfg, LlamaConfig):
         return {}
     shape = (cfg.positions_n + opt.POSITION_OFFSET, cfg.width)
@@ -85,19 +89,19 @@ def init_positions(cfg: DecoderConfig, key: Array) -> dict[str, Array]:
 def add_positions(
     cfg: DecoderConfig, params: dict, x: Float[Array, "B T D"], position: Int[Array, "B T"]
 ) -> Float[Array, "B T D"]:
-    """Embeddings with learned positions added; rotary ones come in with the context."""
+    """Add learned positions to embeddings; rotary positions are part of the context instead."""
     if isinstance(cfg, LlamaConfig):
         return x
     return x + params["position"][position + opt.POSITION_OFFSET]
 
 
 def mlp_parts(cfg: DecoderConfig) -> tuple[str, ...]:
-    """Names of the linear layers of a decoder layer's MLP."""
+    """Return the names of the linear layers of a decoder layer's MLP."""
     return llama.MLP if isinstance(cfg, LlamaConfig) else opt.MLP
 
 
 def linear(part: dict, x: Float[Array, "... X"]) -> Float[Array, "... Y"]:
-    """One linear layer of an MLP, `{"kernel": ..., "bias": ...}`."""
+    """Apply a linear layer `{"kernel": ..., "bias": ...}`; the bias is optional."""
     y = x @ part["kernel"]
     return y + part["bias"] if "bias" in part else y
 
@@ -105,11 +109,11 @@ def linear(part: dict, x: Float[Array, "... X"]) -> Float[Array, "... Y"]:
 def mlp_with(
     cfg: DecoderConfig, apply: Callable[[str, Array], Array], x: Float[Array, "... D"]
 ) -> Float[Array, "... D"]:
-    """The MLP of normalised states; `apply(part, x)` applies one of its linear layers."""
+    """Apply the MLP to normalised states; `apply(name, x)` applies one of its linear layers."""
     run: Callable = llama.mlp if isinstance(cfg, LlamaConfig) else opt.mlp
     return run(apply, x)
 
 
 def mlp(cfg: DecoderConfig, params: dict, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-    """The MLP of normalised states, from one layer's `{part: {"kernel": ..., "bias": ...}}`."""
+    """Apply the MLP of one layer to normalised states; `params` has its linear layers by name."""
     return mlp_with(cfg, lambda name, y: linear(params[name], y), x)

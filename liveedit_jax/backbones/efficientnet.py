@@ -1,4 +1,4 @@
-"""EfficientNet-lite as a frozen vision tower: its last map, averaged to a square of tokens."""
+"""EfficientNet-lite as a frozen vision tower, whose last feature map is pooled to tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FrozenNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B I J W"]) -> Float[Array, "B I J W"]:
-        """Normalised maps."""
+        """Normalise feature maps."""
         shape, ones, zeros = (x.shape[-1],), nn.initializers.ones, nn.initializers.zeros
         scale, bias = self.param("scale", ones, shape), self.param("bias", zeros, shape)
         mean, var = self.param("mean", zeros, shape), self.param("var", ones, shape)
@@ -28,9 +28,9 @@ class FrozenNorm(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """A convolution of each channel alone, SAME padding, as a sum of shifted maps.
+    """A depthwise convolution with SAME padding, computed as a sum of shifted maps.
 
-    XLA fuses the sum into one pass; its own grouped convolution is 8 to 45 times slower on CPUs.
+    XLA fuses the sum into one pass. Its grouped convolution is 8 to 45 times slower on CPUs.
     """
 
     kernel_size: int
@@ -38,12 +38,12 @@ class DepthwiseConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B I J W"]) -> Float[Array, "B I2 J2 W"]:
-        """Square maps to square maps."""
+        """Convolve square maps."""
         k, step = self.kernel_size, self.stride
         init = nn.initializers.lecun_normal()
         kernel = self.param("kernel", init, (k, k, 1, x.shape[-1]))
         out_n = -(-x.shape[1] // step)
-        reach = (out_n - 1) * step + 1  # what one tap covers
+        reach = (out_n - 1) * step + 1  # the extent that one tap of the kernel covers
         pad_n = max(reach + k - 1 - x.shape[1], 0)
         pad = (pad_n // 2, pad_n - pad_n // 2)
         x = jnp.pad(x, ((0, 0), pad, pad, (0, 0)))
@@ -55,7 +55,7 @@ class DepthwiseConv(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """A convolution with TensorFlow's SAME padding, its norm and, unless `linear`, a ReLU6."""
+    """A convolution with TensorFlow's SAME padding, a norm and, unless `linear`, a ReLU6."""
 
     width: int
     kernel_size: int
@@ -66,7 +66,7 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B I J W"]) -> Float[Array, "B I2 J2 X"]:
-        """Maps to maps."""
+        """Convolve and normalise feature maps."""
         if self.depthwise:
             x = DepthwiseConv(self.kernel_size, self.stride, name="conv")(x)
         else:
@@ -79,7 +79,7 @@ class ConvNorm(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Expand, convolve each channel, project; added to its input where shapes agree."""
+    """An inverted bottleneck: expand, convolve depthwise, project; residual if shapes agree."""
 
     stage: Stage
     stride: int
@@ -87,7 +87,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B I J W"]) -> Float[Array, "B I2 J2 X"]:
-        """Maps to maps."""
+        """Transform feature maps."""
         stage, width, y = self.stage, x.shape[-1], x
         if stage.expand_ratio != 1:
             y = ConvNorm(width * stage.expand_ratio, 1, self.eps, name="expand")(y)
@@ -99,7 +99,10 @@ class Bottleneck(nn.Module):
 
 
 def windows(n: int, side: int) -> Float[np.ndarray, "side n"]:
-    """Rows of means over `side` windows that cover 0..n-1, overlapping where n is no multiple."""
+    """Compute the matrix that averages 0..n-1 over `side` windows.
+
+    The windows overlap where n is not a multiple of `side`.
+    """
     rows = np.zeros((side, n), np.float32)
     for i in range(side):
         begin, end = i * n // side, -(-(i + 1) * n // side)
@@ -108,13 +111,13 @@ def windows(n: int, side: int) -> Float[np.ndarray, "side n"]:
 
 
 class EfficientNet(nn.Module):
-    """Stem, stages, head; one token for each window of the last map, in reading order."""
+    """EfficientNet-lite: stem, stages, head, and average pooling to tokens."""
 
     cfg: EfficientNetConfig
 
     @nn.compact
     def __call__(self, image: Float[Array, "B S S 3"]) -> Float[Array, "B P W"]:
-        """Pictures to visual tokens."""
+        """Return a feature for each window of the last map, in reading order."""
         cfg, at = self.cfg, 0
         x = ConvNorm(cfg.stem_width, 3, cfg.norm_eps, 2, name="stem")(image)
         for stage in cfg.stages:

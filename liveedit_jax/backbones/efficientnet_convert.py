@@ -1,4 +1,4 @@
-"""EfficientNet-lite weights in the names of EfficientNet-PyTorch into ours."""
+"""Conversion of EfficientNet-lite weights with the names of EfficientNet-PyTorch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NORM = (("weight", "scale"), ("bias", "bias"), ("running_mean", "mean"), ("runni
 
 
 def _conv(array: np.ndarray) -> np.ndarray:
-    """torch's [out, in, i, j] to [i, j, in, out]."""
+    """Transpose a convolution from torch's [out, in, i, j] to [i, j, in, out]."""
     return array.transpose(2, 3, 1, 0)
 
 
@@ -22,7 +22,7 @@ def _conv_norm(conv: str, norm: str, ours: str) -> list[Rule]:
 
 
 def rules(cfg: EfficientNetConfig) -> list[Rule]:
-    """The conversion table of the tower; the classifier is left out."""
+    """Build the conversion table of the tower; the classifier is left out."""
     table = [
         *_conv_norm("_conv_stem", "_bn0", "vision/stem"),
         *_conv_norm("_conv_head", "_bn1", "vision/head"),

@@ -1,4 +1,4 @@
-"""EVA's ViT-g as BLIP-2 and MiniGPT-4 use it: biased patches, exact GELU, a last norm, CLS kept."""
+"""EVA's ViT-g as in BLIP-2 and MiniGPT-4: patches with a bias, exact GELU, final norm, CLS kept."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ exact_gelu = partial(jax.nn.gelu, approximate=False)
 
 
 class EvaVision(nn.Module):
-    """Patch embedding, CLS token, learned positions, all layers and the norm after them."""
+    """EVA's tower: patch embedding, CLS token, learned positions, layers, and a final norm."""
 
     cfg: EvaConfig
     place: Placement | None = None
 
     @nn.compact
     def __call__(self, image: Float[Array, "B S S 3"]) -> Float[Array, "B P W"]:
-        """The last states, CLS first."""
+        """Return the last hidden states, CLS first."""
         cfg = self.cfg
         x = nn.Dense(cfg.width, name="patch")(patches(image, cfg.patch_size))
         cls = self.param("cls", nn.initializers.normal(0.02), (cfg.width,))

@@ -2,8 +2,8 @@
 
     prompt ─ run_lower ─ intervene ─ run_upper ─► first token ─► (one token at a time, same path)
 
-`intervene(plan, hidden, role)` is what an editor does to the edit layer's output. The plan is made
-once, at prefill (for LiveEdit the routed experts), and carried beside the caches.
+`intervene(plan, hidden, role)` is an editor's change of the edit layer's output. The plan (for
+LiveEdit: the routed experts) is made once, for the prompt, and used for every token.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Intervene = Callable[[Any, Float[Array, "B T D"], Int[Array, "B T"]], Float[Arra
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a token is drawn; None in a field leaves its restriction out."""
+    """The distribution that tokens are sampled from; None leaves a restriction out."""
 
     temperature: float = 1.0
-    top_k: int | None = None  # among the most likely so many
-    top_p: float | None = None  # among the fewest that have this share of the probability
+    top_k: int | None = None  # sample among this many of the most likely tokens
+    top_p: float | None = None  # sample among the fewest tokens with this total probability
 
     def __post_init__(self):
-        """Refuse what leaves nothing to draw from."""
+        """Refuse values that leave no token to sample."""
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature}: above 0 (greedy: no Sampling)")
         if self.top_k is not None and self.top_k < 1:
@@ -44,7 +44,7 @@ class Sampling:
 
 
 def restrict(sampling: Sampling, logits: Float[Array, "B V"]) -> Float[Array, "B V"]:
-    """Logits at the temperature, -inf where the restrictions leave nothing."""
+    """Apply temperature, top-k and top-p to logits; excluded tokens get -inf."""
     logits = logits / sampling.temperature
     if sampling.top_k is not None:
         least = jax.lax.top_k(logits, sampling.top_k)[0][:, -1:]
@@ -71,22 +71,27 @@ def generate(
     key: Array | None = None,
     features: Float[Array, "B P D"] | None = None,
 ) -> Int[Array, "B steps"]:
-    """A continuation of each prompt, until EOS or `steps_n` tokens.
+    """Generate a continuation of each prompt, until EOS or `steps_n` tokens.
 
     Args:
         backbone: the model's functions.
         params: its weights.
         batch: prompts without answers, right-padded.
-        steps_n: most tokens to generate.
+        steps_n: the length of the result, and the most tokens to generate.
         plan: a pytree that `intervene` reads.
         intervene: changes the edit layer's output (static: pass the same object each time).
-        most: stop after so many of the `steps_n` tokens; compiles nothing new.
-        sampling: how tokens are drawn; None: always the most likely.
-        key: the randomness of the draws.
-        features: the pictures' vision features; the batch's own pictures are then not read.
+        most: stop after this many tokens, if it is less than `steps_n`. Unlike `steps_n`, it can
+            change without a new compilation.
+        sampling: how tokens are sampled; None: greedily.
+        key: the random key for sampling.
+        features: the vision features of the pictures, where they are known; `batch.image` is then
+            not read.
 
     Returns:
-        int32[B, steps_n]: tokens up to and with EOS, then padding.
+        int32[B, steps_n]: tokens up to EOS, included, then padding.
+
+    Raises:
+        ValueError: `sampling` without `key`, or `key` without `sampling`.
     """
     if (sampling is None) != (key is None):
         raise ValueError("sampling needs a key, and a key a Sampling")
@@ -110,7 +115,7 @@ def _apply(plan, intervene, hidden, role):
 
 
 def _prefill(backbone, params, batch, x, plan, intervene, pick):
-    """The caches of all layers over the prompt, and the first token."""
+    """Run the prompts: return the caches of all layers, the lengths, and the first tokens."""
     context = backbone.context(batch)
     hidden, lower = backbone.run_lower(params, x, context, keep_cache=True)
     hidden = _apply(plan, intervene, hidden, batch.role)

@@ -1,9 +1,9 @@
-"""Linear layers that multiply in their kernel's dtype.
+"""Linear layers that multiply in the dtype of their kernel.
 
-Weights, states and products usually share one dtype, and then nothing is special here. Frozen
-float32 weights can be halved for training alone (`halve`): states, norms and sums stay in float32,
-and only the factors of a product are rounded to bfloat16, forwards and backwards. Processors with
-instructions for that do twice the work in the same time.
+Usually weights and states have the same dtype, and these are ordinary linear layers. For training
+an editor, `halve` rounds the kernels of frozen float32 weights to bfloat16. States, norms and sums
+then stay in float32, and only the factors of products are rounded, in the forward and the backward
+pass. Processors with bfloat16 instructions do twice the work in the same time.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ _rounded.defvjp(_rounded_forward, _rounded_backward)
 
 
 def product(x: Float[Array, "... D"], kernel: Float[Array, "D W"]) -> Float[Array, "... W"]:
-    """x @ kernel in x's dtype; where the kernel's is narrower, x is rounded to that first."""
+    """Compute x @ kernel in x's dtype; if the kernel's is narrower, x is rounded to it first."""
     if jnp.dtype(kernel.dtype).itemsize >= jnp.dtype(x.dtype).itemsize:
         return x @ kernel
     return _rounded(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], -1)
 
 
 class Linear(nn.Module):
-    """x @ kernel + bias, as `product` multiplies."""
+    """A linear layer x @ kernel + bias that multiplies with `product`."""
 
     width: int
     use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... W"]:
-        """Outputs in x's dtype."""
+        """Apply the layer; the result has x's dtype."""
         shape = (x.shape[-1], self.width)
         y = product(x, self.param("kernel", nn.initializers.lecun_normal(), shape))
         if self.use_bias:
@@ -66,7 +66,7 @@ class Linear(nn.Module):
 
 
 def halve(params: dict) -> dict:
-    """A backbone's weights with the kernels of its decoder layers in bfloat16."""
+    """Round the kernels of a backbone's decoder layers to bfloat16."""
 
     def half(path, leaf: Array) -> Array:
         return leaf.astype(jnp.bfloat16) if path[-1].key == "kernel" else leaf

@@ -18,13 +18,13 @@ MLP = ("gate", "up", "down")  # the linear layers that `mlp` applies
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * scale, computed in float32."""
+    """The norm x / rms(x) * scale, computed in float32."""
 
     eps: float
 
     @nn.compact
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-        """Normalised states."""
+        """Normalise states."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         wide = x.astype(jnp.float32)
         rms = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
@@ -32,12 +32,12 @@ class RMSNorm(nn.Module):
 
 
 def mlp(linear: Callable[[str, Array], Array], x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-    """SwiGLU of normalised states; `linear(name, x)` applies one of `MLP`."""
+    """Apply the SwiGLU MLP to normalised states; `linear(name, x)` applies one layer of `MLP`."""
     return linear("down", jax.nn.silu(linear("gate", x)) * linear("up", x))
 
 
 class LlamaLayer(nn.Module):
-    """One Llama layer; a scan body (hidden, cache) -> (hidden, cache or None)."""
+    """A Llama layer, as the body of a scan: (hidden, cache) -> (hidden, cache or None)."""
 
     cfg: LlamaConfig
     keep_cache: bool = False
@@ -46,7 +46,7 @@ class LlamaLayer(nn.Module):
     def __call__(
         self, x: Float[Array, "B T D"], cache: Cache | None, context: Context
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """The layer's output and, with `keep_cache`, its keys and values."""
+        """Return the layer's output and, with `keep_cache`, its keys and values."""
         cfg = self.cfg
         width = {"gate": cfg.mlp_width, "up": cfg.mlp_width, "down": cfg.width}
         attention = Attention(cfg.heads_n, cfg.kv_heads_n, cfg.head_width, name="attention")

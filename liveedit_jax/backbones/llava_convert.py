@@ -1,4 +1,4 @@
-"""Hugging Face LLaVA-1.5 and LLaVA-NeXT into ours; all three name layouts are accepted."""
+"""Conversion of Hugging Face LLaVA-1.5 and LLaVA-NeXT, in any of their three naming schemes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VISION = r"(?:model\.)?vision_tower\.(?:vision_model\.)?"
 
 
 def rules(cfg: BackboneConfig) -> list[Rule]:
-    """The conversion table of one config."""
+    """Build the conversion table of a config."""
     table = clip_rules(cfg.vision, VISION) + llama_rules(cfg, LM, r"(?:language_model\.)?lm_head\.")
     for i in (1, 2):
         name = rf"(?:model\.)?multi_modal_projector\.linear_{i}"
@@ -24,7 +24,7 @@ def rules(cfg: BackboneConfig) -> list[Rule]:
 
 
 def llama_from_hf(text: Mapping) -> LlamaConfig:
-    """Our decoder config from a Hugging Face `LlamaConfig` as a dict."""
+    """Convert a Hugging Face `LlamaConfig`, given as a dict."""
     heads_n = text.get("num_attention_heads", 32)
     width = text.get("hidden_size", 4096)
     return LlamaConfig(
@@ -42,7 +42,7 @@ def llama_from_hf(text: Mapping) -> LlamaConfig:
 
 
 def config_from_hf(config: Mapping, edit_layer: int) -> BackboneConfig:
-    """Our config from a Hugging Face `LlavaConfig` or `LlavaNextConfig` as a dict."""
+    """Convert a Hugging Face `LlavaConfig` or `LlavaNextConfig`, given as a dict."""
     vision = config["vision_config"]
     side = vision["image_size"]
     pinpoints = config.get("image_grid_pinpoints") or ()

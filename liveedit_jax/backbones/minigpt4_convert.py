@@ -1,7 +1,7 @@
-"""MiniGPT-4 from its four files: EVA ViT-g, BLIP-2's Q-Former, Vicuna, and its own projection.
+"""Conversion of MiniGPT-4 from its four sources: EVA ViT-g, BLIP-2's Q-Former, projection, Vicuna.
 
-The names of the first two are those of the projects that trained them (a timm-like ViT without a
-key bias; a BERT with queries); `sources` reads the four places and keeps their names apart.
+The first two have the names of the projects that trained them: a ViT as in timm but without a key
+bias, and a BERT with queries. `join` prefixes each name with its source.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LANGUAGE = "vicuna"  # a folder
 
 
 def rules(cfg: BackboneConfig) -> list[Rule]:
-    """The conversion table of one config; names carry the file that they are from."""
+    """Build the conversion table of a config; names are prefixed with their source."""
     layers = range(cfg.vision.layers_n)
     bert = r"qformer:Qformer\.bert\."
     return [
@@ -46,14 +46,14 @@ def rules(cfg: BackboneConfig) -> list[Rule]:
             Rule(LAYER + rf"attn\.{n}_bias", f"vision/layers/{n}/bias", layers=layers)
             for n in "qkv"
         ),
-        # the file has one block more than BLIP-2 runs, and a head
+        # the file has one block more than BLIP-2 uses, and a head
         Rule(LAYER + ".*", None, layers=range(cfg.vision.layers_n, cfg.vision.layers_n + 1)),
         Rule(r"vit:(?:norm|fc_norm|head)\..*", None),
         Rule(r"vit:.*rel_pos.*|vit:mask_token", None),
         Rule(r"qformer:query_tokens", "projector/query", lambda array: array[0]),
         *norm_rules(bert + r"embeddings\.LayerNorm", "projector/norm"),
         *qformer_rules(cfg.bridge, bert + r"encoder\.layer\.{i}\.", {"inner": "self"}),
-        # its path for text, which the queries do not take, and what other models add to it
+        # the Q-Former's MLPs and embeddings for text, and heads of other models in the same file
         Rule(bert + r"encoder\.layer\.\d+\.(?:intermediate|output)\..*", None),
         Rule(bert + r"embeddings\.(?:word_embeddings|position_embeddings|position_ids).*", None),
         Rule(r"qformer:Qformer\.cls\..*", None),
@@ -65,7 +65,7 @@ def rules(cfg: BackboneConfig) -> list[Rule]:
 
 
 class _Named(Mapping):
-    """Several mappings as one, names told apart by a prefix."""
+    """Several mappings in one, with the name of the mapping in front of each key."""
 
     def __init__(self, parts: Mapping[str, Mapping[str, np.ndarray]]):
         self.parts = parts
@@ -85,7 +85,7 @@ class _Named(Mapping):
 def join(
     cfg: BackboneConfig, parts: Mapping[str, Mapping[str, np.ndarray]]
 ) -> Mapping[str, np.ndarray]:
-    """The four sources under one set of names; EVA's keys have no bias, so zeros stand for it."""
+    """Join the four sources into one mapping; EVA's missing key biases become zeros."""
     vit = dict(parts["vit"].items())
     for i in range(cfg.vision.layers_n):
         if f"blocks.{i}.attn.q_bias" in vit:
@@ -107,10 +107,10 @@ def join(
 
 
 def sources(folder: Path) -> dict[str, list[Path] | Path]:
-    """Where the four parts are in a folder.
+    """Find the four sources in a folder: lists of files, and a folder for the language model.
 
     Raises:
-        FileNotFoundError: naming what is missing and what it is.
+        FileNotFoundError: a source is missing; the message says which one and what it is.
     """
     found: dict[str, list[Path] | Path] = {}
     for part, name in FILES.items():

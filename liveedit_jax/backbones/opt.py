@@ -1,4 +1,4 @@
-"""The OPT decoder layer: LayerNorm before each part, attention with biases, a ReLU MLP."""
+"""The OPT decoder layer: pre-norm LayerNorm, attention with biases, a ReLU MLP."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from liveedit_jax.backbones.attention import Attention, Cache, Context
 from liveedit_jax.backbones.linear import Linear
 
 MLP = ("fc1", "fc2")  # the linear layers that `mlp` applies
-POSITION_OFFSET = 2  # rows of the position table that no token uses
+POSITION_OFFSET = 2  # the first rows of the position table, which no token uses
 
 
 def mlp(linear: Callable[[str, Array], Array], x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-    """Two layers with ReLU on normalised states; `linear(name, x)` applies one of `MLP`."""
+    """Apply the ReLU MLP to normalised states; `linear(name, x)` applies one layer of `MLP`."""
     return linear("fc2", jax.nn.relu(linear("fc1", x)))
 
 
 class OptLayer(nn.Module):
-    """One OPT layer; a scan body (hidden, cache) -> (hidden, cache or None)."""
+    """An OPT layer, as the body of a scan: (hidden, cache) -> (hidden, cache or None)."""
 
     cfg: OptConfig
     keep_cache: bool = False
@@ -32,7 +32,7 @@ class OptLayer(nn.Module):
     def __call__(
         self, x: Float[Array, "B T D"], cache: Cache | None, context: Context
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """The layer's output and, with `keep_cache`, its keys and values."""
+        """Return the layer's output and, with `keep_cache`, its keys and values."""
         cfg = self.cfg
         width = {"fc1": cfg.mlp_width, "fc2": cfg.width}
         attention = Attention(

@@ -1,4 +1,4 @@
-"""The vision tower and the bridge of a config: this file alone tells them apart."""
+"""The vision tower and the bridge of a config: this file alone tells their families apart."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ TOWERS = {ClipConfig: ClipVision, EvaConfig: EvaVision}
 
 
 def tower(cfg: BackboneConfig, place: Placement | None = None) -> nn.Module:
-    """Pictures [B, S, S, 3] to vision states [B, P', W]."""
-    if isinstance(cfg.vision, EfficientNetConfig):  # small: every device has all of it
+    """Create the vision tower: pictures [B, S, S, 3] -> vision states [B, P', W]."""
+    if isinstance(cfg.vision, EfficientNetConfig):  # small, hence replicated on every device
         return EfficientNet(cfg.vision)
     return TOWERS[type(cfg.vision)](cfg.vision, place)
 
 
 def bridge(cfg: BackboneConfig) -> nn.Module:
-    """Vision states [B, P', W] to decoder states [B, P, D]."""
+    """Create the bridge: vision states [B, P', W] -> vision features [B, P, D]."""
     if isinstance(cfg.bridge, QFormerConfig):
         return QFormer(cfg.bridge, cfg.width)
     assert isinstance(cfg.bridge, ProjectorConfig)

@@ -1,4 +1,4 @@
-"""How a compiled step on a mesh is told where states and weights are."""
+"""Placement of states and weights on a mesh, inside a compiled step."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from jaxtyping import Array, Float
 
 
 class Placement(Protocol):
-    """What `scaling.partition` says about one part of a backbone; frozen and hashable."""
+    """The placement of one part of a backbone (`scaling.partition`); frozen and hashable."""
 
     def states(self, x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
-        """States with their samples split over the mesh."""
+        """Split the samples of states over the mesh."""
 
     def weights(self, tree):
-        """Weights as they are used: gathered from all devices that hold parts of them."""
+        """Gather weights from the devices that hold parts of them."""
 
 
 def states_at(place: Placement | None, x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
-    """States where `place` wants them."""
+    """Apply `place.states`, or leave states as they are without a placement."""
     return x if place is None else place.states(x)
 
 
 def weights_at(place: Placement | None, tree):
-    """Weights where `place` wants them."""
+    """Apply `place.weights`, or leave weights as they are without a placement."""
     return tree if place is None else place.weights(tree)

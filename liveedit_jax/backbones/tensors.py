@@ -1,7 +1,7 @@
-"""Named tensors of checkpoint files, read one at a time; nothing is ever unpickled as code.
+"""Named tensors of checkpoint files, read one at a time and without unpickling code.
 
-safetensors files are read with plain reads, not mapped into memory: pages of a mapped file count
-as the process's own, and a 7B checkpoint would double its peak.
+safetensors files are read with plain reads instead of being memory-mapped: mapped pages count as
+the process's memory, so that a 7B checkpoint would double the peak.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HEADER_MOST = 100_000_000  # bytes; the format's own limit
 
 
 class Place(NamedTuple):
-    """Where a tensor's bytes are."""
+    """The location of a tensor's bytes."""
 
     file: Path
     offset: int
@@ -42,7 +42,7 @@ class Tensors(Mapping):
     """Tensors of several safetensors files as numpy arrays; each access reads the file anew."""
 
     def __init__(self, places: dict[str, Place]):
-        """Hold where everything is; nothing is read yet."""
+        """Take the location of every tensor; nothing is read yet."""
         self.places = places
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -53,19 +53,19 @@ class Tensors(Mapping):
         return array.reshape(place.shape)
 
     def __iter__(self) -> Iterator[str]:
-        """Names."""
+        """Iterate over the names."""
         return iter(self.places)
 
     def __len__(self) -> int:
-        """How many tensors."""
+        """Return the number of tensors."""
         return len(self.places)
 
 
 def safetensors_places(file: Path) -> dict[str, Place]:
-    """The tensors of one file, its header and its length checked.
+    """Locate the tensors of a safetensors file, and check its header and length.
 
     Raises:
-        ValueError: truncated, or not a safetensors file.
+        ValueError: the file is truncated, or not a safetensors file.
     """
     size = file.stat().st_size
     with file.open("rb") as opened:
@@ -93,13 +93,13 @@ def safetensors_places(file: Path) -> dict[str, Place]:
 
 
 def torch_tensors(file: Path) -> dict[str, np.ndarray]:
-    """The tensors of a `.bin` or `.pth` file, mapped, not copied; needs torch.
+    """Open the tensors of a `.bin` or `.pth` file with torch, memory-mapped where possible.
 
-    Nested dicts of tensors (MiniGPT-4 has its own under "model") are joined with dots.
+    The keys of nested dicts are joined with dots (MiniGPT-4 has its tensors under "model").
 
     Raises:
         ImportError: torch is not installed.
-        ValueError: truncated, or holding anything but tensors.
+        ValueError: the file is truncated, or has anything but tensors in it.
     """
     try:
         import torch
@@ -112,7 +112,7 @@ def torch_tensors(file: Path) -> dict[str, np.ndarray]:
     try:
         try:
             loaded = load(mmap=True)
-        except RuntimeError:  # written by an old torch, which cannot be mapped
+        except RuntimeError:  # a file of an old torch, which cannot be mapped
             loaded = load()
     except Exception as error:
         raise ValueError(f"{file} cannot be read as weights ({first_line(error)})") from error
@@ -137,15 +137,15 @@ def torch_tensors(file: Path) -> dict[str, np.ndarray]:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says in at most 200 characters, its class where it says nothing."""
+    """Return the first line of an error's message, up to 200 characters, or else its class."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The weight files of a Hugging Face folder: those of its index, else what it holds.
+    """List the weight files of a Hugging Face folder: those in its index, or else all.
 
     Raises:
-        FileNotFoundError: none, or one that the index names is missing.
+        FileNotFoundError: there are none, or one that the index names is missing.
     """
     for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
         if (folder / index).is_file():
@@ -162,11 +162,11 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_tensors(files: Sequence[Path]) -> Mapping[str, np.ndarray]:
-    """All tensors of some files under their names; safetensors are read when asked for.
+    """Open the tensors of several files as one mapping; safetensors are read on access.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, or a name is in two of them.
+        ValueError: a file is damaged, or two files have a tensor of the same name.
     """
     found: dict[str, Place | np.ndarray] = {}
     for file in files:
@@ -181,7 +181,7 @@ def read_tensors(files: Sequence[Path]) -> Mapping[str, np.ndarray]:
 
 
 class _Mixed(Tensors):
-    """Safetensors places beside arrays that torch has mapped."""
+    """Tensors of safetensors files, read on access, along with arrays that torch has opened."""
 
     def __getitem__(self, name: str) -> np.ndarray:
         found = self.places[name]

@@ -1,4 +1,4 @@
-"""The pre-norm vision transformer layer that CLIP's and EVA's towers share."""
+"""The pre-norm vision transformer that the towers of CLIP and EVA share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from liveedit_jax.backbones.quantise import widening
 
 
 class VitLayer(nn.Module):
-    """One layer with full attention; a scan body (carry, _) -> (carry, _)."""
+    """A layer with full attention, as the body of a scan: (states, None) -> (states, None)."""
 
     heads_n: int
     mlp_width: int
@@ -25,7 +25,7 @@ class VitLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B P W"], _=None):
-        """Patch states to patch states; a scan body."""
+        """Return the layer's output, and None for the scan."""
         b, _, width = x.shape
         y = nn.LayerNorm(epsilon=self.norm_eps, name="norm1")(x)
         y = rearrange(y, "b p w -> (b p) w")  # one large matrix product beats B small ones
@@ -51,7 +51,7 @@ def vit_stack(
     activation: Callable[[Array], Array],
     place: Placement | None,
 ) -> nn.Module:
-    """`layers_n` of a tower's layers under one scan; parameters have a leading layer axis."""
+    """Create a scan over `layers_n` layers; parameters have a leading layer axis."""
     scanned = nn.scan(
         widening(VitLayer, place),
         variable_axes={"params": 0},
@@ -62,13 +62,13 @@ def vit_stack(
 
 
 def patches(image: Float[Array, "B S S 3"], size: int) -> Float[Array, "B P X"]:
-    """Square patches in reading order, each flattened (row, column, channel)."""
+    """Cut images into square patches, in reading order, each flattened (row, column, channel)."""
     return rearrange(image, "b (i p) (j q) c -> b (i j) (p q c)", p=size, q=size)
 
 
 def with_cls(
     cls: Float[Array, " W"], x: Float[Array, "B P W"], position: Float[Array, "P1 W"]
 ) -> Float[Array, "B P1 W"]:
-    """The CLS row in front, and learned positions added."""
+    """Prepend the CLS token, and add learned positions; P1 = P + 1."""
     row = jnp.broadcast_to(cls.astype(x.dtype), (x.shape[0], 1, x.shape[2]))
     return jnp.concatenate([row, x], axis=1) + position

@@ -1,4 +1,4 @@
-"""A model's checkpoint files as our weights."""
+"""Conversion of the checkpoints of published models to our weights."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def _is_minigpt4(cfg: BackboneConfig) -> bool:
 
 
 def table(cfg: BackboneConfig) -> list[Rule]:
-    """The conversion table of a config.
+    """Build the conversion table of a config.
 
     Raises:
-        ValueError: parts that no published checkpoint joins.
+        ValueError: no published checkpoint combines the config's parts.
     """
     found: Callable[[BackboneConfig], list[Rule]] | None = None
     if isinstance(cfg.vision, ClipConfig):
@@ -46,17 +46,24 @@ def from_named(
     dtype=np.float32,
     shardings: dict | jax.sharding.Sharding | None = None,
 ) -> dict:
-    """Named weights (for MiniGPT-4 as `minigpt4_convert.join` names them) as ours.
+    """Convert named weights to ours.
+
+    Args:
+        cfg: the backbone.
+        weights: named arrays; for MiniGPT-4, with the names of `minigpt4_convert.join`.
+        dtype: the dtype of every leaf.
+        shardings: where to put the leaves, as in `convert.convert`; None: numpy arrays.
 
     Raises:
-        ValueError: listing every unknown, doubled, missing, mis-shaped or non-finite name.
+        ValueError: weights do not fit; the message lists every unknown, doubled, missing,
+            mis-shaped or non-finite name.
     """
     like = jax.eval_shape(Backbone(cfg).init, jax.random.key(0))
     return convert(weights, table(cfg), like, dtype, shardings)
 
 
 def open_folder(cfg: BackboneConfig, folder: Path) -> Mapping[str, np.ndarray]:
-    """The named tensors of a checkpoint folder, read as they are asked for.
+    """Open the named tensors of a checkpoint folder; they are read on access.
 
     Raises:
         FileNotFoundError: a file is missing.

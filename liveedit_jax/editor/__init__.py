@@ -1,1 +1,1 @@
-"""The paper: attention, extractors, generators, repository, routing, losses, and LiveEdit."""
+"""The paper's method: extractors, generators, repository, routing, losses, and LiveEdit."""

@@ -1,4 +1,4 @@
-"""LiveEdit behind the interface of all editors: a request is an expert, the state a repository."""
+"""LiveEdit as an `editors.RoutedEditor`: requests become experts, the state is a repository."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from liveedit_jax.types import Query, Repository, Role
 
 
 class Known(NamedTuple):
-    """What no edit changes about B rows."""
+    """The part of B rows that no edit changes."""
 
     hidden: Float[Array, "B T D"]  # the edit layer's output
     query: Query
@@ -26,48 +26,48 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True)
 class LiveEdit(RoutedEditor):
-    """Settings; `params["editor"]` is `liveedit.Prepared`."""
+    """LiveEdit with its settings; `params["editor"]` is `liveedit.Prepared`."""
 
     cfg: EditorConfig
 
     @property
     def add(self) -> liveedit.AddExperts:
-        """Add a plan's experts."""
+        """Return the function that adds a plan's experts to hidden states."""
         return liveedit.AddExperts(self.cfg)
 
     def prepare(self, trained):
-        """Compute the constants of a checkpoint."""
+        """Fold the constants of trained weights."""
         return liveedit.prepare(self.cfg, trained)
 
     def encode(self, backbone, params, batch, seen):
-        """Compute the edit layer's output and the query."""
+        """Compute the edit layer's output and the routing query of B rows."""
         hidden = backbone.lower_from_features(params["backbone"], batch, seen)
         return Known(hidden, liveedit.encode_query(self.cfg, params["editor"], hidden, batch.role))
 
     def unedited(self, backbone, params, known, batch, seen, at):
-        """Run the model from the edit layer on."""
+        """Run the layers after the edit layer."""
         return backbone.upper(params["backbone"], known.hidden, batch, at)
 
     def request(self, backbone, params, known, batch):
-        """Generate the experts."""
+        """Generate the experts of B requests."""
         return liveedit.generate_expert(self.cfg, params["editor"], known.hidden, batch.role)
 
     def init(self, backbone, params, capacity):
-        """Begin with an empty repository."""
+        """Create an empty repository."""
         return init_repository(self.cfg, backbone.cfg.width, capacity)
 
     def edit(self, backbone, params, state, known, batch):
-        """Store the experts; the id of each is its row."""
+        """Store experts, each under the number of its row as its id."""
         present = (batch.role != Role.PAD).any(-1)
         edit_id = state.used_n + jnp.arange(len(present), dtype=jnp.int32)
         return add_edits(state, known, edit_id, present)[0]
 
     def query(self, known):
-        """Pick the routing query."""
+        """Return the routing query."""
         return known.query
 
     def chunked(self, state: Repository, mark: int) -> Repository:
-        """Let every row live at its chunk's moment alone; rows are in the order of their edits."""
+        """Make each row alive at its chunk's moment alone; rows are in the order of their edits."""
         row = np.arange(state.born.shape[0])
         used, chunk = row < int(state.used_n), row // mark
         born = np.where(used, chunk, NEVER).astype(np.int32)
@@ -75,15 +75,15 @@ class LiveEdit(RoutedEditor):
         return state.replace(born=jnp.asarray(born), died=jnp.asarray(died))
 
     def route(self, params, state, query, at):
-        """Route, and give the best score over the sentinel's."""
+        """Route B queries as of clocks `at`, and compute the margin of each."""
         return route(self.cfg, state, query, at), margin(self.cfg, state, query, at)
 
     def plan(self, params, state, route):
-        """Gather the routed experts."""
+        """Gather the routed experts of B queries."""
         return liveedit.Plan(params["editor"].norm, route.weight, *bodies(state, route.slot))
 
     def logits(self, backbone, params, state, known, batch, at, route=None):
-        """Run the model with the routed experts' residual at the edit layer."""
+        """Run the model with the routed experts added at the edit layer."""
         if route is None:
             route, _ = self.route(params, state, known.query, None)
         hidden = self.add(self.plan(params, state, route), known.hidden, batch.role)

@@ -1,11 +1,12 @@
-"""Cross-attention without an output projection, in its plain and its absorbed form.
+"""Cross-attention without an output projection, in a plain and in a folded form.
 
     attend(x, y) = softmax(q(x) k(y)^T / sqrt(head width)) v(y)        (paper equation 2)
 
-Queries here are few (learned constants, or E vectors), tokens are many. So the key matrix is folded
-into the queries and the value matrix applied to the weighted means: no token is ever projected. The
-key bias adds the same to every score and cancels; the value bias passes through, as weights sum to
-one. The LayerNorm's scale and bias fold in the same way, so all modules share one normalised token.
+There are few queries (learned constants, or E vectors) and many tokens. The folded form therefore
+multiplies the key matrix into the queries and applies the value matrix to the weighted mean of the
+tokens, so that no token is ever projected. The key bias adds the same to every score and cancels;
+the value bias passes through, because weights sum to one. The scale and bias of the LayerNorm in
+front are folded in the same way, so that all modules share one set of normalised tokens.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ from liveedit_jax.types import Axis
 
 
 class Value(NamedTuple):
-    """What turns a weighted mean of tokens into an attention output; the LayerNorm is folded in."""
+    """The value map of an attention with the LayerNorm folded in; it is applied to token means."""
 
-    kernel: Float[Array, "heads C D"]  # rows of D: a few vectors read it at memory speed on CPUs
-    total: Float[Array, "heads C"]  # over D: what a token's own mean adds
+    kernel: Float[Array, "heads C D"]  # D last: CPUs then multiply few vectors at memory speed
+    total: Float[Array, "heads C"]  # the kernel's sum over D, which a token's mean multiplies
     offset: Float[Array, "heads C"]
 
 
 class Tokens(NamedTuple):
-    """Tokens and what their LayerNorm makes of them, (hidden - mean) * rate, which stays unwritten.
+    """Tokens with the statistics of their LayerNorm, which gives (hidden - mean) * rate.
 
-    The affine map goes into scores and means: a normalised copy would be as large as the states.
+    The normalised tokens are not computed, since they would take as much memory as the states.
+    Attention applies mean and rate to its scores and outputs instead.
     """
 
     hidden: Float[Array, "B T D"]
@@ -39,7 +41,7 @@ class Tokens(NamedTuple):
 
 
 def init_linear(key: Array, in_n: int, out_n: int) -> dict:
-    """As torch's Linear: kernel [in, out] and bias uniform in +-1/sqrt(in)."""
+    """Initialise a linear layer as torch does: kernel [in, out], bias, uniform in +-1/sqrt(in)."""
     kernel_key, bias_key = jax.random.split(key)
     bound = in_n**-0.5
     return {
@@ -49,12 +51,12 @@ def init_linear(key: Array, in_n: int, out_n: int) -> dict:
 
 
 def init_norm(width: int) -> dict:
-    """LayerNorm parameters."""
+    """Initialise the parameters of a LayerNorm over `width`."""
     return {"scale": jnp.ones(width), "bias": jnp.zeros(width)}
 
 
 def init_attention(key: Array, module_width: int, width: int, value_width: int) -> dict:
-    """q: M -> M, k: D -> M, v: D -> value width."""
+    """Initialise an attention's linear layers: q: M -> M, k: D -> M, v: D -> value width."""
     q, k, v = jax.random.split(key, 3)
     return {
         "q": init_linear(q, module_width, module_width),
@@ -64,7 +66,7 @@ def init_attention(key: Array, module_width: int, width: int, value_width: int) 
 
 
 def measured(hidden: Float[Array, "B T D"], eps: float) -> Tokens:
-    """Tokens with the mean and rate of each, in float32."""
+    """Compute each token's LayerNorm mean and rate, 1 / standard deviation, in float32."""
     hidden = hidden.astype(jnp.float32)
     mean = hidden.mean(-1)
     spread = jnp.square(hidden - mean[..., None]).mean(-1)
@@ -72,13 +74,13 @@ def measured(hidden: Float[Array, "B T D"], eps: float) -> Tokens:
 
 
 def normalise(x: Float[Array, "... D"], eps: float) -> Float[Array, "... D"]:
-    """LayerNorm without its scale and bias, in float32."""
+    """Apply a LayerNorm without scale and bias, in float32."""
     x, mean, rate = measured(x, eps)
     return (x - mean[..., None]) * rate[..., None]
 
 
 def layer_norm(params: dict, x: Float[Array, "... D"], eps: float) -> Float[Array, "... D"]:
-    """LayerNorm with its scale and bias."""
+    """Apply a LayerNorm with its scale and bias, in float32."""
     return normalise(x, eps) * params["scale"] + params["bias"]
 
 
@@ -89,7 +91,10 @@ def attend(
     mask: Bool[Array, "B T"],
     heads_n: int,
 ) -> Float[Array, "B N W"]:
-    """The plain form; rows whose mask is empty give zeros."""
+    """Attend from N queries to T tokens, in the plain form; a row with an empty mask gives zeros.
+
+    W is the value width.
+    """
 
     q, k, v = (queries(params[name], z, heads_n) for name, z in (("q", x), ("k", y), ("v", y)))
     scores = jnp.einsum("bnhc,bthc->bhnt", q, k) * q.shape[-1] ** -0.5
@@ -100,9 +105,9 @@ def attend(
 def masked_softmax(
     scores: Float[Array, "*B C"], mask: Bool[Array, "*B C"], axis: Axis | None = None
 ) -> Float[Array, "*B C"]:
-    """Softmax over the last axis where `mask` is True; all zeros where it is nowhere True.
+    """Compute the softmax over the masked entries of the last axis; zeros where there are none.
 
-    With `axis` the last axis is split over that mesh axis.
+    With `axis`, the last axis is split over that mesh axis.
     """
     scores = jnp.where(mask, scores, -1e30)
     most = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
@@ -114,13 +119,13 @@ def masked_softmax(
 
 
 def queries(linear: dict, x: Float[Array, "... N M"], heads_n: int) -> Float[Array, "... N H C"]:
-    """x projected to queries, by heads."""
+    """Apply a linear layer to x and split the result into heads of width C."""
     q = x @ linear["kernel"] + linear["bias"]
     return q.reshape(*q.shape[:-1], heads_n, -1)
 
 
 def fold_key(params: dict, norm: dict, heads_n: int) -> Float[Array, "heads D C"]:
-    """What turns queries into vectors that score normalised tokens: scale * W_k / sqrt(width)."""
+    """Fold the LayerNorm's scale and 1/sqrt(C) into the key matrix, by heads."""
     kernel = params["k"]["kernel"]
     kernel = jnp.moveaxis(kernel.reshape(kernel.shape[0], heads_n, -1), 1, 0)
     return kernel * norm["scale"][:, None] * kernel.shape[-1] ** -0.5
@@ -129,17 +134,17 @@ def fold_key(params: dict, norm: dict, heads_n: int) -> Float[Array, "heads D C"
 def fold_query(
     key: Float[Array, "heads D C"], q: Float[Array, "... N heads C"]
 ) -> Float[Array, "... N heads D"]:
-    """The vectors that score normalised tokens directly."""
+    """Fold the key matrix into queries: the results score normalised tokens directly."""
     return jnp.einsum("...nhc,hdc->...nhd", q, key)
 
 
 def fold_constant(params: dict, norm: dict, x: Float[Array, "N M"], heads_n: int) -> Array:
-    """`fold_query` of learned constants: [N, heads, D], computed once a checkpoint."""
+    """Fold the key matrix into learned constant queries, once per checkpoint: f32[N, heads, D]."""
     return fold_query(fold_key(params, norm, heads_n), queries(params["q"], x, heads_n))
 
 
 def fold_value(params: dict, norm: dict, heads_n: int) -> Value:
-    """The value side of an absorbed attention."""
+    """Fold the LayerNorm's scale and bias into the value map."""
     kernel, bias = params["v"]["kernel"], params["v"]["bias"] + norm["bias"] @ params["v"]["kernel"]
     kernel = (kernel * norm["scale"][:, None]).T.reshape(heads_n, -1, kernel.shape[0])
     return Value(kernel, kernel.sum(-1), bias.reshape(heads_n, -1))
@@ -151,11 +156,14 @@ def attend_folded(
     tokens: Tokens,
     mask: Bool[Array, "B T"],
 ) -> Float[Array, "B N W"]:
-    """The absorbed form, on normalised tokens; rows whose mask is empty give zeros."""
+    """Attend from N folded queries to T tokens; a row with an empty mask gives zeros.
+
+    Equal to `attend` on the normalised tokens. W = heads * C is the value width.
+    """
     *lead, n, heads_n, d = query.shape
     query = query.reshape(*lead, n * heads_n, d)
-    # Of all ways to write these products, the ones that CPUs do at full speed. A product whose
-    # result is transposed by the compiler is none of them, hence the barrier.
+    # These products are written in the forms that CPUs do at full speed. The barrier keeps the
+    # compiler from merging the transposition into the product, which would be slow.
     if not lead:  # constant queries
         scores = jnp.einsum("md,btd->bmt", query, tokens.hidden)
     else:
@@ -173,7 +181,7 @@ def attend_folded(
 
 
 def compact(tokens: Tokens, mask: Bool[Array, "B T"], n: int) -> tuple[Tokens, Bool[Array, "B n"]]:
-    """The masked tokens, at most n a row, moved to the front."""
+    """Move the masked tokens of each row, at most n, to the front, and drop the others."""
     at = jnp.argsort(~mask, axis=1, stable=True)[:, :n]
     moved = Tokens(
         jnp.take_along_axis(tokens.hidden, at[..., None], 1),

@@ -1,4 +1,4 @@
-"""Editor weights under the released PyTorch code's names into our tree, and back, exactly."""
+"""Exact conversion of editor weights between the released PyTorch code's names and our tree."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from liveedit_jax.editor.liveedit import init_params
 
 
 def names() -> dict[str, tuple[str, str]]:
-    """released name -> (our path, kind); kind is "linear", "row" ([1, a, b]) or "same"."""
+    """Map each released name to our path and a kind: "linear", "row" ([1, a, b]) or "same"."""
     table = {}
 
     def norm(theirs: str, ours: str) -> None:
@@ -49,10 +49,17 @@ OUTWARD = {"linear": transpose, "row": lambda a: a[None], "same": lambda a: a}
 def from_released(
     cfg: EditorConfig, width: int, vision_n: int, weights: Mapping[str, np.ndarray]
 ) -> dict:
-    """A released state dict as our weights.
+    """Convert a released state dict to our parameters.
+
+    Args:
+        cfg: the editor's sizes.
+        width: D, the decoder's width.
+        vision_n: P, the number of the sentinel's rows.
+        weights: the state dict as numpy arrays.
 
     Raises:
-        ValueError: listing every unknown, missing, mis-shaped or non-finite name.
+        ValueError: weights do not fit; the message lists every unknown, missing, mis-shaped or
+            non-finite name.
     """
     rules = [
         Rule(theirs.replace(".", r"\."), ours, INWARD[kind])
@@ -63,7 +70,7 @@ def from_released(
 
 
 def to_released(params: dict) -> dict[str, np.ndarray]:
-    """Our weights under the released names; the inverse of `from_released`."""
+    """Convert our parameters to a released state dict, the inverse of `from_released`."""
     weights = {}
     for theirs, (ours, kind) in names().items():
         leaf = params

@@ -1,10 +1,10 @@
-"""Routing features of edits and queries: the paper's f_fe (equations 3 and 4).
+"""The feature extractors of edits and queries: the paper's f_fe (equations 3 and 4).
 
     text(prompt)          = attend(text queries, LN2(prompt))
     vision(prompt, image) = attend(attend(vision queries, LN1(prompt)), LN1(image))
     sentinel(prompt)      = vision(prompt, the learned sentinel)
 
-There are two extractors: the edit side, and the input side, which alone owns the sentinel.
+There are two extractors, one for edits and one for queries; only the latter has a sentinel.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from jaxtyping import Array, Bool, Float
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor import attention as att
 
-PROMPT_N = 32  # tokens that prompts are moved together to, in rows more than twice as long
+PROMPT_N = 32  # length to which prompts are compacted, in rows at least twice as long
 
 
 class Extractor(NamedTuple):
-    """One extractor with everything constant folded (see `prepare`)."""
+    """An extractor with its constants folded (see `prepare`)."""
 
     text_query: Float[Array, "E heads D"]
     text_value: att.Value
     prompt_query: Float[Array, "E heads D"]
     prompt_value: att.Value
-    vision_query: dict  # the vision attention's own queries depend on the prompt
+    vision_query: dict  # a linear layer: these queries depend on the prompt
     vision_key: Float[Array, "heads D C"]
     vision_value: att.Value
     sentinel_key: Float[Array, "P heads C"] | None
@@ -40,7 +40,10 @@ def _learned(key: Array, a: int, b: int) -> Float[Array, "a b"]:
 
 
 def init_extractor(key: Array, cfg: EditorConfig, width: int, vision_n: int | None) -> dict:
-    """Fresh weights; `vision_n` = P gives it a sentinel, None (the edit side) does not."""
+    """Initialise an extractor for width D, with a sentinel of `vision_n` = P rows or without one.
+
+    The edit side has no sentinel: its `vision_n` is None.
+    """
     keys = jax.random.split(key, 6)
     m = cfg.module_width
     params = {
@@ -60,7 +63,7 @@ def init_extractor(key: Array, cfg: EditorConfig, width: int, vision_n: int | No
 
 
 def prepare(cfg: EditorConfig, params: dict) -> Extractor:
-    """Fold what is constant in a trained extractor; differentiable, so training calls it too."""
+    """Fold the constants of an extractor's parameters; training differentiates through it."""
     h = cfg.heads_n
     norm1, norm2, vision = params["norm1"], params["norm2"], params["vision_attention"]
     key = value = None
@@ -86,10 +89,10 @@ def prepare(cfg: EditorConfig, params: dict) -> Extractor:
 def prompt_features(
     side: Extractor, tokens: att.Tokens, prompt_mask: Bool[Array, "B T"]
 ) -> tuple[Float[Array, "B E M"], Float[Array, "B E M"]]:
-    """What the prompt asks (text), and its queries to the image, from normalised tokens.
+    """Compute the text features and the prompts' queries to the image.
 
-    Prompts are much shorter than rows with pictures: their tokens are moved together first, where
-    PROMPT_N of them are enough for every row.
+    Prompts are much shorter than rows with pictures. Where every prompt of a batch has at most
+    PROMPT_N tokens, these are compacted first, and the rest of the row is not read.
     """
 
     def read(tokens: att.Tokens, mask: Array) -> tuple[Array, Array]:
@@ -113,14 +116,17 @@ def vision_feature(
     tokens: att.Tokens,
     vision_mask: Bool[Array, "B T"],
 ) -> Float[Array, "B E M"]:
-    """What the image shows to this prompt."""
+    """Compute the vision features: the prompts' queries attend to the image tokens."""
     heads_n = side.vision_key.shape[0]
     query = att.fold_query(side.vision_key, att.queries(side.vision_query, prompt, heads_n))
     return att.attend_folded(query, side.vision_value, tokens, vision_mask)
 
 
 def sentinel_feature(side: Extractor, prompt: Float[Array, "B E M"]) -> Float[Array, "B E M"]:
-    """What the learned sentinel shows to this prompt: the threshold of hard routing."""
+    """Compute the sentinel features: the prompts' queries attend to the learned sentinel.
+
+    Their similarity to the vision features is the threshold of hard routing.
+    """
     q = att.queries(side.vision_query, prompt, side.vision_key.shape[0])
     scores = jnp.einsum("behc,phc->behp", q, side.sentinel_key) * q.shape[-1] ** -0.5
     weights = jax.nn.softmax(scores, -1)

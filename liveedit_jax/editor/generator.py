@@ -1,4 +1,4 @@
-"""Expert bodies: the paper's f_eg (equation 1), one generator for `down` and one for `up`.
+"""The generators of expert bodies: the paper's f_eg (equation 1), one for `down`, one for `up`.
 
 attend(phi[R, M], LN(h)) / (s * sqrt(R)),   h = VISION ++ PROMPT ++ ANSWER states of the edit
 """
@@ -15,14 +15,14 @@ from liveedit_jax.editor import attention as att
 
 
 class Generator(NamedTuple):
-    """One generator with its constant queries folded."""
+    """A generator with its constant queries folded."""
 
     query: Float[Array, "R heads D"]
     value: att.Value
 
 
 def init_generator(key: Array, cfg: EditorConfig, width: int) -> dict:
-    """Fresh weights."""
+    """Initialise a generator for width D."""
     phi, attention = jax.random.split(key)
     std = (2 / (cfg.rank * cfg.module_width)) ** 0.5
     return {
@@ -33,7 +33,7 @@ def init_generator(key: Array, cfg: EditorConfig, width: int) -> dict:
 
 
 def prepare(cfg: EditorConfig, params: dict) -> Generator:
-    """Fold the learned queries into the keys."""
+    """Fold a generator's parameters."""
     attention, norm = params["attention"], params["norm"]
     heads_n = cfg.generator_heads_n or cfg.heads_n
     return Generator(
@@ -48,6 +48,6 @@ def generate(
     tokens: att.Tokens,
     mask: Bool[Array, "N T"],
 ) -> Float[Array, "N R D"]:
-    """One side of the experts' bodies, from normalised tokens."""
+    """Generate the `down` or the `up` of N experts (paper equation 1)."""
     scale = cfg.expert_scale * cfg.rank**0.5
     return att.attend_folded(generator.query, generator.value, tokens, mask) / scale

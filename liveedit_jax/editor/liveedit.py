@@ -1,9 +1,9 @@
-"""LiveEdit, where the parts meet: an edit becomes an expert, a query is routed to experts.
+"""LiveEdit, put together: edits become experts, and queries are routed to experts.
 
     edit request ─ lower ─ generate_expert ─ add_edits ─► repository
     query ──────── lower ─ encode_query ─ route(repository) ─ residual ─ upper ─► logits
 
-Weights are `{"backbone": ..., "editor": ...}` and never change; the `Repository` is the state.
+The `Repository` is the state; the backbone's weights and the editor's params never change.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from liveedit_jax.types import Axis, Batch, Expert, Query, Repository, Role, Rou
 
 
 class Prepared(NamedTuple):
-    """An editor with every constant of a checkpoint computed once."""
+    """The parameters of an editor with their constants folded, once per checkpoint."""
 
     edit: extractor.Extractor
     input: extractor.Extractor
@@ -36,10 +36,9 @@ class Prepared(NamedTuple):
 
 
 def init_params(key: Array, cfg: EditorConfig, width: int, vision_n: int) -> dict:
-    """Fresh editor weights for a decoder of `width` D and a sentinel of `vision_n` P rows.
+    """Initialise an editor for a decoder of `width` D and a sentinel of `vision_n` P rows.
 
-    With `cfg.paired_init` both extractors start as one: a query's key is near that of an edit like
-    it.
+    With `cfg.paired_init` both extractors get the same weights.
     """
     keys = jax.random.split(key, 4)
     return {
@@ -52,7 +51,7 @@ def init_params(key: Array, cfg: EditorConfig, width: int, vision_n: int) -> dic
 
 
 def prepare(cfg: EditorConfig, params: dict) -> Prepared:
-    """Fold the constants of editor weights; differentiable."""
+    """Fold the constants of an editor's parameters; training differentiates through it."""
     return Prepared(
         edit=extractor.prepare(cfg, params["edit"]),
         input=extractor.prepare(cfg, params["input"]),
@@ -68,7 +67,7 @@ def routing_features(
     hidden: Float[Array, "B T D"],
     role: Int[Array, "B T"],
 ) -> tuple[Float[Array, "B H"], Float[Array, "B H"], Float[Array, "B E M"]]:
-    """One side's text and vision features, flat, and the prompt feature (for the sentinel)."""
+    """Compute one extractor's text and vision features, and the prompt's queries to the image."""
     tokens = measured(hidden, cfg.norm_eps)
     text, prompt = extractor.prompt_features(side, tokens, role == Role.PROMPT)
     vision = extractor.vision_feature(side, prompt, tokens, role == Role.VISION)
@@ -81,7 +80,7 @@ def thresholds(
     prompt: Float[Array, "B E M"],
     vision: Float[Array, "B H"],
 ) -> Float[Array, " B"]:
-    """How much an edit's image has to resemble each query's: as much as the sentinel does."""
+    """Compute the thresholds of hard routing: each query's similarity to the sentinel."""
     sentinel = rearrange(extractor.sentinel_feature(side, prompt), "b e m -> b (e m)")
     return (vision * sentinel).sum(-1) / (cfg.queries_n * cfg.module_width**0.5)
 
@@ -89,7 +88,7 @@ def thresholds(
 def generate_expert(
     cfg: EditorConfig, editor: Prepared, hidden: Float[Array, "N T D"], role: Int[Array, "N T"]
 ) -> Expert:
-    """Experts of N edits from the edit layer's states of (image, prompt, target)."""
+    """Generate the experts of N edits from the edit layer's output for (image, prompt, target)."""
     tokens = measured(hidden, cfg.norm_eps)
     text, vision, _ = routing_features(cfg, editor.edit, hidden, role)
     body_mask = (role == Role.VISION) | (role == Role.PROMPT) | (role == Role.ANSWER)
@@ -104,7 +103,10 @@ def generate_expert(
 def encode_query(
     cfg: EditorConfig, editor: Prepared, hidden: Float[Array, "B T D"], role: Int[Array, "B T"]
 ) -> Query:
-    """Routing queries; a row without image gets an infinite threshold and hits nothing."""
+    """Compute the routing queries of B rows (paper equation 4).
+
+    A row without an image gets an infinite threshold, so that it hits nothing.
+    """
     text, vision, prompt = routing_features(cfg, editor.input, hidden, role)
     threshold = thresholds(cfg, editor.input, prompt, vision)
     has_image = (role == Role.VISION).any(-1)
@@ -120,9 +122,10 @@ def mix(
     down: Float[Array, "B K R D"] | Float[Array, "K R D"],
     up: Float[Array, "B K R D"] | Float[Array, "K R D"],
 ) -> Float[Array, "B T D"]:
-    """Σ_k weight_k · relu(LN(h) · down_kᵀ) · up_k at every position that is not padding.
+    """Compute the experts' residual Σ_k weight_k · relu(LN(h) · down_kᵀ) · up_k at every token.
 
-    Bodies are per query (gathered), or without a batch axis shared by all queries.
+    It is zero at padding. Each query has its own K experts, or, without a batch axis in `down` and
+    `up`, all share the same ones.
     """
     tokens = layer_norm(norm, hidden, cfg.norm_eps)
     b = "b" if down.ndim == 4 else ""
@@ -140,16 +143,16 @@ def residual(
     routed: Route,
     axis: Axis | None = None,
 ) -> Float[Array, "B T D"]:
-    """The routed experts' residual; exactly zero for a query that hit nothing.
+    """Compute the residual of routed experts; it is exactly zero for a query without hits.
 
-    With `axis` every device applies the experts it holds, and only their sum crosses.
+    With `axis`, every device applies the experts it holds, and the results are summed over devices.
     """
     added = mix(cfg, editor.norm, hidden, role, *experts_of(repo, routed, axis))
     return added if axis is None else jax.lax.psum(added, axis)
 
 
 class Plan(NamedTuple):
-    """What generation carries from its prefill on: the routed experts of B queries."""
+    """The experts that B queries are routed to, gathered, and the LayerNorm in front of them."""
 
     norm: dict
     weight: Float[Array, "B K"]
@@ -159,26 +162,26 @@ class Plan(NamedTuple):
 
 @dataclass(frozen=True)
 class AddExperts:
-    """A plan's residual as `generation.greedy` applies it; equal configs are equal functions."""
+    """The `intervene` function of generation, which adds experts; equal configs compare equal."""
 
     cfg: EditorConfig
 
     def __call__(
         self, plan: Plan, hidden: Float[Array, "B T D"], role: Int[Array, "B T"]
     ) -> Float[Array, "B T D"]:
-        """The hidden states with the plan's experts added."""
+        """Add the residual of the plan's experts to the hidden states."""
         return hidden + mix(self.cfg, plan.norm, hidden, role, plan.weight, plan.down, plan.up)
 
 
 def init(cfg: EditorConfig, width: int, capacity: int) -> Repository:
-    """The editing state before the first edit."""
+    """Create the state before the first edit: an empty repository of `capacity` rows."""
     return init_repository(cfg, width, capacity)
 
 
 def make_experts(
     cfg: EditorConfig, backbone: Backbone, weights: dict, editor: Prepared, batch: Batch
 ) -> Expert:
-    """The experts of N requests (image, prompt, target), from tokens and pixels."""
+    """Generate the experts of N requests (image, prompt, target) from tokens and pixels."""
     return generate_expert(cfg, editor, backbone.lower(weights, batch), batch.role)
 
 
@@ -191,7 +194,7 @@ def lower_and_route(
     batch: Batch,
     at: Int[Array, ""] | None = None,
 ) -> tuple[Float[Array, "B T D"], Route]:
-    """The edit layer's output of B queries and what they are routed to, now or as of clock `at`."""
+    """Compute the edit layer's output of B queries, and route them as of clock `at` (None: now)."""
     hidden = backbone.lower(weights, batch)
     return hidden, route(cfg, repo, encode_query(cfg, editor, hidden, batch.role), at)
 
@@ -205,7 +208,11 @@ def edit(
     edit_id: Int[Array, " N"],
     valid: Bool[Array, " N"],
 ) -> tuple[Repository, Int[Array, " N"]]:
-    """Turn N requests (image, prompt, target) into experts and store them."""
+    """Turn N requests (image, prompt, target) into experts and store them.
+
+    Returns:
+        The repository, and each edit's row as in `add_edits`.
+    """
     editor = prepare(cfg, params["editor"])
     expert = make_experts(cfg, backbone, params["backbone"], editor, batch)
     return add_edits(repo, expert, edit_id, valid)
@@ -219,7 +226,7 @@ def logits(
     batch: Batch,
     at: Int[Array, ""] | None = None,
 ) -> tuple[Float[Array, "B T V"], Route]:
-    """The edited model's logits and what each query was routed to, now or as of clock `at`."""
+    """Compute the edited model's logits, and the routes, as of clock `at` (None: now)."""
     editor = prepare(cfg, params["editor"])
     hidden, routed = lower_and_route(cfg, backbone, params["backbone"], editor, repo, batch, at)
     hidden = hidden + residual(cfg, editor, repo, hidden, batch.role, routed)

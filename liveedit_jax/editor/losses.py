@@ -1,4 +1,4 @@
-"""The five groups of training losses as pure functions of arrays (paper equations 8 to 16)."""
+"""The training losses as pure functions of arrays (paper equations 8 to 16)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from liveedit_jax.config import EditorConfig
 
 
 def _mean_over_samples(value: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> Float[Array, ""]:
-    """Masked mean per sample, then the mean over samples; an empty sample counts as zero."""
+    """Average each sample over its mask, then over samples; one with an empty mask counts as 0."""
     return (jnp.where(mask, value, 0.0).sum(-1) / jnp.maximum(mask.sum(-1), 1)).mean()
 
 
 def generation_mask(
     cfg: EditorConfig, answer_mask: Bool[Array, "B T"], eos_mask: Bool[Array, "B T"]
 ) -> Bool[Array, "B T"]:
-    """What reliability and generality count: answer tokens and, with `train_eos`, EOS."""
+    """Return the positions that reliability and generality count: answer tokens, perhaps EOS."""
     return answer_mask | eos_mask if cfg.train_eos else answer_mask
 
 
 def answer_nll(
     logits: Float[Array, "B T V"], label: Int[Array, "B T"], mask: Bool[Array, "B T"]
 ) -> Float[Array, ""]:
-    """Cross-entropy on the masked positions."""
+    """Compute the cross-entropy at the masked positions, in float32."""
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
     return _mean_over_samples(-jnp.take_along_axis(log_p, label[..., None], -1)[..., 0], mask)
 
@@ -35,7 +35,14 @@ def locality_kl(
     mask: Bool[Array, "B T"],
     direction: str,
 ) -> Float[Array, ""]:
-    """KL(edited || original) as released, or KL(original || edited) as the paper writes."""
+    """Compute KL(edited || original), as released, or KL(original || edited), as in the paper.
+
+    Args:
+        edited: logits of the edited model.
+        original: logits of the unedited model.
+        mask: positions that count.
+        direction: "edited_to_original" or "original_to_edited".
+    """
     p, q = jax.nn.log_softmax(edited), jax.nn.log_softmax(original)
     if direction == "original_to_edited":
         p, q = q, p
@@ -43,10 +50,14 @@ def locality_kl(
 
 
 def soft_routing(score: Float[Array, "B B"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Relative and absolute terms on the text similarities of neighbours (side 0 x side 1)."""
+    """Compute the relative and absolute soft routing losses of B pairs of neighbours.
+
+    Args:
+        score: text similarities of every side 0 to every side 1; pairs are on the diagonal.
+    """
     p = jnp.diag(jax.nn.softmax(score, axis=1))
     i = jnp.arange(score.shape[0])
-    # 1 - sigmoid(x) as sigmoid(-x): written out, 1 - 1 + 1e-8 may compile to 0, and its log to -inf
+    # sigmoid(-x) for 1 - sigmoid(x): the compiler may turn 1 - 1 + 1e-8 into 0, whose log is -inf
     apart = jax.nn.sigmoid(-score[i, (i - 1) % score.shape[0]])
     together = jax.nn.sigmoid(jnp.diag(score))
     relative = -jnp.log(p + 1e-8).mean()
@@ -61,14 +72,15 @@ def hard_routing(
     same: Bool[Array, "B B"] | None = None,
     repository_n: int | None = None,
 ) -> Float[Array, ""]:
-    """InfoNCE over the batch's vision similarities and the own sentinel's.
+    """Compute the InfoNCE loss over the batch's vision similarities and the sentinel's.
 
     Args:
-        score: side 0 against every side 1.
-        threshold: side 0 against its sentinel feature.
-        neighbours: the right column is the own pair; else (non-neighbours) the sentinel.
-        same: pairs about one subject, which are no negatives; None, as released: all others are.
-        repository_n: the negatives weigh as if so many edits were stored, not B.
+        score: vision similarities of every side 0 to every side 1; pairs are on the diagonal.
+        threshold: similarity of every side 0 to its sentinel feature.
+        neighbours: True: the correct column is the pair's; False: it is the sentinel's.
+        same: True for pairs about the same subject, which are not used as negatives; None, as
+            released: all are used.
+        repository_n: negatives weigh as if this many edits were stored; None, as released: B.
     """
     b = score.shape[0]
     negative = ~jnp.eye(b, dtype=bool) if neighbours else jnp.ones((b, b), bool)

@@ -1,4 +1,4 @@
-"""The training objective: edit terms under random expert masks, and routing terms (section 4.3)."""
+"""The training objective (paper section 4.3): losses of randomly masked edits, and of routing."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from liveedit_jax.types import Batch, Expert, Role
 
 
 class Samples(NamedTuple):
-    """S samples at the edit layer's output, with the labels their loss reads.
+    """S samples at the edit layer's output, with the labels of their loss.
 
-    Logits are read at the positions `at` (None: at all T, and A is T). `mask` is True where a
-    position counts: those that predict an answer token and, with `train_eos`, in reliability and
-    generality the last answer token's, which predicts EOS.
+    Logits are computed at the A positions `at` (None: at all T). `mask` is True at the positions
+    that count: those that predict an answer token and, for reliability and generality with
+    `train_eos`, the last answer token's, which predicts EOS.
     """
 
     hidden: Float[Array, "S T D"]
-    batch: Batch  # token and role; its image is not read again
+    batch: Batch  # for its tokens and roles; the image is not read again
     label: Int[Array, "S A"]
     mask: Bool[Array, "S A"]
     at: Int[Array, "S A"] | None = None
 
 
 class Masks(NamedTuple):
-    """Which of the batch's N experts each sample mixes; these replace hard routing."""
+    """The experts, of the batch's N, that each sample mixes; they stand in for hard routing."""
 
     reliability: Bool[Array, "B N"]
     generality: Bool[Array, "B N"]
@@ -49,40 +49,41 @@ class Masks(NamedTuple):
 
 
 class Requests(NamedTuple):
-    """N edit requests at the edit layer's output: what experts are generated from."""
+    """N edit requests at the edit layer's output, from which experts are generated."""
 
     hidden: Float[Array, "N T D"]
     role: Int[Array, "N T"]
 
 
 class Pool(NamedTuple):
-    """What routing pairs are drawn from: of every sample its edit, generalities and locality probe.
+    """The rows that routing pairs are drawn from: each sample's edit, generalities and locality.
 
-    A pair is of one sample, so that a batch that is split over devices stays where it is.
+    Both rows of a pair belong to the same sample, so that a batch can be split over devices without
+    moving any row.
     """
 
     hidden: Float[Array, "B V T D"]
     role: Int[Array, "B V T"]
-    subject: Int[Array, "B V"] | None = None  # what each is about, for `routing_skip_same`
+    subject: Int[Array, "B V"] | None = None  # for `routing_skip_same` and `calibration_every`
 
 
 class Pairs(NamedTuple):
-    """Which of a sample's V rows: side 0 goes through the input extractor, side 1 the edit one."""
+    """Pairs as indices into a sample's V rows: side 0 is the query, side 1 the edit."""
 
     neighbours: Int[Array, "2 B"]
     others: Int[Array, "2 B"]
 
 
 def draw_masks(key: Array, owner: Int[Array, " N"], request: Int[Array, " B"]) -> Masks:
-    """Random prefixes of the batch's experts, plus the sample's own.
+    """Draw which experts each sample mixes: the first n of the batch, plus its own.
 
-    n ~ U{0..N} is drawn three times per sample: for reliability (plus the drawn request's expert),
-    for all generalities together (plus all the sample's experts), for locality (nothing added).
+    n ~ U{0..N} is drawn three times per sample. For reliability, the expert of the sample's
+    `request` is added, for the generalities all experts of the sample, for locality none.
 
     Args:
         key: randomness.
         owner: the sample that each expert belongs to.
-        request: the drawn request (an expert's row) of each sample.
+        request: the index of one of each sample's own experts.
     """
     b, n = request.shape[0], owner.shape[0]
     prefix = jax.random.randint(key, (3, b, 1), 0, n + 1)
@@ -93,11 +94,11 @@ def draw_masks(key: Array, owner: Int[Array, " N"], request: Int[Array, " B"]) -
 
 
 def draw_pairs(key: Array, b: int, v: int) -> Pairs:
-    """Routing pairs of B samples with V rows each: [edit, generalities..., locality].
+    """Draw routing pairs of B samples with V rows each: [edit, generalities..., locality].
 
-    Neighbours: with probability 1/3 both sides are the locality probe, otherwise each side is
-    independently the edit or (1/2) a generality of uniform kind. Non-neighbours: the edit or a
-    generality against the same sample's locality probe, which is which by a coin.
+    Neighbours: with probability 1/3 both sides are the locality probe; otherwise each side is,
+    independently, the edit or a random generality, with probability 1/2 each. Non-neighbours: one
+    side is the edit or a generality, the other the locality probe, in random order.
     """
     keys = jax.random.split(key, 4)
 
@@ -126,18 +127,18 @@ def edit_terms(
     locality: Samples,
     masks: Masks,
 ) -> tuple[dict, dict]:
-    """Reliability, generality and locality losses; all samples share one pass of `upper`.
+    """Compute the reliability, generality and locality losses in one pass of `upper`.
 
     Returns:
-        The terms ("reliability", "generality" (a tuple), "locality") and, for inspection, the
-        residual f32[B, G, T, D] and logits f32[B, G, A, V] of the G groups in the order of the
-        arguments, and the locality samples' unedited logits.
+        The losses ("reliability", "generality" (a tuple), "locality"). For inspection, the
+        residual f32[B, G, T, D] and logits f32[B, G, A, V] of the G groups of samples in the order
+        of the arguments, and the unedited logits of the locality samples.
     """
     groups = (reliability, *generalities, locality)
     b, g = locality.hidden.shape[0], len(groups)
 
     def flat(*leaves: Array) -> Array:
-        """Sample by sample: where a batch is split over devices, none of it moves."""
+        """Interleave groups sample by sample, so that a batch split over devices does not move."""
         return rearrange(list(leaves), "g b ... -> (b g) ...")
 
     every = jax.tree.map(flat, *groups)
@@ -171,10 +172,10 @@ def calibrated_thresholds(
     vision: Float[Array, "C H"],
     aside: Bool[Array, " C"],
 ) -> Float[Array, " C"]:
-    """Thresholds whose gradient reaches the sentinel from rows `aside` and from no others.
+    """Compute thresholds such that rows `aside` train the sentinel alone, and others all but it.
 
-    Those rows teach the sentinel alone, the others everything but it. Extractors learn the subjects
-    of training by heart, and a threshold that fits those is too high for subjects of later edits.
+    Extractors memorise the subjects they are trained on. A threshold fitted to the same subjects
+    would be too high for the subjects of later edits.
     """
     fixed, side = jax.lax.stop_gradient((params["input"], (prompt, vision))), params["input"]
     alone = extractor.prepare(cfg, fixed[0] | {"sentinel": side["sentinel"]})
@@ -192,12 +193,12 @@ def routing_terms(
     pool: Pool,
     pairs: Pairs,
 ) -> dict:
-    """Soft and hard routing losses on B neighbours and B others, drawn from a pool."""
+    """Compute the soft and hard routing losses of B pairs of neighbours and B other pairs."""
     b = len(pool.role)
     pool = pool._replace(hidden=jax.lax.stop_gradient(pool.hidden))
 
     def side(i: int) -> Pool:
-        """Rows sample by sample: its neighbour's, then the other's."""
+        """Gather side i of all pairs, sample by sample: first its neighbours', then the others'."""
         kind = jnp.stack([pairs.neighbours[i], pairs.others[i]], axis=1)
 
         def pick(leaf: Array) -> Array:
@@ -251,24 +252,24 @@ def training_loss(
     masks: Masks,
     pairs: Pairs,
 ) -> tuple[Float[Array, ""], tuple[dict, dict, dict]]:
-    """The loss of one step, a pure function of `lower` states and the step's random draws.
+    """Compute the loss of a step from states at the edit layer and the step's random draws.
 
     Args:
         cfg: the editor.
-        recipe: the weights of the five groups, and which routing pairs are negatives.
+        recipe: the weights of the losses, and which routing pairs are negatives.
         backbone: the frozen model's functions.
         weights: the frozen model's weights; no gradient flows into them.
-        params: the editor's weights, which the loss is differentiated by.
+        params: the editor's parameters, with respect to which the loss is differentiated.
         requests: N edit requests.
         reliability: B samples.
-        generalities: B samples for each kind.
+        generalities: B samples of each kind.
         locality: B samples.
-        pool: states that `pairs` are drawn from.
+        pool: the rows that `pairs` refers to.
         masks: which experts each sample mixes (`draw_masks`).
-        pairs: rows of the pool (`draw_pairs`).
+        pairs: indices into the pool (`draw_pairs`).
 
     Returns:
-        The loss, and (edit terms, routing terms, what `edit_terms` saw).
+        The loss, and (losses of `edit_terms`, losses of `routing_terms`, arrays for inspection).
     """
     editor = prepare(cfg, params)
     expert = generate_expert(cfg, editor, jax.lax.stop_gradient(requests.hidden), requests.role)
@@ -280,7 +281,7 @@ def training_loss(
 
 
 def total(cfg: EditorTrainConfig, edits: dict, routing: dict) -> Float[Array, ""]:
-    """The weighted sum of the five groups."""
+    """Sum the five groups of losses with the recipe's weights."""
     return (
         cfg.weight_reliability * edits["reliability"]
         + cfg.weight_generality * sum(edits["generality"])

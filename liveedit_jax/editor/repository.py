@@ -1,7 +1,8 @@
-"""The expert repository E_t: static arrays on an edit clock, written in place, never concatenated.
+"""The expert repository E_t: static arrays with a clock, which are written in place.
 
-Row c is alive at time t iff born <= t < died, so deleting and looking at "as of edit t" are masks
-and nothing moves. Jit these with the repository donated: an edit then costs O(N), whatever C holds.
+Row c is alive at time t iff born <= t < died. Deleting an edit, and looking at the repository as of
+time t, are thus masks, and no row moves. Jit these functions with the repository donated: adding N
+edits then costs O(N), whatever the capacity.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from liveedit_jax.editor import rows
 from liveedit_jax.types import Axis, Expert, Repository
 
 F32 = StorageConfig()
-STORED = ("text_key", "vision_key", "down", "up")  # what is stored of an expert
+STORED = ("text_key", "vision_key", "down", "up")  # the fields that store an expert's arrays
 NEVER = jnp.iinfo(jnp.int32).max  # born: the row is free; died: the edit is live
 
 
 def init_repository(
     cfg: EditorConfig, width: int, capacity: int, storage: StorageConfig = F32
 ) -> Repository:
-    """An empty repository of `capacity` rows.
+    """Create an empty repository of `capacity` rows for a decoder of `width` D.
 
     Raises:
         ValueError: capacity < 1.
@@ -48,15 +49,15 @@ def init_repository(
 
 
 def first_row(row_n: int, axis: Axis | None) -> Int[Array, ""] | int:
-    """The repository row that this device's `row_n` rows begin with; 0 without a mesh axis."""
+    """Return the index of this device's first row, where each has `row_n`; 0 without mesh axis."""
     return 0 if axis is None else jax.lax.axis_index(axis) * row_n
 
 
 def check_room(repo: Repository, n: int) -> None:
-    """Host check before `add_edits`.
+    """Check, on the host, that `add_edits` can add `n` edits.
 
     Raises:
-        ValueError: fewer than `n` free rows.
+        ValueError: fewer than `n` rows are free.
     """
     used, capacity = int(repo.used_n), repo.born.shape[0]
     if used + n > capacity:
@@ -67,7 +68,7 @@ def check_room(repo: Repository, n: int) -> None:
 
 
 def alive(repo: Repository, at: Int[Array, ""] | None = None) -> Bool[Array, " C"]:
-    """Which rows are live now, or as of clock `at`."""
+    """Return the mask of rows that are alive now, or as of clock `at`."""
     at = repo.clock if at is None else at
     return (repo.born <= at) & (at < repo.died)
 
@@ -79,18 +80,18 @@ def add_edits(
     valid: Bool[Array, " N"],
     axis: Axis | None = None,
 ) -> tuple[Repository, Int[Array, " N"]]:
-    """Append N experts; the clock ticks once for each valid one.
+    """Append N experts; the clock advances by one for each valid one.
 
     Args:
         repo: the state (donate it).
         expert: N experts.
         edit_id: the user's ids.
-        valid: rows that are padding are False and are not written.
+        valid: False for experts that are padding, which are not written.
         axis: the mesh axis that rows are split over; every device gets all N experts.
 
     Returns:
-        The state and each edit's row; -1 where it was not written (invalid, or no room left: call
-        `check_room` first).
+        The state, and each edit's row: -1 if it was not written, because it is invalid or there is
+        no room (call `check_room` first).
     """
     c = repo.born.shape[0]
     capacity = c * (1 if axis is None else jax.lax.axis_size(axis))
@@ -122,20 +123,20 @@ def add_edits(
 
 
 def delete_edits(repo: Repository, edit_id: Int[Array, " N"]) -> Repository:
-    """End the life of every live edit with one of these ids; one tick of the clock."""
+    """Delete all live edits with these ids; the clock advances by one."""
     clock = repo.clock + 1
     chosen = jnp.isin(repo.edit_id, edit_id) & alive(repo)
     return repo.replace(died=jnp.where(chosen, clock, repo.died), clock=clock)
 
 
 def undelete_edits(repo: Repository, edit_id: Int[Array, " N"]) -> Repository:
-    """Bring deleted edits with these ids back; one tick of the clock."""
+    """Restore all deleted edits with these ids; the clock advances by one."""
     chosen = jnp.isin(repo.edit_id, edit_id) & (repo.born <= repo.clock)
     return repo.replace(died=jnp.where(chosen, NEVER, repo.died), clock=repo.clock + 1)
 
 
 def rollback(repo: Repository, clock: Int[Array, ""], axis: Axis | None = None) -> Repository:
-    """Discard the history after `clock`: rows born later are freed, deaths later undone."""
+    """Discard the history after `clock`: free rows born later, and undo later deletions."""
     clock = jnp.minimum(jnp.asarray(clock, jnp.int32), repo.clock)
     kept = repo.born <= clock
     used_n = kept.sum().astype(jnp.int32)
@@ -149,7 +150,7 @@ def rollback(repo: Repository, clock: Int[Array, ""], axis: Axis | None = None) 
 
 
 def reclaim(repo: Repository) -> Repository:
-    """Move live rows to the front, in order, and free the dead; their history is given up."""
+    """Move live rows to the front, in order, and free the others; rollback cannot restore them."""
     keep = alive(repo)
     order = jnp.argsort(~keep, stable=True)
     kept = {name: rows.pick(getattr(repo, name), order) for name in STORED}
@@ -164,10 +165,10 @@ def reclaim(repo: Repository) -> Repository:
 
 
 def grow(repo: Repository, capacity: int) -> Repository:
-    """The same edits in a larger repository.
+    """Enlarge a repository to `capacity` rows.
 
     Raises:
-        ValueError: `capacity` is smaller than today's.
+        ValueError: `capacity` is below the present one.
     """
     more = capacity - repo.born.shape[0]
     if more < 0:

@@ -1,10 +1,11 @@
-"""Hard routing by what the image shows, soft routing by what the text asks (equations 5 to 7).
+"""Hard routing by image, then soft routing by text (paper equations 5 to 7).
 
-Two stages, both exact. Vision keys are all read, in one product; text keys only of the experts that
-some query hits. The softmax runs over ALL hits, and bodies are read for the K strongest alone.
+Hard routing reads all vision keys in one product. Soft routing reads only the text keys of experts
+that some query hits. Its softmax runs over all hits, and the bodies of the K strongest are read.
+Both are exact.
 
-With a mesh axis `axis` these run inside a shard_map whose devices hold equal parts of the rows.
-Every device scores its own; what crosses is a maximum, sums, and each device's K strongest.
+With a mesh axis `axis`, the functions run inside a shard_map whose devices hold equal parts of the
+rows. Every device scores its own rows; devices exchange a maximum, sums, and their K strongest.
 """
 
 from __future__ import annotations
@@ -19,28 +20,29 @@ from liveedit_jax.editor.attention import masked_softmax
 from liveedit_jax.editor.repository import alive, first_row
 from liveedit_jax.types import Axis, Query, Repository, Route, Rows
 
-GATHERED = (64, 1024)  # text keys read one by one up to these numbers of hit rows; beyond, all
+# The text keys of hit rows are gathered in arrays of 64 or 1024; with more hit rows, all are read.
+GATHERED = (64, 1024)
 
 
 def unit(cfg: EditorConfig) -> float:
-    """What a dot product of two keys is divided by to be their similarity: E * sqrt(M)."""
+    """Return E * sqrt(M), by which a dot product of keys is divided to give their similarity."""
     return cfg.queries_n * cfg.module_width**0.5
 
 
 def similarity(
     cfg: EditorConfig, a: Float[Array, "B H"], b: Float[Array, "C H"]
 ) -> Float[Array, "B C"]:
-    """<a, b> over E and M, divided by E * sqrt(M)."""
+    """Compute the similarities of keys a and b: <a, b> / (E * sqrt(M))."""
     return a @ b.T / unit(cfg)
 
 
 def soft_weights(score: Float[Array, "B C"], mask: Bool[Array, "B C"]) -> Float[Array, "B C"]:
-    """softmax over the masked experts, times sigmoid; zeros where the mask is empty."""
+    """Compute the weights softmax(score) * sigmoid(score) over masked experts; zeros elsewhere."""
     return masked_softmax(score, mask) * jax.nn.sigmoid(score)
 
 
 def vision_scores(cfg: EditorConfig, repo: Repository, query: Query) -> Float[Array, "B C"]:
-    """How much each row's image resembles the query's (rows that are not alive included)."""
+    """Compute the similarity of every row's image to each query's, dead rows included."""
     vision = rows.turned(query.vision, repo.vision_key)
     return rows.products(repo.vision_key, vision) / unit(cfg)
 
@@ -48,7 +50,7 @@ def vision_scores(cfg: EditorConfig, repo: Repository, query: Query) -> Float[Ar
 def hits(
     cfg: EditorConfig, repo: Repository, query: Query, at: Int[Array, ""] | None = None
 ) -> Bool[Array, "B C"]:
-    """Hard routing: the experts whose image resembles the query's more than the sentinel does."""
+    """Select experts by hard routing: those more similar to the query's image than the sentinel."""
     score = vision_scores(cfg, repo, query)
     return (score > query.threshold[:, None]) & alive(repo, at)
 
@@ -56,7 +58,10 @@ def hits(
 def margin(
     cfg: EditorConfig, repo: Repository, query: Query, at: Int[Array, ""] | None = None
 ) -> Float[Array, " B"]:
-    """The best score over the sentinel's: something is hit where it is above 0 (-inf: no rows)."""
+    """Compute the best live row's score minus the threshold: above 0, a query hits something.
+
+    It is -inf where no row is alive.
+    """
     score = jnp.where(alive(repo, at), vision_scores(cfg, repo, query), -jnp.inf)
     return score.max(-1) - query.threshold
 
@@ -64,7 +69,7 @@ def margin(
 def products_of_hits(
     keys: Rows, x: Float[Array, "B H"], hit: Bool[Array, "B C"]
 ) -> Float[Array, "B C"]:
-    """x against the rows that any of the B queries hits; zeros for all others."""
+    """Compute dot products of x with the rows that any of the B queries hits; zeros for others."""
     needed, c, x = hit.any(0), hit.shape[1], rows.turned(x, keys)
     none = jnp.zeros(hit.shape)
     sizes = [size for size in GATHERED if size < c]
@@ -89,7 +94,10 @@ def hit_weights(
     at: Int[Array, ""] | None = None,
     axis: Axis | None = None,
 ) -> tuple[Bool[Array, "B C"], Float[Array, "B C"]]:
-    """Every row's hit and weight, for showing which edits fired: `repo.edit_id[hit[b]]`."""
+    """Compute every row's hit mask and weight, normalised over all hits.
+
+    The edits that query b hits are `repo.edit_id[hit[b]]`.
+    """
     hit = hits(cfg, repo, query, at)
     score = products_of_hits(repo.text_key, query.text, hit) / unit(cfg)
     return hit, masked_softmax(score, hit, axis) * jax.nn.sigmoid(score)
@@ -102,17 +110,19 @@ def route(
     at: Int[Array, ""] | None = None,
     axis: Axis | None = None,
 ) -> Route:
-    """The top K of all hits, with weights normalised over ALL hits: exact while K >= hit_n.
+    """Select the K strongest hits of each query; weights are normalised over all its hits.
+
+    This is exact as long as a query has at most K hits.
 
     Args:
-        cfg: K is `cfg.top_k`, or C where that is smaller.
+        cfg: K is `cfg.top_k`, or C if that is smaller.
         repo: the stored edits (with `axis`: this device's rows).
-        query: B encoded queries.
-        at: a clock to look back to, one for all queries or one each (int32[B, 1]); None: now.
+        query: B routing queries.
+        at: route as of this clock, one for all queries or one each (int32[B, 1]); None: now.
         axis: the mesh axis that rows are split over.
 
     Returns:
-        Slots of the whole repository; the same on every device.
+        The routes, the same on every device; slots count the rows of the whole repository.
     """
     hit, weight = hit_weights(cfg, repo, query, at, axis)
     c = weight.shape[-1]
@@ -130,14 +140,17 @@ def route(
 def bodies(
     repo: Repository, slot: Int[Array, "B K"]
 ) -> tuple[Float[Array, "B K R D"], Float[Array, "B K R D"]]:
-    """`down` and `up` of these rows."""
+    """Return `down` and `up` of the rows `slot`, in float32."""
     return rows.take(repo.down, slot), rows.take(repo.up, slot)
 
 
 def experts_of(
     repo: Repository, routed: Route, axis: Axis | None = None
 ) -> tuple[Float[Array, "B K"], Float[Array, "B K R D"], Float[Array, "B K R D"]]:
-    """The weights, `down` and `up` of routed experts; with `axis` other devices' weigh nothing."""
+    """Return the weights, `down` and `up` of routed experts.
+
+    With `axis`, experts that other devices hold have weight 0.
+    """
     c = repo.born.shape[0]
     slot = routed.slot - first_row(c, axis)
     weight = jnp.where((slot >= 0) & (slot < c), routed.weight, 0.0)

@@ -1,12 +1,13 @@
 """Stored rows: C vectors in float32, bfloat16 or 8 bits, written in place, read as float32.
 
-A narrow vector has a float32 scale, chosen so that its product with the vector it stands for is
-exact: rounding errors in its own direction, which every query like it shares, cancel. bfloat16 is
-kept as its bits: XLA's CPU backend would widen the whole array before it slices one. In 8 bits
-every GROUP_N entries have a step besides, itself in 8 bits of the vector's scale. 8-bit keys are
-kept `turned`: an orthogonal map changes no product, spreads large entries over many, and makes the
-rounding errors of different keys different. Products with narrow rows are taken in blocks, so that
-what is widened is one block and not the repository.
+A vector in bfloat16 or 8 bits has a float32 scale, chosen so that its dot product with the original
+vector is exact: a similar query then sees no rounding error in that direction. bfloat16 is stored
+as its bits, because XLA's CPU backend would convert a whole bfloat16 array to float32 before it
+slices a row. In 8 bits, every GROUP_N entries also share a step, stored in 8 bits relative to the
+vector's scale. 8-bit keys are rotated (`turned`) before they are stored: an orthogonal map changes
+no dot product, spreads large entries over many, and makes the rounding errors of different keys
+independent. Products with such rows are taken block by block, so that only one block at a time is
+in float32.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from liveedit_jax.config import Precision
 from liveedit_jax.types import Rows
 
 GROUP_N = 8  # entries that share a step
-BLOCK = 512  # rows widened at a time: 8 MB at LLaVA's key width
+BLOCK = 512  # rows converted to float32 at a time: 8 MB at LLaVA's key width
 DTYPES = {
     Precision.F32: jnp.float32,
     Precision.BF16: jnp.uint16,
@@ -33,12 +34,12 @@ DTYPES = {
 
 
 def _group(width: int) -> int:
-    """The largest divisor of `width` up to GROUP_N."""
+    """Return the largest divisor of `width` up to GROUP_N."""
     return max(n for n in range(1, GROUP_N + 1) if width % n == 0)
 
 
 def empty_rows(shape: tuple[int, ...], precision: Precision) -> Rows:
-    """Zeros of `shape` [C, ..., W]."""
+    """Create C zero vectors; `shape` is (C, ..., W)."""
     value = jnp.zeros(shape, DTYPES[precision])
     if precision == Precision.F32:
         return Rows(value)
@@ -53,7 +54,7 @@ def _bits(value: Float[Array, "N ... W"]) -> UInt16[Array, "N ... W"]:
 
 
 def _unscaled(rows: Rows) -> Float[Array, "C ... W"]:
-    """Vectors in float32, but for their scale."""
+    """Convert to float32 without multiplying by the scale."""
     if rows.value.dtype == jnp.uint16:
         return jax.lax.bitcast_convert_type(rows.value.astype(jnp.uint32) << 16, jnp.float32)
     if rows.step is None:
@@ -63,7 +64,7 @@ def _unscaled(rows: Rows) -> Float[Array, "C ... W"]:
 
 
 def narrow(value: Float[Array, "N ... W"], like: Rows) -> Rows:
-    """Vectors as `like` stores them; rounding is to nearest."""
+    """Convert N vectors to the format of `like`, rounding to nearest."""
     if like.scale is None:
         return Rows(value)
     most = jnp.abs(value).max(-1, keepdims=True)
@@ -79,7 +80,7 @@ def _inner(a: Float[Array, "N ... W"], b: Float[Array, "N ... W"]) -> Float[Arra
 
 
 def _integers(value: Float[Array, "N ... W"], groups_n: int) -> Rows:
-    """Vectors with entries up to 1 as integers up to 127, and each group's step up to 255."""
+    """Convert vectors with entries up to 1 to integers up to 127 and group steps up to 255."""
     grouped = value.reshape(*value.shape[:-1], groups_n, -1)
     entries = jnp.moveaxis(jnp.abs(grouped), -1, 0)
     step = jnp.ceil(functools.reduce(jnp.maximum, entries) * 255)  # faster than .max(-1) on CPUs
@@ -88,15 +89,16 @@ def _integers(value: Float[Array, "N ... W"], groups_n: int) -> Rows:
 
 
 def widen(rows: Rows) -> Float[Array, "C ... W"]:
-    """What is stored, in float32."""
+    """Convert stored vectors to float32."""
     value = _unscaled(rows)
     return value if rows.scale is None else value * rows.scale[..., None]
 
 
 def turned(x: Float[Array, "N W"], like: Rows) -> Float[Array, "N W"]:
-    """Keys to store, or what is multiplied with stored keys: as they are, or for 8 bits turned.
+    """Rotate vectors if `like` is in 8 bits: keys before storing, and queries that meet them.
 
-    The map is a Hadamard matrix on blocks of the largest power of two that divides W, at most 256.
+    The rotation is an orthogonal Hadamard matrix on blocks of the largest power of two that divides
+    W, at most 256.
     """
     width = x.shape[-1]
     n = min(width & -width, 256)
@@ -112,12 +114,12 @@ def _hosted(rows: Rows) -> bool:
 
 
 def to_host(rows: Rows) -> Rows:
-    """The same rows in the host's memory, beside the accelerator's."""
+    """Move rows to host memory, where the accelerator can still reach them."""
     return jax.device_put(rows, jax.memory.Space.Host)
 
 
 def where_kept(run: Callable[..., Rows], rows: Rows, *args: Array) -> Rows:
-    """`run(rows, *args)` by the processor whose memory the rows are in; the result stays there."""
+    """Call `run(rows, *args)` on the processor that holds the rows; the result stays there."""
     if not _hosted(rows):
         return run(rows, *args)
     args = jax.device_put(args, jax.memory.Space.Host)
@@ -125,7 +127,7 @@ def where_kept(run: Callable[..., Rows], rows: Rows, *args: Array) -> Rows:
 
 
 def put(rows: Rows, index: Int[Array, " N"], value: Float[Array, "N ... W"]) -> Rows:
-    """Write vectors at `index`; an index of C or more is dropped."""
+    """Write N vectors at rows `index`; those with an index of C or more are dropped."""
 
     def write(rows: Rows, index: Array, new: Rows) -> Rows:
         return jax.tree.map(lambda leaf, x: leaf.at[index].set(x, mode="drop"), rows, new)
@@ -134,12 +136,12 @@ def put(rows: Rows, index: Int[Array, " N"], value: Float[Array, "N ... W"]) -> 
 
 
 def pick(rows: Rows, index: Int[Array, " *N"]) -> Rows:
-    """The rows at `index`, where they are kept."""
+    """Return the rows at `index` in their format, on the processor that holds them."""
     return where_kept(lambda rows, index: jax.tree.map(lambda x: x[index], rows), rows, index)
 
 
 def pad(rows: Rows, more: int) -> Rows:
-    """The same rows and `more` zeros."""
+    """Append `more` rows of zeros."""
 
     def padded(leaf: Array) -> Array:
         return jnp.pad(leaf, [(0, more)] + [(0, 0)] * (leaf.ndim - 1))
@@ -148,17 +150,20 @@ def pad(rows: Rows, more: int) -> Rows:
 
 
 def take(rows: Rows, index: Int[Array, " *N"]) -> Float[Array, "*N ... W"]:
-    """The vectors at `index`, in float32; of rows on the host these alone are fetched."""
+    """Return the vectors at `index` in float32; of rows in host memory, only these are fetched."""
     return widen(jax.device_put(pick(rows, index), jax.memory.Space.Device))
 
 
 def dot(y: Float[Array, "C W"], x: Float[Array, "B W"]) -> Float[Array, "B C"]:
-    """x against y in full float32; with y first, a single x reads y at memory speed on CPUs."""
+    """Compute the dot products of every x with every y, in full float32.
+
+    y comes first in the product: on CPUs, a single x is then multiplied at memory speed.
+    """
     return jnp.matmul(y, x.T, precision=jax.lax.Precision.HIGHEST).T
 
 
 def products(rows: Rows, x: Float[Array, "B W"]) -> Float[Array, "B C"]:
-    """x (`turned`) against every one of C vectors, summed in float32."""
+    """Compute the dot products of every x (`turned`) with C stored vectors, in float32."""
     if rows.value.dtype == jnp.float32:
         return dot(rows.value, x)
     c = rows.value.shape[0]

@@ -1,1 +1,1 @@
-"""Meshes and what runs over them: the only place that spells a mesh axis."""
+"""Meshes and the programs that run on them; no other package names a mesh axis."""

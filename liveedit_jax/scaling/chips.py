@@ -1,4 +1,4 @@
-"""Published peaks of accelerator chips, for what is compiled without having one."""
+"""Published peak performance of accelerator chips, for estimates from compiled programs."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Chip:
-    """One chip: matrix products, memory, and what it sends to its neighbours over all links."""
+    """The peaks of a chip: matrix products, memory, and links to other chips."""
 
     hbm_gb: float  # 1e9 bytes
     flops_per_s: float  # bfloat16
     hbm_bytes_per_s: float
-    wire_bytes_per_s: float  # one way: half of the bidirectional bandwidth
-    layout: str = "default"  # how the compiler is told to make one device of a chip
+    wire_bytes_per_s: float  # over all links, one way: half of the bidirectional bandwidth
+    layout: str = "default"  # the compiler option that makes one device of a chip
 
     @property
     def hbm_bytes(self) -> float:
-        """Bytes of memory."""
+        """Return the size of the memory in bytes."""
         return 1e9 * self.hbm_gb
 
 
@@ -29,14 +29,14 @@ CHIPS = {
     "v6e": Chip(32, 918e12, 1640e9, 400e9),
 }
 CHIPS["h100"] = Chip(80, 989e12, 3350e9, 450e9)  # NVIDIA's data sheet: SXM, dense, NVLink one way
-CHIPS["v5"] = CHIPS["v5p"]  # as topologies call it
+CHIPS["v5"] = CHIPS["v5p"]  # its name in topologies
 
 
 def chip_of(topology: str) -> Chip:
-    """The chip of a topology such as "v5e:4x4".
+    """Return the chip of a topology such as "v5e:4x4".
 
     Raises:
-        ValueError: its peaks are not known here.
+        ValueError: the chip is not in `CHIPS`.
     """
     name = topology.split(":")[0]
     if name not in CHIPS:

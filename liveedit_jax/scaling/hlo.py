@@ -1,7 +1,7 @@
-"""What a compiled program does, counted from its HLO text: operations, memory traffic, collectives.
+"""The cost of a compiled program, from its HLO text: operations, memory traffic, collectives.
 
-XLA's own cost analysis counts the body of a loop once. Here every computation is weighed with the
-trip counts of the loops around it, a conditional with its most expensive branch.
+XLA's own cost analysis counts the body of a loop once. Here every computation is multiplied by the
+trip counts of the loops around it, and a conditional counts as its most expensive branch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 
 @dataclass
 class Op:
-    """One instruction."""
+    """An HLO instruction."""
 
     name: str
     shape: str
@@ -40,7 +40,7 @@ class Op:
     rest: str
 
     def names(self, attribute: str) -> list[str]:
-        """Computations that an attribute names."""
+        """Return the computations that an attribute names."""
         found = re.search(attribute + r"=(?:\{([^}]*)\}|(%[\w.\-]+))", self.rest)
         listed = (found[1] or found[2]).split(",") if found else []
         return [name.strip(" %") for name in listed]
@@ -48,15 +48,15 @@ class Op:
 
 @dataclass
 class Cost:
-    """One device's work in one run of a computation."""
+    """The work of one device in one run of a computation."""
 
     flops: float = 0.0
-    memory_bytes: float = 0.0  # read and written by instructions; fusions read their operands once
-    seconds: float = 0.0  # every instruction as long as its products or its traffic take, if longer
-    collectives: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # by transfer
+    memory_bytes: float = 0.0  # read and written; fusions read their operands once
+    seconds: float = 0.0  # instructions take the longer of their products' and their traffic's time
+    collectives: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # bytes sent
 
     def add(self, other: Cost, times: float = 1.0) -> None:
-        """Add `times` runs of another computation; parts of one transfer are counted once."""
+        """Add `times` runs of another computation; parts of the same transfer count once."""
         self.flops += times * other.flops
         self.memory_bytes += times * other.memory_bytes
         self.seconds += times * other.seconds
@@ -65,7 +65,7 @@ class Cost:
 
 
 def shapes(text: str) -> list[tuple[str, tuple[int, ...]]]:
-    """The arrays of a (tuple) shape."""
+    """Parse an HLO shape, which may be a tuple, to the dtype and dimensions of its arrays."""
     return [
         (dtype, tuple(int(n) for n in dims.split(",") if n))
         for dtype, dims in _SHAPE.findall(text)
@@ -74,12 +74,12 @@ def shapes(text: str) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def bytes_of(text: str) -> int:
-    """The bytes of all arrays of a shape."""
+    """Return the total bytes of the arrays of an HLO shape."""
     return sum(BYTES[dtype] * math.prod(dims) for dtype, dims in shapes(text))
 
 
 def hbm_bytes(text: str) -> int:
-    """The bytes of those arrays that are in HBM: layouts with S(1) are in a chip's own memory."""
+    """Return the bytes of a shape's arrays that are in HBM; those with S(1) are on the chip."""
     return sum(bytes_of(array) for array in _arrays(text) if "S(1)" not in array)
 
 
@@ -88,7 +88,11 @@ def _arrays(text: str) -> list[str]:
 
 
 def group_size(rest: str) -> int:
-    """How many devices take part in a collective."""
+    """Return the number of devices that take part in a collective.
+
+    Raises:
+        ValueError: the instruction's groups cannot be parsed.
+    """
     named = re.search(r"replica_groups=mesh\[(.*?)\](?:, device_ids=\(.*?\)\)?)? \{(.*?)\}", rest)
     if named:
         axes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
@@ -103,7 +107,7 @@ def group_size(rest: str) -> int:
 
 
 def wire_bytes(kind: str, shape: str, rest: str) -> float:
-    """Bytes that one device sends for a collective, in the ring algorithm."""
+    """Return the bytes that a device sends for a collective with the ring algorithm."""
     size = bytes_of(shape)
     if kind == "collective-permute":
         return float(size)
@@ -121,7 +125,7 @@ class Program:
     """The computations of an HLO module."""
 
     def __init__(self, text: str, chip: Chip):
-        """Parse what `compiled.as_text()` gives, for `chip`."""
+        """Parse the text of `compiled.as_text()`; times are estimated for `chip`."""
         self.chip = chip
         self.computations: dict[str, list[Op]] = {}
         self.entry, ops = "", []
@@ -140,11 +144,11 @@ class Program:
 
     @cached_property
     def shape_of(self) -> dict[str, str]:
-        """The shape of every instruction, by name."""
+        """Return the shape of every instruction by name."""
         return {op.name: op.shape for ops in self.computations.values() for op in ops}
 
     def _product_flops(self, op: Op) -> float:
-        """2 x products that are summed."""
+        """Return the operations of a dot or convolution: 2 per product that is summed."""
         _, out = shapes(op.shape)[0]
         _, left = shapes(self.shape_of[op.operands[0]])[0]
         if op.kind == "dot":
@@ -162,10 +166,10 @@ class Program:
         return 2.0 * result["b"] * result["f"] * kernel["i"] * pairs
 
     def _traffic(self, op: Op) -> int:
-        """Bytes of HBM that an instruction reads and writes; slices count as what they take."""
+        """Return the bytes of HBM an instruction reads and writes; a slice counts its own size."""
         if op.kind.endswith("-done"):
             return 0
-        if op.kind in ("copy-start", "slice-start", "async-start"):  # to or from the chip's memory
+        if op.kind in ("copy-start", "slice-start", "async-start"):  # to or from on-chip memory
             return min((bytes_of(x) for x in _arrays(op.shape) if bytes_of(x) > 4), default=0)
         read = [hbm_bytes(self.shape_of.get(name, "")) for name in op.operands]
         written = hbm_bytes(op.shape)
@@ -176,9 +180,9 @@ class Program:
         if op.kind != "fusion":
             return sum(read) + written
         called = op.names("calls")[0]
-        if op.name.startswith("async-collective"):  # what it brings is written, once it is there
+        if op.name.startswith("async-collective"):  # the result is written when it arrives
             return written if op.name.startswith("async-collective-done") else 0
-        if called.startswith("async_collective"):  # buffers of a transfer pass through it
+        if called.startswith("async_collective"):  # a transfer's buffers are passed through
             through = re.findall(r"\{(\d*)\}: \((\d+), \{\}\)", op.rest)
             outs = _arrays(op.shape)
             written -= sum(hbm_bytes(outs[int(out or 0)]) for out, _ in through)
@@ -199,7 +203,7 @@ class Program:
         return sum(read) + written
 
     def _trips(self, loop: Op) -> int:
-        """What a loop's condition compares its counter with; 1 where it depends on the data."""
+        """Return a loop's trip count, from its condition; 1 if it depends on the data."""
         known = re.search(r'known_trip_count[^\d]*"?n"?[^\d]*(\d+)', loop.rest)
         if known:
             return int(known[1])
@@ -211,7 +215,7 @@ class Program:
         return max(limits, default=1)
 
     def cost(self, name: str | None = None, inside_fusion: bool = False) -> Cost:
-        """The cost of one run of a computation; None: of the whole program."""
+        """Return the cost of one run of a computation (None: of the program)."""
         key = f"{name or self.entry}/{inside_fusion}"
         if key not in self._costs:
             self._costs[key] = self._counted(name or self.entry, inside_fusion)
@@ -259,9 +263,9 @@ def _numbers(window: str, name: str, default: str) -> list[str]:
 
 
 def _pairs(rest: str, image: dict[str, int], out: dict[str, int]) -> int:
-    """How often a convolution's window meets a real entry, over all its positions.
+    """Count the real entries in a convolution's window, over all its positions.
 
-    TPU programs write the batch dimensions of a product as dilated or padded windows, most of whose
+    TPU programs write the batch dimensions of a product as dilated or padded windows, in which most
     entries are holes.
     """
     found = re.search(r"window=\{([^}]*)\}", rest)
@@ -285,7 +289,7 @@ def _pairs(rest: str, image: dict[str, int], out: dict[str, int]) -> int:
 
 
 def by_kind(cost: Cost) -> dict[str, dict[str, float]]:
-    """Collectives: how many, and the bytes that a device sends, by kind."""
+    """Sum collectives by kind: the number of transfers, and the bytes that a device sends."""
     found: dict = {kind: {"transfers": 0, "bytes": 0.0} for kind in COLLECTIVES}
     for transfer, size in cost.collectives.items():
         kind = transfer.split("/")[0]

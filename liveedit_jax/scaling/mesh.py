@@ -1,4 +1,4 @@
-"""Device meshes: which axes there are, and what is split over which."""
+"""Device meshes: their axes, and how batches are split over them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ WEIGHT = (FSDP, EXPERT)  # axes that one side of every matrix is split over
 
 
 def axes_of(text: str) -> MeshConfig:
-    """Axes such as "fsdp=8,tensor=2".
+    """Parse axes such as "fsdp=8,tensor=2".
 
     Raises:
-        ValueError: an unknown axis, or no number of devices.
+        ValueError: an axis is unknown, or its size is not a positive number.
     """
     sizes = {}
     for part in text.split(","):
@@ -35,7 +35,7 @@ def axes_of(text: str) -> MeshConfig:
 
 
 def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh of all devices (default: of all processes), neighbours on the wire side by side.
+    """Create a mesh of devices (None: all), on which physical neighbours are side by side.
 
     Raises:
         ValueError: the product of the axes is not the number of devices.
@@ -53,10 +53,10 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> M
 
 
 def split_batch(mesh: Mesh, axis: int = 0) -> NamedSharding:
-    """Arrays whose dimension `axis` is samples."""
+    """Return the sharding of arrays whose dimension `axis` is samples, split over the mesh."""
     return NamedSharding(mesh, P(*[None] * axis, BATCH))
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:
-    """Arrays that every device has whole."""
+    """Return the sharding of arrays that are replicated on every device."""
     return NamedSharding(mesh, P())

@@ -1,9 +1,9 @@
-"""Which dimension of which weight is split over which mesh axes: one table for every part.
+"""The partition of weights over a mesh: for each part, a table from modules to mesh axes.
 
-A table names modules. COLUMN kernels [in, out] have their inputs on the weight axes and outputs on
-the tensor axis; ROW kernels the other way round, so that what goes from one to the other inside a
-layer stays where it is. What no table names is small, and everywhere. Leading axes (layers of a
-scan) are never split, and no dimension is that its axes do not divide.
+COLUMN kernels [in, out] have their inputs split over the weight axes and their outputs over the
+tensor axis, ROW kernels the other way round. Between a COLUMN and a ROW kernel of the same layer,
+states thus stay where they are. Modules in no table are small and replicated. The leading axis of a
+scan is never split, nor is a dimension that is not a multiple of its axes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ EDITOR: Table = {"q": COLUMN, "k": COLUMN, "v": COLUMN}
 
 
 def backbone_tables(cfg: BackboneConfig) -> dict[str, Table]:
-    """The table of each part of a backbone's weights."""
+    """Return the table of each part of a backbone's weights."""
     decoder = LLAMA if isinstance(cfg.decoder, LlamaConfig) else TRANSFORMER
     return {
         "vision": {} if isinstance(cfg.vision, EfficientNetConfig) else TRANSFORMER,
@@ -52,7 +52,7 @@ def backbone_tables(cfg: BackboneConfig) -> dict[str, Table]:
 
 
 def _names(path) -> list[str]:
-    """Dictionary keys and fields of a path; positions in tuples are left out."""
+    """Return the dictionary keys and fields in a path, without positions in tuples."""
     found = (getattr(key, "key", getattr(key, "name", None)) for key in path)
     return [name for name in found if isinstance(name, str)]
 
@@ -66,7 +66,7 @@ def _split(
     dims = table[module]
     if names[-1] == "bias":
         dims = dims[-1:]
-    elif len(shape) < 2:  # an optimiser's scalar, or a vector that belongs to a matrix
+    elif len(shape) < 2:  # an optimiser's scalar, or a vector that goes with a matrix
         return P()
     dims = (None,) * (len(shape) - len(dims)) + dims
 
@@ -88,30 +88,30 @@ def _shardings(mesh: Mesh, tree, table_of: Callable[[list[str]], Table]):
 
 
 def backbone_shardings(mesh: Mesh, cfg: BackboneConfig, weights):
-    """The sharding of every leaf of a backbone's weights, in full width or 8 bits."""
+    """Return the sharding of every leaf of a backbone's weights, quantised or not."""
     tables = backbone_tables(cfg)
     return _shardings(mesh, weights, lambda names: tables.get(names[0], {}))
 
 
 def editor_shardings(mesh: Mesh, tree):
-    """The same of an editor's weights, or of a `TrainState` with its optimiser's moments."""
+    """Return the sharding of every leaf of an editor's params or of its `TrainState`."""
     return _shardings(mesh, tree, lambda names: EDITOR)
 
 
 @dataclass(frozen=True)
 class PartPlacement:
-    """Where a step has the states and weights of one part: `backbones.placement.Placement`."""
+    """The placement of one part of a backbone on a mesh: a `backbones.placement.Placement`."""
 
     mesh: Mesh
     part: str
     cfg: BackboneConfig
 
     def states(self, x: Array) -> Array:
-        """Samples split over the batch axes, everything else whole."""
+        """Split samples over the batch axes, and nothing else."""
         return jax.lax.with_sharding_constraint(x, split_batch(self.mesh))
 
     def weights(self, tree):
-        """Gathered over the weight axes; what is split over the tensor axis stays so."""
+        """Gather weights over the weight axes; they stay split over the tensor axis."""
         table = backbone_tables(self.cfg).get(self.part, {})
 
         def hold(path, leaf: Array) -> Array:
@@ -124,23 +124,23 @@ class PartPlacement:
 
 @dataclass(frozen=True)
 class Placements:
-    """The placement of each part of a backbone; of what no table names ("editor"): everywhere."""
+    """The placement of each part of a backbone; parts in no table ("editor") are replicated."""
 
     mesh: Mesh
     cfg: BackboneConfig
 
     def __call__(self, part: str) -> PartPlacement:
-        """The placement of one part."""
+        """Return the placement of one part."""
         return PartPlacement(self.mesh, part, self.cfg)
 
 
 def placed_backbone(mesh: Mesh, cfg: BackboneConfig) -> Backbone:
-    """A backbone whose steps run on a mesh."""
+    """Create a backbone that runs on a mesh."""
     return Backbone(cfg, Placements(mesh, cfg))
 
 
 def placed_shapes(shapes, shardings):
-    """Shapes that say where their arrays are: what ahead-of-time compilation takes."""
+    """Attach shardings to the shapes of arrays, as ahead-of-time compilation needs them."""
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         shapes,

@@ -1,4 +1,4 @@
-"""Several processes that train as one: start-up, and arrays made of what each of them has."""
+"""Training with several processes: start-up, and arrays to which each process gives its part."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from jax.sharding import NamedSharding
 def start(
     coordinator: str | None = None, processes_n: int | None = None, process_id: int | None = None
 ) -> None:
-    """Join the other processes; call it before anything else of JAX, on every host alike.
+    """Connect this process to the others; call it on every host, before any other use of JAX.
 
-    With a coordinator ("host:port" of process 0) all three are needed. Without one, Slurm's
-    variables and a TPU pod's own are found by JAX; anywhere else there is one process.
+    With a coordinator ("host:port" of process 0), all arguments are needed. Without one, JAX finds
+    the processes from the variables of Slurm or of a TPU pod; elsewhere there is one process.
 
     Raises:
-        ValueError: a coordinator without how many processes there are, and which this is.
+        ValueError: a coordinator without `processes_n` and `process_id`.
     """
     if coordinator is not None:
         if processes_n is None or process_id is None:
@@ -36,11 +36,11 @@ def _in_a_cluster() -> bool:
 
 
 def spread(tree, shardings):
-    """Host arrays that every process has, as arrays of the whole mesh: each places its part.
+    """Put host arrays, which every process has, on the whole mesh; each process puts its part.
 
     Args:
-        tree: arrays.
-        shardings: one for every leaf, or one for all.
+        tree: a tree of arrays.
+        shardings: a tree of shardings, or one for all leaves.
     """
     if isinstance(shardings, NamedSharding):
         shardings = jax.tree.map(lambda _: shardings, tree)

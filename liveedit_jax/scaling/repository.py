@@ -1,10 +1,10 @@
-"""A repository whose rows are split over a mesh: the editor's own functions, in a shard_map.
+"""A repository whose rows are split over a mesh: the editor's functions inside a shard_map.
 
 Rows are split over the expert and tensor axes, queries over the data and fsdp axes. Every device
-adds, scores and applies its own rows; what crosses between the devices of one query is scores, each
-device's K strongest, and the [B, T, D] residual (or, for generation, the K bodies of a query).
-Growing and reclaiming move rows between devices, are rare, and are left to the compiler: jit
-`repository.grow` and `reclaim` with `placed` as `out_shardings`.
+adds, scores and applies its own rows. For a query, devices exchange scores, their K strongest rows,
+and the [B, T, D] residual (for generation: the K bodies instead). Growing and reclaiming are rare
+and move rows between devices, which is left to the compiler: jit `repository.grow` and `reclaim`
+with `placed` as `out_shardings`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from liveedit_jax.types import Expert, Query, Repository, Route
 
 
 def row_axes(mesh: Mesh) -> tuple[str, ...]:
-    """The mesh axes that rows are split over."""
+    """Return the mesh axes that rows are split over."""
     return tuple(axis for axis in (EXPERT, TENSOR) if axis in mesh.axis_names)
 
 
@@ -36,19 +36,19 @@ def _query_axes(mesh: Mesh) -> P:
 
 
 def specs(mesh: Mesh, repo: Repository) -> Repository:
-    """How every leaf is split: arrays by rows, the clock and counts on every device."""
+    """Return each leaf's partition: arrays are split by rows, scalars are replicated."""
     return jax.tree.map(lambda leaf: P(row_axes(mesh)) if leaf.ndim else P(), repo)
 
 
 def placed(mesh: Mesh, repo: Repository) -> Repository:
-    """The same as shardings of `mesh`."""
+    """Return each leaf's sharding: `specs` on the mesh."""
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(mesh, repo))
 
 
 def init_repository(
     mesh: Mesh, cfg: EditorConfig, width: int, capacity: int, storage: StorageConfig
 ) -> Repository:
-    """An empty repository, created where its rows stay.
+    """Create an empty repository, split over the mesh.
 
     Raises:
         ValueError: `capacity` is not a multiple of the devices that rows are split over.
@@ -70,7 +70,7 @@ def add_edits(
     edit_id: Int[Array, " N"],
     valid: Bool[Array, " N"],
 ) -> tuple[Repository, Int[Array, " N"]]:
-    """`repository.add_edits`, each device writing the rows it holds."""
+    """Append N experts as `repository.add_edits` does; each device writes the rows it holds."""
     run = jax.shard_map(
         partial(repository.add_edits, axis=row_axes(mesh)),
         mesh=mesh,
@@ -90,7 +90,7 @@ def route_and_apply(
     hidden: Float[Array, "B T D"],
     role: Int[Array, "B T"],
 ) -> tuple[Float[Array, "B T D"], Route]:
-    """The routed experts' residual and the routes."""
+    """Route B queries and compute the routed experts' residual."""
     axes, asked = row_axes(mesh), _query_axes(mesh)
 
     def run(editor, repo, query, hidden, role):
@@ -110,7 +110,7 @@ def route_and_apply(
 def routed_plan(
     mesh: Mesh, cfg: EditorConfig, norm: dict, repo: Repository, query: Query
 ) -> tuple[liveedit.Plan, Route]:
-    """What generation carries: every query's K experts, brought to where the query is."""
+    """Route B queries and bring each one's K experts to its device, for generation."""
     axes, asked = row_axes(mesh), _query_axes(mesh)
 
     def run(repo, query):

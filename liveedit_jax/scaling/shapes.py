@@ -1,4 +1,4 @@
-"""The shapes of a pod's arguments, each with its sharding: what is compiled when nothing is run."""
+"""The shapes and shardings of a pod's arguments, for ahead-of-time compilation of its steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from liveedit_jax.types import Batch
 
 
 def weight_shapes(pod: Pod, int8: bool = False):
-    """A frozen backbone in bfloat16, or with kernels in 8 bits."""
+    """Return the shapes of a frozen backbone in bfloat16, or with kernels in 8 bits."""
 
     def make():
         params = Backbone(pod.config.backbone).init(jax.random.key(0))
@@ -36,7 +36,7 @@ def weight_shapes(pod: Pod, int8: bool = False):
 
 
 def state_shapes(pod: Pod, recipe: EditorTrainConfig):
-    """The editor's weights and moments, float32."""
+    """Return the shapes of an editor's training state, float32."""
     backbone = Backbone(pod.config.backbone)
     make = partial(init_state, backbone, pod.config.editor, recipe, jax.random.key(0))
     shapes = jax.eval_shape(make)
@@ -44,7 +44,7 @@ def state_shapes(pod: Pod, recipe: EditorTrainConfig):
 
 
 def repository_shapes(pod: Pod, capacity: int, storage: StorageConfig):
-    """A repository of `capacity` rows."""
+    """Return the shapes of a repository of `capacity` rows."""
     make = partial(
         repository.init_repository, pod.config.editor, pod.config.backbone.width, capacity, storage
     )
@@ -53,7 +53,7 @@ def repository_shapes(pod: Pod, capacity: int, storage: StorageConfig):
 
 
 def length_of(pod: Pod) -> int:
-    """T: head, a square picture, longest prompt and answer."""
+    """Return T, with room for a square picture and the longest prompt and answer."""
     rows = square_rows(pod.config.backbone)
     vision_n = pod.config.backbone.vision_n if rows is None else len(rows)
     return row_length(pod.config.dataset.budget, vision_n)
@@ -65,7 +65,7 @@ def _pixels(pod: Pod, dtype, *lead: int, axis: int = 0):
 
 
 def batch_shapes(pod: Pod, n: int) -> Batch:
-    """N requests or queries."""
+    """Return the shapes of N requests or queries."""
     place = split_batch(pod.mesh)
     token = jax.ShapeDtypeStruct((n, length_of(pod)), jnp.int32, sharding=place)
     role = jax.ShapeDtypeStruct(token.shape, jnp.int8, sharding=place)
@@ -74,7 +74,7 @@ def batch_shapes(pod: Pod, n: int) -> Batch:
 
 
 def training_shapes(pod: Pod, recipe: EditorTrainConfig):
-    """Pictures and rows of a training step."""
+    """Return the shapes of the pictures and rows of a training step."""
     lead = (recipe.accumulate_n,) if recipe.accumulate_n > 1 else ()
     place, n = split_batch(pod.mesh, len(lead) + 1), recipe.batch_n
 
@@ -96,16 +96,19 @@ def lowered(
     int8: bool,
     accumulate_n: int = 1,
 ):
-    """One of the pod's steps for N samples, ready to be compiled.
+    """Lower one of the pod's steps for N samples, ready to be compiled.
 
     Args:
         pod: preset and mesh.
         step: train, edit, query or generate.
-        n: samples of the whole mesh.
+        n: samples on the whole mesh.
         capacity: rows of the repository.
-        storage: how it keeps them.
-        int8: frozen kernels in 8 bits.
-        accumulate_n: batches that the samples of a training step come in, one after the other.
+        storage: the storage format of the repository.
+        int8: whether frozen kernels are in 8 bits.
+        accumulate_n: batches into which the samples of a training step are divided.
+
+    Raises:
+        ValueError: the step has another name.
     """
     weights, whole = weight_shapes(pod, int8), everywhere(pod.mesh)
     recipe = replace(pod.config.editor_train, batch_n=n // accumulate_n, accumulate_n=accumulate_n)

@@ -1,6 +1,6 @@
-"""What a pod does, as functions of arrays that lie on a mesh: train, edit, ask, generate.
+"""The steps of a pod as functions of arrays on a mesh: train, edit, query, generate.
 
-A `Pod` says what runs where; each step is jitted with its outputs where the next step wants them.
+Training steps are jitted such that their outputs have the sharding that the next step expects.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ from liveedit_jax.types import Batch, Repository, Route
 
 @dataclass(frozen=True)
 class Pod:
-    """A preset on a mesh."""
+    """A preset whose steps run on a mesh."""
 
     mesh: Mesh
     config: Preset
 
     @cached_property
     def backbone(self) -> Backbone:
-        """Its functions, which hold states and weights where the mesh has them."""
+        """Return the preset's backbone, with its placement on the mesh."""
         return placed_backbone(self.mesh, self.config.backbone)
 
     def weight_shardings(self, weights):
-        """Where the backbone's weights lie."""
+        """Return the sharding of every leaf of the backbone's weights."""
         return backbone_shardings(self.mesh, self.config.backbone, weights)
 
     def init_state(self, recipe: EditorTrainConfig, key: Array) -> TrainState:
-        """Fresh editor weights and moments, created where they stay."""
+        """Initialise the editor's params and optimiser state, split over the mesh."""
         make = partial(init_state, Backbone(self.config.backbone), self.config.editor, recipe)
         place = editor_shardings(self.mesh, jax.eval_shape(make, key))
         return jax.jit(make, out_shardings=place)(key)
@@ -93,7 +93,7 @@ class Pod:
         self, weights: dict, params: dict, repo: Repository, batch: Batch, ids: Int[Array, " N"],
         valid: Array,
     ) -> tuple[Repository, Int[Array, " N"]]:  # fmt: skip
-        """`liveedit.edit`: every device stores the rows it holds."""
+        """Apply N edits as `liveedit.edit` does; every device stores the rows it holds."""
         editor = self._prepared(params)
         made = liveedit.make_experts(self.config.editor, self.backbone, weights, editor, batch)
         return sharded.add_edits(self.mesh, repo, made, ids, valid)
@@ -101,7 +101,7 @@ class Pod:
     def query(
         self, weights: dict, params: dict, repo: Repository, batch: Batch, at: Int[Array, "B A"]
     ) -> tuple[Float[Array, "B A V"], Route]:
-        """The edited model's logits at the positions `at`, and what each query was routed to."""
+        """Compute the edited model's logits at positions `at`, and the routes."""
         cfg, editor = self.config.editor, self._prepared(params)
         hidden = self.backbone.lower(weights, batch)
         query = liveedit.encode_query(cfg, editor, hidden, batch.role)
@@ -113,7 +113,7 @@ class Pod:
     def generate(
         self, weights: dict, params: dict, repo: Repository, batch: Batch, steps_n: int
     ) -> tuple[Int[Array, "B steps"], Route]:
-        """Greedy continuations of B prompts by the edited model."""
+        """Generate greedy continuations of B prompts with the edited model, and the routes."""
         cfg, editor = self.config.editor, self._prepared(params)
         hidden = self.backbone.lower(weights, batch)
         query = liveedit.encode_query(cfg, editor, hidden, batch.role)

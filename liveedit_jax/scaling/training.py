@@ -1,4 +1,4 @@
-"""The editor's training on a mesh: a step, its state and its batches, for `training.loop.train`."""
+"""Training of an editor on a mesh: the step, state and batches that `training.loop.train` takes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_batch(pod: Pod, recipe: EditorTrainConfig) -> None:
     """Refuse batches that the mesh cannot split.
 
     Raises:
-        ValueError: samples are not a multiple of the devices that they are split over.
+        ValueError: a batch is not a multiple of the number of devices that it is split over.
     """
     devices_n = int(np.prod([pod.mesh.shape[axis] for axis in BATCH]))
     for name, n in (("batch_n", recipe.batch_n), ("routing_n", recipe.routing_n)):
@@ -44,11 +44,19 @@ def on_mesh(
     data: TrainingData,
     cache: Callable[[NamedSharding], StateCache] | None = None,
 ) -> tuple[Callable, TrainState, Callable[[int], tuple]]:
-    """What `train` needs: step, state and batches, all of them of the whole mesh.
+    """Build the arguments of `train` for a mesh: the step, the state, and the batches by number.
 
-    Every process calls it with the same arguments, has all weights and draws the same batches, and
-    places its own part of each. With `cache` (from where states lie to the cache) steps read their
-    states from disk.
+    Every process calls it with the same arguments. It has all weights, draws the same batches as
+    the others, and puts its own part of each on its devices.
+
+    Args:
+        pod: preset and mesh.
+        recipe: how the editor is trained.
+        weights: the backbone's weights, on the host.
+        state: the training state, on the host.
+        data: the training data.
+        cache: opens a cache of states for their sharding; steps then read states from it instead
+            of computing them. None: states are computed from images.
 
     Raises:
         ValueError: the mesh cannot split the recipe's batches.
