@@ -14,7 +14,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 Triple = tuple[float, float, float]
 
 
-class Fit(Enum):
+class ResizeMode(Enum):
     """The way a picture of any shape becomes a square of the tower's size."""
 
     PAD = "pad"  # pad to a white square, then resize
@@ -23,7 +23,7 @@ class Fit(Enum):
     TILES = "tiles"  # the whole picture, squashed, and tiles of a larger version (LLaVA-NeXT)
 
 
-class Keep(Enum):
+class RematPolicy(Enum):
     """The activations of a decoder layer that are saved for its backward pass."""
 
     ALL = "all"
@@ -206,8 +206,8 @@ class BackboneConfig:
     image_first: bool = False  # BLIP-2: no PRE tokens; BOS comes after the image, in the prompt
     after_image: str = "\n"  # text between image and prompt, part of the prompt
     chat: ChatTemplate | None = None
-    fit: Fit = Fit.PAD
-    keep: Keep = Keep.ALL  # rematerialisation of decoder layers in gradients
+    fit: ResizeMode = ResizeMode.PAD
+    keep: RematPolicy = RematPolicy.ALL  # rematerialisation of decoder layers in gradients
     # LLaVA-NeXT: the grids of tiles that a picture may be cut into, as (rows, columns).
     grids: tuple[tuple[int, int], ...] = ()
 
@@ -215,8 +215,8 @@ class BackboneConfig:
         """Refuse an edit layer that does not exist, and tiles without grids."""
         if not 0 <= self.edit_layer < self.decoder.layers_n:
             raise ValueError(f"edit_layer={self.edit_layer}: from 0 to {self.decoder.layers_n - 1}")
-        if (self.fit is Fit.TILES) != bool(self.grids):
-            raise ValueError("grids belong to fit=Fit.TILES, and only to it")
+        if (self.fit is ResizeMode.TILES) != bool(self.grids):
+            raise ValueError("grids belong to fit=ResizeMode.TILES, and only to it")
 
     @property
     def vision_n(self) -> int:

@@ -10,11 +10,11 @@ from liveedit_jax.backbone_config import (
     ClipConfig,
     EfficientNetConfig,
     EvaConfig,
-    Fit,
-    Keep,
     LlamaConfig,
     OptConfig,
     QFormerConfig,
+    RematPolicy,
+    ResizeMode,
 )
 
 TINY = BackboneConfig(
@@ -59,8 +59,8 @@ SMOL = BackboneConfig(
     ),
 )
 LLAVA_1_5_7B = BackboneConfig(
-    fit=Fit.CROP,
-    keep=Keep.INPUTS,
+    fit=ResizeMode.CROP,
+    keep=RematPolicy.INPUTS,
     chat=ChatTemplate(before="USER: ", between="\n", after=" ASSISTANT:"),
 )
 LLAVA_1_5_13B = replace(
@@ -70,7 +70,7 @@ LLAVA_1_5_13B = replace(
 )
 LLAVA_NEXT_7B = replace(  # llava-v1.6-vicuna-7b
     LLAVA_1_5_7B,
-    fit=Fit.TILES,
+    fit=ResizeMode.TILES,
     grids=((1, 2), (2, 1), (2, 2), (3, 1), (1, 3)),
     chat=ChatTemplate(
         before="A chat between a curious human and an artificial intelligence assistant. The "
@@ -88,22 +88,22 @@ BLIP2_OPT_2_7B = BackboneConfig(
     pad_id=1,
     image_first=True,
     after_image="",
-    fit=Fit.SQUASH,
+    fit=ResizeMode.SQUASH,
     chat=ChatTemplate(between="Question: ", after=" Answer:"),
-    keep=Keep.INPUTS,
+    keep=RematPolicy.INPUTS,
 )
 MINIGPT_4_VICUNA_7B = BackboneConfig(
     vision=EvaConfig(last_norm_eps=1e-5),
     bridge=QFormerConfig(),
     decoder=LlamaConfig(vocab_n=32000, norm_eps=1e-6),
-    fit=Fit.SQUASH,
+    fit=ResizeMode.SQUASH,
     chat=ChatTemplate(
         before="Give the following image: <Img>ImageContent</Img>. You will be able to see the "
         "image once I provide it to you. Please answer my questions.###Human: <Img>",
         between="</Img> ",
         after="###Assistant:",
     ),
-    keep=Keep.INPUTS,
+    keep=RematPolicy.INPUTS,
 )
 
 BACKBONES: dict[str, BackboneConfig] = {

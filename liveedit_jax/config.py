@@ -78,7 +78,7 @@ class MeshConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitConfig:
+class InitFitConfig:
     """The fit to frozen states that initialises the generators (training/addressing.py)."""
 
     batches_n: int = 500  # training batches whose edits are fitted to
@@ -130,7 +130,7 @@ class EditorTrainConfig:
     # Initialise the generators by a fit to frozen states (training/addressing.py); the gates of
     # `down` open this far. None: at random.
     gate_gain: float | None = None
-    fit: FitConfig = field(default_factory=FitConfig)
+    fit: InitFitConfig = field(default_factory=InitFitConfig)
     # Initialise the LayerNorms in front of text attention so that every feature has mean 0 and
     # variance 1 (training/statistics.py). False: scale 1 and bias 0.
     standardise: bool = False

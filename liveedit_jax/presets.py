@@ -14,7 +14,7 @@ from liveedit_jax.config import (
     EditorConfig,
     EditorTrainConfig,
     EvaluationConfig,
-    FitConfig,
+    InitFitConfig,
     LengthBudget,
     Preset,
     PretrainConfig,
@@ -76,7 +76,7 @@ SMOL_EDITOR_TRAIN = replace(
     rate_sentinel=0.1,
     standardise=True,
     start_false_hits=1.0,
-    fit=FitConfig(batches_n=2_000, write_steps_n=6_000, look_decay=0.01, write_decay=0.1),
+    fit=InitFitConfig(batches_n=2_000, write_steps_n=6_000, look_decay=0.01, write_decay=0.1),
 )
 EDITORS: dict[str, EditorConfig] = {
     "tiny": TINY_EDITOR,

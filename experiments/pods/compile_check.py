@@ -21,7 +21,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from liveedit_jax.backbone_config import Keep
+from liveedit_jax.backbone_config import RematPolicy
 from liveedit_jax.config import MeshConfig, Precision, StorageConfig, as_dict
 from liveedit_jax.presets import PRESETS, preset
 from liveedit_jax.scaling.chips import Chip, chip_of
@@ -122,7 +122,7 @@ def check(args: argparse.Namespace) -> dict:
     mesh_cfg = mesh_for(args.step, len(devices), args.mesh)
     chosen = preset(args.config)
     if args.keep:
-        chosen = replace(chosen, backbone=replace(chosen.backbone, keep=Keep(args.keep)))
+        chosen = replace(chosen, backbone=replace(chosen.backbone, keep=RematPolicy(args.keep)))
     pod = Pod(make_mesh(mesh_cfg, devices), chosen)
     n = args.batch or SAMPLES_A_CHIP[args.step] * len(devices)
     storage = StorageConfig(keys=Precision(args.keys), bodies=Precision(args.bodies))
@@ -169,7 +169,9 @@ def main() -> None:
     parser.add_argument("--bodies", default="bfloat16", help="float32, bfloat16 or int8")
     parser.add_argument("--int8", action="store_true", help="frozen kernels in 8 bits")
     parser.add_argument("--accumulate", type=int, default=1, help="parts of a training batch")
-    parser.add_argument("--keep", choices=[k.value for k in Keep], help="of layers, for gradients")
+    parser.add_argument(
+        "--keep", choices=[k.value for k in RematPolicy], help="of layers, for gradients"
+    )
     parser.add_argument("--hlo", type=Path, help="file for the compiled program's text")
     parser.add_argument("--out", type=Path, default=Path("runs/compile_check"))
     args = parser.parse_args()

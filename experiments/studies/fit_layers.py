@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.backbone import split_at
-from liveedit_jax.config import FitConfig
+from liveedit_jax.config import InitFitConfig
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.tokenizer import load_tokenizer
 from liveedit_jax.model_io.model import load_backbone, model_folder
@@ -41,7 +41,7 @@ def written_share(looks: Looks, gates: Gates, edits: Edits) -> jax.Array:
     return good.sum() / items.mask.sum()
 
 
-def measure(edits: Edits, rank: int, cfg: FitConfig, seed: int) -> dict[str, float]:
+def measure(edits: Edits, rank: int, cfg: InitFitConfig, seed: int) -> dict[str, float]:
     """One fit on standardised states, and what it does on the held-out edits."""
     edits = standardised(edits, standardising(edits.states, edits.role, TEXT))
     cut = int(len(edits.states) * (1 - HELD_OUT))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from experiments.training.arguments import positive, training_parser
-from liveedit_jax.backbone_config import BackboneConfig, Keep
+from liveedit_jax.backbone_config import BackboneConfig, RematPolicy
 from liveedit_jax.baselines.table import TRAINED
 from liveedit_jax.config import EditMixture, EditorTrainConfig, Preset
 from liveedit_jax.data.open_questions import read_open_questions
@@ -60,7 +60,9 @@ def _parser(text: str) -> argparse.ArgumentParser:
     parser.add_argument("--edit-layer", type=int, help="decoder layer (the preset's)")
     parser.add_argument("--batch", type=positive(int), help="samples a batch (the recipe's)")
     parser.add_argument("--accumulate", type=positive(int), help="batches a step (the recipe's)")
-    parser.add_argument("--keep", choices=[k.value for k in Keep], help="of layers, for gradients")
+    parser.add_argument(
+        "--keep", choices=[k.value for k in RematPolicy], help="of layers, for gradients"
+    )
     parser.add_argument("--int8", action="store_true", help="frozen kernels in 8 bits")
     parser.add_argument(
         "--save-every", type=positive(int), default=100, help="steps between checkpoints"
@@ -139,7 +141,7 @@ def _backbone(args: argparse.Namespace, cfg: BackboneConfig) -> BackboneConfig:
             f"--edit-layer {edit_layer}: from 0 to {cfg.decoder.layers_n - 2}, as a layer has to "
             "follow that reads the edit"
         )
-    keep = cfg.keep if args.keep is None else Keep(args.keep)
+    keep = cfg.keep if args.keep is None else RematPolicy(args.keep)
     return replace(cfg, edit_layer=edit_layer, keep=keep)
 
 

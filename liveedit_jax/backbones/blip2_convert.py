@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from liveedit_jax.backbone_config import BackboneConfig, EvaConfig, Fit, OptConfig, QFormerConfig
+from liveedit_jax.backbone_config import (
+    BackboneConfig,
+    EvaConfig,
+    OptConfig,
+    QFormerConfig,
+    ResizeMode,
+)
 from liveedit_jax.backbones.convert import Rule, linear_rules, norm_rules
 from liveedit_jax.backbones.tables import (
     eva_rules,
@@ -88,5 +94,5 @@ def config_from_hf(config: Mapping, edit_layer: int) -> BackboneConfig:
         eos_id=50118 if text["vocab_size"] > 50118 else 2,  # a newline ends BLIP-2's answers
         image_first=True,
         after_image="",
-        fit=Fit.SQUASH,
+        fit=ResizeMode.SQUASH,
     )

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Bool, Float, Int
 
-from liveedit_jax.backbone_config import Keep, LlamaConfig, OptConfig
+from liveedit_jax.backbone_config import LlamaConfig, OptConfig, RematPolicy
 from liveedit_jax.backbones import llama, opt
 from liveedit_jax.backbones.attention import Context, rotary
 from liveedit_jax.backbones.placement import Placement
@@ -16,8 +16,8 @@ from liveedit_jax.backbones.quantise import widening
 
 DecoderConfig = LlamaConfig | OptConfig
 POLICIES = {
-    Keep.PRODUCTS: jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    Keep.INPUTS: jax.checkpoint_policies.nothing_saveable,
+    RematPolicy.PRODUCTS: jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    RematPolicy.INPUTS: jax.checkpoint_policies.nothing_saveable,
 }
 
 
@@ -35,7 +35,7 @@ def stack(
     layers_n: int,
     cached: bool,
     keep_cache: bool,
-    keep: Keep = Keep.ALL,
+    keep: RematPolicy = RematPolicy.ALL,
     place: Placement | None = None,
 ) -> nn.Module:
     """Create a scan over decoder layers, which is called as `stack(hidden, cache, context)`.
@@ -49,8 +49,10 @@ def stack(
         place: where a mesh has states and weights.
     """
     body = widening(_layer_class(cfg), place)
+    if keep is not RematPolicy.ALL:
+        body = nn.remat(body, prevent_cse=False, policy=POLICIES[keep])
     scanned = nn.scan(
-        body if keep is Keep.ALL else nn.remat(body, prevent_cse=False, policy=POLICIES[keep]),
+        body,
         variable_axes={"params": 0},
         split_rngs={"params": True},
         in_axes=(0 if cached else nn.broadcast, nn.broadcast),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, Fit, LlamaConfig
+from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, LlamaConfig, ResizeMode
 from liveedit_jax.backbones.convert import Rule, linear_rules
 from liveedit_jax.backbones.tables import clip_rules, llama_rules, vit_fields
 
@@ -53,6 +53,6 @@ def config_from_hf(config: Mapping, edit_layer: int) -> BackboneConfig:
         ),
         decoder=llama_from_hf(config["text_config"]),
         edit_layer=edit_layer,
-        fit=Fit.TILES if pinpoints else Fit.CROP,
+        fit=ResizeMode.TILES if pinpoints else ResizeMode.CROP,
         grids=tuple((height // side, width // side) for height, width in pinpoints),
     )

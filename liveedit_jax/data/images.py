@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from liveedit_jax.backbone_config import BackboneConfig, Fit, VisionConfig
+from liveedit_jax.backbone_config import BackboneConfig, ResizeMode, VisionConfig
 from liveedit_jax.data import tiling
 from liveedit_jax.data.facts import Entity, drawing_files, entities
 
@@ -124,16 +124,16 @@ def _crop(picture: Image.Image, side: int) -> Image.Image:
 def preprocess(cfg: BackboneConfig, data: bytes, name: str = "image") -> Picture:
     """Encoded image bytes as the backbone's own processor makes them.
 
-    Transparency is put on white where the model pads (`Fit.PAD`) and dropped elsewhere, as the
-    original processors do.
+    Transparency is put on white where the model pads (`ResizeMode.PAD`) and dropped elsewhere, as
+    the original processors do.
 
     Raises:
         ValueError: the bytes are not a whole image.
     """
     side = cfg.vision.image_size
-    if cfg.fit is Fit.PAD:
+    if cfg.fit is ResizeMode.PAD:
         return Picture(normalise(decode_image(data, side, name), cfg.vision))
-    tiled = cfg.fit is Fit.TILES
+    tiled = cfg.fit is ResizeMode.TILES
     short = side * max(min(grid) for grid in cfg.grids) if tiled else side
     # a picture's grid and token rows follow from its proportions
     picture = open_picture(data, name, short, exact=tiled).convert("RGB")
@@ -143,7 +143,7 @@ def preprocess(cfg: BackboneConfig, data: bytes, name: str = "image") -> Picture
         pixels[: len(cut)] = normalise(np.stack(cut), cfg.vision)
         size, patch = (picture.height, picture.width), cfg.vision.patch_size
         return Picture(pixels, tiling.token_rows(size, cfg.grids, side, patch, cfg.tiles_n))
-    if cfg.fit is Fit.CROP:
+    if cfg.fit is ResizeMode.CROP:
         picture = _crop(picture, side)
     else:
         picture = picture.resize((side, side), Image.Resampling.BICUBIC)

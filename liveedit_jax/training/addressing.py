@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.config import EditorConfig, FitConfig
+from liveedit_jax.config import EditorConfig, InitFitConfig
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.editor.attention import masked_softmax, normalise
@@ -136,7 +136,7 @@ def _real(edits: Edits) -> Bool[Array, "N T"]:
 
 
 def fit(
-    edits: Edits, rank: int, cfg: FitConfig, seed: int
+    edits: Edits, rank: int, cfg: InitFitConfig, seed: int
 ) -> tuple[Looks, Gates, tuple[float, float]]:
     """Looks of `rank` rows, their gates, and the loss of each fit over its last tenth of steps."""
     width = edits.states.shape[-1]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, Keep, LlamaConfig
+from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, LlamaConfig, RematPolicy
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.convert import Rule, convert
 from liveedit_jax.backbones.generation import Sampling, generate
@@ -316,7 +316,7 @@ def test_halved_kernels_stay_near_and_states_stay_float32(model):
         assert 0 < np.abs(near - exact).max() < 0.02 * np.abs(exact).max()
 
 
-@pytest.mark.parametrize("keep", [Keep.PRODUCTS, Keep.INPUTS])
+@pytest.mark.parametrize("keep", [RematPolicy.PRODUCTS, RematPolicy.INPUTS])
 def test_recomputed_gradients_are_the_same(model, keep):
     backbone, weights = model
     batch = rows([6, 3])

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from torch_parity import channels_first, compare_model, numpy_state, rows, shaken, their_ids
 
-from liveedit_jax.backbone_config import BackboneConfig, EvaConfig, Fit, LlamaConfig, QFormerConfig
+from liveedit_jax.backbone_config import (
+    BackboneConfig,
+    EvaConfig,
+    LlamaConfig,
+    QFormerConfig,
+    ResizeMode,
+)
 from liveedit_jax.backbones import Backbone, minigpt4_convert
 from liveedit_jax.backbones import weights as checkpoint
 from liveedit_jax.types import Role
@@ -32,7 +38,7 @@ CFG = BackboneConfig(
         norm_eps=1e-6,
     ),
     edit_layer=1,
-    fit=Fit.SQUASH,
+    fit=ResizeMode.SQUASH,
 )
 VIT_NAMES = (
     ("embeddings.class_embedding", "cls_token"),

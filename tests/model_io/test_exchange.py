@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from liveedit_jax import cli, presets
-from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, Fit, LlamaConfig
+from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, LlamaConfig, ResizeMode
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditorConfig, Preset
 from liveedit_jax.editor.convert import to_released
@@ -23,7 +23,7 @@ CFG = BackboneConfig(
         vocab_n=300, width=32, layers_n=4, heads_n=4, kv_heads_n=2, head_width=8, mlp_width=48
     ),
     edit_layer=1,
-    fit=Fit.CROP,
+    fit=ResizeMode.CROP,
 )
 EDITOR = EditorConfig(module_width=16, heads_n=2, rank=2, queries_n=2)
 NAME = "llava-1.5-7b"  # its table; shapes are those of CFG

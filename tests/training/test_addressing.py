@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.config import EditMixture, EditorTrainConfig, FitConfig
+from liveedit_jax.config import EditMixture, EditorTrainConfig, InitFitConfig
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.editor import generator
@@ -90,7 +90,7 @@ def test_writing_a_token_where_it_is_due_is_never_wrong(edits):
 
 def test_what_is_fitted_covers_answers_and_fires_right_before_them(edits):
     looks, gates, (look_end, write_end) = fit(
-        edits, 9, FitConfig(look_steps_n=1000, write_steps_n=1000), 0
+        edits, 9, InitFitConfig(look_steps_n=1000, write_steps_n=1000), 0
     )
     assert look_end < 0.2 and write_end < 0.1
     up, down = attention(looks.up, edits), attention(looks.down, edits)

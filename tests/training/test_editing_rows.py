@@ -9,7 +9,7 @@ import optax
 import pytest
 from small_model import EDITOR, SMALL
 
-from liveedit_jax.backbone_config import Fit
+from liveedit_jax.backbone_config import ResizeMode
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditMixture, EditorTrainConfig, LengthBudget
 from liveedit_jax.data.editing import EditingBatch, EditingData
@@ -19,8 +19,8 @@ from liveedit_jax.data.tokenise import Example, tokenise
 from liveedit_jax.training import editor as training
 from liveedit_jax.types import Role
 
-IMAGE_FIRST = replace(SMALL, image_first=True, after_image="", fit=Fit.SQUASH)
-TILED = replace(SMALL, fit=Fit.TILES, grids=((1, 2), (2, 2)))
+IMAGE_FIRST = replace(SMALL, image_first=True, after_image="", fit=ResizeMode.SQUASH)
+TILED = replace(SMALL, fit=ResizeMode.TILES, grids=((1, 2), (2, 2)))
 
 
 @pytest.mark.parametrize("cfg", [SMALL, IMAGE_FIRST, TILED])
