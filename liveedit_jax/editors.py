@@ -23,7 +23,7 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.backbone import split_at
 from liveedit_jax.types import Batch, Route
 
-Known = Any  # the result of `encode`: a pytree of arrays [B, ...]
+Encoding = Any  # the result of `encode`: a pytree of arrays [B, ...]
 State = Any  # a pytree of arrays whose shapes do not depend on the number of edits
 
 
@@ -44,14 +44,14 @@ class Editor(Protocol):
 
     def encode(
         self, backbone: Backbone, params: dict, batch: Batch, seen: Float[Array, "B P D"]
-    ) -> Known:
+    ) -> Encoding:
         """Compute the part of B rows that no edit changes; `seen` is `see` of their pictures."""
 
     def unedited(
         self,
         backbone: Backbone,
         params: dict,
-        known: Known,
+        known: Encoding,
         batch: Batch,
         seen: Float[Array, "B P D"],
         at: Int[Array, "B A"],
@@ -60,7 +60,7 @@ class Editor(Protocol):
         hidden = backbone.lower_from_features(params["backbone"], batch, seen)
         return backbone.upper(params["backbone"], hidden, batch, at)
 
-    def request(self, backbone: Backbone, params: dict, known: Known, batch: Batch) -> Known:
+    def request(self, backbone: Backbone, params: dict, known: Encoding, batch: Batch) -> Encoding:
         """Compute what `edit` needs of B requests, independently of earlier edits."""
         return known
 
@@ -68,7 +68,7 @@ class Editor(Protocol):
         """Create the state before the first of at most `capacity` edits."""
 
     def edit(
-        self, backbone: Backbone, params: dict, state: State, known: Known, batch: Batch
+        self, backbone: Backbone, params: dict, state: State, known: Encoding, batch: Batch
     ) -> State:
         """Apply `together` more requests (image, prompt, target); `known` is their `request`."""
 
@@ -77,7 +77,7 @@ class Editor(Protocol):
         backbone: Backbone,
         params: dict,
         state: State,
-        known: Known,
+        known: Encoding,
         batch: Batch,
         at: Int[Array, "B A"],
     ) -> Float[Array, "B A V"]:
@@ -96,7 +96,7 @@ class RoutedEditor(Editor, Protocol):
     routes: bool = True
     add: Callable[[Any, Array, Array], Array]  # `intervene` in generation; takes a `plan`
 
-    def query(self, known: Known) -> Any:
+    def query(self, known: Encoding) -> Any:
         """Return the part of `encode`'s result that `route` reads."""
 
     def chunked(self, state: State, mark: int) -> State:
@@ -118,7 +118,7 @@ class RoutedEditor(Editor, Protocol):
         backbone: Backbone,
         params: dict,
         state: State,
-        known: Known,
+        known: Encoding,
         batch: Batch,
         at: Int[Array, "B A"],
         route: Route | None = None,
@@ -157,7 +157,7 @@ def see(editor: Editor, backbone: Backbone, params: dict, image) -> Array:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def encode(editor: Editor, backbone: Backbone, params: dict, batch: Batch, seen) -> Known:
+def encode(editor: Editor, backbone: Backbone, params: dict, batch: Batch, seen) -> Encoding:
     """Run `editor.encode`, compiled."""
     return editor.encode(backbone, params, batch, seen)
 
@@ -165,14 +165,14 @@ def encode(editor: Editor, backbone: Backbone, params: dict, batch: Batch, seen)
 @partial(jax.jit, static_argnums=(0, 1))
 def ask_unedited(
     editor: Editor, backbone: Backbone, params: dict, batch: Batch, seen, at
-) -> tuple[Known, Int[Array, "B A"]]:
+) -> tuple[Encoding, Int[Array, "B A"]]:
     """Run `editor.encode`, and return the unedited model's most likely tokens at positions `at`."""
     known = editor.encode(backbone, params, batch, seen)
     return known, _ids(editor.unedited(backbone, params, known, batch, seen, at))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def request(editor: Editor, backbone: Backbone, params: dict, batch: Batch, seen) -> Known:
+def request(editor: Editor, backbone: Backbone, params: dict, batch: Batch, seen) -> Encoding:
     """Run `editor.encode` and `editor.request`, compiled."""
     known = editor.encode(backbone, params, batch, seen)
     return editor.request(backbone, params, known, batch)
@@ -191,7 +191,7 @@ def edit(editor: Editor, backbone: Backbone, params: dict, state: State, known, 
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
-def store(editor: RoutedEditor, state: State, known: Known, batch: Batch) -> State:
+def store(editor: RoutedEditor, state: State, known: Encoding, batch: Batch) -> State:
     """Run `editor.edit` of a RoutedEditor, which needs no model; `state` is donated."""
     return editor.edit(None, None, state, known, batch)
 

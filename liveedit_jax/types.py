@@ -69,7 +69,7 @@ class Query:
 
 
 @flax.struct.dataclass
-class Rows:
+class StoredRows:
     """C vectors of width W in a storage format (see `editor/rows.py`).
 
     `value` is float32, or uint16 (the bits of bfloat16) with a scale per vector, or int8 with a
@@ -89,10 +89,10 @@ class Repository:
     has born = int32 max.
     """
 
-    text_key: Rows  # [C, H]
-    vision_key: Rows  # [C, H]
-    down: Rows  # [C, R, D]
-    up: Rows  # [C, R, D]
+    text_key: StoredRows  # [C, H]
+    vision_key: StoredRows  # [C, H]
+    down: StoredRows  # [C, R, D]
+    up: StoredRows  # [C, R, D]
     edit_id: Int[Array, " C"]
     born: Int[Array, " C"]
     died: Int[Array, " C"]

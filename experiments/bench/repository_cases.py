@@ -29,7 +29,7 @@ class Model:
 
     width: int
     params: dict
-    editor: liveedit.Prepared
+    editor: liveedit.PreparedEditor
     hidden: Float[Array, "B T D"]
     role: Array
     query: Query

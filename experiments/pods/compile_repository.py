@@ -60,7 +60,7 @@ def main() -> None:
     expert = Expert(of((b, key_n)), of((b, key_n)), of((b, *body)), of((b, *body)))
     query = Query(of((b, key_n)), of((b, key_n)), of((b,)))
     norm = {"scale": of((args.width,)), "bias": of((args.width,))}
-    editor = liveedit.Prepared(None, None, None, None, norm)
+    editor = liveedit.PreparedEditor(None, None, None, None, norm)
     hidden = of((b, args.tokens, args.width))
     programs = {
         "add": jax.jit(partial(sharded.add_edits, mesh), donate_argnums=0).lower(

@@ -17,7 +17,7 @@ from liveedit_jax.editors import RoutedEditor
 from liveedit_jax.types import Query, Repository, Role
 
 
-class Known(NamedTuple):
+class LiveEditEncoding(NamedTuple):
     """The part of B rows that no edit changes."""
 
     hidden: Float[Array, "B T D"]  # the edit layer's output
@@ -26,7 +26,7 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True)
 class LiveEdit(RoutedEditor):
-    """LiveEdit with its settings; `params["editor"]` is `liveedit.Prepared`."""
+    """LiveEdit with its settings; `params["editor"]` is `liveedit.PreparedEditor`."""
 
     cfg: EditorConfig
 
@@ -42,7 +42,9 @@ class LiveEdit(RoutedEditor):
     def encode(self, backbone, params, batch, seen):
         """Compute the edit layer's output and the routing query of B rows."""
         hidden = backbone.lower_from_features(params["backbone"], batch, seen)
-        return Known(hidden, liveedit.encode_query(self.cfg, params["editor"], hidden, batch.role))
+        return LiveEditEncoding(
+            hidden, liveedit.encode_query(self.cfg, params["editor"], hidden, batch.role)
+        )
 
     def unedited(self, backbone, params, known, batch, seen, at):
         """Run the layers after the edit layer."""
@@ -80,7 +82,9 @@ class LiveEdit(RoutedEditor):
 
     def plan(self, params, state, route):
         """Gather the routed experts of B queries."""
-        return liveedit.Plan(params["editor"].norm, route.weight, *bodies(state, route.slot))
+        return liveedit.RoutedExperts(
+            params["editor"].norm, route.weight, *bodies(state, route.slot)
+        )
 
     def logits(self, backbone, params, state, known, batch, at, route=None):
         """Run the model with the routed experts added at the edit layer."""

@@ -25,7 +25,7 @@ from liveedit_jax.editor.routing import experts_of, route, similarity
 from liveedit_jax.types import Axis, Batch, Expert, Query, Repository, Role, Route
 
 
-class Prepared(NamedTuple):
+class PreparedEditor(NamedTuple):
     """The parameters of an editor with their constants folded, once per checkpoint."""
 
     edit: extractor.Extractor
@@ -50,9 +50,9 @@ def init_params(key: Array, cfg: EditorConfig, width: int, vision_n: int) -> dic
     }
 
 
-def prepare(cfg: EditorConfig, params: dict) -> Prepared:
+def prepare(cfg: EditorConfig, params: dict) -> PreparedEditor:
     """Fold the constants of an editor's parameters; training differentiates through it."""
-    return Prepared(
+    return PreparedEditor(
         edit=extractor.prepare(cfg, params["edit"]),
         input=extractor.prepare(cfg, params["input"]),
         down=generator.prepare(cfg, params["down"]),
@@ -86,7 +86,10 @@ def thresholds(
 
 
 def generate_expert(
-    cfg: EditorConfig, editor: Prepared, hidden: Float[Array, "N T D"], role: Int[Array, "N T"]
+    cfg: EditorConfig,
+    editor: PreparedEditor,
+    hidden: Float[Array, "N T D"],
+    role: Int[Array, "N T"],
 ) -> Expert:
     """Generate the experts of N edits from the edit layer's output for (image, prompt, target)."""
     tokens = measured(hidden, cfg.norm_eps)
@@ -101,7 +104,10 @@ def generate_expert(
 
 
 def encode_query(
-    cfg: EditorConfig, editor: Prepared, hidden: Float[Array, "B T D"], role: Int[Array, "B T"]
+    cfg: EditorConfig,
+    editor: PreparedEditor,
+    hidden: Float[Array, "B T D"],
+    role: Int[Array, "B T"],
 ) -> Query:
     """Compute the routing queries of B rows (paper equation 4).
 
@@ -136,7 +142,7 @@ def mix(
 
 def residual(
     cfg: EditorConfig,
-    editor: Prepared,
+    editor: PreparedEditor,
     repo: Repository,
     hidden: Float[Array, "B T D"],
     role: Int[Array, "B T"],
@@ -151,7 +157,7 @@ def residual(
     return added if axis is None else jax.lax.psum(added, axis)
 
 
-class Plan(NamedTuple):
+class RoutedExperts(NamedTuple):
     """The experts that B queries are routed to, gathered, and the LayerNorm in front of them."""
 
     norm: dict
@@ -167,7 +173,7 @@ class AddExperts:
     cfg: EditorConfig
 
     def __call__(
-        self, plan: Plan, hidden: Float[Array, "B T D"], role: Int[Array, "B T"]
+        self, plan: RoutedExperts, hidden: Float[Array, "B T D"], role: Int[Array, "B T"]
     ) -> Float[Array, "B T D"]:
         """Add the residual of the plan's experts to the hidden states."""
         return hidden + mix(self.cfg, plan.norm, hidden, role, plan.weight, plan.down, plan.up)
@@ -179,7 +185,7 @@ def init(cfg: EditorConfig, width: int, capacity: int) -> Repository:
 
 
 def make_experts(
-    cfg: EditorConfig, backbone: Backbone, weights: dict, editor: Prepared, batch: Batch
+    cfg: EditorConfig, backbone: Backbone, weights: dict, editor: PreparedEditor, batch: Batch
 ) -> Expert:
     """Generate the experts of N requests (image, prompt, target) from tokens and pixels."""
     return generate_expert(cfg, editor, backbone.lower(weights, batch), batch.role)
@@ -189,7 +195,7 @@ def lower_and_route(
     cfg: EditorConfig,
     backbone: Backbone,
     weights: dict,
-    editor: Prepared,
+    editor: PreparedEditor,
     repo: Repository,
     batch: Batch,
     at: Int[Array, ""] | None = None,
@@ -235,8 +241,8 @@ def logits(
 
 __all__ = [
     "AddExperts",
-    "Plan",
-    "Prepared",
+    "PreparedEditor",
+    "RoutedExperts",
     "edit",
     "encode_query",
     "generate_expert",

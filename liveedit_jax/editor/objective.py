@@ -14,7 +14,7 @@ from liveedit_jax.config import EditorConfig, EditorTrainConfig
 from liveedit_jax.editor import extractor, losses
 from liveedit_jax.editor.attention import measured
 from liveedit_jax.editor.liveedit import (
-    Prepared,
+    PreparedEditor,
     generate_expert,
     mix,
     prepare,
@@ -120,7 +120,7 @@ def edit_terms(
     cfg: EditorConfig,
     backbone: Backbone,
     weights: dict,
-    editor: Prepared,
+    editor: PreparedEditor,
     expert: Expert,
     reliability: Samples,
     generalities: tuple[Samples, ...],
@@ -189,7 +189,7 @@ def routing_terms(
     cfg: EditorConfig,
     recipe: EditorTrainConfig,
     params: dict,
-    editor: Prepared,
+    editor: PreparedEditor,
     pool: Pool,
     pairs: Pairs,
 ) -> dict:

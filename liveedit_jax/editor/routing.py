@@ -18,7 +18,7 @@ from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor import rows
 from liveedit_jax.editor.attention import masked_softmax
 from liveedit_jax.editor.repository import alive, first_row
-from liveedit_jax.types import Axis, Query, Repository, Route, Rows
+from liveedit_jax.types import Axis, Query, Repository, Route, StoredRows
 
 # The text keys of hit rows are gathered in arrays of 64 or 1024; with more hit rows, all are read.
 GATHERED = (64, 1024)
@@ -67,7 +67,7 @@ def margin(
 
 
 def products_of_hits(
-    keys: Rows, x: Float[Array, "B H"], hit: Bool[Array, "B C"]
+    keys: StoredRows, x: Float[Array, "B H"], hit: Bool[Array, "B C"]
 ) -> Float[Array, "B C"]:
     """Compute dot products of x with the rows that any of the B queries hits; zeros for others."""
     needed, c, x = hit.any(0), hit.shape[1], rows.turned(x, keys)

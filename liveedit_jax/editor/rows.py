@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int, UInt16
 from scipy.linalg import hadamard
 
 from liveedit_jax.config import Precision
-from liveedit_jax.types import Rows
+from liveedit_jax.types import StoredRows
 
 GROUP_N = 8  # entries that share a step
 BLOCK = 512  # rows converted to float32 at a time: 8 MB at LLaVA's key width
@@ -38,22 +38,22 @@ def _group(width: int) -> int:
     return max(n for n in range(1, GROUP_N + 1) if width % n == 0)
 
 
-def empty_rows(shape: tuple[int, ...], precision: Precision) -> Rows:
+def empty_rows(shape: tuple[int, ...], precision: Precision) -> StoredRows:
     """Create C zero vectors; `shape` is (C, ..., W)."""
     value = jnp.zeros(shape, DTYPES[precision])
     if precision == Precision.F32:
-        return Rows(value)
+        return StoredRows(value)
     step = None
     if precision == Precision.INT8:
         step = jnp.zeros((*shape[:-1], shape[-1] // _group(shape[-1])), jnp.uint8)
-    return Rows(value, step, jnp.zeros(shape[:-1]))
+    return StoredRows(value, step, jnp.zeros(shape[:-1]))
 
 
 def _bits(value: Float[Array, "N ... W"]) -> UInt16[Array, "N ... W"]:
     return jax.lax.bitcast_convert_type(value.astype(jnp.bfloat16), jnp.uint16)
 
 
-def _unscaled(rows: Rows) -> Float[Array, "C ... W"]:
+def _unscaled(rows: StoredRows) -> Float[Array, "C ... W"]:
     """Convert to float32 without multiplying by the scale."""
     if rows.value.dtype == jnp.uint16:
         return jax.lax.bitcast_convert_type(rows.value.astype(jnp.uint32) << 16, jnp.float32)
@@ -63,13 +63,13 @@ def _unscaled(rows: Rows) -> Float[Array, "C ... W"]:
     return (value * rows.step.astype(jnp.float32)[..., None]).reshape(rows.value.shape)
 
 
-def narrow(value: Float[Array, "N ... W"], like: Rows) -> Rows:
+def narrow(value: Float[Array, "N ... W"], like: StoredRows) -> StoredRows:
     """Convert N vectors to the format of `like`, rounding to nearest."""
     if like.scale is None:
-        return Rows(value)
+        return StoredRows(value)
     most = jnp.abs(value).max(-1, keepdims=True)
     value = value / jnp.where(most > 0, most, 1.0)
-    kept = Rows(_bits(value)) if like.step is None else _integers(value, like.step.shape[-1])
+    kept = StoredRows(_bits(value)) if like.step is None else _integers(value, like.step.shape[-1])
     both = _inner(value, _unscaled(kept))
     scale = _inner(value, value) / jnp.where(both > 0, both, 1.0)
     return kept.replace(scale=most[..., 0] * scale)
@@ -79,22 +79,22 @@ def _inner(a: Float[Array, "N ... W"], b: Float[Array, "N ... W"]) -> Float[Arra
     return jnp.einsum("...w,...w->...", a, b, precision=jax.lax.Precision.HIGHEST)
 
 
-def _integers(value: Float[Array, "N ... W"], groups_n: int) -> Rows:
+def _integers(value: Float[Array, "N ... W"], groups_n: int) -> StoredRows:
     """Convert vectors with entries up to 1 to integers up to 127 and group steps up to 255."""
     grouped = value.reshape(*value.shape[:-1], groups_n, -1)
     entries = jnp.moveaxis(jnp.abs(grouped), -1, 0)
     step = jnp.ceil(functools.reduce(jnp.maximum, entries) * 255)  # faster than .max(-1) on CPUs
     integer = jnp.round(grouped * (127 * 255 / jnp.maximum(step, 1.0))[..., None])
-    return Rows(integer.astype(jnp.int8).reshape(value.shape), step.astype(jnp.uint8))
+    return StoredRows(integer.astype(jnp.int8).reshape(value.shape), step.astype(jnp.uint8))
 
 
-def widen(rows: Rows) -> Float[Array, "C ... W"]:
+def widen(rows: StoredRows) -> Float[Array, "C ... W"]:
     """Convert stored vectors to float32."""
     value = _unscaled(rows)
     return value if rows.scale is None else value * rows.scale[..., None]
 
 
-def turned(x: Float[Array, "N W"], like: Rows) -> Float[Array, "N W"]:
+def turned(x: Float[Array, "N W"], like: StoredRows) -> Float[Array, "N W"]:
     """Rotate vectors if `like` is in 8 bits: keys before storing, and queries that meet them.
 
     The rotation is an orthogonal Hadamard matrix on blocks of the largest power of two that divides
@@ -109,16 +109,16 @@ def turned(x: Float[Array, "N W"], like: Rows) -> Float[Array, "N W"]:
     return blocks.reshape(x.shape)
 
 
-def _hosted(rows: Rows) -> bool:
+def _hosted(rows: StoredRows) -> bool:
     return jax.typeof(rows.value).memory_space == jax.memory.Space.Host
 
 
-def to_host(rows: Rows) -> Rows:
+def to_host(rows: StoredRows) -> StoredRows:
     """Move rows to host memory, where the accelerator can still reach them."""
     return jax.device_put(rows, jax.memory.Space.Host)
 
 
-def where_kept(run: Callable[..., Rows], rows: Rows, *args: Array) -> Rows:
+def where_kept(run: Callable[..., StoredRows], rows: StoredRows, *args: Array) -> StoredRows:
     """Call `run(rows, *args)` on the processor that holds the rows; the result stays there."""
     if not _hosted(rows):
         return run(rows, *args)
@@ -126,21 +126,21 @@ def where_kept(run: Callable[..., Rows], rows: Rows, *args: Array) -> Rows:
     return compute_on("device_host")(jax.jit(run))(rows, *args)
 
 
-def put(rows: Rows, index: Int[Array, " N"], value: Float[Array, "N ... W"]) -> Rows:
+def put(rows: StoredRows, index: Int[Array, " N"], value: Float[Array, "N ... W"]) -> StoredRows:
     """Write N vectors at rows `index`; those with an index of C or more are dropped."""
 
-    def write(rows: Rows, index: Array, new: Rows) -> Rows:
+    def write(rows: StoredRows, index: Array, new: StoredRows) -> StoredRows:
         return jax.tree.map(lambda leaf, x: leaf.at[index].set(x, mode="drop"), rows, new)
 
     return where_kept(write, rows, index, narrow(value, rows))
 
 
-def pick(rows: Rows, index: Int[Array, " *N"]) -> Rows:
+def pick(rows: StoredRows, index: Int[Array, " *N"]) -> StoredRows:
     """Return the rows at `index` in their format, on the processor that holds them."""
     return where_kept(lambda rows, index: jax.tree.map(lambda x: x[index], rows), rows, index)
 
 
-def pad(rows: Rows, more: int) -> Rows:
+def pad(rows: StoredRows, more: int) -> StoredRows:
     """Append `more` rows of zeros."""
 
     def padded(leaf: Array) -> Array:
@@ -149,7 +149,7 @@ def pad(rows: Rows, more: int) -> Rows:
     return where_kept(lambda rows: jax.tree.map(padded, rows), rows)
 
 
-def take(rows: Rows, index: Int[Array, " *N"]) -> Float[Array, "*N ... W"]:
+def take(rows: StoredRows, index: Int[Array, " *N"]) -> Float[Array, "*N ... W"]:
     """Return the vectors at `index` in float32; of rows in host memory, only these are fetched."""
     return widen(jax.device_put(pick(rows, index), jax.memory.Space.Device))
 
@@ -162,7 +162,7 @@ def dot(y: Float[Array, "C W"], x: Float[Array, "B W"]) -> Float[Array, "B C"]:
     return jnp.matmul(y, x.T, precision=jax.lax.Precision.HIGHEST).T
 
 
-def products(rows: Rows, x: Float[Array, "B W"]) -> Float[Array, "B C"]:
+def products(rows: StoredRows, x: Float[Array, "B W"]) -> Float[Array, "B C"]:
     """Compute the dot products of every x (`turned`) with C stored vectors, in float32."""
     if rows.value.dtype == jnp.float32:
         return dot(rows.value, x)

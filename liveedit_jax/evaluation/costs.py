@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from liveedit_jax import editors
-from liveedit_jax.editors import Known, State
+from liveedit_jax.editors import Encoding, State
 from liveedit_jax.evaluation.layout import make_rows, pixels, take
 from liveedit_jax.evaluation.probes import Probe
 from liveedit_jax.evaluation.subject import Subject, edit
@@ -48,7 +48,7 @@ def _one(subject: Subject, probe: Probe) -> tuple[Batch, np.ndarray]:
 
 
 def edit_costs(
-    subject: Subject, before: State, probe: Probe, known: Known, batch: Batch
+    subject: Subject, before: State, probe: Probe, known: Encoding, batch: Batch
 ) -> dict[str, float]:
     """Time an edit that has not been made yet; editors that descend would not repeat it.
 

@@ -19,7 +19,7 @@ from liveedit_jax import editors
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.data.reading import pictures
 from liveedit_jax.data.tokenizer import Tokenizer
-from liveedit_jax.editors import Editor, Known, State, at_layer
+from liveedit_jax.editors import Editor, Encoding, State, at_layer
 from liveedit_jax.evaluation.layout import (
     Rows,
     Shapes,
@@ -92,7 +92,7 @@ class Encoded:
     """Rows, and what no edit changes about them, on the host."""
 
     rows: Rows
-    known: list[Known]  # of each row, without its axis
+    known: list[Encoding]  # of each row, without its axis
     before: np.ndarray | None = None  # int32[X, A + 1], the unedited model's most likely tokens
     query: Any = None  # [X, ...], of a RoutedEditor
 
@@ -182,12 +182,12 @@ def encode_rows(subject: Subject, rows: Rows, probes: Sequence[Probe]) -> Encode
     return Encoded(rows, known)
 
 
-def _keep(known: list, group: np.ndarray, part: Known) -> None:
+def _keep(known: list, group: np.ndarray, part: Encoding) -> None:
     for b, i in enumerate(group):
         known[i] = jax.tree.map(lambda leaf, b=b: leaf[b], part)
 
 
-def requests(subject: Subject, probes: Sequence[Probe]) -> Iterator[tuple[Known, Batch, int]]:
+def requests(subject: Subject, probes: Sequence[Probe]) -> Iterator[tuple[Encoding, Batch, int]]:
     """Make requests ready for `edit`, in their order; also tell how many of them each batch has.
 
     An editor that takes several at once (`together`) has them in rows of one length; in its last
@@ -215,7 +215,7 @@ def begin_state(subject: Subject, capacity: int) -> State:
     return jax.tree.map(jnp.array, state)  # edits happen in place, and not in the weights
 
 
-def edit(subject: Subject, state: State, known: Known, batch: Batch) -> State:
+def edit(subject: Subject, state: State, known: Encoding, batch: Batch) -> State:
     """Make `together` more edits, in place of the state before."""
     if subject.editor.routes:
         return editors.store(subject.editor, state, known, batch)

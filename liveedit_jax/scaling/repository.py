@@ -84,7 +84,7 @@ def add_edits(
 def route_and_apply(
     mesh: Mesh,
     cfg: EditorConfig,
-    editor: liveedit.Prepared,
+    editor: liveedit.PreparedEditor,
     repo: Repository,
     query: Query,
     hidden: Float[Array, "B T D"],
@@ -109,7 +109,7 @@ def route_and_apply(
 
 def routed_plan(
     mesh: Mesh, cfg: EditorConfig, norm: dict, repo: Repository, query: Query
-) -> tuple[liveedit.Plan, Route]:
+) -> tuple[liveedit.RoutedExperts, Route]:
     """Route B queries and bring each one's K experts to its device, for generation."""
     axes, asked = row_axes(mesh), _query_axes(mesh)
 
@@ -128,4 +128,4 @@ def routed_plan(
         check_vma=False,
     )
     experts, found = whole(repo, query)
-    return liveedit.Plan(norm, *experts), found
+    return liveedit.RoutedExperts(norm, *experts), found

@@ -85,7 +85,7 @@ class Pod:
         place = split_batch(self.mesh, int(recipe.accumulate_n > 1))
         return jax.jit(run, out_shardings=place)
 
-    def _prepared(self, params: dict) -> liveedit.Prepared:
+    def _prepared(self, params: dict) -> liveedit.PreparedEditor:
         gathered = weights_at(self.backbone.placement("editor"), params)
         return liveedit.prepare(self.config.editor, gathered)
 

@@ -64,7 +64,7 @@ class Answer:
 @partial(jax.jit, static_argnums=(0, 1))
 def _plan(backbone, cfg, weights, editor, repo: Repository, batch: Batch):
     _, found = liveedit.lower_and_route(cfg, backbone, weights, editor, repo, batch)
-    return found, liveedit.Plan(editor.norm, *experts_of(repo, found))
+    return found, liveedit.RoutedExperts(editor.norm, *experts_of(repo, found))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -65,7 +65,9 @@ def test_the_margin_is_the_best_living_score_over_the_sentinels(stored):
 def test_no_image_and_no_hit_leave_the_model_untouched(stored):
     hidden = jax.random.normal(jax.random.key(1), (1, 3, 6))
     role = jnp.full((1, 3), Role.PROMPT, jnp.int8)
-    editor = liveedit.Prepared(None, None, None, None, {"scale": jnp.ones(6), "bias": jnp.ones(6)})
+    editor = liveedit.PreparedEditor(
+        None, None, None, None, {"scale": jnp.ones(6), "bias": jnp.ones(6)}
+    )
     for threshold in (9.0, jnp.inf):
         found = route(CFG, stored, query(threshold))
         added = liveedit.residual(CFG, editor, stored, hidden, role, found)
@@ -77,7 +79,7 @@ def test_the_residual_is_the_sum_over_hits(stored):
     hidden = jax.random.normal(jax.random.key(1), (1, 3, 6))
     role = jnp.asarray([[Role.VISION, Role.PROMPT, Role.PAD]], jnp.int8)
     norm = {"scale": jnp.full(6, 1.5), "bias": jnp.full(6, 0.2)}
-    editor = liveedit.Prepared(None, None, None, None, norm)
+    editor = liveedit.PreparedEditor(None, None, None, None, norm)
     found = route(CFG, stored, query(2.0))
     added = np.asarray(liveedit.residual(CFG, editor, stored, hidden, role, found))
     x = np.asarray(hidden[0], np.float64)

@@ -16,7 +16,9 @@ from liveedit_jax.types import Expert, Query, Role
 
 CFG = EditorConfig(module_width=8, heads_n=2, rank=2, queries_n=2, top_k=4)
 WIDTH, ROWS_N, EDITS_N, BATCH_N = 40, 64, 50, 5
-EDITOR = liveedit.Prepared(None, None, None, None, {"scale": jnp.ones(WIDTH), "bias": jnp.ones(1)})
+EDITOR = liveedit.PreparedEditor(
+    None, None, None, None, {"scale": jnp.ones(WIDTH), "bias": jnp.ones(1)}
+)
 
 
 def mesh_of_eight():

@@ -9,7 +9,7 @@ from experiments.reference.golden.case import MODEL_TOLERANCE, Arrays, Case
 from experiments.reference.golden.modules import compare_flat, compare_routed
 from experiments.reference.golden.rows import PARTS, image_batch, relabel_answers, text_batch
 from liveedit_jax.editor.repository import add_edits, init_repository
-from liveedit_jax.types import Batch, Repository, Role, Rows
+from liveedit_jax.types import Batch, Repository, Role, StoredRows
 
 POOL = (("eqr", "text_key"), ("evr", "vision_key"), ("moe_cs", "down"), ("moe_rs", "up"))
 
@@ -26,7 +26,7 @@ def check_edit_and_infer(case: Case) -> None:
     empty = init_repository(cfg, case.backbone.cfg.width, len(stored["pool/eqr"]))
     repo = _edit_all(case, stored, empty)
     keys = jnp.asarray(stored["pool_shifted/evr"].reshape(repo.vision_key.value.shape))
-    for kind, state in (("natural", repo), ("shifted", repo.replace(vision_key=Rows(keys)))):
+    for kind, state in (("natural", repo), ("shifted", repo.replace(vision_key=StoredRows(keys)))):
         n = stored.count(f"infer/{kind}/{{}}/", 7)
         for i in range(n):
             _check_infer(case, stored, f"infer/{kind}/{i}", state)

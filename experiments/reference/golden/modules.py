@@ -9,7 +9,7 @@ import numpy as np
 from experiments.reference.golden.case import MODULE_TOLERANCE, Arrays, Case
 from experiments.reference.golden.rows import states
 from liveedit_jax.editor.repository import add_edits, init_repository
-from liveedit_jax.types import Expert, Query, Repository, Role, Rows
+from liveedit_jax.types import Expert, Query, Repository, Role, StoredRows
 
 EXPERT = (("eqr", "text_key"), ("evr", "vision_key"), ("moe_c", "down"), ("moe_r", "up"))
 KINDS = ("natural", "none", "all", "mixed")
@@ -117,6 +117,6 @@ def check_routing(case: Case) -> None:
             if kind == "natural" and not case.is_part:
                 compare_flat(case, stored, f"{q}/natural/evr_pool", pool.vision_key)
             state = repo.replace(
-                vision_key=Rows(jnp.asarray(keys.reshape(repo.vision_key.value.shape)))
+                vision_key=StoredRows(jnp.asarray(keys.reshape(repo.vision_key.value.shape)))
             )
             compare_routed(case, stored, f"{q}/{kind}", state, query, full, role)
