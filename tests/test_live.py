@@ -9,7 +9,7 @@ from experiments.checks.crash import CFG, HEADER, WIDTH, arrays_of
 from liveedit_jax.config import Precision, StorageConfig
 from liveedit_jax.editor import repository
 from liveedit_jax.editor.repository import F32
-from liveedit_jax.editor.rows import widen
+from liveedit_jax.editor.rows import to_float32
 from liveedit_jax.live import LiveRepository
 from liveedit_jax.snapshot import KEPT_N
 from liveedit_jax.store import Request, open_store
@@ -35,7 +35,7 @@ def check(store, storage=F32):
     alive = np.asarray(repository.alive(live.repo))
     ids = np.asarray(live.repo.edit_id)[alive].tolist()
     assert sorted(ids) == [edit.id for edit in store.history.live_edits()]
-    kept = np.asarray(widen(live.repo.down))[alive]
+    kept = np.asarray(to_float32(live.repo.down))[alive]
     for edit_id, down in zip(ids, kept, strict=True):
         want = arrays_of(store.history.edits[edit_id].request.target)["down"][0]
         np.testing.assert_allclose(down, want, atol=0 if storage == F32 else 0.02)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from liveedit_jax.config import StorageConfig
 from liveedit_jax.editor import liveedit, repository, rows
-from liveedit_jax.editor.routing import unit
+from liveedit_jax.editor.routing import similarity_scale
 from liveedit_jax.presets import PAPER_EDITOR
 from liveedit_jax.types import Expert, Query, Repository, Role
 
@@ -70,7 +70,7 @@ def random_experts(width: int, key: Array, query: Query, pull: Array, hit: Array
     n, keys = len(hit), jax.random.split(key, 3)
     body, length = (n, CFG.rank, width), jnp.linalg.norm(query.text, axis=-1).mean()
     return Expert(
-        text_key=unit(CFG) / length * jax.random.normal(keys[0], (n, pull.shape[1])),
+        text_key=similarity_scale(CFG) / length * jax.random.normal(keys[0], (n, pull.shape[1])),
         vision_key=pull[hit.astype(int)],
         down=jax.random.normal(keys[1], body) / width**0.5,
         up=jax.random.normal(keys[2], body),
@@ -82,7 +82,7 @@ def pulls(query: Query) -> Float[np.ndarray, "2 H"]:
     vision = np.asarray(query.vision, np.float64)
     threshold = np.asarray(query.threshold, np.float64)
     sides = [
-        np.linalg.lstsq(vision, unit(CFG) * (threshold + d), rcond=None)[0]
+        np.linalg.lstsq(vision, similarity_scale(CFG) * (threshold + d), rcond=None)[0]
         for d in (-MARGIN, MARGIN)
     ]
     return np.stack(sides).astype(np.float32)
@@ -109,5 +109,5 @@ def filled(model: Model, n: int, hit_n: int, room: int, storage: StorageConfig) 
 def with_hits(repo: Repository, pull: Float[Array, "2 H"], hit_n: Array) -> Repository:
     """The same repository with other vision keys, so that `hit_n` rows are hit."""
     hit = jnp.arange(repo.born.shape[0]) < hit_n
-    kept = rows.narrow(rows.turned(pull, repo.vision_key), repo.vision_key)
+    kept = rows.to_stored(rows.rotate(pull, repo.vision_key), repo.vision_key)
     return repo.replace(vision_key=rows.pick(kept, hit.astype(int)))

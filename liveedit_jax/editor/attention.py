@@ -65,7 +65,7 @@ def init_attention(key: Array, module_width: int, width: int, value_width: int) 
     }
 
 
-def measured(hidden: Float[Array, "B T D"], eps: float) -> Tokens:
+def with_norm_stats(hidden: Float[Array, "B T D"], eps: float) -> Tokens:
     """Compute each token's LayerNorm mean and rate, 1 / standard deviation, in float32."""
     hidden = hidden.astype(jnp.float32)
     mean = hidden.mean(-1)
@@ -75,7 +75,7 @@ def measured(hidden: Float[Array, "B T D"], eps: float) -> Tokens:
 
 def normalise(x: Float[Array, "... D"], eps: float) -> Float[Array, "... D"]:
     """Apply a LayerNorm without scale and bias, in float32."""
-    x, mean, rate = measured(x, eps)
+    x, mean, rate = with_norm_stats(x, eps)
     return (x - mean[..., None]) * rate[..., None]
 
 
@@ -96,7 +96,9 @@ def attend(
     W is the value width.
     """
 
-    q, k, v = (queries(params[name], z, heads_n) for name, z in (("q", x), ("k", y), ("v", y)))
+    q, k, v = (
+        project_heads(params[name], z, heads_n) for name, z in (("q", x), ("k", y), ("v", y))
+    )
     scores = jnp.einsum("bnhc,bthc->bhnt", q, k) * q.shape[-1] ** -0.5
     weights = masked_softmax(scores, mask[:, None, None])
     return jnp.einsum("bhnt,bthc->bnhc", weights, v).reshape(*x.shape[:-1], -1)
@@ -118,7 +120,9 @@ def masked_softmax(
     return weights / jnp.where(total > 0, total, 1.0)
 
 
-def queries(linear: dict, x: Float[Array, "... N M"], heads_n: int) -> Float[Array, "... N H C"]:
+def project_heads(
+    linear: dict, x: Float[Array, "... N M"], heads_n: int
+) -> Float[Array, "... N H C"]:
     """Apply a linear layer to x and split the result into heads of width C."""
     q = x @ linear["kernel"] + linear["bias"]
     return q.reshape(*q.shape[:-1], heads_n, -1)
@@ -140,7 +144,7 @@ def fold_query(
 
 def fold_constant(params: dict, norm: dict, x: Float[Array, "N M"], heads_n: int) -> Array:
     """Fold the key matrix into learned constant queries, once per checkpoint: f32[N, heads, D]."""
-    return fold_query(fold_key(params, norm, heads_n), queries(params["q"], x, heads_n))
+    return fold_query(fold_key(params, norm, heads_n), project_heads(params["q"], x, heads_n))
 
 
 def fold_value(params: dict, norm: dict, heads_n: int) -> Value:

@@ -12,7 +12,7 @@ from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor.liveedit import init_params
 
 
-def names() -> dict[str, tuple[str, str]]:
+def name_table() -> dict[str, tuple[str, str]]:
     """Map each released name to our path and a kind: "linear", "row" ([1, a, b]) or "same"."""
     table = {}
 
@@ -63,7 +63,7 @@ def from_released(
     """
     rules = [
         Rule(theirs.replace(".", r"\."), ours, INWARD[kind])
-        for theirs, (ours, kind) in names().items()
+        for theirs, (ours, kind) in name_table().items()
     ]
     like = jax.eval_shape(lambda key: init_params(key, cfg, width, vision_n), jax.random.key(0))
     return convert(weights, rules, like)
@@ -72,7 +72,7 @@ def from_released(
 def to_released(params: dict) -> dict[str, np.ndarray]:
     """Convert our parameters to a released state dict, the inverse of `from_released`."""
     weights = {}
-    for theirs, (ours, kind) in names().items():
+    for theirs, (ours, kind) in name_table().items():
         leaf = params
         for part in ours.split("/"):
             leaf = leaf[part]

@@ -35,7 +35,7 @@ class Extractor(NamedTuple):
     sentinel_value: Float[Array, "P heads C"] | None
 
 
-def _learned(key: Array, a: int, b: int) -> Float[Array, "a b"]:
+def _init_learned(key: Array, a: int, b: int) -> Float[Array, "a b"]:
     return jax.random.normal(key, (a, b)) * (2 / (a * b)) ** 0.5
 
 
@@ -49,8 +49,8 @@ def init_extractor(key: Array, cfg: EditorConfig, width: int, vision_n: int | No
     params = {
         "norm1": att.init_norm(width),
         "norm2": att.init_norm(width),
-        "vision_query": _learned(keys[0], cfg.queries_n, m),
-        "text_query": _learned(keys[1], cfg.queries_n, m),
+        "vision_query": _init_learned(keys[0], cfg.queries_n, m),
+        "text_query": _init_learned(keys[1], cfg.queries_n, m),
         "prompt_attention": att.init_attention(keys[2], m, width, m),
         "vision_attention": att.init_attention(keys[3], m, width, m),
         "text_attention": att.init_attention(keys[4], m, width, m),
@@ -58,7 +58,7 @@ def init_extractor(key: Array, cfg: EditorConfig, width: int, vision_n: int | No
     vision = params["vision_attention"]
     vision["v"] = jax.tree.map(lambda leaf: cfg.vision_init_scale * leaf, vision["v"])
     if vision_n is not None:
-        params["sentinel"] = _learned(keys[5], vision_n, width)
+        params["sentinel"] = _init_learned(keys[5], vision_n, width)
     return params
 
 
@@ -118,7 +118,7 @@ def vision_feature(
 ) -> Float[Array, "B E M"]:
     """Compute the vision features: the prompts' queries attend to the image tokens."""
     heads_n = side.vision_key.shape[0]
-    query = att.fold_query(side.vision_key, att.queries(side.vision_query, prompt, heads_n))
+    query = att.fold_query(side.vision_key, att.project_heads(side.vision_query, prompt, heads_n))
     return att.attend_folded(query, side.vision_value, tokens, vision_mask)
 
 
@@ -127,7 +127,7 @@ def sentinel_feature(side: Extractor, prompt: Float[Array, "B E M"]) -> Float[Ar
 
     Their similarity to the vision features is the threshold of hard routing.
     """
-    q = att.queries(side.vision_query, prompt, side.vision_key.shape[0])
+    q = att.project_heads(side.vision_query, prompt, side.vision_key.shape[0])
     scores = jnp.einsum("behc,phc->behp", q, side.sentinel_key) * q.shape[-1] ** -0.5
     weights = jax.nn.softmax(scores, -1)
     out = jnp.einsum("behp,phc->behc", weights, side.sentinel_value)

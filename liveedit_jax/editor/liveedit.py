@@ -19,9 +19,9 @@ from jaxtyping import Array, Bool, Float, Int
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor import extractor, generator
-from liveedit_jax.editor.attention import init_norm, layer_norm, measured
+from liveedit_jax.editor.attention import init_norm, layer_norm, with_norm_stats
 from liveedit_jax.editor.repository import add_edits, init_repository
-from liveedit_jax.editor.routing import experts_of, route, similarity
+from liveedit_jax.editor.routing import gather_experts, route, similarity
 from liveedit_jax.types import Axis, Batch, Expert, Query, Repository, Role, Route
 
 
@@ -68,7 +68,7 @@ def routing_features(
     role: Int[Array, "B T"],
 ) -> tuple[Float[Array, "B H"], Float[Array, "B H"], Float[Array, "B E M"]]:
     """Compute one extractor's text and vision features, and the prompt's queries to the image."""
-    tokens = measured(hidden, cfg.norm_eps)
+    tokens = with_norm_stats(hidden, cfg.norm_eps)
     text, prompt = extractor.prompt_features(side, tokens, role == Role.PROMPT)
     vision = extractor.vision_feature(side, prompt, tokens, role == Role.VISION)
     return rearrange(text, "b e m -> b (e m)"), rearrange(vision, "b e m -> b (e m)"), prompt
@@ -92,7 +92,7 @@ def generate_expert(
     role: Int[Array, "N T"],
 ) -> Expert:
     """Generate the experts of N edits from the edit layer's output for (image, prompt, target)."""
-    tokens = measured(hidden, cfg.norm_eps)
+    tokens = with_norm_stats(hidden, cfg.norm_eps)
     text, vision, _ = routing_features(cfg, editor.edit, hidden, role)
     body_mask = (role == Role.VISION) | (role == Role.PROMPT) | (role == Role.ANSWER)
     return Expert(
@@ -153,7 +153,7 @@ def residual(
 
     With `axis`, every device applies the experts it holds, and the results are summed over devices.
     """
-    added = mix(cfg, editor.norm, hidden, role, *experts_of(repo, routed, axis))
+    added = mix(cfg, editor.norm, hidden, role, *gather_experts(repo, routed, axis))
     return added if axis is None else jax.lax.psum(added, axis)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditorConfig, EditorTrainConfig
 from liveedit_jax.editor import extractor, losses
-from liveedit_jax.editor.attention import measured
+from liveedit_jax.editor.attention import with_norm_stats
 from liveedit_jax.editor.liveedit import (
     PreparedEditor,
     generate_expert,
@@ -144,7 +144,7 @@ def edit_terms(
     every = jax.tree.map(flat, *groups)
     mask = flat(masks.reliability, *[masks.generality] * len(generalities), masks.locality)
     hidden, role = jax.lax.stop_gradient(every.hidden), every.batch.role
-    tokens = measured(hidden, cfg.norm_eps)
+    tokens = with_norm_stats(hidden, cfg.norm_eps)
     text, _ = extractor.prompt_features(editor.input, tokens, role == Role.PROMPT)
     score = similarity(cfg, rearrange(text, "b e m -> b (e m)"), expert.text_key)
     weight = soft_weights(score, mask)  # f32[S, N]
@@ -277,10 +277,10 @@ def training_loss(
         cfg, backbone, weights, editor, expert, reliability, generalities, locality, masks
     )
     routing = routing_terms(cfg, recipe, params, editor, pool, pairs)
-    return total(recipe, edits, routing), (edits, routing, seen)
+    return weighted_sum(recipe, edits, routing), (edits, routing, seen)
 
 
-def total(cfg: EditorTrainConfig, edits: dict, routing: dict) -> Float[Array, ""]:
+def weighted_sum(cfg: EditorTrainConfig, edits: dict, routing: dict) -> Float[Array, ""]:
     """Sum the five groups of losses with the recipe's weights."""
     return (
         cfg.weight_reliability * edits["reliability"]

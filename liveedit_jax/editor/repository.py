@@ -102,7 +102,7 @@ def add_edits(
     here = jnp.where(written & (here >= 0) & (here < c), here, c)  # out of bounds: dropped
 
     def put_key(kept, key):
-        return rows.put(kept, here, rows.turned(key, kept))
+        return rows.put(kept, here, rows.rotate(key, kept))
 
     def put_one(leaf, value):
         return leaf.at[here].set(value, mode="drop")

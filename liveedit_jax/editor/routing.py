@@ -21,10 +21,10 @@ from liveedit_jax.editor.repository import alive, first_row
 from liveedit_jax.types import Axis, Query, Repository, Route, StoredRows
 
 # The text keys of hit rows are gathered in arrays of 64 or 1024; with more hit rows, all are read.
-GATHERED = (64, 1024)
+GATHER_SIZES = (64, 1024)
 
 
-def unit(cfg: EditorConfig) -> float:
+def similarity_scale(cfg: EditorConfig) -> float:
     """Return E * sqrt(M), by which a dot product of keys is divided to give their similarity."""
     return cfg.queries_n * cfg.module_width**0.5
 
@@ -33,7 +33,7 @@ def similarity(
     cfg: EditorConfig, a: Float[Array, "B H"], b: Float[Array, "C H"]
 ) -> Float[Array, "B C"]:
     """Compute the similarities of keys a and b: <a, b> / (E * sqrt(M))."""
-    return a @ b.T / unit(cfg)
+    return a @ b.T / similarity_scale(cfg)
 
 
 def soft_weights(score: Float[Array, "B C"], mask: Bool[Array, "B C"]) -> Float[Array, "B C"]:
@@ -43,8 +43,8 @@ def soft_weights(score: Float[Array, "B C"], mask: Bool[Array, "B C"]) -> Float[
 
 def vision_scores(cfg: EditorConfig, repo: Repository, query: Query) -> Float[Array, "B C"]:
     """Compute the similarity of every row's image to each query's, dead rows included."""
-    vision = rows.turned(query.vision, repo.vision_key)
-    return rows.products(repo.vision_key, vision) / unit(cfg)
+    vision = rows.rotate(query.vision, repo.vision_key)
+    return rows.products(repo.vision_key, vision) / similarity_scale(cfg)
 
 
 def hits(
@@ -66,22 +66,22 @@ def margin(
     return score.max(-1) - query.threshold
 
 
-def products_of_hits(
+def score_hits(
     keys: StoredRows, x: Float[Array, "B H"], hit: Bool[Array, "B C"]
 ) -> Float[Array, "B C"]:
     """Compute dot products of x with the rows that any of the B queries hits; zeros for others."""
-    needed, c, x = hit.any(0), hit.shape[1], rows.turned(x, keys)
+    needed, c, x = hit.any(0), hit.shape[1], rows.rotate(x, keys)
     none = jnp.zeros(hit.shape)
-    sizes = [size for size in GATHERED if size < c]
+    sizes = [size for size in GATHER_SIZES if size < c]
 
-    def gathered(size: int) -> Float[Array, "B C"]:
+    def score_gathered(size: int) -> Float[Array, "B C"]:
         some, slot = jax.lax.top_k(needed.astype(jnp.float32), size)
         found = rows.dot(rows.take(keys, slot), x)
         return none.at[:, jnp.where(some > 0, slot, c)].set(found, mode="drop")
 
     branches = [
         lambda: none,
-        *(lambda size=size: gathered(size) for size in sizes),
+        *(lambda size=size: score_gathered(size) for size in sizes),
         lambda: rows.products(keys, x),
     ]
     return jax.lax.switch(jnp.searchsorted(jnp.asarray([0, *sizes]), needed.sum()), branches)
@@ -99,7 +99,7 @@ def hit_weights(
     The edits that query b hits are `repo.edit_id[hit[b]]`.
     """
     hit = hits(cfg, repo, query, at)
-    score = products_of_hits(repo.text_key, query.text, hit) / unit(cfg)
+    score = score_hits(repo.text_key, query.text, hit) / similarity_scale(cfg)
     return hit, masked_softmax(score, hit, axis) * jax.nn.sigmoid(score)
 
 
@@ -144,7 +144,7 @@ def bodies(
     return rows.take(repo.down, slot), rows.take(repo.up, slot)
 
 
-def experts_of(
+def gather_experts(
     repo: Repository, routed: Route, axis: Axis | None = None
 ) -> tuple[Float[Array, "B K"], Float[Array, "B K R D"], Float[Array, "B K R D"]]:
     """Return the weights, `down` and `up` of routed experts.

@@ -4,7 +4,7 @@ A vector in bfloat16 or 8 bits has a float32 scale, chosen so that its dot produ
 vector is exact: a similar query then sees no rounding error in that direction. bfloat16 is stored
 as its bits, because XLA's CPU backend would convert a whole bfloat16 array to float32 before it
 slices a row. In 8 bits, every GROUP_N entries also share a step, stored in 8 bits relative to the
-vector's scale. 8-bit keys are rotated (`turned`) before they are stored: an orthogonal map changes
+vector's scale. 8-bit keys are rotated before they are stored (`rotate`): an orthogonal map changes
 no dot product, spreads large entries over many, and makes the rounding errors of different keys
 independent. Products with such rows are taken block by block, so that only one block at a time is
 in float32.
@@ -53,7 +53,7 @@ def _bits(value: Float[Array, "N ... W"]) -> UInt16[Array, "N ... W"]:
     return jax.lax.bitcast_convert_type(value.astype(jnp.bfloat16), jnp.uint16)
 
 
-def _unscaled(rows: StoredRows) -> Float[Array, "C ... W"]:
+def _without_scale(rows: StoredRows) -> Float[Array, "C ... W"]:
     """Convert to float32 without multiplying by the scale."""
     if rows.value.dtype == jnp.uint16:
         return jax.lax.bitcast_convert_type(rows.value.astype(jnp.uint32) << 16, jnp.float32)
@@ -63,14 +63,14 @@ def _unscaled(rows: StoredRows) -> Float[Array, "C ... W"]:
     return (value * rows.step.astype(jnp.float32)[..., None]).reshape(rows.value.shape)
 
 
-def narrow(value: Float[Array, "N ... W"], like: StoredRows) -> StoredRows:
+def to_stored(value: Float[Array, "N ... W"], like: StoredRows) -> StoredRows:
     """Convert N vectors to the format of `like`, rounding to nearest."""
     if like.scale is None:
         return StoredRows(value)
     most = jnp.abs(value).max(-1, keepdims=True)
     value = value / jnp.where(most > 0, most, 1.0)
     kept = StoredRows(_bits(value)) if like.step is None else _integers(value, like.step.shape[-1])
-    both = _inner(value, _unscaled(kept))
+    both = _inner(value, _without_scale(kept))
     scale = _inner(value, value) / jnp.where(both > 0, both, 1.0)
     return kept.replace(scale=most[..., 0] * scale)
 
@@ -88,13 +88,13 @@ def _integers(value: Float[Array, "N ... W"], groups_n: int) -> StoredRows:
     return StoredRows(integer.astype(jnp.int8).reshape(value.shape), step.astype(jnp.uint8))
 
 
-def widen(rows: StoredRows) -> Float[Array, "C ... W"]:
+def to_float32(rows: StoredRows) -> Float[Array, "C ... W"]:
     """Convert stored vectors to float32."""
-    value = _unscaled(rows)
+    value = _without_scale(rows)
     return value if rows.scale is None else value * rows.scale[..., None]
 
 
-def turned(x: Float[Array, "N W"], like: StoredRows) -> Float[Array, "N W"]:
+def rotate(x: Float[Array, "N W"], like: StoredRows) -> Float[Array, "N W"]:
     """Rotate vectors if `like` is in 8 bits: keys before storing, and queries that meet them.
 
     The rotation is an orthogonal Hadamard matrix on blocks of the largest power of two that divides
@@ -109,7 +109,7 @@ def turned(x: Float[Array, "N W"], like: StoredRows) -> Float[Array, "N W"]:
     return blocks.reshape(x.shape)
 
 
-def _hosted(rows: StoredRows) -> bool:
+def _is_on_host(rows: StoredRows) -> bool:
     return jax.typeof(rows.value).memory_space == jax.memory.Space.Host
 
 
@@ -118,9 +118,9 @@ def to_host(rows: StoredRows) -> StoredRows:
     return jax.device_put(rows, jax.memory.Space.Host)
 
 
-def where_kept(run: Callable[..., StoredRows], rows: StoredRows, *args: Array) -> StoredRows:
+def run_where_stored(run: Callable[..., StoredRows], rows: StoredRows, *args: Array) -> StoredRows:
     """Call `run(rows, *args)` on the processor that holds the rows; the result stays there."""
-    if not _hosted(rows):
+    if not _is_on_host(rows):
         return run(rows, *args)
     args = jax.device_put(args, jax.memory.Space.Host)
     return compute_on("device_host")(jax.jit(run))(rows, *args)
@@ -132,26 +132,26 @@ def put(rows: StoredRows, index: Int[Array, " N"], value: Float[Array, "N ... W"
     def write(rows: StoredRows, index: Array, new: StoredRows) -> StoredRows:
         return jax.tree.map(lambda leaf, x: leaf.at[index].set(x, mode="drop"), rows, new)
 
-    return where_kept(write, rows, index, narrow(value, rows))
+    return run_where_stored(write, rows, index, to_stored(value, rows))
 
 
 def pick(rows: StoredRows, index: Int[Array, " *N"]) -> StoredRows:
     """Return the rows at `index` in their format, on the processor that holds them."""
-    return where_kept(lambda rows, index: jax.tree.map(lambda x: x[index], rows), rows, index)
+    return run_where_stored(lambda rows, index: jax.tree.map(lambda x: x[index], rows), rows, index)
 
 
 def pad(rows: StoredRows, more: int) -> StoredRows:
     """Append `more` rows of zeros."""
 
-    def padded(leaf: Array) -> Array:
+    def pad_leaf(leaf: Array) -> Array:
         return jnp.pad(leaf, [(0, more)] + [(0, 0)] * (leaf.ndim - 1))
 
-    return where_kept(lambda rows: jax.tree.map(padded, rows), rows)
+    return run_where_stored(lambda rows: jax.tree.map(pad_leaf, rows), rows)
 
 
 def take(rows: StoredRows, index: Int[Array, " *N"]) -> Float[Array, "*N ... W"]:
     """Return the vectors at `index` in float32; of rows in host memory, only these are fetched."""
-    return widen(jax.device_put(pick(rows, index), jax.memory.Space.Device))
+    return to_float32(jax.device_put(pick(rows, index), jax.memory.Space.Device))
 
 
 def dot(y: Float[Array, "C W"], x: Float[Array, "B W"]) -> Float[Array, "B C"]:
@@ -163,7 +163,7 @@ def dot(y: Float[Array, "C W"], x: Float[Array, "B W"]) -> Float[Array, "B C"]:
 
 
 def products(rows: StoredRows, x: Float[Array, "B W"]) -> Float[Array, "B C"]:
-    """Compute the dot products of every x (`turned`) with C stored vectors, in float32."""
+    """Compute the dot products of every x, rotated, with C stored vectors, in float32."""
     if rows.value.dtype == jnp.float32:
         return dot(rows.value, x)
     c = rows.value.shape[0]
@@ -172,6 +172,6 @@ def products(rows: StoredRows, x: Float[Array, "B W"]) -> Float[Array, "B C"]:
     def put_block(i: Int[Array, ""], found: Float[Array, "C B"]) -> Float[Array, "C B"]:
         start = jnp.minimum(i * block, c - block)  # the last block may overlap the one before
         part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, block), rows)
-        return jax.lax.dynamic_update_slice_in_dim(found, dot(widen(part), x).T, start, 0)
+        return jax.lax.dynamic_update_slice_in_dim(found, dot(to_float32(part), x).T, start, 0)
 
     return jax.lax.fori_loop(0, -(-c // block), put_block, jnp.zeros((c, x.shape[0]))).T

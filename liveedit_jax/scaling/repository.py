@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from liveedit_jax.config import EditorConfig, StorageConfig
 from liveedit_jax.editor import liveedit, repository
-from liveedit_jax.editor.routing import experts_of, route
+from liveedit_jax.editor.routing import gather_experts, route
 from liveedit_jax.scaling.mesh import DATA, EXPERT, FSDP, TENSOR
 from liveedit_jax.types import Expert, Query, Repository, Route
 
@@ -115,7 +115,7 @@ def routed_plan(
 
     def run(repo, query):
         found = route(cfg, repo, query, axis=axes)
-        weight, down, up = experts_of(repo, found, axes)
+        weight, down, up = gather_experts(repo, found, axes)
         held = (weight > 0)[..., None, None]
         own = weight, jnp.where(held, down, 0.0), jnp.where(held, up, 0.0)
         return jax.lax.psum(own, axes), found

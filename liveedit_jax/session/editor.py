@@ -26,7 +26,7 @@ from liveedit_jax.data.images import read_bytes
 from liveedit_jax.data.tokenise import round_up
 from liveedit_jax.editor import liveedit
 from liveedit_jax.editor.repository import F32
-from liveedit_jax.editor.routing import experts_of
+from liveedit_jax.editor.routing import gather_experts
 from liveedit_jax.live import LiveRepository
 from liveedit_jax.model_io.model import load_model, model_folder
 from liveedit_jax.session.encoder import BATCH_N, Maker
@@ -64,7 +64,7 @@ class Answer:
 @partial(jax.jit, static_argnums=(0, 1))
 def _plan(backbone, cfg, weights, editor, repo: Repository, batch: Batch):
     _, found = liveedit.lower_and_route(cfg, backbone, weights, editor, repo, batch)
-    return found, liveedit.RoutedExperts(editor.norm, *experts_of(repo, found))
+    return found, liveedit.RoutedExperts(editor.norm, *gather_experts(repo, found))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -49,7 +49,7 @@ def test_absorbed_equals_plain(params, per_query):
     folded = att.attend_folded(
         att.fold_constant(attention, norm, x, CFG.heads_n),
         att.fold_value(attention, norm, CFG.heads_n),
-        att.measured(hidden, CFG.norm_eps),
+        att.with_norm_stats(hidden, CFG.norm_eps),
         mask,
     )
     np.testing.assert_allclose(folded, plain, atol=1e-5)
@@ -86,7 +86,7 @@ def test_prompts_moved_together_are_read_as_they_were(params, prompt_n):
     role = role.at[1, 1 + VISION_N :].set(Role.PAD).at[1, -3:].set(Role.PROMPT)  # apart, and fewer
     mask, side = role == Role.PROMPT, params["edit"]
     text, prompt = jax.jit(extractor.prompt_features)(
-        extractor.prepare(CFG, side), att.measured(hidden, CFG.norm_eps), mask
+        extractor.prepare(CFG, side), att.with_norm_stats(hidden, CFG.norm_eps), mask
     )
     parts = (("text", "norm2", text), ("prompt", "norm1", prompt))
     for name, norm, found in parts:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from liveedit_jax.config import EditorConfig, Precision, StorageConfig
 from liveedit_jax.editor import repository as r
-from liveedit_jax.editor.rows import widen
+from liveedit_jax.editor.rows import to_float32
 from liveedit_jax.evaluation.compiles import count_compiles
 from liveedit_jax.types import Expert
 
@@ -43,7 +43,7 @@ def add(repo, ids, valid=None):
 def live(repo, at=None):
     keep = np.asarray(r.alive(repo, at))
     ids = np.asarray(repo.edit_id)[keep].tolist()
-    bodies = np.asarray(widen(repo.down))[keep][:, 0, 0]
+    bodies = np.asarray(to_float32(repo.down))[keep][:, 0, 0]
     if repo.down.step is None:
         assert bodies.tolist() == ids  # bodies stay with their ids
     else:  # 8 bits

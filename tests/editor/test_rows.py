@@ -25,7 +25,7 @@ def stored(precision, c=1300, w=6):
 
 def test_what_is_kept_is_within_the_rounding_of_its_largest_entry(precision):
     value, kept = stored(precision)
-    error = np.abs(np.asarray(rows.widen(kept)) - np.asarray(value))
+    error = np.abs(np.asarray(rows.to_float32(kept)) - np.asarray(value))
     most = np.abs(np.asarray(value)).max(-1, keepdims=True)
     assert (error <= RELATIVE[precision] * most * 1.001).all()
     if precision == Precision.INT8:
@@ -37,7 +37,7 @@ def test_products_are_those_of_what_is_kept_for_any_number_of_rows(precision):
         _, kept = stored(precision, c)
         for b in (1, 5):
             x = jax.random.normal(jax.random.key(1), (b, 6))
-            want = np.asarray(x, np.float64) @ np.asarray(rows.widen(kept), np.float64).T
+            want = np.asarray(x, np.float64) @ np.asarray(rows.to_float32(kept), np.float64).T
             found = jax.jit(rows.products)(kept, x)
             np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4 * np.abs(want).max())
 
@@ -45,44 +45,46 @@ def test_products_are_those_of_what_is_kept_for_any_number_of_rows(precision):
 def test_rows_are_taken_as_they_were_put_and_zero_stays_zero(precision):
     _, kept = stored(precision)
     slot = jnp.asarray([[3, 0], [1299, 3]])
-    np.testing.assert_array_equal(rows.take(kept, slot), rows.widen(kept)[slot])
+    np.testing.assert_array_equal(rows.take(kept, slot), rows.to_float32(kept)[slot])
     kept = rows.put(kept, jnp.asarray([2, 1300]), jnp.zeros((2, 6)))  # the second is outside
     assert not np.asarray(rows.take(kept, jnp.asarray([2]))).any()
-    np.testing.assert_array_equal(rows.widen(kept)[1299], rows.widen(stored(precision)[1])[1299])
+    np.testing.assert_array_equal(
+        rows.to_float32(kept)[1299], rows.to_float32(stored(precision)[1])[1299]
+    )
 
 
 @pytest.mark.parametrize("width", [1, 6, 64, 768])
 def test_turning_changes_no_product_and_no_length(width):
     x, y = jax.random.normal(jax.random.key(0), (2, 5, width))
     like = rows.empty_rows((2, width), Precision.INT8)
-    a, b = rows.turned(x, like), rows.turned(y, like)
+    a, b = rows.rotate(x, like), rows.rotate(y, like)
     np.testing.assert_allclose(a @ b.T, x @ y.T, atol=1e-4)
-    assert rows.turned(x, rows.empty_rows((2, width), Precision.BF16)) is x
+    assert rows.rotate(x, rows.empty_rows((2, width), Precision.BF16)) is x
     if width == 768:
-        one = rows.turned(jnp.eye(768)[:1], like)
+        one = rows.rotate(jnp.eye(768)[:1], like)
         assert float(jnp.abs(one).max()) == pytest.approx(1 / 16)  # spread over a block of 256
 
 
 def test_a_vectors_product_with_itself_is_exact(precision):
     """So is what its rounding shares with every vector like it."""
     value = jax.random.normal(jax.random.key(0), (50, 64)) + 1
-    kept = rows.narrow(value, rows.empty_rows((1, 64), precision))
-    own = (rows.widen(kept) * value).sum(-1)
+    kept = rows.to_stored(value, rows.empty_rows((1, 64), precision))
+    own = (rows.to_float32(kept) * value).sum(-1)
     np.testing.assert_allclose(own, (value * value).sum(-1), rtol=1e-6)
 
 
 def test_groups_of_a_vector_have_steps_of_their_own():
     value = jnp.concatenate([jnp.full((1, 8), 1000.0), jnp.linspace(4.0, 5.0, 8)[None]], 1)
-    kept = rows.narrow(value, rows.empty_rows((1, 16), Precision.INT8))
+    kept = rows.to_stored(value, rows.empty_rows((1, 16), Precision.INT8))
     assert kept.step.shape == (1, 2) and int(kept.step[0, 0]) == 255
-    np.testing.assert_allclose(rows.widen(kept), value, rtol=0.01)
+    np.testing.assert_allclose(rows.to_float32(kept), value, rtol=0.01)
 
 
 def test_extreme_vectors_are_kept_or_zero_but_never_nan(precision):
     """Entries of a thousandth of the largest are within the rounding of the largest."""
     for value in (0.0, 1e-30, 1e15):
         given = jnp.full((1, 8), value).at[0, 0].multiply(1e-3)
-        kept = rows.widen(rows.narrow(given, rows.empty_rows((1, 8), precision)))
+        kept = rows.to_float32(rows.to_stored(given, rows.empty_rows((1, 8), precision)))
         np.testing.assert_allclose(kept, given, atol=value / 100)
 
 

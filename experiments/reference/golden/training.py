@@ -19,7 +19,7 @@ from experiments.reference.golden.case import (
 )
 from experiments.reference.golden.training_inputs import Step, padded_to, read_step
 from liveedit_jax.editor import extractor, liveedit, objective
-from liveedit_jax.editor.attention import measured
+from liveedit_jax.editor.attention import with_norm_stats
 from liveedit_jax.editor.convert import to_released
 from liveedit_jax.editor.routing import similarity
 from liveedit_jax.training.optimizers import editor_optimizer
@@ -115,7 +115,7 @@ def _soft_scores(case: Case, step: Step, params: dict) -> jax.Array:
     text = [
         extractor.prompt_features(
             side,
-            measured(step.pool.hidden[:, i], case.editor.norm_eps),
+            with_norm_stats(step.pool.hidden[:, i], case.editor.norm_eps),
             step.pool.role[:, i] == Role.PROMPT,
         )[0]
         for i, side in enumerate((editor.input, editor.edit))  # the neighbours' two sides
