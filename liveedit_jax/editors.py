@@ -38,16 +38,18 @@ class Editor(Protocol):
         """Compute `params["editor"]` from trained weights, once per checkpoint."""
         return trained
 
-    def see(self, backbone: Backbone, params: dict, image: Float[Array, "B S S 3"]) -> Array:
+    def encode_image(
+        self, backbone: Backbone, params: dict, image: Float[Array, "B S S 3"]
+    ) -> Array:
         """Compute what `encode` needs of pictures, once per picture."""
         return backbone.vision_features(params["backbone"], image)
 
     def encode(
         self, backbone: Backbone, params: dict, batch: Batch, seen: Float[Array, "B P D"]
     ) -> Encoding:
-        """Compute the part of B rows that no edit changes; `seen` is `see` of their pictures."""
+        """Compute the part of B rows that no edit changes; `seen` is their `encode_image`."""
 
-    def unedited(
+    def unedited_logits(
         self,
         backbone: Backbone,
         params: dict,
@@ -99,7 +101,7 @@ class RoutedEditor(Editor, Protocol):
     def query(self, known: Encoding) -> Any:
         """Return the part of `encode`'s result that `route` reads."""
 
-    def chunked(self, state: State, mark: int) -> State:
+    def chunk(self, state: State, mark: int) -> State:
         """Divide the edits into chunks of `mark`, so that moment c has chunk c alone."""
 
     def route(
@@ -126,7 +128,7 @@ class RoutedEditor(Editor, Protocol):
         """Compute the edited model's logits with a route (None: the route of now)."""
 
 
-def at_layer(backbone: Backbone, weights: dict, layer: int | None) -> tuple[Backbone, dict]:
+def split_at_layer(backbone: Backbone, weights: dict, layer: int | None) -> tuple[Backbone, dict]:
     """Split a model after the layer that an editor acts on (None: leave the split as it is).
 
     Raises:
@@ -140,7 +142,7 @@ def at_layer(backbone: Backbone, weights: dict, layer: int | None) -> tuple[Back
     return replace(backbone, cfg=replace(backbone.cfg, edit_layer=layer)), weights
 
 
-def _ids(logits: Float[Array, "B A V"]) -> Int[Array, "B A"]:
+def _most_likely(logits: Float[Array, "B A V"]) -> Int[Array, "B A"]:
     return logits.argmax(-1).astype("int32")
 
 
@@ -151,9 +153,9 @@ def prepare(editor: Editor, trained: Any) -> Any:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def see(editor: Editor, backbone: Backbone, params: dict, image) -> Array:
-    """Run `editor.see`, compiled."""
-    return editor.see(backbone, params, image)
+def encode_image(editor: Editor, backbone: Backbone, params: dict, image) -> Array:
+    """Run `editor.encode_image`, compiled."""
+    return editor.encode_image(backbone, params, image)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -163,12 +165,12 @@ def encode(editor: Editor, backbone: Backbone, params: dict, batch: Batch, seen)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def ask_unedited(
+def encode_and_answer(
     editor: Editor, backbone: Backbone, params: dict, batch: Batch, seen, at
 ) -> tuple[Encoding, Int[Array, "B A"]]:
     """Run `editor.encode`, and return the unedited model's most likely tokens at positions `at`."""
     known = editor.encode(backbone, params, batch, seen)
-    return known, _ids(editor.unedited(backbone, params, known, batch, seen, at))
+    return known, _most_likely(editor.unedited_logits(backbone, params, known, batch, seen, at))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -202,7 +204,7 @@ def answers(
 ) -> Int[Array, "B A"]:
     """Return the edited model's most likely tokens; only a RoutedEditor takes a `route`."""
     routed = {} if route is None else {"route": route}
-    return _ids(editor.logits(backbone, params, state, known, batch, at, **routed))
+    return _most_likely(editor.logits(backbone, params, state, known, batch, at, **routed))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -224,7 +226,9 @@ def edit_from_pixels(
     editor: Editor, backbone: Backbone, params: dict, state: State, batch: Batch
 ) -> State:
     """Apply an edit, from tokens and pixels to the new state; `state` is donated."""
-    known = editor.encode(backbone, params, batch, editor.see(backbone, params, batch.image))
+    known = editor.encode(
+        backbone, params, batch, editor.encode_image(backbone, params, batch.image)
+    )
     ready = editor.request(backbone, params, known, batch)
     return editor.edit(backbone, params, state, ready, batch)
 
@@ -234,5 +238,7 @@ def answers_from_pixels(
     editor: Editor, backbone: Backbone, params: dict, state: State, batch: Batch, at
 ) -> Int[Array, "B A"]:
     """Answer questions, from tokens and pixels to the most likely tokens at positions `at`."""
-    known = editor.encode(backbone, params, batch, editor.see(backbone, params, batch.image))
-    return _ids(editor.logits(backbone, params, state, known, batch, at))
+    known = editor.encode(
+        backbone, params, batch, editor.encode_image(backbone, params, batch.image)
+    )
+    return _most_likely(editor.logits(backbone, params, state, known, batch, at))

@@ -21,7 +21,7 @@ from liveedit_jax.baselines.trained import LessonData, init_state, train_step
 from liveedit_jax.config import Preset
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.tokenizer import load_tokenizer
-from liveedit_jax.editors import at_layer
+from liveedit_jax.editors import split_at_layer
 from liveedit_jax.evaluation.run import commit
 from liveedit_jax.evaluation.subject import Parts
 from liveedit_jax.model_io.model import load_backbone, model_folder
@@ -51,7 +51,7 @@ def train_baseline(args: argparse.Namespace, chosen: Preset) -> None:
     editor = replace(editor, recipe=recipe)
     folder = args.model or model_folder(args.config)
     whole, made = load_backbone(folder)
-    backbone, weights = at_layer(Backbone(chosen.backbone), whole, editor.layer)
+    backbone, weights = split_at_layer(Backbone(chosen.backbone), whole, editor.layer)
     cfg = chosen.backbone
     tokenizer = load_tokenizer(folder / "tokenizer.json", cfg.pad_id, cfg.bos_id, cfg.eos_id)
     drawn = replace(
@@ -66,7 +66,9 @@ def train_baseline(args: argparse.Namespace, chosen: Preset) -> None:
     params = {"backbone": weights, "editor": None}
     shown = data.pictures()
     parts = [shown[i : i + SEEN_N] for i in range(0, len(shown), SEEN_N)]
-    pictures = jnp.concatenate([compiled.see(editor, backbone, params, part) for part in parts])
+    pictures = jnp.concatenate(
+        [compiled.encode_image(editor, backbone, params, part) for part in parts]
+    )
     measure = dev_figures(parts_of, cfg.vision.image_size)
     state, step = train(
         partial(train_step, editor, backbone, weights, pictures),

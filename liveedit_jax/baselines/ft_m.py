@@ -25,7 +25,7 @@ class FtM(Editor):
     stop_loss: float = 0.01  # nats a token
     bound: float | None = None
 
-    def see(self, backbone, params, image):
+    def encode_image(self, backbone, params, image):
         """What the bridge reads."""
         return backbone.tower_states(params["backbone"], image)
 
@@ -33,7 +33,7 @@ class FtM(Editor):
         """The same: everything behind it may change."""
         return seen
 
-    def unedited(self, backbone, params, known, batch, seen, at):
+    def unedited_logits(self, backbone, params, known, batch, seen, at):
         """Compute the model's with its own bridge."""
         own = self.init(backbone, params, 0)
         return self.logits(backbone, params, own, known, batch, at)

@@ -51,7 +51,7 @@ class Recipe:
 
 
 class Asked(NamedTuple):
-    """N rows and what the editor takes of their pictures (`Editor.see`)."""
+    """N rows and what the editor takes of their pictures (`Editor.encode_image`)."""
 
     batch: Batch
     seen: Float[Array, "N P D"]

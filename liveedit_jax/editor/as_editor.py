@@ -46,7 +46,7 @@ class LiveEdit(RoutedEditor):
             hidden, liveedit.encode_query(self.cfg, params["editor"], hidden, batch.role)
         )
 
-    def unedited(self, backbone, params, known, batch, seen, at):
+    def unedited_logits(self, backbone, params, known, batch, seen, at):
         """Run the layers after the edit layer."""
         return backbone.upper(params["backbone"], known.hidden, batch, at)
 
@@ -68,7 +68,7 @@ class LiveEdit(RoutedEditor):
         """Return the routing query."""
         return known.query
 
-    def chunked(self, state: Repository, mark: int) -> Repository:
+    def chunk(self, state: Repository, mark: int) -> Repository:
         """Make each row alive at its chunk's moment alone; rows are in the order of their edits."""
         row = np.arange(state.born.shape[0])
         used, chunk = row < int(state.used_n), row // mark

@@ -177,7 +177,7 @@ class Engine:
         if 0 not in self._held:
             self._held[0] = 0, self._edited(self.cases, len(self.cases), self.plan.marks)
         if mark not in self._held:
-            self._held[mark] = 0, self.subject.editor.chunked(self._held[0][1], mark)
+            self._held[mark] = 0, self.subject.editor.chunk(self._held[0][1], mark)
         return self._held[mark][1]
 
     def _chunk(self, mark: int, own: int) -> State:
@@ -192,7 +192,7 @@ class Engine:
         """Size a block: the plan's, or the cases whose unchanging part is within HIDDEN_BYTES."""
         model, token = self.subject.model, np.zeros((1, self.subject.shapes.long_n), np.int32)
         image = jax.ShapeDtypeStruct((1, *self.subject.backbone.cfg.image_shape), np.float32)
-        seen = jax.eval_shape(partial(editors.see, *model), image)
+        seen = jax.eval_shape(partial(editors.encode_image, *model), image)
         batch = without_pixels(token, token.astype(np.int8))
         row_bytes = bytes_of(partial(editors.encode, *model), batch, seen)
         copies = 1 if self.subject.editor.routes else 2  # a row, and the path it is walked along

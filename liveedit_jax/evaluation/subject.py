@@ -19,7 +19,7 @@ from liveedit_jax import editors
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.data.reading import pictures
 from liveedit_jax.data.tokenizer import Tokenizer
-from liveedit_jax.editors import Editor, Encoding, State, at_layer
+from liveedit_jax.editors import Editor, Encoding, State, split_at_layer
 from liveedit_jax.evaluation.layout import (
     Rows,
     Shapes,
@@ -80,10 +80,10 @@ class Parts:
             features: what earlier subjects of this model have seen, where editors take just that.
         """
         shapes = measure(self.tokenizer, self.backbone.cfg, cases, batch_n)
-        backbone, weights = at_layer(self.backbone, self.weights, self.editor.layer)
+        backbone, weights = split_at_layer(self.backbone, self.weights, self.editor.layer)
         params = {"backbone": weights, "editor": editors.prepare(self.editor, self.trained)}
         features = {} if features is None else features
-        seen = features if type(self.editor).see is Editor.see else {}
+        seen = features if type(self.editor).encode_image is Editor.encode_image else {}
         return Subject(self.editor, backbone, params, self.tokenizer, shapes, seen, features)
 
 
@@ -117,7 +117,7 @@ def vision_features(subject: Subject, probes: Sequence[Probe]) -> list[np.ndarra
 
 def picture_inputs(subject: Subject, probes: Sequence[Probe]) -> list[np.ndarray]:
     """Compute what the editor takes of each picture; zeros where there is none."""
-    return _look(subject, partial(editors.see, *subject.model), probes, subject.seen)
+    return _look(subject, partial(editors.encode_image, *subject.model), probes, subject.seen)
 
 
 def _look(
@@ -166,7 +166,7 @@ def encode(subject: Subject, probes: Sequence[Probe]) -> Encoded:
     known: list = [None] * len(rows)
     before = np.zeros(rows.position.shape, np.int32)
     for group, at, batch, seen in _batched(subject, rows, probes):
-        made = editors.ask_unedited(*subject.model, batch, seen, rows.position[at])
+        made = editors.encode_and_answer(*subject.model, batch, seen, rows.position[at])
         part, ids = jax.tree.map(np.asarray, made)
         before[group] = ids[: len(group)]
         _keep(known, group, part)

@@ -12,7 +12,7 @@ from liveedit_jax.baselines.grace import Grace
 from liveedit_jax.baselines.lemoe import Lemoe
 from liveedit_jax.baselines.t_patcher import TPatcher
 from liveedit_jax.baselines.wise import Wise
-from liveedit_jax.editors import at_layer
+from liveedit_jax.editors import split_at_layer
 from liveedit_jax.types import Batch
 
 EDITORS = (
@@ -27,13 +27,13 @@ EDITORS = (
 def test_an_edit_is_learnt_and_without_one_nothing_changes(micro, editor):
     batch, (backbone, weights) = (
         micro.batch,
-        at_layer(micro.backbone, micro.params["backbone"], editor.layer),
+        split_at_layer(micro.backbone, micro.params["backbone"], editor.layer),
     )
     params = {"backbone": weights, "editor": None}
 
     @jax.jit
     def run(image):
-        seen = editor.see(backbone, params, image)
+        seen = editor.encode_image(backbone, params, image)
         known = editor.encode(backbone, params, batch, seen)
         state = editor.init(backbone, params, 4)
         after = editor.edit(backbone, params, state, known, batch)

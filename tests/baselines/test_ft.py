@@ -12,17 +12,17 @@ from liveedit_jax.baselines.ft_l import FtL
 from liveedit_jax.baselines.ft_m import FtM
 from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.data.tokenise import answer_labels
-from liveedit_jax.editors import at_layer
+from liveedit_jax.editors import split_at_layer
 
 
 def known_of(editor, micro):
-    shown = compiled.see(editor, micro.backbone, micro.params, micro.batch.image)
+    shown = compiled.encode_image(editor, micro.backbone, micro.params, micro.batch.image)
     return compiled.encode(editor, micro.backbone, micro.params, micro.batch, shown)
 
 
 @pytest.mark.parametrize("editor", [FtL(learning_rate=1e-2), FtM(learning_rate=1e-2)])
 def test_an_edit_is_learnt_and_without_one_nothing_changes(micro, editor):
-    backbone, weights = at_layer(micro.backbone, micro.params["backbone"], editor.layer)
+    backbone, weights = split_at_layer(micro.backbone, micro.params["backbone"], editor.layer)
     params, known = {"backbone": weights, "editor": None}, known_of(editor, micro)
     state = editor.init(backbone, params, 4)
     hidden = backbone.lower(weights, micro.batch)
@@ -38,7 +38,7 @@ def test_an_edit_is_learnt_and_without_one_nothing_changes(micro, editor):
 def test_ft_l_reads_the_loss_of_the_whole_model_and_touches_one_layer(micro):
     editor, backbone, weights = (
         FtL(layer=-1),
-        *at_layer(micro.backbone, micro.params["backbone"], -1),
+        *split_at_layer(micro.backbone, micro.params["backbone"], -1),
     )
     assert backbone.cfg.edit_layer == 2 and backbone.upper_n == 0
     params = {"backbone": weights, "editor": None}

@@ -8,7 +8,7 @@ import numpy as np
 
 from liveedit_jax.baselines import beside
 from liveedit_jax.baselines.grace import PRIME, Codebook, Grace, fingerprint, nearest, placed
-from liveedit_jax.editors import at_layer
+from liveedit_jax.editors import split_at_layer
 from liveedit_jax.types import Batch
 
 
@@ -59,7 +59,7 @@ def test_targets_are_told_apart_wherever_they_stand():
 
 def test_a_value_stands_in_exactly_within_its_radius(micro):
     editor = Grace(layer=0)
-    backbone, weights = at_layer(micro.backbone, micro.params["backbone"], editor.layer)
+    backbone, weights = split_at_layer(micro.backbone, micro.params["backbone"], editor.layer)
     params = {"backbone": weights, "editor": None}
     features = backbone.vision_features(weights, micro.batch.image)
     known = jax.jit(partial(editor.encode, backbone, params))(micro.batch, features)

@@ -10,7 +10,7 @@ import pytest
 from liveedit_jax.baselines import beside
 from liveedit_jax.baselines.lemoe import Lemoe, apply, scores
 from liveedit_jax.baselines.losses import target_loss
-from liveedit_jax.editors import at_layer
+from liveedit_jax.editors import split_at_layer
 from liveedit_jax.types import Batch
 
 EDITOR = Lemoe(together=2, rank=2, router_width=4, steps_n=30)
@@ -19,7 +19,7 @@ EDITOR = Lemoe(together=2, rank=2, router_width=4, steps_n=30)
 @pytest.fixture(scope="module")
 def model(micro):
     """Three requests about three pictures, then a row that is missing."""
-    backbone, weights = at_layer(micro.backbone, micro.params["backbone"], EDITOR.layer)
+    backbone, weights = split_at_layer(micro.backbone, micro.params["backbone"], EDITOR.layer)
     rng = np.random.default_rng(2)
     token = np.tile(micro.batch.token, (4, 1))
     token[:, 5:9] = rng.integers(3, 50, (4, 4))

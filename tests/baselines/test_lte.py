@@ -32,7 +32,7 @@ def logits(micro, model):
 
 @pytest.fixture(scope="module")
 def known(model, micro):
-    shown = compiled.see(EDITOR, *model, micro.batch.image)
+    shown = compiled.encode_image(EDITOR, *model, micro.batch.image)
     return compiled.encode(EDITOR, *model, micro.batch, shown)
 
 

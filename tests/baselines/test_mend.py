@@ -11,14 +11,14 @@ import pytest
 from liveedit_jax.baselines.factors import Factors, edited, factors_of, measured
 from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.baselines.mend import BLOCKS_N, Mend, MendRecipe, running_average
-from liveedit_jax.editors import at_layer
+from liveedit_jax.editors import split_at_layer
 
 EDITOR = Mend(layer=0, rank=4, start_rate=0.02)
 
 
 @pytest.fixture(scope="module")
 def model(micro):
-    backbone, weights = at_layer(micro.backbone, micro.params["backbone"], EDITOR.layer)
+    backbone, weights = split_at_layer(micro.backbone, micro.params["backbone"], EDITOR.layer)
     own = EDITOR.init_params(backbone, weights, jax.random.key(3))
     return backbone, {"backbone": weights, "editor": own}
 

@@ -33,7 +33,7 @@ def logits(model, micro):
 @pytest.fixture(scope="module")
 def asked(model, micro):
     """What no edit changes about the request's own question, and the memory after its edit."""
-    shown = compiled.see(EDITOR, *model, micro.batch.image)
+    shown = compiled.encode_image(EDITOR, *model, micro.batch.image)
     known = compiled.encode(EDITOR, *model, micro.batch, shown)
     state = compiled.init(EDITOR, *model, 3)
     return known, compiled.edit(EDITOR, *model, state, known, micro.batch)
@@ -96,7 +96,7 @@ def test_a_prompt_goes_on_descending_where_the_network_alone_does_not_say_it(mod
 
 def test_a_question_without_a_picture_has_a_zero_image_part(model, micro):
     text = micro.batch.replace(role=np.where(micro.batch.role == 2, 3, micro.batch.role))
-    shown = compiled.see(EDITOR, *model, micro.batch.image)
+    shown = compiled.encode_image(EDITOR, *model, micro.batch.image)
     one, two = (compiled.encode(EDITOR, *model, text, seen) for seen in (shown, 2 * shown))
     np.testing.assert_array_equal(one["query"], two["query"])
     assert np.isfinite(one["threshold"]).all()

@@ -9,14 +9,14 @@ import pytest
 
 from liveedit_jax.baselines.layer import mlp_input
 from liveedit_jax.baselines.t_patcher import Neurons, TPatcher, above, fire
-from liveedit_jax.editors import at_layer
+from liveedit_jax.editors import split_at_layer
 
 EDITOR = TPatcher(tokens_n=4, memories_n=8, steps_n=40, silent=-3.0, apart=3.0)
 
 
 @pytest.fixture(scope="module")
 def edited(micro):
-    backbone, weights = at_layer(micro.backbone, micro.params["backbone"], EDITOR.layer)
+    backbone, weights = split_at_layer(micro.backbone, micro.params["backbone"], EDITOR.layer)
     params = {"backbone": weights, "editor": None}
     features = backbone.vision_features(weights, micro.batch.image)
     known = EDITOR.encode(backbone, params, micro.batch, features)

@@ -9,7 +9,7 @@ import pytest
 
 from liveedit_jax.baselines.layer import mlp_input
 from liveedit_jax.baselines.wise import Wise, distance, moves, ties
-from liveedit_jax.editors import at_layer
+from liveedit_jax.editors import split_at_layer
 
 EDITOR = Wise(
     shard_n=1, subspaces_n=2, steps_n=8, merge_density=1.0, alpha=0.1, beta=0.5, gamma=0.2,
@@ -19,7 +19,7 @@ EDITOR = Wise(
 
 @pytest.fixture(scope="module")
 def model(micro):
-    backbone, weights = at_layer(micro.backbone, micro.params["backbone"], EDITOR.layer)
+    backbone, weights = split_at_layer(micro.backbone, micro.params["backbone"], EDITOR.layer)
     params = {"backbone": weights, "editor": None}
     features = backbone.vision_features(weights, micro.batch.image)
     return backbone, params, EDITOR.encode(backbone, params, micro.batch, features)

@@ -28,6 +28,6 @@ def test_a_query_at_its_chunk_sees_that_chunk_alone():
     repo = init_repository(cfg, 4, 8)
     keys, body = jnp.ones((7, 16)), jnp.ones((7, 2, 4))
     repo, _ = add_edits(repo, Expert(keys, keys, body, body), jnp.arange(7), jnp.ones(7, bool))
-    seen = alive(LiveEdit(cfg).chunked(repo, 3), jnp.asarray([[0], [1], [2]]))
+    seen = alive(LiveEdit(cfg).chunk(repo, 3), jnp.asarray([[0], [1], [2]]))
     rows = [np.flatnonzero(row).tolist() for row in np.asarray(seen)]
     assert rows == [[0, 1, 2], [3, 4, 5], [6]]
