@@ -26,7 +26,7 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.convert import convert
 from liveedit_jax.backbones.efficientnet_convert import rules as efficientnet_rules
 from liveedit_jax.backbones.tables import llama_rules
-from liveedit_jax.backbones.weights import from_named
+from liveedit_jax.backbones.weights import convert_weights
 from liveedit_jax.types import Batch, Role
 
 Pair = tuple[Callable[[], np.ndarray], Callable[[], np.ndarray], dict]
@@ -82,7 +82,7 @@ def tiny(b: int = 32) -> Pair:
     def theirs():
         return net(input_ids=ids, pixel_values=pixels, attention_mask=mask).logits.numpy()
 
-    return theirs, ours_of(cfg, from_named(cfg, state_of(net)), batch), {"B": b}
+    return theirs, ours_of(cfg, convert_weights(cfg, state_of(net)), batch), {"B": b}
 
 
 def smol(b: int = 8) -> Pair:

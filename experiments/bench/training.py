@@ -29,7 +29,7 @@ from experiments.reference.originals import torch_llava
 from experiments.reference.textbook import Textbook, tensors
 from experiments.reference.textbook_training import Draws, Training
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.backbones.weights import from_named
+from liveedit_jax.backbones.weights import convert_weights
 from liveedit_jax.config import EditorTrainConfig, Preset
 from liveedit_jax.data.editing import EditingBatch, EditingData
 from liveedit_jax.data.vocabulary import mojiedit_tokenizer
@@ -117,7 +117,7 @@ def main() -> None:
     net = torch_llava(cfg, image_id)
     tokenizer = mojiedit_tokenizer(cfg.decoder.vocab_n)
     data = EditingData(tokenizer, cfg, recipe, chosen.edit_mixture)
-    ours = Ours(chosen, from_named(cfg, state_of(net)), data)
+    ours = Ours(chosen, convert_weights(cfg, state_of(net)), data)
     state = init_state(ours.backbone, chosen.editor, recipe, jax.random.key(args.seed))
 
     def textbook(stop: bool) -> Training:

@@ -23,7 +23,7 @@ import jax
 from experiments.reference.originals import torch_llava
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbone_presets import BACKBONES
-from liveedit_jax.backbones.weights import from_named, open_folder
+from liveedit_jax.backbones.weights import convert_weights, open_folder
 
 SHARD = 5_000_000_000  # bytes
 MODELS = ("llava-1.5-13b", "llava-1.5-7b")
@@ -71,7 +71,7 @@ def main() -> None:
         begin = time.time()
         place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        weights = from_named(cfg, open_folder(cfg, folder), ml_dtypes.bfloat16, place)
+        weights = convert_weights(cfg, open_folder(cfg, folder), ml_dtypes.bfloat16, place)
         jax.block_until_ready(weights)
         seconds = time.time() - begin
     finally:

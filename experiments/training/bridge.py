@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.training.arguments import seconds_left, to_ship
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.backbones.linear import halve
+from liveedit_jax.backbones.linear import round_kernels
 from liveedit_jax.backbones.parts import bridge
 from liveedit_jax.config import Preset, as_dict
 from liveedit_jax.data.facts import SOURCES, entities
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace, chosen: Preset) -> None:
     if not stored.exists():
         np.save(stored, tower_states(backbone, frozen))
     states = jnp.asarray(np.load(stored))
-    used = jax.jit(halve)(frozen) if args.bf16 else frozen
+    used = jax.jit(round_kernels)(frozen) if args.bf16 else frozen
     run_of = {"bridge_train": asdict(cfg), "bf16": args.bf16}
     starts = record_start(args.out, run_of)
     state = init_state(backbone, cfg, jax.random.key(args.seed))

@@ -16,7 +16,7 @@ from experiments.training.editor_arguments import is_public, open_world, starts_
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.backbone import split_at
-from liveedit_jax.backbones.linear import halve
+from liveedit_jax.backbones.linear import round_kernels
 from liveedit_jax.backbones.quantise import quantise
 from liveedit_jax.config import EditorTrainConfig, Preset
 from liveedit_jax.data.benchmark_training import BenchmarkData
@@ -130,7 +130,7 @@ def _frozen(args: argparse.Namespace, cfg: BackboneConfig) -> Frozen:
     weights = split_at(weights, cfg.edit_layer)
     if args.int8:
         weights = jax.jit(quantise, donate_argnums=0)(weights)
-    used = jax.jit(halve)(weights) if args.bf16 else weights
+    used = jax.jit(round_kernels)(weights) if args.bf16 else weights
     tokenizer = load_tokenizer(folder / "tokenizer.json", cfg.pad_id, cfg.bos_id, cfg.eos_id)
     return Frozen(Backbone(cfg), weights, used, tokenizer, made["sha256"])
 

@@ -19,8 +19,8 @@ from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import decoder
 from liveedit_jax.backbones.attention import Cache, Context
 from liveedit_jax.backbones.parts import bridge, tower
-from liveedit_jax.backbones.placement import Placement, weights_at
-from liveedit_jax.backbones.quantise import widen
+from liveedit_jax.backbones.placement import Placement, place_weights
+from liveedit_jax.backbones.quantise import dequantise
 from liveedit_jax.types import Batch, Role
 
 
@@ -120,7 +120,7 @@ class Backbone:
         """Compute the vision tower's output for pictures (or tiles), which the bridge reads."""
         pixels = pixels.astype(params["embed"].dtype)
         vision = {
-            name: part if name == "layers" else widen(part)  # scanned layers do it themselves
+            name: part if name == "layers" else dequantise(part)  # scanned layers do it themselves
             for name, part in params["vision"].items()
         }
         return tower(self.cfg, self.placement("vision")).apply({"params": vision}, pixels)
@@ -136,7 +136,7 @@ class Backbone:
         tiled = image.ndim == 5
         pixels = rearrange(image, "b n s t c -> (b n) s t c") if tiled else image
         states = self.tower_states(params, pixels)
-        bridged = widen(weights_at(self.placement("projector"), params["projector"]))
+        bridged = dequantise(place_weights(self.placement("projector"), params["projector"]))
         features = bridge(self.cfg).apply({"params": bridged}, states)
         if tiled:
             features = rearrange(features, "(b n) p d -> b (n p) d", n=image.shape[1])
@@ -152,7 +152,7 @@ class Backbone:
 
         Features are taken in order, or as `batch.place` says.
         """
-        x = weights_at(self.placement("embed"), params["embed"])[batch.token]
+        x = place_weights(self.placement("embed"), params["embed"])[batch.token]
         if features is not None:
             is_vision = batch.role == Role.VISION
             place = batch.place
@@ -199,7 +199,7 @@ class Backbone:
         self, params: dict, hidden: Float[Array, "B T D"], batch: Batch
     ) -> Float[Array, "B T D"]:
         """Apply decoder layer `edit_layer` to its own output, as the released training does."""
-        last = widen(jax.tree.map(lambda leaf: leaf[-1], params["lower"]))
+        last = dequantise(jax.tree.map(lambda leaf: leaf[-1], params["lower"]))
         layer = decoder.layer(self.cfg.decoder)
         return layer.apply({"params": last}, hidden, None, self.context(batch))[0]
 
@@ -239,7 +239,7 @@ class Backbone:
         """Apply the final norm and the language-model head; logits are float32."""
         states = decoder.norm(self.cfg.decoder).apply({"params": params["norm"]}, states)
         part = "embed" if self.cfg.decoder.tied_head else "head"
-        kernel = weights_at(self.placement(part), params[part])
+        kernel = place_weights(self.placement(part), params[part])
         kernel = kernel.T if self.cfg.decoder.tied_head else kernel
         flat = rearrange(states, "b t d -> (b t) d") @ kernel
         return rearrange(flat.astype(jnp.float32), "(b t) v -> b t v", b=states.shape[0])

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from liveedit_jax.backbone_config import ClipConfig
 from liveedit_jax.backbones.placement import Placement
-from liveedit_jax.backbones.vit import patches, vit_stack, with_cls
+from liveedit_jax.backbones.vit import patches, prepend_cls, vit_stack
 
 
 def quick_gelu(x: Array) -> Array:
@@ -34,7 +34,7 @@ class ClipVision(nn.Module):
         x = nn.Dense(cfg.width, use_bias=False, name="patch")(patches(image, cfg.patch_size))
         cls = self.param("cls", nn.initializers.normal(0.02), (cfg.width,))
         shape = (1 + cfg.tokens_n, cfg.width)
-        x = with_cls(cls, x, self.param("position", nn.initializers.normal(0.02), shape))
+        x = prepend_cls(cls, x, self.param("position", nn.initializers.normal(0.02), shape))
         x = nn.LayerNorm(epsilon=cfg.norm_eps, name="norm_pre")(x)
         layers = vit_stack(cfg, used_layers_n(cfg), quick_gelu, self.place)
         return layers(x, None)[0][:, 1:]

@@ -35,7 +35,7 @@ def transpose(array: np.ndarray) -> np.ndarray:
     return array.T
 
 
-def patches(array: np.ndarray) -> np.ndarray:
+def patch_kernel(array: np.ndarray) -> np.ndarray:
     """Reshape a patch convolution [W, 3, p, p] to a matrix [p*p*3, W] over flattened patches."""
     return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
 

@@ -12,7 +12,7 @@ from liveedit_jax.backbone_config import LlamaConfig, OptConfig, RematPolicy
 from liveedit_jax.backbones import llama, opt
 from liveedit_jax.backbones.attention import Context, rotary
 from liveedit_jax.backbones.placement import Placement
-from liveedit_jax.backbones.quantise import widening
+from liveedit_jax.backbones.quantise import dequantise_layer
 
 DecoderConfig = LlamaConfig | OptConfig
 POLICIES = {
@@ -48,7 +48,7 @@ def stack(
         keep: the activations that are saved for gradients.
         place: where a mesh has states and weights.
     """
-    body = widening(_layer_class(cfg), place)
+    body = dequantise_layer(_layer_class(cfg), place)
     if keep is not RematPolicy.ALL:
         body = nn.remat(body, prevent_cse=False, policy=POLICIES[keep])
     scanned = nn.scan(

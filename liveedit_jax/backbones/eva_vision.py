@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from liveedit_jax.backbone_config import EvaConfig
 from liveedit_jax.backbones.placement import Placement
-from liveedit_jax.backbones.vit import patches, vit_stack, with_cls
+from liveedit_jax.backbones.vit import patches, prepend_cls, vit_stack
 
 exact_gelu = partial(jax.nn.gelu, approximate=False)
 
@@ -28,6 +28,6 @@ class EvaVision(nn.Module):
         x = nn.Dense(cfg.width, name="patch")(patches(image, cfg.patch_size))
         cls = self.param("cls", nn.initializers.normal(0.02), (cfg.width,))
         shape = (cfg.tokens_n, cfg.width)
-        x = with_cls(cls, x, self.param("position", nn.initializers.normal(0.02), shape))
+        x = prepend_cls(cls, x, self.param("position", nn.initializers.normal(0.02), shape))
         layers = vit_stack(cfg, cfg.layers_n, exact_gelu, self.place)
         return nn.LayerNorm(epsilon=cfg.last_norm_eps, name="norm_last")(layers(x, None)[0])

@@ -43,7 +43,7 @@ class Sampling:
             raise ValueError(f"top_p={self.top_p}: above 0 and at most 1")
 
 
-def restrict(sampling: Sampling, logits: Float[Array, "B V"]) -> Float[Array, "B V"]:
+def restrict_logits(sampling: Sampling, logits: Float[Array, "B V"]) -> Float[Array, "B V"]:
     """Apply temperature, top-k and top-p to logits; excluded tokens get -inf."""
     logits = logits / sampling.temperature
     if sampling.top_k is not None:
@@ -99,7 +99,9 @@ def generate(
     def pick(logits: Float[Array, "B V"], step: Array | int) -> Int[Array, " B"]:
         if sampling is None:
             return logits.argmax(-1).astype(jnp.int32)
-        drawn = jax.random.categorical(jax.random.fold_in(key, step), restrict(sampling, logits))
+        drawn = jax.random.categorical(
+            jax.random.fold_in(key, step), restrict_logits(sampling, logits)
+        )
         return drawn.astype(jnp.int32)
 
     if features is None:

@@ -1,9 +1,9 @@
 """Linear layers that multiply in the dtype of their kernel.
 
 Usually weights and states have the same dtype, and these are ordinary linear layers. For training
-an editor, `halve` rounds the kernels of frozen float32 weights to bfloat16. States, norms and sums
-then stay in float32, and only the factors of products are rounded, in the forward and the backward
-pass. Processors with bfloat16 instructions do twice the work in the same time.
+an editor, `round_kernels` rounds the kernels of frozen float32 weights to bfloat16. States, norms
+and sums then stay in float32, and only the factors of products are rounded, in the forward and the
+backward pass. Processors with bfloat16 instructions do twice the work in the same time.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Linear(nn.Module):
         return y
 
 
-def halve(params: dict) -> dict:
+def round_kernels(params: dict) -> dict:
     """Round the kernels of a backbone's decoder layers to bfloat16."""
 
     def half(path, leaf: Array) -> Array:

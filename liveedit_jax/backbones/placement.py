@@ -17,11 +17,11 @@ class Placement(Protocol):
         """Gather weights from the devices that hold parts of them."""
 
 
-def states_at(place: Placement | None, x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
+def place_states(place: Placement | None, x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
     """Apply `place.states`, or leave states as they are without a placement."""
     return x if place is None else place.states(x)
 
 
-def weights_at(place: Placement | None, tree):
+def place_weights(place: Placement | None, tree):
     """Apply `place.weights`, or leave weights as they are without a placement."""
     return tree if place is None else place.weights(tree)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from liveedit_jax.backbones.placement import Placement, states_at, weights_at
+from liveedit_jax.backbones.placement import Placement, place_states, place_weights
 
 PARTS = ("vision", "projector", "lower", "upper")  # the parts whose kernels are quantised
 
@@ -44,7 +44,7 @@ def quantise(params: dict) -> dict:
     return params | parts
 
 
-def widen(tree):
+def dequantise(tree):
     """Dequantise all quantised leaves of a tree."""
 
     def wide(leaf):
@@ -53,14 +53,14 @@ def widen(tree):
     return jax.tree.map(wide, tree, is_leaf=_is_int8)
 
 
-def widening(layer: type[nn.Module], place: Placement | None = None) -> type[nn.Module]:
+def dequantise_layer(layer: type[nn.Module], place: Placement | None = None) -> type[nn.Module]:
     """Wrap a layer's class so that it dequantises its weights, and places them and its input."""
 
     class Placed(layer):
         def __call__(self, x, *args):
-            return super().__call__(states_at(place, x), *args)
+            return super().__call__(place_states(place, x), *args)
 
     def used(tree):
-        return widen(weights_at(place, tree))
+        return dequantise(place_weights(place, tree))
 
     return nn.map_variables(Placed, "params", trans_in_fn=used, init=True)

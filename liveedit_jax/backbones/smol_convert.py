@@ -17,7 +17,7 @@ from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import efficientnet_convert
 from liveedit_jax.backbones.backbone import Backbone
 from liveedit_jax.backbones.convert import Rule, convert, transpose
-from liveedit_jax.backbones.tables import halves
+from liveedit_jax.backbones.tables import decoder_stacks
 from liveedit_jax.backbones.tensors import torch_tensors
 
 FROZEN = ("vision", "embed", "lower", "upper", "norm")  # the parts that the packages contain
@@ -67,7 +67,7 @@ def llama_rules(cfg: BackboneConfig) -> list[Rule]:
         "ffn_up": ("up", transpose),
         "ffn_down": ("down", transpose),
     }
-    for stack, layers in halves(cfg):
+    for stack, layers in decoder_stacks(cfg):
         for theirs, (ours, transform) in transforms.items():
             name, path = BLOCK + rf"{theirs}\.weight", f"{stack}/{ours}/kernel"
             table.append(Rule(name, path, transform, layers))

@@ -8,7 +8,7 @@ import numpy as np
 
 from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, EvaConfig, QFormerConfig
 from liveedit_jax.backbones.clip_vision import used_layers_n
-from liveedit_jax.backbones.convert import Rule, linear_rules, norm_rules, patches, transpose
+from liveedit_jax.backbones.convert import Rule, linear_rules, norm_rules, patch_kernel, transpose
 
 LAYER = r"layers\.(?P<layer>\d+)\."
 
@@ -26,7 +26,7 @@ def vit_fields(vision: Mapping) -> dict[str, int | float]:
     }
 
 
-def halves(cfg: BackboneConfig) -> Iterator[tuple[str, range]]:
+def decoder_stacks(cfg: BackboneConfig) -> Iterator[tuple[str, range]]:
     """Yield the names of the two stacks of decoder layers, each with its layers' numbers."""
     yield "lower", range(cfg.edit_layer + 1)
     yield "upper", range(cfg.edit_layer + 1, cfg.decoder.layers_n)
@@ -41,7 +41,7 @@ def llama_rules(cfg: BackboneConfig, model: str, head: str) -> list[Rule]:
         Rule(model + r".*rotary_emb\.inv_freq", None),
         Rule(head, None) if cfg.decoder.tied_head else Rule(head, "head", transpose),
     ]
-    for stack, layers in halves(cfg):
+    for stack, layers in decoder_stacks(cfg):
         for theirs, ours in (
             *((rf"self_attn\.{n}_proj", f"attention/{n}") for n in "qkvo"),
             *((rf"mlp\.{n}_proj", n) for n in ("gate", "up", "down")),
@@ -62,7 +62,7 @@ def opt_rules(cfg: BackboneConfig, model: str, head: str) -> list[Rule]:
         Rule(head + "weight", None),
         *norm_rules(model + r"final_layer_norm", "norm"),
     ]
-    for stack, layers in halves(cfg):
+    for stack, layers in decoder_stacks(cfg):
         at = model + LAYER
         for n in "qkv":
             table += linear_rules(at + rf"self_attn\.{n}_proj", f"{stack}/attention/{n}", layers)
@@ -80,7 +80,7 @@ def clip_rules(cfg: ClipConfig, tower: str) -> list[Rule]:
     encoder = tower + r"encoder\." + LAYER
     table = [
         Rule(tower + r"embeddings\.class_embedding", "vision/cls"),
-        Rule(tower + r"embeddings\.patch_embedding\.weight", "vision/patch/kernel", patches),
+        Rule(tower + r"embeddings\.patch_embedding\.weight", "vision/patch/kernel", patch_kernel),
         Rule(tower + r"embeddings\.position_embedding\.weight", "vision/position"),
         Rule(tower + r"embeddings\.position_ids", None),
         Rule(tower + r"post_layernorm\.(weight|bias)", None),  # after the layer that is read
@@ -116,7 +116,7 @@ def eva_rules(cfg: EvaConfig, names: dict[str, str], layer: str) -> list[Rule]:
     table = [
         Rule(names["cls"], "vision/cls", np.ravel),
         Rule(names["position"], "vision/position", lambda array: array[0]),
-        Rule(names["patch"] + r"\.weight", "vision/patch/kernel", patches),
+        Rule(names["patch"] + r"\.weight", "vision/patch/kernel", patch_kernel),
         Rule(names["patch"] + r"\.bias", "vision/patch/bias"),
         *norm_rules(names["norm_last"], "vision/norm_last"),
     ]

@@ -29,7 +29,7 @@ DTYPES = {
 HEADER_MOST = 100_000_000  # bytes; the format's own limit
 
 
-class Place(NamedTuple):
+class TensorLocation(NamedTuple):
     """The location of a tensor's bytes."""
 
     file: Path
@@ -41,27 +41,27 @@ class Place(NamedTuple):
 class Tensors(Mapping):
     """Tensors of several safetensors files as numpy arrays; each access reads the file anew."""
 
-    def __init__(self, places: dict[str, Place]):
+    def __init__(self, locations: dict[str, TensorLocation]):
         """Take the location of every tensor; nothing is read yet."""
-        self.places = places
+        self.locations = locations
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Read one tensor."""
-        place = self.places[name]
-        n = int(np.prod(place.shape))
-        array = np.fromfile(place.file, place.dtype, n, offset=place.offset)
-        return array.reshape(place.shape)
+        location = self.locations[name]
+        n = int(np.prod(location.shape))
+        array = np.fromfile(location.file, location.dtype, n, offset=location.offset)
+        return array.reshape(location.shape)
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names."""
-        return iter(self.places)
+        return iter(self.locations)
 
     def __len__(self) -> int:
         """Return the number of tensors."""
-        return len(self.places)
+        return len(self.locations)
 
 
-def safetensors_places(file: Path) -> dict[str, Place]:
+def locate_tensors(file: Path) -> dict[str, TensorLocation]:
     """Locate the tensors of a safetensors file, and check its header and length.
 
     Raises:
@@ -77,7 +77,7 @@ def safetensors_places(file: Path) -> dict[str, Place]:
         except ValueError as error:
             raise ValueError(f"{file} has a damaged header ({error}); fetch it again") from error
     header.pop("__metadata__", None)
-    places, begin = {}, 8 + header_n
+    locations, begin = {}, 8 + header_n
     for name, entry in header.items():
         if entry["dtype"] not in DTYPES:
             raise ValueError(f"{file}: tensor {name} has the unsupported type {entry['dtype']}")
@@ -88,8 +88,8 @@ def safetensors_places(file: Path) -> dict[str, Place]:
                 f"{file} is truncated: tensor {name} should end at byte {begin + end}, the file "
                 f"has {size}; fetch it again"
             )
-        places[name] = Place(file, begin + start, dtype, shape)
-    return places
+        locations[name] = TensorLocation(file, begin + start, dtype, shape)
+    return locations
 
 
 def torch_tensors(file: Path) -> dict[str, np.ndarray]:
@@ -168,12 +168,12 @@ def read_tensors(files: Sequence[Path]) -> Mapping[str, np.ndarray]:
         FileNotFoundError: a file is missing.
         ValueError: a file is damaged, or two files have a tensor of the same name.
     """
-    found: dict[str, Place | np.ndarray] = {}
+    found: dict[str, TensorLocation | np.ndarray] = {}
     for file in files:
         if not file.is_file():
             raise FileNotFoundError(f"no weights at {file}")
         is_torch = file.suffix != ".safetensors"
-        inside = torch_tensors(file) if is_torch else safetensors_places(file)
+        inside = torch_tensors(file) if is_torch else locate_tensors(file)
         if doubled := sorted(found.keys() & inside.keys()):
             raise ValueError(f"{file} holds names that another file has too: {doubled[:5]}")
         found |= inside
@@ -184,5 +184,5 @@ class _Mixed(Tensors):
     """Tensors of safetensors files, read on access, along with arrays that torch has opened."""
 
     def __getitem__(self, name: str) -> np.ndarray:
-        found = self.places[name]
-        return super().__getitem__(name) if isinstance(found, Place) else found
+        found = self.locations[name]
+        return super().__getitem__(name) if isinstance(found, TensorLocation) else found

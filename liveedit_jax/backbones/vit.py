@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from liveedit_jax.backbone_config import ClipConfig, EvaConfig
 from liveedit_jax.backbones.placement import Placement
-from liveedit_jax.backbones.quantise import widening
+from liveedit_jax.backbones.quantise import dequantise_layer
 
 
 class VitLayer(nn.Module):
@@ -53,7 +53,7 @@ def vit_stack(
 ) -> nn.Module:
     """Create a scan over `layers_n` layers; parameters have a leading layer axis."""
     scanned = nn.scan(
-        widening(VitLayer, place),
+        dequantise_layer(VitLayer, place),
         variable_axes={"params": 0},
         split_rngs={"params": True},
         length=layers_n,
@@ -66,7 +66,7 @@ def patches(image: Float[Array, "B S S 3"], size: int) -> Float[Array, "B P X"]:
     return rearrange(image, "b (i p) (j q) c -> b (i j) (p q c)", p=size, q=size)
 
 
-def with_cls(
+def prepend_cls(
     cls: Float[Array, " W"], x: Float[Array, "B P W"], position: Float[Array, "P1 W"]
 ) -> Float[Array, "B P1 W"]:
     """Prepend the CLS token, and add learned positions; P1 = P + 1."""

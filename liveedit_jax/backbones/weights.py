@@ -24,7 +24,7 @@ def _is_minigpt4(cfg: BackboneConfig) -> bool:
     return isinstance(cfg.bridge, QFormerConfig) and not isinstance(cfg.decoder, OptConfig)
 
 
-def table(cfg: BackboneConfig) -> list[Rule]:
+def conversion_rules(cfg: BackboneConfig) -> list[Rule]:
     """Build the conversion table of a config.
 
     Raises:
@@ -40,7 +40,7 @@ def table(cfg: BackboneConfig) -> list[Rule]:
     return found(cfg)
 
 
-def from_named(
+def convert_weights(
     cfg: BackboneConfig,
     weights: Mapping[str, np.ndarray],
     dtype=np.float32,
@@ -59,7 +59,7 @@ def from_named(
             mis-shaped or non-finite name.
     """
     like = jax.eval_shape(Backbone(cfg).init, jax.random.key(0))
-    return convert(weights, table(cfg), like, dtype, shardings)
+    return convert(weights, conversion_rules(cfg), like, dtype, shardings)
 
 
 def open_folder(cfg: BackboneConfig, folder: Path) -> Mapping[str, np.ndarray]:

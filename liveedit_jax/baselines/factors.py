@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from liveedit_jax.backbones import Backbone, decoder
-from liveedit_jax.backbones.quantise import widen
+from liveedit_jax.backbones.quantise import dequantise
 from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.types import Batch
 
@@ -43,7 +43,7 @@ def factors_of(
     `error` is the gradient by zeros that are added to what each linear layer writes.
     """
     cfg, context = backbone.cfg.decoder, backbone.context(batch)
-    upper, names = widen(weights["upper"]), decoder.mlp_parts(backbone.cfg.decoder)
+    upper, names = dequantise(weights["upper"]), decoder.mlp_parts(backbone.cfg.decoder)
 
     def run(states: Array, layer: tuple[dict, dict]) -> tuple[Array, dict]:
         own, zeros = layer
@@ -73,7 +73,7 @@ def factors_of(
 
 def edited(weights: dict, change: dict[str, Float[Array, "L X Y"]]) -> dict:
     """The backbone's weights with changes added to the kernels of `upper`."""
-    upper = widen(weights["upper"])
+    upper = dequantise(weights["upper"])
     placed = {
         name: upper[name]
         | {"kernel": (upper[name]["kernel"] + own).astype(upper[name]["kernel"].dtype)}

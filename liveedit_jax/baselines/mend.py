@@ -20,7 +20,7 @@ import optax
 from jaxtyping import Array, Float
 
 from liveedit_jax.backbones import decoder
-from liveedit_jax.backbones.quantise import widen
+from liveedit_jax.backbones.quantise import dequantise
 from liveedit_jax.baselines import prompting
 from liveedit_jax.baselines.factors import Factors, edited, factors_of, measured
 from liveedit_jax.baselines.losses import target_loss
@@ -156,4 +156,4 @@ class Mend(Trained):
 
 
 def _shape(upper: dict, name: str) -> tuple[int, int]:
-    return widen(upper[name])["kernel"].shape[1:]
+    return dequantise(upper[name])["kernel"].shape[1:]

@@ -14,7 +14,7 @@ import numpy as np
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones.minigpt4_convert import LANGUAGE
 from liveedit_jax.backbones.tensors import first_line, read_tensors
-from liveedit_jax.backbones.weights import from_named, open_folder
+from liveedit_jax.backbones.weights import convert_weights, open_folder
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.editor.convert import from_released, to_released
@@ -82,7 +82,7 @@ def convert_backbone(
     words = source / LANGUAGE if (source / LANGUAGE).is_dir() else source
     tokenizer = read_tokenizer(cfg, words)
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    weights = from_named(cfg, open_folder(cfg, source), DTYPES[dtype], place)
+    weights = convert_weights(cfg, open_folder(cfg, source), DTYPES[dtype], place)
     recipe = {"config": name, "dtype": dtype, "converted_from": source.name}
     sha256 = save_weights(target / "backbone", weights, recipe, DTYPES[dtype])
     tokenizer.save(target / "tokenizer.json")

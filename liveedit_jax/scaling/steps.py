@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.generation import generate
-from liveedit_jax.backbones.placement import weights_at
+from liveedit_jax.backbones.placement import place_weights
 from liveedit_jax.config import EditorTrainConfig, Preset
 from liveedit_jax.data.editing import EditingBatch
 from liveedit_jax.editor import liveedit
@@ -86,7 +86,7 @@ class Pod:
         return jax.jit(run, out_shardings=place)
 
     def _prepared(self, params: dict) -> liveedit.PreparedEditor:
-        gathered = weights_at(self.backbone.placement("editor"), params)
+        gathered = place_weights(self.backbone.placement("editor"), params)
         return liveedit.prepare(self.config.editor, gathered)
 
     def edit(

@@ -13,7 +13,7 @@ from einops import rearrange
 from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.backbones.placement import weights_at
+from liveedit_jax.backbones.placement import place_weights
 from liveedit_jax.config import EditorConfig, EditorTrainConfig
 from liveedit_jax.data.editing import EditingBatch
 from liveedit_jax.editor.liveedit import init_params
@@ -49,7 +49,7 @@ def editor_gradient(
     place = backbone.placement("editor")
 
     def loss(params: dict):
-        params = weights_at(place, params)
+        params = place_weights(place, params)
         return editor_loss(backbone, cfg, recipe, weights, params, batch, hidden, key)
 
     return jax.grad(loss, has_aux=True)(state.params)

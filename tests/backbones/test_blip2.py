@@ -44,7 +44,7 @@ def pair():
     theirs = their_config()
     net = shaken(Blip2ForConditionalGeneration(theirs))
     cfg = config_from_hf(theirs.to_dict(), edit_layer=1)
-    return net, Backbone(cfg), checkpoint.from_named(cfg, numpy_state(net))
+    return net, Backbone(cfg), checkpoint.convert_weights(cfg, numpy_state(net))
 
 
 def batch_of(lengths):
@@ -84,7 +84,7 @@ def test_the_model_equals_the_original(pair):
 @pytest.mark.parity
 def test_a_wrong_entry_of_the_table_is_seen(pair):
     net, backbone, weights = pair
-    table = checkpoint.table(backbone.cfg)
+    table = checkpoint.conversion_rules(backbone.cfg)
     flips = {"lower/attention/q/kernel": "lower/attention/k/kernel"}
     flips |= {new: old for old, new in flips.items()}
     wrong = [rule._replace(path=flips.get(rule.path, rule.path)) for rule in table]
@@ -100,7 +100,7 @@ def test_a_wrong_entry_of_the_table_is_seen(pair):
 @pytest.mark.parity
 def test_a_forgotten_transpose_is_seen(pair):
     net, backbone, weights = pair
-    table = checkpoint.table(backbone.cfg)
+    table = checkpoint.conversion_rules(backbone.cfg)
     path = "lower/attention/v/kernel"  # square: no shape gives it away
     wrong = [r._replace(transform=lambda a: a) if r.path == path else r for r in table]
     assert any(r.path == path and r.transform is transpose for r in table)

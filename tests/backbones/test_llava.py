@@ -11,10 +11,10 @@ from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, LlamaConfig
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.convert import Rule, convert
 from liveedit_jax.backbones.generation import Sampling, generate
-from liveedit_jax.backbones.linear import halve
+from liveedit_jax.backbones.linear import round_kernels
 from liveedit_jax.backbones.llava_convert import config_from_hf
-from liveedit_jax.backbones.quantise import quantise, widen
-from liveedit_jax.backbones.weights import from_named
+from liveedit_jax.backbones.quantise import dequantise, quantise
+from liveedit_jax.backbones.weights import convert_weights
 from liveedit_jax.data.packing import pack_row
 from liveedit_jax.types import Batch, Role
 
@@ -69,7 +69,7 @@ def test_equals_the_pytorch_original():
     for p in net.parameters():  # away from the special values of a fresh model
         p.data += 0.05 * torch.randn_like(p)
     cfg = config_from_hf(theirs.to_dict(), edit_layer=1)
-    weights = from_named(cfg, {k: v.numpy() for k, v in net.state_dict().items()})
+    weights = convert_weights(cfg, {k: v.numpy() for k, v in net.state_dict().items()})
     backbone, batch = Backbone(cfg), rows([5])
     ids = np.array(batch.token)
     ids[ids == 49] = 7
@@ -287,7 +287,7 @@ def test_weights_in_8_bits_stay_near(model):
     kernel = small["lower"]["gate"]["kernel"]
     assert kernel.integer.dtype == jnp.int8 and kernel.integer.shape == (2, 32, 48)
     run = jax.jit(lambda w: backbone.upper(w, backbone.lower(w, batch), batch))
-    exact, near, widened = run(weights), run(small), run(widen(small))
+    exact, near, widened = run(weights), run(small), run(dequantise(small))
     np.testing.assert_allclose(near, widened, atol=1e-5)
     assert 0 < np.abs(near - exact).max() < 0.05 * np.abs(exact).max()
 
@@ -301,7 +301,7 @@ def test_weights_in_8_bits_stay_near(model):
 def test_halved_kernels_stay_near_and_states_stay_float32(model):
     backbone, weights = model
     batch = rows([6, 3])
-    half = halve(weights)
+    half = round_kernels(weights)
     assert half["upper"]["gate"]["kernel"].dtype == jnp.bfloat16
     assert half["upper"]["norm1"]["scale"].dtype == half["embed"].dtype == jnp.float32
     hidden = backbone.lower(weights, batch)

@@ -40,7 +40,7 @@ def test_the_model_equals_the_original():
     net = shaken(LlavaNextForConditionalGeneration(theirs))
     cfg = config_from_hf(theirs.to_dict(), edit_layer=1)
     assert cfg.grids == ((1, 2), (2, 1), (2, 2)) and cfg.tiles_n == 5
-    backbone, weights = Backbone(cfg), checkpoint.from_named(cfg, numpy_state(net))
+    backbone, weights = Backbone(cfg), checkpoint.convert_weights(cfg, numpy_state(net))
     sizes, rng = [(10, 25), (30, 11), (40, 40)], np.random.default_rng(1)
     places = [token_rows(size, cfg.grids, SIDE, PATCH, cfg.tiles_n) for size in sizes]
     lengths = [1 + len(place) + 4 for place in places]

@@ -132,7 +132,7 @@ def sources(net) -> dict[str, dict[str, np.ndarray]]:
 @pytest.fixture(scope="module")
 def pair():
     net = their_parts()
-    weights = checkpoint.from_named(CFG, minigpt4_convert.join(CFG, sources(net)))
+    weights = checkpoint.convert_weights(CFG, minigpt4_convert.join(CFG, sources(net)))
     return net, Backbone(CFG), weights
 
 
@@ -164,7 +164,7 @@ def test_its_files_are_read_from_a_folder(pair, tmp_path):
     with pytest.raises(FileNotFoundError, match="vicuna"):
         minigpt4_convert.sources(tmp_path)
     net["language"].save_pretrained(tmp_path / "vicuna")
-    found = checkpoint.from_named(CFG, checkpoint.open_folder(CFG, tmp_path))
+    found = checkpoint.convert_weights(CFG, checkpoint.open_folder(CFG, tmp_path))
     jax.tree.map(np.testing.assert_array_equal, found, weights)
     (tmp_path / "eva_vit_g.pth").unlink()
     with pytest.raises(FileNotFoundError, match="eva_vit_g.pth"):

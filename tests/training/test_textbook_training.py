@@ -8,7 +8,7 @@ import pytest
 from small_model import EDITOR, SMALL
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.backbones.weights import from_named
+from liveedit_jax.backbones.weights import convert_weights
 from liveedit_jax.config import EditMixture, EditorTrainConfig
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.editor.liveedit import init_params
@@ -34,7 +34,7 @@ def test_losses_and_gradients_are_the_textbooks(tokenizer):
     data = EditingData(tokenizer, SMALL, recipe, mixture)
     image_id = SMALL.pad_id
     net, backbone = torch_llava(SMALL, image_id), Backbone(SMALL)
-    weights = from_named(SMALL, state_of(net))
+    weights = convert_weights(SMALL, state_of(net))
     editor = replace(EDITOR, expert_scale=5.0, paired_init=False)
     params = init_params(jax.random.key(2), editor, SMALL.width, SMALL.vision_n)
     batch, key = data.batch_at(1), jax.random.key(7)

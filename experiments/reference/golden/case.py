@@ -12,7 +12,7 @@ import numpy as np
 from experiments.reference.golden.functions import Functions
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.llava_convert import config_from_hf
-from liveedit_jax.backbones.weights import from_named
+from liveedit_jax.backbones.weights import convert_weights
 from liveedit_jax.config import EditorConfig, EditorTrainConfig
 from liveedit_jax.editor.convert import from_released
 
@@ -159,7 +159,7 @@ class Case:
         """The tiny LLaVA's weights."""
         stored = self.arrays("llava_weights")
         absent = {n: np.zeros(s, np.float32) for n, s in self.config.get("absent", {}).items()}
-        return from_named(
+        return convert_weights(
             self.backbone.cfg, absent | {name: stored[name] for name in stored.arrays}
         )
 
