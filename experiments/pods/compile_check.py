@@ -25,7 +25,7 @@ from liveedit_jax.backbone_config import RematPolicy
 from liveedit_jax.config import MeshConfig, Precision, StorageConfig, as_dict
 from liveedit_jax.presets import PRESETS, preset
 from liveedit_jax.scaling.chips import Chip, chip_of
-from liveedit_jax.scaling.mesh import axes_of
+from liveedit_jax.scaling.mesh import parse_axes
 
 SILENT = {
     "JAX_PLATFORMS": "cpu",
@@ -60,7 +60,7 @@ def mesh_for(step: str, devices_n: int, text: str | None) -> MeshConfig:
     chips (train), rows of the repository on as many (edit, query), layers split over 4
     (generate)."""
     if text:
-        return axes_of(text)
+        return parse_axes(text)
     rows_n = math.gcd(devices_n, 16)
     if step == "train":
         return MeshConfig(data=devices_n // rows_n, fsdp=rows_n)
@@ -135,12 +135,14 @@ def check(args: argparse.Namespace) -> dict:
         "samples": n,
         "accumulate": args.accumulate,
         "keep": chosen.backbone.keep.value,
-        "tokens": shapes.length_of(pod),
+        "tokens": shapes.sequence_length(pod),
         "capacity": None if args.step == "train" else args.capacity,
         "weights_gb": gigabytes_here(shapes.weight_shapes(pod, args.int8)),
     }
     begin = time.monotonic()
-    lowered = shapes.lowered(pod, args.step, n, args.capacity, storage, args.int8, args.accumulate)
+    lowered = shapes.lower_step(
+        pod, args.step, n, args.capacity, storage, args.int8, args.accumulate
+    )
     try:
         compiled = lowered.compile()
     except Exception as error:  # the compiler refuses what does not fit

@@ -54,7 +54,9 @@ def main() -> None:
 
     empty = jax.eval_shape(partial(repository.init_repository, cfg, args.width, capacity, storage))
     repo = jax.tree.map(
-        lambda leaf, place: of(leaf.shape, leaf.dtype, place), empty, sharded.placed(mesh, empty)
+        lambda leaf, place: of(leaf.shape, leaf.dtype, place),
+        empty,
+        sharded.row_shardings(mesh, empty),
     )
     b, key_n, body = args.batch, cfg.queries_n * cfg.module_width, (cfg.rank, args.width)
     expert = Expert(of((b, key_n)), of((b, key_n)), of((b, *body)), of((b, *body)))

@@ -28,7 +28,7 @@ from liveedit_jax.model_io.model import load_backbone, model_folder
 from liveedit_jax.model_io.weights import load_weights
 from liveedit_jax.scaling.mesh import make_mesh
 from liveedit_jax.scaling.steps import Pod
-from liveedit_jax.scaling.training import on_mesh
+from liveedit_jax.scaling.training import set_up_on_mesh
 from liveedit_jax.training import start
 from liveedit_jax.training.editor import init_state, picture_features
 from liveedit_jax.training.loop import saved_step
@@ -178,7 +178,7 @@ def stepping(run: Run) -> Stepping:
     if run.args.mesh is not None:
         pod = Pod(make_mesh(run.args.mesh), run.chosen)
         cache = partial(state_cache, run) if from_disk else None
-        return on_mesh(pod, recipe, frozen.used, start_state(run), data, cache)
+        return set_up_on_mesh(pod, recipe, frozen.used, start_state(run), data, cache)
     feed = feed_images(data) if run.pictures is None else feed_features(run.pictures)
     cache = state_cache(run) if from_disk else None
     state, editor = start_state(run), run.chosen.editor

@@ -14,7 +14,7 @@ from liveedit_jax.data.open_questions import read_open_questions
 from liveedit_jax.data.open_world import OpenWorld
 from liveedit_jax.data.stamps import read_stamps
 from liveedit_jax.presets import DATASETS, preset
-from liveedit_jax.scaling.mesh import axes_of
+from liveedit_jax.scaling.mesh import parse_axes
 
 LIVEEDIT_ONLY = (
     "start_from", "edit_layer", "accumulate", "keep", "int8", "bf16", "dataset", "manual_dir",
@@ -82,7 +82,7 @@ def _parser(text: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--batches", type=positive(int), default=1000, help="how many, with --states"
     )
-    parser.add_argument("--mesh", type=axes_of, help="axes, as data=2,fsdp=4,tensor=2")
+    parser.add_argument("--mesh", type=parse_axes, help="axes, as data=2,fsdp=4,tensor=2")
     parser.add_argument("--coordinator", help="HOST:PORT of process 0, outside pods and Slurm")
     parser.add_argument(
         "--processes", type=positive(int), help="how many there are, with --coordinator"

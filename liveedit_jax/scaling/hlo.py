@@ -218,10 +218,10 @@ class Program:
         """Return the cost of one run of a computation (None: of the program)."""
         key = f"{name or self.entry}/{inside_fusion}"
         if key not in self._costs:
-            self._costs[key] = self._counted(name or self.entry, inside_fusion)
+            self._costs[key] = self._count(name or self.entry, inside_fusion)
         return self._costs[key]
 
-    def _counted(self, name: str, inside_fusion: bool) -> Cost:
+    def _count(self, name: str, inside_fusion: bool) -> Cost:
         total = Cost()
         for op in self.computations[name]:
             kind, own = op.kind.removesuffix("-start"), Cost()

@@ -19,7 +19,7 @@ BATCH = (DATA, FSDP, EXPERT)  # axes that samples are split over
 WEIGHT = (FSDP, EXPERT)  # axes that one side of every matrix is split over
 
 
-def axes_of(text: str) -> MeshConfig:
+def parse_axes(text: str) -> MeshConfig:
     """Parse axes such as "fsdp=8,tensor=2".
 
     Raises:
@@ -52,11 +52,11 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> M
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(shape))
 
 
-def split_batch(mesh: Mesh, axis: int = 0) -> NamedSharding:
+def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
     """Return the sharding of arrays whose dimension `axis` is samples, split over the mesh."""
     return NamedSharding(mesh, P(*[None] * axis, BATCH))
 
 
-def everywhere(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh) -> NamedSharding:
     """Return the sharding of arrays that are replicated on every device."""
     return NamedSharding(mesh, P())

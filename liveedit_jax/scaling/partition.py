@@ -24,7 +24,7 @@ from liveedit_jax.backbone_config import (
     QFormerConfig,
 )
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.scaling.mesh import TENSOR, WEIGHT, split_batch
+from liveedit_jax.scaling.mesh import TENSOR, WEIGHT, batch_sharding
 
 COLUMN, ROW = (WEIGHT, TENSOR), (TENSOR, WEIGHT)
 Table = dict[str, tuple]
@@ -108,7 +108,7 @@ class PartPlacement:
 
     def states(self, x: Array) -> Array:
         """Split samples over the batch axes, and nothing else."""
-        return jax.lax.with_sharding_constraint(x, split_batch(self.mesh))
+        return jax.lax.with_sharding_constraint(x, batch_sharding(self.mesh))
 
     def weights(self, tree):
         """Gather weights over the weight axes; they stay split over the tensor axis."""
@@ -134,12 +134,12 @@ class Placements:
         return PartPlacement(self.mesh, part, self.cfg)
 
 
-def placed_backbone(mesh: Mesh, cfg: BackboneConfig) -> Backbone:
+def backbone_on_mesh(mesh: Mesh, cfg: BackboneConfig) -> Backbone:
     """Create a backbone that runs on a mesh."""
     return Backbone(cfg, Placements(mesh, cfg))
 
 
-def placed_shapes(shapes, shardings):
+def with_shardings(shapes, shardings):
     """Attach shardings to the shapes of arrays, as ahead-of-time compilation needs them."""
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),

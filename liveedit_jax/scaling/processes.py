@@ -35,7 +35,7 @@ def _in_a_cluster() -> bool:
     return tasks_n > 1 or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
 
 
-def spread(tree, shardings):
+def put_on_mesh(tree, shardings):
     """Put host arrays, which every process has, on the whole mesh; each process puts its part.
 
     Args:

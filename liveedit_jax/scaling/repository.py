@@ -4,7 +4,7 @@ Rows are split over the expert and tensor axes, queries over the data and fsdp a
 adds, scores and applies its own rows. For a query, devices exchange scores, their K strongest rows,
 and the [B, T, D] residual (for generation: the K bodies instead). Growing and reclaiming are rare
 and move rows between devices, which is left to the compiler: jit `repository.grow` and `reclaim`
-with `placed` as `out_shardings`.
+with `row_shardings` as `out_shardings`.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ def row_axes(mesh: Mesh) -> tuple[str, ...]:
     return tuple(axis for axis in (EXPERT, TENSOR) if axis in mesh.axis_names)
 
 
-def _query_axes(mesh: Mesh) -> P:
+def _query_spec(mesh: Mesh) -> P:
     axes = tuple(axis for axis in (DATA, FSDP) if axis in mesh.axis_names)
     return P(axes) if axes else P()
 
 
-def specs(mesh: Mesh, repo: Repository) -> Repository:
+def row_specs(mesh: Mesh, repo: Repository) -> Repository:
     """Return each leaf's partition: arrays are split by rows, scalars are replicated."""
     return jax.tree.map(lambda leaf: P(row_axes(mesh)) if leaf.ndim else P(), repo)
 
 
-def placed(mesh: Mesh, repo: Repository) -> Repository:
-    """Return each leaf's sharding: `specs` on the mesh."""
-    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(mesh, repo))
+def row_shardings(mesh: Mesh, repo: Repository) -> Repository:
+    """Return each leaf's sharding: `row_specs` on the mesh."""
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), row_specs(mesh, repo))
 
 
 def init_repository(
@@ -60,7 +60,7 @@ def init_repository(
             "rows are split over"
         )
     make = partial(repository.init_repository, cfg, width, capacity, storage)
-    return jax.jit(make, out_shardings=placed(mesh, jax.eval_shape(make)))()
+    return jax.jit(make, out_shardings=row_shardings(mesh, jax.eval_shape(make)))()
 
 
 def add_edits(
@@ -74,8 +74,8 @@ def add_edits(
     run = jax.shard_map(
         partial(repository.add_edits, axis=row_axes(mesh)),
         mesh=mesh,
-        in_specs=(specs(mesh, repo), P(), P(), P()),
-        out_specs=(specs(mesh, repo), P()),
+        in_specs=(row_specs(mesh, repo), P(), P(), P()),
+        out_specs=(row_specs(mesh, repo), P()),
         check_vma=False,
     )
     return run(repo, expert, edit_id, valid)
@@ -91,7 +91,7 @@ def route_and_apply(
     role: Int[Array, "B T"],
 ) -> tuple[Float[Array, "B T D"], Route]:
     """Route B queries and compute the routed experts' residual."""
-    axes, asked = row_axes(mesh), _query_axes(mesh)
+    axes, asked = row_axes(mesh), _query_spec(mesh)
 
     def run(editor, repo, query, hidden, role):
         found = route(cfg, repo, query, axis=axes)
@@ -100,18 +100,18 @@ def route_and_apply(
     whole = jax.shard_map(
         run,
         mesh=mesh,
-        in_specs=(P(), specs(mesh, repo), asked, asked, asked),
+        in_specs=(P(), row_specs(mesh, repo), asked, asked, asked),
         out_specs=(asked, asked),
         check_vma=False,
     )
     return whole(editor, repo, query, hidden, role)
 
 
-def routed_plan(
+def route_and_gather(
     mesh: Mesh, cfg: EditorConfig, norm: dict, repo: Repository, query: Query
 ) -> tuple[liveedit.RoutedExperts, Route]:
     """Route B queries and bring each one's K experts to its device, for generation."""
-    axes, asked = row_axes(mesh), _query_axes(mesh)
+    axes, asked = row_axes(mesh), _query_spec(mesh)
 
     def run(repo, query):
         found = route(cfg, repo, query, axis=axes)
@@ -123,7 +123,7 @@ def routed_plan(
     whole = jax.shard_map(
         run,
         mesh=mesh,
-        in_specs=(specs(mesh, repo), asked),
+        in_specs=(row_specs(mesh, repo), asked),
         out_specs=(asked, asked),
         check_vma=False,
     )

@@ -16,8 +16,8 @@ from liveedit_jax.data.tiling import square_rows
 from liveedit_jax.data.tokenise import row_length
 from liveedit_jax.editor import repository
 from liveedit_jax.scaling import repository as sharded
-from liveedit_jax.scaling.mesh import everywhere, split_batch
-from liveedit_jax.scaling.partition import editor_shardings, placed_shapes
+from liveedit_jax.scaling.mesh import batch_sharding, replicated
+from liveedit_jax.scaling.partition import editor_shardings, with_shardings
 from liveedit_jax.scaling.steps import Pod
 from liveedit_jax.training.editor import init_state
 from liveedit_jax.types import Batch
@@ -32,7 +32,7 @@ def weight_shapes(pod: Pod, int8: bool = False):
         return quantise(half) if int8 else half
 
     shapes = jax.eval_shape(make)
-    return placed_shapes(shapes, pod.weight_shardings(shapes))
+    return with_shardings(shapes, pod.weight_shardings(shapes))
 
 
 def state_shapes(pod: Pod, recipe: EditorTrainConfig):
@@ -40,7 +40,7 @@ def state_shapes(pod: Pod, recipe: EditorTrainConfig):
     backbone = Backbone(pod.config.backbone)
     make = partial(init_state, backbone, pod.config.editor, recipe, jax.random.key(0))
     shapes = jax.eval_shape(make)
-    return placed_shapes(shapes, editor_shardings(pod.mesh, shapes))
+    return with_shardings(shapes, editor_shardings(pod.mesh, shapes))
 
 
 def repository_shapes(pod: Pod, capacity: int, storage: StorageConfig):
@@ -49,10 +49,10 @@ def repository_shapes(pod: Pod, capacity: int, storage: StorageConfig):
         repository.init_repository, pod.config.editor, pod.config.backbone.width, capacity, storage
     )
     shapes = jax.eval_shape(make)
-    return placed_shapes(shapes, sharded.placed(pod.mesh, shapes))
+    return with_shardings(shapes, sharded.row_shardings(pod.mesh, shapes))
 
 
-def length_of(pod: Pod) -> int:
+def sequence_length(pod: Pod) -> int:
     """Return T, with room for a square picture and the longest prompt and answer."""
     rows = square_rows(pod.config.backbone)
     vision_n = pod.config.backbone.vision_n if rows is None else len(rows)
@@ -61,13 +61,13 @@ def length_of(pod: Pod) -> int:
 
 def _pixels(pod: Pod, dtype, *lead: int, axis: int = 0):
     shape = (*lead, *pod.config.backbone.image_shape)
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=split_batch(pod.mesh, axis))
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(pod.mesh, axis))
 
 
 def batch_shapes(pod: Pod, n: int) -> Batch:
     """Return the shapes of N requests or queries."""
-    place = split_batch(pod.mesh)
-    token = jax.ShapeDtypeStruct((n, length_of(pod)), jnp.int32, sharding=place)
+    place = batch_sharding(pod.mesh)
+    token = jax.ShapeDtypeStruct((n, sequence_length(pod)), jnp.int32, sharding=place)
     role = jax.ShapeDtypeStruct(token.shape, jnp.int8, sharding=place)
     tiled = token if pod.config.backbone.grids else None
     return Batch(token, role, _pixels(pod, jnp.float32, n), place=tiled)
@@ -76,18 +76,18 @@ def batch_shapes(pod: Pod, n: int) -> Batch:
 def training_shapes(pod: Pod, recipe: EditorTrainConfig):
     """Return the shapes of the pictures and rows of a training step."""
     lead = (recipe.accumulate_n,) if recipe.accumulate_n > 1 else ()
-    place, n = split_batch(pod.mesh, len(lead) + 1), recipe.batch_n
+    place, n = batch_sharding(pod.mesh, len(lead) + 1), recipe.batch_n
 
     def rows(*shape: int, dtype=jnp.int32):
         return jax.ShapeDtypeStruct((*lead, 4, n, *shape), dtype, sharding=place)
 
-    token = rows(length_of(pod))
+    token = rows(sequence_length(pod))
     tiled = token if pod.config.backbone.grids else None
-    batch = EditingBatch(token, rows(length_of(pod), dtype=jnp.int8), rows(), tiled)
+    batch = EditingBatch(token, rows(sequence_length(pod), dtype=jnp.int8), rows(), tiled)
     return _pixels(pod, jnp.float32, *lead, n, 3, axis=len(lead)), batch
 
 
-def lowered(
+def lower_step(
     pod: Pod,
     step: str,
     n: int,
@@ -110,7 +110,7 @@ def lowered(
     Raises:
         ValueError: the step has another name.
     """
-    weights, whole = weight_shapes(pod, int8), everywhere(pod.mesh)
+    weights, whole = weight_shapes(pod, int8), replicated(pod.mesh)
     recipe = replace(pod.config.editor_train, batch_n=n // accumulate_n, accumulate_n=accumulate_n)
     state = state_shapes(pod, recipe)
     if step == "train":

@@ -19,11 +19,11 @@ from liveedit_jax.config import EditorTrainConfig, Preset
 from liveedit_jax.data.editing import EditingBatch
 from liveedit_jax.editor import liveedit
 from liveedit_jax.scaling import repository as sharded
-from liveedit_jax.scaling.mesh import everywhere, split_batch
+from liveedit_jax.scaling.mesh import batch_sharding, replicated
 from liveedit_jax.scaling.partition import (
+    backbone_on_mesh,
     backbone_shardings,
     editor_shardings,
-    placed_backbone,
 )
 from liveedit_jax.training.editor import (
     Lower,
@@ -46,7 +46,7 @@ class Pod:
     @cached_property
     def backbone(self) -> Backbone:
         """Return the preset's backbone, with its placement on the mesh."""
-        return placed_backbone(self.mesh, self.config.backbone)
+        return backbone_on_mesh(self.mesh, self.config.backbone)
 
     def weight_shardings(self, weights):
         """Return the sharding of every leaf of the backbone's weights."""
@@ -74,7 +74,7 @@ class Pod:
             return editor_step(self.backbone, editor, recipe, lower, weights, shown, state, batch)
 
         place = editor_shardings(self.mesh, state)
-        return jax.jit(run, donate_argnums=2, out_shardings=(place, everywhere(self.mesh)))
+        return jax.jit(run, donate_argnums=2, out_shardings=(place, replicated(self.mesh)))
 
     def states(self, recipe: EditorTrainConfig):
         """Jit (weights, images, batch) -> states at the edit layer, split by sample."""
@@ -82,10 +82,10 @@ class Pod:
         def run(weights: dict, images: Float[Array, "N 3 ..."], batch: EditingBatch):
             return lower_states(self.backbone, recipe, lower_from_images, weights, images, batch)
 
-        place = split_batch(self.mesh, int(recipe.accumulate_n > 1))
+        place = batch_sharding(self.mesh, int(recipe.accumulate_n > 1))
         return jax.jit(run, out_shardings=place)
 
-    def _prepared(self, params: dict) -> liveedit.PreparedEditor:
+    def _prepare(self, params: dict) -> liveedit.PreparedEditor:
         gathered = place_weights(self.backbone.placement("editor"), params)
         return liveedit.prepare(self.config.editor, gathered)
 
@@ -94,7 +94,7 @@ class Pod:
         valid: Array,
     ) -> tuple[Repository, Int[Array, " N"]]:  # fmt: skip
         """Apply N edits as `liveedit.edit` does; every device stores the rows it holds."""
-        editor = self._prepared(params)
+        editor = self._prepare(params)
         made = liveedit.make_experts(self.config.editor, self.backbone, weights, editor, batch)
         return sharded.add_edits(self.mesh, repo, made, ids, valid)
 
@@ -102,7 +102,7 @@ class Pod:
         self, weights: dict, params: dict, repo: Repository, batch: Batch, at: Int[Array, "B A"]
     ) -> tuple[Float[Array, "B A V"], Route]:
         """Compute the edited model's logits at positions `at`, and the routes."""
-        cfg, editor = self.config.editor, self._prepared(params)
+        cfg, editor = self.config.editor, self._prepare(params)
         hidden = self.backbone.lower(weights, batch)
         query = liveedit.encode_query(cfg, editor, hidden, batch.role)
         added, found = sharded.route_and_apply(
@@ -114,9 +114,9 @@ class Pod:
         self, weights: dict, params: dict, repo: Repository, batch: Batch, steps_n: int
     ) -> tuple[Int[Array, "B steps"], Route]:
         """Generate greedy continuations of B prompts with the edited model, and the routes."""
-        cfg, editor = self.config.editor, self._prepared(params)
+        cfg, editor = self.config.editor, self._prepare(params)
         hidden = self.backbone.lower(weights, batch)
         query = liveedit.encode_query(cfg, editor, hidden, batch.role)
-        plan, found = sharded.routed_plan(self.mesh, cfg, editor.norm, repo, query)
+        plan, found = sharded.route_and_gather(self.mesh, cfg, editor.norm, repo, query)
         adding = liveedit.AddExperts(cfg)
         return generate(self.backbone, weights, batch, steps_n, plan, adding), found

@@ -11,9 +11,9 @@ from jax.sharding import NamedSharding
 
 from liveedit_jax.config import EditorTrainConfig
 from liveedit_jax.data.editing import EditingBatch
-from liveedit_jax.scaling.mesh import BATCH, split_batch
+from liveedit_jax.scaling.mesh import BATCH, batch_sharding
 from liveedit_jax.scaling.partition import editor_shardings
-from liveedit_jax.scaling.processes import spread
+from liveedit_jax.scaling.processes import put_on_mesh
 from liveedit_jax.scaling.steps import Pod
 from liveedit_jax.training.editor import stored_states
 from liveedit_jax.training.one_device import TrainingData, read_images
@@ -36,7 +36,7 @@ def check_batch(pod: Pod, recipe: EditorTrainConfig) -> None:
             )
 
 
-def on_mesh(
+def set_up_on_mesh(
     pod: Pod,
     recipe: EditorTrainConfig,
     weights: dict,
@@ -62,10 +62,10 @@ def on_mesh(
         ValueError: the mesh cannot split the recipe's batches.
     """
     check_batch(pod, recipe)
-    placed = spread(weights, pod.weight_shardings(weights))
-    begun = spread(state, editor_shardings(pod.mesh, state))
+    placed = put_on_mesh(weights, pod.weight_shardings(weights))
+    begun = put_on_mesh(state, editor_shardings(pod.mesh, state))
     lead_n = int(recipe.accumulate_n > 1)  # several batches are stacked
-    by_image, by_row = split_batch(pod.mesh, lead_n), split_batch(pod.mesh, lead_n + 1)
+    by_image, by_row = batch_sharding(pod.mesh, lead_n), batch_sharding(pod.mesh, lead_n + 1)
     images_of = partial(read_images, data, by_image)
 
     if cache is None:
@@ -73,18 +73,18 @@ def on_mesh(
 
         def batch_at(i: int) -> tuple[jax.Array, EditingBatch]:
             rows = data.batch_at(i)
-            return images_of(rows), spread(rows, by_row)
+            return images_of(rows), put_on_mesh(rows, by_row)
     else:
         run, states = pod.train_step(recipe, state, stored_states), pod.states(recipe)
 
         def states_of(rows: EditingBatch) -> jax.Array:
-            return states(placed, images_of(rows), spread(rows, by_row))
+            return states(placed, images_of(rows), put_on_mesh(rows, by_row))
 
         read = cache(by_image).reading(data.batch_at, states_of)
 
         def batch_at(i: int) -> tuple[jax.Array, EditingBatch]:
             hidden, rows = read(i)
-            return hidden, spread(rows, by_row)
+            return hidden, put_on_mesh(rows, by_row)
 
     def step(state: TrainState, batch: tuple[jax.Array, EditingBatch]):
         seen, rows = batch  # pictures, or states

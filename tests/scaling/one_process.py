@@ -19,7 +19,7 @@ from liveedit_jax.presets import preset
 from liveedit_jax.scaling.mesh import make_mesh
 from liveedit_jax.scaling.processes import start
 from liveedit_jax.scaling.steps import Pod
-from liveedit_jax.scaling.training import on_mesh
+from liveedit_jax.scaling.training import set_up_on_mesh
 from liveedit_jax.training.editor import init_state
 from liveedit_jax.training.loop import train
 
@@ -39,7 +39,7 @@ def main(coordinator, processes_n, process_id, steps_n, out):
         make_mesh(MeshConfig(data=2, fsdp=2)),
         replace(preset("tiny"), backbone=SMALL, editor=EDITOR),
     )
-    parts = on_mesh(pod, RECIPE, weights, state, data)
+    parts = set_up_on_mesh(pod, RECIPE, weights, state, data)
     state, _ = train(*parts, int(steps_n), out, save_every=3, log_every=1)
     if alone:  # then all of the state is here
         (Path(out) / "state.sha256").write_text(sha256_of(state))

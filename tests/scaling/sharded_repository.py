@@ -80,7 +80,7 @@ def eight_devices_store_route_and_apply_as_one():
 
 def rollback_frees_rows_on_every_device():
     mesh, one, many = both(StorageConfig())
-    specs = sharded.specs(mesh, many)
+    specs = sharded.row_specs(mesh, many)
     back = jax.shard_map(
         partial(repository.rollback, axis=sharded.EXPERT),
         mesh=mesh,

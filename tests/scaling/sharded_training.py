@@ -18,10 +18,10 @@ from liveedit_jax.data.vocabulary import mojiedit_tokenizer
 from liveedit_jax.editor import liveedit, repository
 from liveedit_jax.presets import preset
 from liveedit_jax.scaling import repository as sharded
-from liveedit_jax.scaling.mesh import make_mesh, split_batch
+from liveedit_jax.scaling.mesh import batch_sharding, make_mesh
 from liveedit_jax.scaling.partition import backbone_shardings, editor_shardings
 from liveedit_jax.scaling.steps import Pod
-from liveedit_jax.scaling.training import on_mesh
+from liveedit_jax.scaling.training import set_up_on_mesh
 from liveedit_jax.training.editor import (
     editor_gradient,
     editor_step,
@@ -74,7 +74,7 @@ def in_float64(tree):
 
 
 def put(mesh, images, batch):
-    return jax.device_put((images, batch), (split_batch(mesh), split_batch(mesh, 1)))
+    return jax.device_put((images, batch), (batch_sharding(mesh), batch_sharding(mesh, 1)))
 
 
 def close(found, wanted, name):
@@ -97,7 +97,7 @@ def every_mesh_trains_as_one_device():
         placed = jax.device_put(weights, pod.weight_shardings(weights))
         spread = jax.device_put(state, editor_shardings(mesh, state))
         pixels, rows = put(mesh, images, batch)
-        read = jax.device_put(features, split_batch(mesh))
+        read = jax.device_put(features, batch_sharding(mesh))
         found, scalars = jax.jit(partial(gradient, pod.backbone))(placed, read, spread, rows)
         for name, value in seen.items():
             close(scalars[name], value, f"{cfg} {name}")
@@ -109,7 +109,7 @@ def every_mesh_trains_as_one_device():
 
 
 def accumulated_steps_are_those_of_one_device(folder):
-    """Two batches a step, each with its own pictures, placed by `on_mesh`; and states from disk."""
+    """Two batches a step, each with its own pictures, as `set_up_on_mesh` puts them."""
     recipe = replace(RECIPE, batch_n=4, accumulate_n=2, answers_n=25)
     data = EditingData(mojiedit_tokenizer(SMALL.decoder.vocab_n), SMALL, recipe, EditMixture())
     weights = jax.jit(PLAIN.init)(jax.random.key(0))
@@ -121,7 +121,7 @@ def accumulated_steps_are_those_of_one_device(folder):
     run = jax.jit(partial(editor_step, PLAIN, EDITOR, recipe, lower_from_images))
     one, seen = run(weights, images, state, batch)
     pod = Pod(make_mesh(TRAINED[0]), CONFIG)
-    step, begun, batch_at = on_mesh(pod, recipe, weights, state, data)
+    step, begun, batch_at = set_up_on_mesh(pod, recipe, weights, state, data)
     found, scalars = step(begun, batch_at(1))
     for name, value in seen.items():
         close(scalars[name], value, name)
@@ -129,7 +129,7 @@ def accumulated_steps_are_those_of_one_device(folder):
     def cache(place):
         return StateCache(Path(folder), 2, {}, place)
 
-    _, _, batch_at = on_mesh(pod, recipe, weights, state, data, cache)
+    _, _, batch_at = set_up_on_mesh(pod, recipe, weights, state, data, cache)
     hidden, rows = batch_at(3)  # the second of two
     np.testing.assert_array_equal(rows.token, batch.token)
     assert {shard.data.shape[1] for shard in hidden.addressable_shards} == {4 * 4 // 4}
@@ -186,7 +186,7 @@ def edits_queries_and_generation_are_those_of_one_device():
         placed = jax.device_put(weights, pod.weight_shardings(weights))
         spread = jax.device_put(params, editor_shardings(mesh, params))
         repo = sharded.init_repository(mesh, EDITOR, SMALL.width, 16, StorageConfig())
-        shown, question_ = jax.device_put((batch, question), split_batch(mesh))
+        shown, question_ = jax.device_put((batch, question), batch_sharding(mesh))
         repo, slots = jax.jit(pod.edit, donate_argnums=2)(placed, spread, repo, shown, ids, valid)
         np.testing.assert_array_equal(slots, slot)
         for name in ("text_key", "vision_key", "down", "up"):

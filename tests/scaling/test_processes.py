@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from liveedit_jax.scaling.mesh import axes_of
+from liveedit_jax.scaling.mesh import parse_axes
 from liveedit_jax.scaling.processes import start
 
 HERE = Path(__file__).parent
@@ -109,5 +109,5 @@ def test_what_cannot_be_started_is_refused():
     with pytest.raises(ValueError, match="say how many processes there are"):
         start("localhost:1234")
     with pytest.raises(ValueError, match="mesh axis 'rows=2'"):
-        axes_of("data=2,rows=2")
-    assert axes_of("data=2,tensor=4").tensor == 4
+        parse_axes("data=2,rows=2")
+    assert parse_axes("data=2,tensor=4").tensor == 4
