@@ -44,22 +44,22 @@ def attention_mask(batch: Batch) -> Array:
     return mask
 
 
-def split_at(params: dict, edit_layer: int) -> dict:
+def split_at(weights: dict, edit_layer: int) -> dict:
     """Split weights after decoder layer `edit_layer`, wherever they were split before.
 
     Raises:
         ValueError: the decoder has no such layer.
     """
-    lower, upper = params["lower"], params["upper"]
+    lower, upper = weights["lower"], weights["upper"]
     lower_n, upper_n = (len(jax.tree.leaves(half)[0]) for half in (lower, upper))
     if not 0 <= edit_layer < lower_n + upper_n:
         raise ValueError(f"edit_layer={edit_layer}: from 0 to {lower_n + upper_n - 1}")
     n = edit_layer + 1
     if n == lower_n:
-        return params
+        return weights
     every = jax.tree.map(lambda *halves: jnp.concatenate(halves), lower, upper)
     halves = {"lower": slice(None, n), "upper": slice(n, None)}
-    return params | {k: jax.tree.map(lambda x, s=s: x[s], every) for k, s in halves.items()}
+    return weights | {k: jax.tree.map(lambda x, s=s: x[s], every) for k, s in halves.items()}
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Backbone:
             return made.init(key, hidden, None, context)["params"]
 
         normal = jax.nn.initializers.normal(width**-0.5)
-        params = {
+        weights = {
             "vision": tower(cfg).init(keys[0], image)["params"],
             "projector": bridge(cfg).init(keys[1], jnp.zeros(states.shape))["params"],
             "lower": stack(keys[2], self.lower_n),
@@ -107,26 +107,26 @@ class Backbone:
             **decoder.init_positions(cfg.decoder, jax.random.fold_in(key, 6)),
         }
         if not cfg.decoder.tied_head:
-            params["head"] = normal(keys[5], (width, cfg.decoder.vocab_n))
+            weights["head"] = normal(keys[5], (width, cfg.decoder.vocab_n))
         if cfg.grids:
-            params["newline"] = normal(jax.random.fold_in(key, 7), (width,))
-        return params
+            weights["newline"] = normal(jax.random.fold_in(key, 7), (width,))
+        return weights
 
     def context(self, batch: Batch) -> Context:
         """Compute the positions and the attention mask of a whole batch."""
         return decoder.context(self.cfg.decoder, positions(batch), attention_mask(batch))
 
-    def tower_states(self, params: dict, pixels: Float[Array, "B S S 3"]) -> Float[Array, "B P W"]:
+    def tower_states(self, weights: dict, pixels: Float[Array, "B S S 3"]) -> Float[Array, "B P W"]:
         """Compute the vision tower's output for pictures (or tiles), which the bridge reads."""
-        pixels = pixels.astype(params["embed"].dtype)
+        pixels = pixels.astype(weights["embed"].dtype)
         vision = {
             name: part if name == "layers" else dequantise(part)  # scanned layers do it themselves
-            for name, part in params["vision"].items()
+            for name, part in weights["vision"].items()
         }
         return tower(self.cfg, self.placement("vision")).apply({"params": vision}, pixels)
 
     def vision_features(
-        self, params: dict, image: Float[Array, "B S S 3"] | Float[Array, "B N S S 3"]
+        self, weights: dict, image: Float[Array, "B S S 3"] | Float[Array, "B N S S 3"]
     ) -> Float[Array, "B P D"]:
         """Compute vision features in the decoder's width.
 
@@ -135,24 +135,24 @@ class Backbone:
         """
         tiled = image.ndim == 5
         pixels = rearrange(image, "b n s t c -> (b n) s t c") if tiled else image
-        states = self.tower_states(params, pixels)
-        bridged = dequantise(place_weights(self.placement("projector"), params["projector"]))
+        states = self.tower_states(weights, pixels)
+        bridged = dequantise(place_weights(self.placement("projector"), weights["projector"]))
         features = bridge(self.cfg).apply({"params": bridged}, states)
         if tiled:
             features = rearrange(features, "(b n) p d -> b (n p) d", n=image.shape[1])
         if not self.cfg.grids:
             return features
-        newline = jnp.broadcast_to(params["newline"], (image.shape[0], 1, self.cfg.width))
+        newline = jnp.broadcast_to(weights["newline"], (image.shape[0], 1, self.cfg.width))
         return jnp.concatenate([features, newline.astype(features.dtype)], axis=1)
 
     def embed(
-        self, params: dict, batch: Batch, features: Float[Array, "B P D"] | None
+        self, weights: dict, batch: Batch, features: Float[Array, "B P D"] | None
     ) -> Float[Array, "B T D"]:
         """Embed tokens, with vision features at VISION tokens and zeros at PAD.
 
         Features are taken in order, or as `batch.place` says.
         """
-        x = place_weights(self.placement("embed"), params["embed"])[batch.token]
+        x = place_weights(self.placement("embed"), weights["embed"])[batch.token]
         if features is not None:
             is_vision = batch.role == Role.VISION
             place = batch.place
@@ -161,45 +161,45 @@ class Backbone:
             place = jnp.clip(place, 0, features.shape[1] - 1)
             placed = jnp.take_along_axis(features, place[..., None], axis=1).astype(x.dtype)
             x = jnp.where(is_vision[..., None], placed, x)
-        x = decoder.add_positions(self.cfg.decoder, params, x, positions(batch))
+        x = decoder.add_positions(self.cfg.decoder, weights, x, positions(batch))
         return jnp.where((batch.role != Role.PAD)[..., None], x, 0)
 
     def embed_next(
-        self, params: dict, token: Int[Array, " B"], position: Int[Array, " B"]
+        self, weights: dict, token: Int[Array, " B"], position: Int[Array, " B"]
     ) -> Float[Array, "B 1 D"]:
         """Embed one generated token per row."""
-        x = params["embed"][token][:, None]
-        return decoder.add_positions(self.cfg.decoder, params, x, position[:, None])
+        x = weights["embed"][token][:, None]
+        return decoder.add_positions(self.cfg.decoder, weights, x, position[:, None])
 
     def lower_from_features(
-        self, params: dict, batch: Batch, features: Float[Array, "B P D"] | None
+        self, weights: dict, batch: Batch, features: Float[Array, "B P D"] | None
     ) -> Float[Array, "B T D"]:
         """Compute the edit layer's output from vision features (None: no row has an image)."""
-        x = self.embed(params, batch, features)
-        return self.run_lower(params, x, self.context(batch))[0]
+        x = self.embed(weights, batch, features)
+        return self.run_lower(weights, x, self.context(batch))[0]
 
-    def lower(self, params: dict, batch: Batch) -> Float[Array, "B T D"]:
+    def lower(self, weights: dict, batch: Batch) -> Float[Array, "B T D"]:
         """Compute the OUTPUT of decoder layer `edit_layer` from tokens and pixels."""
-        return self.lower_from_features(params, batch, self.vision_features(params, batch.image))
+        return self.lower_from_features(weights, batch, self.vision_features(weights, batch.image))
 
     def upper(
         self,
-        params: dict,
+        weights: dict,
         hidden: Float[Array, "B T D"],
         batch: Batch,
         at: Int[Array, "B A"] | None = None,
     ) -> Float[Array, "B T V"] | Float[Array, "B A V"]:
         """Compute float32 logits from the edit layer's output, at positions `at` (None: at all)."""
-        states, _ = self.run_upper(params, hidden, self.context(batch))
+        states, _ = self.run_upper(weights, hidden, self.context(batch))
         if at is not None:
             states = jnp.take_along_axis(states, at[..., None], axis=1)
-        return self.head(params, states)
+        return self.head(weights, states)
 
     def edit_layer_again(
-        self, params: dict, hidden: Float[Array, "B T D"], batch: Batch
+        self, weights: dict, hidden: Float[Array, "B T D"], batch: Batch
     ) -> Float[Array, "B T D"]:
         """Apply decoder layer `edit_layer` to its own output, as the released training does."""
-        last = dequantise(jax.tree.map(lambda leaf: leaf[-1], params["lower"]))
+        last = dequantise(jax.tree.map(lambda leaf: leaf[-1], weights["lower"]))
         layer = decoder.layer(self.cfg.decoder)
         return layer.apply({"params": last}, hidden, None, self.context(batch))[0]
 
@@ -209,7 +209,7 @@ class Backbone:
 
     def run_lower(
         self,
-        params: dict,
+        weights: dict,
         x: Float[Array, "B T D"],
         context: Context,
         cache: Cache | None = None,
@@ -220,11 +220,11 @@ class Backbone:
         Returns the last layer's output and, with `keep_cache`, the keys and values, stacked.
         """
         stack = self._stack("lower", self.lower_n, cache, keep_cache)
-        return stack.apply({"params": params["lower"]}, x, cache, context)
+        return stack.apply({"params": weights["lower"]}, x, cache, context)
 
     def run_upper(
         self,
-        params: dict,
+        weights: dict,
         hidden: Float[Array, "B T D"],
         context: Context,
         cache: Cache | None = None,
@@ -232,14 +232,14 @@ class Backbone:
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """Run the layers after the edit layer; arguments and results are as in `run_lower`."""
         stack = self._stack("upper", self.upper_n, cache, keep_cache)
-        hidden = hidden.astype(params["embed"].dtype)  # an editor's residual is float32
-        return stack.apply({"params": params["upper"]}, hidden, cache, context)
+        hidden = hidden.astype(weights["embed"].dtype)  # an editor's residual is float32
+        return stack.apply({"params": weights["upper"]}, hidden, cache, context)
 
-    def head(self, params: dict, states: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+    def head(self, weights: dict, states: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Apply the final norm and the language-model head; logits are float32."""
-        states = decoder.norm(self.cfg.decoder).apply({"params": params["norm"]}, states)
+        states = decoder.norm(self.cfg.decoder).apply({"params": weights["norm"]}, states)
         part = "embed" if self.cfg.decoder.tied_head else "head"
-        kernel = place_weights(self.placement(part), params[part])
+        kernel = place_weights(self.placement(part), weights[part])
         kernel = kernel.T if self.cfg.decoder.tied_head else kernel
         flat = rearrange(states, "b t d -> (b t) d") @ kernel
         return rearrange(flat.astype(jnp.float32), "(b t) v -> b t v", b=states.shape[0])

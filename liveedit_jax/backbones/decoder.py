@@ -89,12 +89,12 @@ def init_positions(cfg: DecoderConfig, key: Array) -> dict[str, Array]:
 
 
 def add_positions(
-    cfg: DecoderConfig, params: dict, x: Float[Array, "B T D"], position: Int[Array, "B T"]
+    cfg: DecoderConfig, weights: dict, x: Float[Array, "B T D"], position: Int[Array, "B T"]
 ) -> Float[Array, "B T D"]:
     """Add learned positions to embeddings; rotary positions are part of the context instead."""
     if isinstance(cfg, LlamaConfig):
         return x
-    return x + params["position"][position + opt.POSITION_OFFSET]
+    return x + weights["position"][position + opt.POSITION_OFFSET]
 
 
 def mlp_parts(cfg: DecoderConfig) -> tuple[str, ...]:
@@ -116,6 +116,6 @@ def mlp_with(
     return run(apply, x)
 
 
-def mlp(cfg: DecoderConfig, params: dict, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-    """Apply the MLP of one layer to normalised states; `params` has its linear layers by name."""
-    return mlp_with(cfg, lambda name, y: linear(params[name], y), x)
+def mlp(cfg: DecoderConfig, weights: dict, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    """Apply the MLP of one layer to normalised states; `weights` has its linear layers by name."""
+    return mlp_with(cfg, lambda name, y: linear(weights[name], y), x)

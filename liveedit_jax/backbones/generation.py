@@ -61,7 +61,7 @@ def restrict_logits(sampling: Sampling, logits: Float[Array, "B V"]) -> Float[Ar
 @partial(jax.jit, static_argnums=(0, 3, 5, 7))
 def generate(
     backbone: Backbone,
-    params: dict,
+    weights: dict,
     batch: Batch,
     steps_n: int,
     plan: Any = None,
@@ -75,7 +75,7 @@ def generate(
 
     Args:
         backbone: the model's functions.
-        params: its weights.
+        weights: its weights.
         batch: prompts without answers, right-padded.
         steps_n: the length of the result, and the most tokens to generate.
         plan: a pytree that `intervene` reads.
@@ -105,30 +105,30 @@ def generate(
         return drawn.astype(jnp.int32)
 
     if features is None:
-        features = backbone.vision_features(params, batch.image)
-    hidden = backbone.embed(params, batch, features)
-    prefill = _prefill(backbone, params, batch, hidden, plan, intervene, pick)
+        features = backbone.vision_features(weights, batch.image)
+    hidden = backbone.embed(weights, batch, features)
+    prefill = _prefill(backbone, weights, batch, hidden, plan, intervene, pick)
     most = steps_n if most is None else jnp.minimum(most, steps_n)
-    return _decode(backbone, params, batch, steps_n, most, plan, intervene, pick, *prefill)
+    return _decode(backbone, weights, batch, steps_n, most, plan, intervene, pick, *prefill)
 
 
 def _apply(plan, intervene, hidden, role):
     return hidden if intervene is None else intervene(plan, hidden, role)
 
 
-def _prefill(backbone, params, batch, x, plan, intervene, pick):
+def _prefill(backbone, weights, batch, x, plan, intervene, pick):
     """Run the prompts: return the caches of all layers, the lengths, and the first tokens."""
     context = backbone.context(batch)
-    hidden, lower = backbone.run_lower(params, x, context, keep_cache=True)
+    hidden, lower = backbone.run_lower(weights, x, context, keep_cache=True)
     hidden = _apply(plan, intervene, hidden, batch.role)
-    states, upper = backbone.run_upper(params, hidden, context, keep_cache=True)
+    states, upper = backbone.run_upper(weights, hidden, context, keep_cache=True)
     length = (batch.role != Role.PAD).sum(1)  # int[B]
     last = jnp.take_along_axis(states, (length - 1)[:, None, None], axis=1)
-    return lower, upper, length, pick(backbone.head(params, last)[:, 0], 0)
+    return lower, upper, length, pick(backbone.head(weights, last)[:, 0], 0)
 
 
 def _decode(
-    backbone, params, batch, steps_n, most, plan, intervene, pick, lower, upper, length, first
+    backbone, weights, batch, steps_n, most, plan, intervene, pick, lower, upper, length, first
 ):
     cfg = backbone.cfg
     b, t = batch.token.shape
@@ -151,11 +151,11 @@ def _decode(
         at = length + step  # the new token's position, and its row in the caches
         mask = (rows <= at[:, None])[:, None]
         context = decoder.context(cfg.decoder, at[:, None], mask, at)
-        x = backbone.embed_next(params, token, at)
-        hidden, lower = backbone.run_lower(params, x, context, lower, keep_cache=True)
+        x = backbone.embed_next(weights, token, at)
+        hidden, lower = backbone.run_lower(weights, x, context, lower, keep_cache=True)
         hidden = _apply(plan, intervene, hidden, role)
-        states, upper = backbone.run_upper(params, hidden, context, upper, keep_cache=True)
-        following = pick(backbone.head(params, states)[:, 0], step + 1)
+        states, upper = backbone.run_upper(weights, hidden, context, upper, keep_cache=True)
+        following = pick(backbone.head(weights, states)[:, 0], step + 1)
         return step + 1, done, following, out, lower, upper
 
     out = jnp.full((b, steps_n), cfg.pad_id, jnp.int32)

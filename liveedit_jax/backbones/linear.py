@@ -65,10 +65,12 @@ class Linear(nn.Module):
         return y
 
 
-def round_kernels(params: dict) -> dict:
+def round_kernels(weights: dict) -> dict:
     """Round the kernels of a backbone's decoder layers to bfloat16."""
 
     def half(path, leaf: Array) -> Array:
         return leaf.astype(jnp.bfloat16) if path[-1].key == "kernel" else leaf
 
-    return params | {name: jax.tree_util.tree_map_with_path(half, params[name]) for name in LAYERS}
+    return weights | {
+        name: jax.tree_util.tree_map_with_path(half, weights[name]) for name in LAYERS
+    }

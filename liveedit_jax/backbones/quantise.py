@@ -38,10 +38,10 @@ def _to_int8(path, leaf: Array):
     return Int8(integer, scale.astype(leaf.dtype))
 
 
-def quantise(params: dict) -> dict:
+def quantise(weights: dict) -> dict:
     """Quantise all kernels of a backbone's tower, bridge and layers to 8 bits."""
-    parts = {name: jax.tree_util.tree_map_with_path(_to_int8, params[name]) for name in PARTS}
-    return params | parts
+    parts = {name: jax.tree_util.tree_map_with_path(_to_int8, weights[name]) for name in PARTS}
+    return weights | parts
 
 
 def dequantise(tree):

@@ -27,8 +27,8 @@ def weight_shapes(pod: Pod, int8: bool = False):
     """Return the shapes of a frozen backbone in bfloat16, or with kernels in 8 bits."""
 
     def make():
-        params = Backbone(pod.config.backbone).init(jax.random.key(0))
-        half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+        weights = Backbone(pod.config.backbone).init(jax.random.key(0))
+        half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), weights)
         return quantise(half) if int8 else half
 
     shapes = jax.eval_shape(make)
