@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from liveedit_jax.data.views import crop_and_brighten
+
 WHITE = 250  # channels from here on are background
 CROPPED = 0.22  # most of a side that is cut away
 BRIGHTER = 0.3  # most that it becomes brighter or darker by
@@ -20,11 +22,9 @@ def augmented(
     side = len(picture)
     kept = side * (1 - CROPPED * rng.random())
     left, top = (side - kept) * rng.random(2)
-    cut = Image.fromarray(picture).resize(
-        (side, side), Image.Resampling.BICUBIC, (left, top, left + kept, top + kept)
-    )
-    view = np.asarray(cut, np.float32) * (1 + BRIGHTER * (2 * rng.random() - 1))
-    view = view.clip(0, 255).astype(np.uint8)
+    light = 1 + BRIGHTER * (2 * rng.random() - 1)
+    box = (left, top, left + kept, top + kept)
+    view = np.asarray(crop_and_brighten(Image.fromarray(picture), box, light))
     return view[:, ::-1] if mirror and rng.random() < 0.5 else view
 
 

@@ -33,6 +33,20 @@ def _plain(picture: Image.Image) -> Image.Image:
     return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
 
 
+def crop_and_brighten(
+    picture: Image.Image, box: tuple[float, float, float, float], light: float
+) -> Image.Image:
+    """Resize a box of a picture to the picture's size and multiply its colours by `light`.
+
+    Args:
+        picture: in a mode of 8 bits a channel.
+        box: left, top, right and bottom edge in pixels.
+        light: 1 leaves colours as they are; products are cut to integers, at most 255.
+    """
+    view = picture.resize(picture.size, Image.Resampling.BICUBIC, box)
+    return ImageEnhance.Brightness(view).enhance(light)
+
+
 def view_of(picture: Image.Image, *key: object) -> Image.Image:
     """Return another view of a picture, of the same size; transparency stays transparency.
 
@@ -48,13 +62,9 @@ def view_of(picture: Image.Image, *key: object) -> Image.Image:
     kept = _drawn(*KEPT, *key, "kept")
     left = _drawn(0.0, (1 - kept) * width, *key, "left")
     top = _drawn(0.0, (1 - kept) * height, *key, "top")
-    view = ImageOps.mirror(picture).resize(
-        picture.size,
-        Image.Resampling.BICUBIC,
-        box=(left, top, left + kept * width, top + kept * height),
-    )
+    box = (left, top, left + kept * width, top + kept * height)
     light = _drawn(*BRIGHTER, *key, "light")
-    view = ImageEnhance.Brightness(view).enhance(light)
+    view = crop_and_brighten(ImageOps.mirror(picture), box, light)
     return view if view.tobytes() != picture.tobytes() else _greyer(view, light - 1)
 
 
