@@ -7,10 +7,8 @@ a name the further facts are those that the same picture's locality probe keeps.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from functools import cache
-
-from liveedit_jax.data.facts import LANGUAGES, Entity, digest, entities
+from liveedit_jax.data.composed import implied
+from liveedit_jax.data.facts import LANGUAGES, Entity, digest
 from liveedit_jax.data.records import Port
 
 _LEADS_TO = {"subcategory": "category", "short_name": "name"} | dict.fromkeys(LANGUAGES, "name")
@@ -30,15 +28,6 @@ _ASKED_OF_LANGUAGE = (
 )
 
 
-@cache
-def _implied(fact: str) -> dict[str, str]:
-    """Value of `fact` -> what it implies, where all emojis with that value agree on it."""
-    found = defaultdict(set)
-    for entity in entities():
-        found[entity.facts[fact]].add(entity.facts[_LEADS_TO[fact]])
-    return {value: next(iter(answers)) for value, answers in found.items() if len(answers) == 1}
-
-
 def follow_up(entity: Entity, fact: str, target: str, *key: object) -> tuple[Port, ...]:
     """The question that `target` answers by one fact more; nothing where there is none.
 
@@ -52,8 +41,9 @@ def follow_up(entity: Entity, fact: str, target: str, *key: object) -> tuple[Por
     """
     if fact not in _LEADS_TO:
         return ()
-    answer = _implied(fact).get(target)
-    if answer is None or answer == _implied(fact).get(entity.facts[fact]):
+    answers = implied(fact, _LEADS_TO[fact])
+    answer = answers.get(target)
+    if answer is None or answer == answers.get(entity.facts[fact]):
         return ()
     wordings = _ASKED.get(fact, _ASKED_OF_LANGUAGE)
     wording = wordings[digest(*key, "port") % len(wordings)]
