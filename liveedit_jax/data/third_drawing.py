@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, features
@@ -44,7 +44,13 @@ def font_sha256(named: str | Path | None = None) -> str | None:
         FileNotFoundError: there is none where one was named.
     """
     file = font_file(named)
-    return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+    return None if file is None else hashlib.sha256(_read(file)).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _read(file: Path) -> bytes:
+    """Read a font file once for its sha256 and its glyphs, so that both are of the same bytes."""
+    return file.read_bytes()
 
 
 @dataclass(frozen=True)
@@ -62,9 +68,8 @@ class ThirdDrawings:
         if not features.check("raqm"):
             raise ValueError("Pillow has no RAQM here, so it cannot draw emoji sequences")
         try:
-            return ImageFont.truetype(
-                str(self.file), GLYPH_SIZE, layout_engine=ImageFont.Layout.RAQM
-            )
+            data = io.BytesIO(_read(self.file))
+            return ImageFont.truetype(data, GLYPH_SIZE, layout_engine=ImageFont.Layout.RAQM)
         except OSError as error:
             raise ValueError(f"{self.file} is no font with colour bitmaps ({error})") from error
 
