@@ -53,7 +53,7 @@ def descend(
     return tree, losses
 
 
-def within(before: Tree, bound: float | None) -> Callable[[Tree], Tree]:
+def box_projection(before: Tree, bound: float | None) -> Callable[[Tree], Tree]:
     """A projection: no entry further than `bound` from where it was (None: anywhere)."""
     if bound is None:
         return lambda tree: tree

@@ -18,14 +18,14 @@ from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.types import Batch
 
 
-class Factors(NamedTuple):
+class GradientFactors(NamedTuple):
     """The gradient of one linear layer of each of L decoder layers, token by token."""
 
     read: Float[Array, "L B T X"]
     error: Float[Array, "L B T Y"]
 
     @property
-    def joined(self) -> Float[Array, "L B T W"]:
+    def concatenated(self) -> Float[Array, "L B T W"]:
         """Both, as the network takes them: W = X + Y."""
         return jnp.concatenate(self, -1).astype(jnp.float32)
 
@@ -35,9 +35,9 @@ class Factors(NamedTuple):
         return (self.error != 0).any(-1, keepdims=True).astype(jnp.float32)
 
 
-def factors_of(
+def gradient_factors(
     backbone: Backbone, weights: dict, hidden: Float[Array, "B T D"], batch: Batch
-) -> dict[str, Factors]:
+) -> dict[str, GradientFactors]:
     """The factors of the target loss's gradient, by the MLP's linear layers.
 
     `error` is the gradient by zeros that are added to what each linear layer writes.
@@ -68,10 +68,10 @@ def factors_of(
         for name in names
     }
     error, read = jax.grad(loss, has_aux=True)(zeros)
-    return {name: Factors(read[name], error[name]) for name in names}
+    return {name: GradientFactors(read[name], error[name]) for name in names}
 
 
-def edited(weights: dict, change: dict[str, Float[Array, "L X Y"]]) -> dict:
+def add_changes(weights: dict, change: dict[str, Float[Array, "L X Y"]]) -> dict:
     """The backbone's weights with changes added to the kernels of `upper`."""
     upper = widen(weights["upper"])
     placed = {
@@ -82,10 +82,10 @@ def edited(weights: dict, change: dict[str, Float[Array, "L X Y"]]) -> dict:
     return weights | {"upper": upper | placed}
 
 
-def measured(factors: Factors) -> dict[str, Float[Array, "L W"]]:
+def feature_statistics(factors: GradientFactors) -> dict[str, Float[Array, "L W"]]:
     """Mean and log deviation of every feature, over the tokens that count."""
-    joined, mask = factors.joined, factors.mask
+    x, mask = factors.concatenated, factors.mask
     count = jnp.maximum(mask.sum((1, 2)), 1)
-    mean = (joined * mask).sum((1, 2)) / count
-    square = (jnp.square(joined - mean[:, None, None]) * mask).sum((1, 2)) / count
+    mean = (x * mask).sum((1, 2)) / count
+    square = (jnp.square(x - mean[:, None, None]) * mask).sum((1, 2)) / count
     return {"mean": mean, "log_spread": jnp.log(jnp.maximum(square, 1e-20)) / 2}

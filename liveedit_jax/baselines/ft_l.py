@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import optax
 
 from liveedit_jax.baselines import layer
-from liveedit_jax.baselines.descent import descend, within
+from liveedit_jax.baselines.descent import box_projection, descend
 from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.editors import Editor
 
@@ -34,19 +34,19 @@ class FtL(Editor):
 
     def init(self, backbone, params, capacity):
         """The MLP as it is."""
-        return layer.own_mlp(backbone, params["backbone"])
+        return layer.mlp_weights(backbone, params["backbone"])
 
     def edit(self, backbone, params, state, known, batch):
         """Fine-tuned on one request."""
 
         def loss(mlp):
-            made = layer.logits_with(backbone, params["backbone"], mlp, known, batch)
+            made = layer.logits_with_mlp(backbone, params["backbone"], mlp, known, batch)
             return target_loss(backbone, made, batch)
 
         optimizer = optax.adam(self.learning_rate)
-        bounds = within(state, self.bound)
+        bounds = box_projection(state, self.bound)
         return descend(loss, state, optimizer, self.steps_n, self.stop_loss, bounds)[0]
 
     def logits(self, backbone, params, state, known, batch, at):
         """The fine-tuned model's."""
-        return layer.logits_with(backbone, params["backbone"], state, known, batch, at)
+        return layer.logits_with_mlp(backbone, params["backbone"], state, known, batch, at)

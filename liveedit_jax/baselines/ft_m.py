@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import optax
 
 from liveedit_jax.backbones.parts import bridge
-from liveedit_jax.baselines.descent import descend, within
+from liveedit_jax.baselines.descent import box_projection, descend
 from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.editors import Editor
 
@@ -50,7 +50,7 @@ class FtM(Editor):
             return target_loss(backbone, made, batch)
 
         optimizer = optax.adam(self.learning_rate)
-        bounds = within(state, self.bound)
+        bounds = box_projection(state, self.bound)
         return descend(loss, state, optimizer, self.steps_n, self.stop_loss, bounds)[0]
 
     def logits(self, backbone, params, state, known, batch, at):

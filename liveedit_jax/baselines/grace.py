@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from liveedit_jax.baselines import beside
+from liveedit_jax.baselines import adapter
 from liveedit_jax.baselines.descent import descend
 from liveedit_jax.types import Batch, Role
 
 PRIME = 16_777_619  # of the fingerprint
-SAME = 1e-3  # of the first radius: keys this close are one question's
+SAME_KEY_SHARE = 1e-3  # of the first radius: keys this close are one question's
 
 
 class Codebook(NamedTuple):
@@ -44,7 +44,7 @@ def fingerprint(batch: Batch) -> UInt32[Array, " B"]:
     return jnp.where(answer, token * power, 0).sum(1, dtype=jnp.uint32)
 
 
-def nearest(book: Codebook, query: Float[Array, "B D"]) -> tuple[Array, Array]:
+def nearest_entries(book: Codebook, query: Float[Array, "B D"]) -> tuple[Array, Array]:
     """Distances to the nearest keys (inf in an empty codebook), and their entries."""
     distance = jnp.linalg.norm(query[:, None] - book.key, axis=-1)
     used = jnp.arange(len(book.key)) < book.used_n
@@ -52,7 +52,7 @@ def nearest(book: Codebook, query: Float[Array, "B D"]) -> tuple[Array, Array]:
     return distance.min(1), distance.argmin(1)
 
 
-def placed(
+def allocate_entry(
     book: Codebook,
     key: Float[Array, " D"],
     value: Float[Array, " D"],
@@ -66,12 +66,12 @@ def placed(
     target, it is a new one, and both radii are at most half the distance. (At no distance neither
     could be found: then the nearest entry is edited again.)
     """
-    distances, entries = nearest(book, key[None])
+    distances, entries = nearest_entries(book, key[None])
     distance, near = distances[0], entries[0]
     own = book.radius[near]
     close = distance <= radius + own
     same = close & (book.target[near] == target)
-    again = same | (distance < SAME * radius)
+    again = same | (distance < SAME_KEY_SHARE * radius)
     apart = jnp.minimum(own, distance / 2)
     kept = jnp.where(same, jnp.maximum(own, distance), jnp.where(close & ~again, apart, own))
     fresh = jnp.where(close, jnp.minimum(radius, distance / 2), radius)
@@ -86,7 +86,7 @@ def placed(
 
 
 @dataclass(frozen=True)
-class Grace(beside.BesideMlp):
+class Grace(adapter.MlpAdapter):
     """Settings; the state is the codebook."""
 
     layer: int | None = -3
@@ -108,30 +108,30 @@ class Grace(beside.BesideMlp):
 
     def edit(self, backbone, params, state, known, batch):
         """With an entry whose value makes the target, from what the MLP adds or from before."""
-        weights, covered = params["backbone"], beside.from_prompt_end(batch.role)
-        key = beside.query(backbone, weights, known, batch)[0]
-        unedited = known.added[0, beside.prompt_end(batch.role)[0]]
+        weights, covered = params["backbone"], adapter.prediction_mask(batch.role)
+        key = adapter.query(backbone, weights, known, batch)[0]
+        unedited = known.output[0, adapter.prompt_end(batch.role)[0]]
         radius = self.radius * jnp.linalg.norm(key)
-        book, entry = placed(state, key, unedited, fingerprint(batch)[0], radius)
+        book, entry = allocate_entry(state, key, unedited, fingerprint(batch)[0], radius)
 
         def loss(value):
-            added = replaced(known.added, covered, value[None])
-            return beside.loss_with(backbone, weights, known, added, batch)
+            output = replace_output(known.output, covered, value[None])
+            return adapter.edited_loss(backbone, weights, known, output, batch)
 
         optimizer = optax.adam(self.learning_rate)
         value, _ = descend(loss, book.value[entry], optimizer, self.steps_n, self.stop_loss)
         return book._replace(value=book.value.at[entry].set(value))
 
-    def added(self, backbone, weights, state, known, batch):
+    def edited_output(self, backbone, weights, state, known, batch):
         """The nearest entry's value from the prompt's end on, if its radius reaches the query."""
-        distance, entry = nearest(state, beside.query(backbone, weights, known, batch))
+        distance, entry = nearest_entries(state, adapter.query(backbone, weights, known, batch))
         hit = distance <= state.radius[entry]
-        covered = hit[:, None] & beside.from_prompt_end(batch.role)
-        return replaced(known.added, covered, state.value[entry])
+        covered = hit[:, None] & adapter.prediction_mask(batch.role)
+        return replace_output(known.output, covered, state.value[entry])
 
 
-def replaced(
-    added: Float[Array, "B T D"], covered: Bool[Array, "B T"], value: Float[Array, "B D"]
+def replace_output(
+    output: Float[Array, "B T D"], covered: Bool[Array, "B T"], value: Float[Array, "B D"]
 ) -> Float[Array, "B T D"]:
     """What is added, with a row's value where it is covered."""
-    return jnp.where(covered[..., None], value[:, None], added)
+    return jnp.where(covered[..., None], value[:, None], output)

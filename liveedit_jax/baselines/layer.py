@@ -16,14 +16,14 @@ from liveedit_jax.backbones import Backbone, decoder
 from liveedit_jax.types import Batch
 
 
-def own_mlp(backbone: Backbone, weights: dict) -> dict:
+def mlp_weights(backbone: Backbone, weights: dict) -> dict:
     """The MLP's linear layers, `{part: {"kernel": ...}}`."""
     last, lower = backbone.cfg.edit_layer, weights["lower"]
     parts = {name: lower[name] for name in decoder.mlp_parts(backbone.cfg.decoder)}
     return jax.tree.map(lambda leaf: leaf[last], parts)
 
 
-def with_mlp(backbone: Backbone, weights: dict, mlp: dict) -> dict:
+def replace_mlp(backbone: Backbone, weights: dict, mlp: dict) -> dict:
     """The backbone's weights with these linear layers (or some of them) in the MLP's place."""
     last, lower = backbone.cfg.edit_layer, weights["lower"]
     placed = {
@@ -38,8 +38,8 @@ def mlp_states(
 ) -> Float[Array, "B T D"]:
     """The layer's states after its attention: its output when its MLP adds nothing."""
     final = decoder.mlp_parts(backbone.cfg.decoder)[-1]
-    zeros = jax.tree.map(jnp.zeros_like, own_mlp(backbone, weights)[final])
-    silent = with_mlp(backbone, weights, {final: zeros})
+    zeros = jax.tree.map(jnp.zeros_like, mlp_weights(backbone, weights)[final])
+    silent = replace_mlp(backbone, weights, {final: zeros})
     return backbone.lower_from_features(silent, batch, features)
 
 
@@ -58,7 +58,7 @@ def mlp_output(
     return decoder.mlp(backbone.cfg.decoder, mlp, mlp_input(backbone, weights, states))
 
 
-def logits_with(
+def logits_with_mlp(
     backbone: Backbone,
     weights: dict,
     mlp: dict,

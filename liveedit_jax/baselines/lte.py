@@ -20,15 +20,15 @@ from jaxtyping import Array, Float, Int
 
 from liveedit_jax.baselines import prompting
 from liveedit_jax.baselines.losses import target_loss
-from liveedit_jax.baselines.texts import Text, ended, text_of
-from liveedit_jax.baselines.trained import Lesson, Recipe, Trained
+from liveedit_jax.baselines.texts import Text, append_eos, extract_text
+from liveedit_jax.baselines.trained import Lesson, TrainedEditor, TrainingRecipe
 from liveedit_jax.types import Batch, Role
 
 HALVES = ("lower", "upper")
-PARTS = (Role.VISION, Role.PROMPT)
+KEY_ROLES = (Role.VISION, Role.PROMPT)
 
 
-def fresh_lora(weights: dict, rank: int, key: Array) -> dict:
+def init_lora(weights: dict, rank: int, key: Array) -> dict:
     """Factors of what is added to every kernel [layers, in, out] of the decoder: nothing yet."""
     made = {half: {} for half in HALVES}
     for half in HALVES:
@@ -42,7 +42,7 @@ def fresh_lora(weights: dict, rank: int, key: Array) -> dict:
     return {half: unflatten_dict(flat) for half, flat in made.items()}
 
 
-def adapted(weights: dict, lora: dict) -> dict:
+def merge_lora(weights: dict, lora: dict) -> dict:
     """The weights with every kernel's down @ up added."""
 
     def half_of(half: str) -> dict:
@@ -57,16 +57,16 @@ def adapted(weights: dict, lora: dict) -> dict:
 
 def descriptor(batch: Batch, most_n: int, eos_id: int) -> Text:
     """Every row's question, target and EOS (which ends it for the reader), all of it PROMPT."""
-    token, role = ended(text_of(batch, most_n), eos_id)
+    token, role = append_eos(extract_text(batch, most_n), eos_id)
     return Text(token, jnp.where(role == Role.PAD, role, Role.PROMPT).astype(role.dtype))
 
 
 @dataclass(frozen=True)
-class Lte(Trained):
+class Lte(TrainedEditor):
     """Settings; the state is a memory of keys and texts."""
 
     layer: int | None = None
-    recipe: Recipe = Recipe(steps_n=1_500, batch_n=16)
+    recipe: TrainingRecipe = TrainingRecipe(steps_n=1_500, batch_n=16)
     rank: int = 16
     key_width: int = 128
     text_n: int = 56  # L, tokens of an edit's text that are kept
@@ -81,14 +81,14 @@ class Lte(Trained):
     def init_params(self, backbone, weights, key):
         """LoRA that adds nothing yet, and the projection of keys."""
         keys = jax.random.split(key)
-        shape = (3 * backbone.cfg.width * len(PARTS), self.key_width)
+        shape = (3 * backbone.cfg.width * len(KEY_ROLES), self.key_width)
         kernel = jax.nn.initializers.lecun_normal()(keys[0], shape)
-        return {"lora": fresh_lora(weights, self.rank, keys[1]), "key": kernel}
+        return {"lora": init_lora(weights, self.rank, keys[1]), "key": kernel}
 
     def encode(self, backbone, params, batch, seen):
         """Vision features and the key."""
         hidden = backbone.lower_from_features(params["backbone"], batch, seen)
-        key = prompting.pooled(hidden, batch.role, PARTS) @ params["editor"]["key"]
+        key = prompting.pool_states(hidden, batch.role, KEY_ROLES) @ params["editor"]["key"]
         return {"seen": seen, "key": key / jnp.linalg.norm(key, axis=-1, keepdims=True)}
 
     def init(self, backbone, params, capacity):
@@ -104,22 +104,22 @@ class Lte(Trained):
     def edit(self, backbone, params, state, known, batch):
         """The memory with the request's key and text."""
         text = descriptor(batch, self.text_n, backbone.cfg.eos_id)
-        return prompting.kept(state, key=known["key"], token=text.token, role=text.role)
+        return prompting.append_row(state, key=known["key"], token=text.token, role=text.role)
 
     def logits(self, backbone, params, state, known, batch, at):
         """The taught model's, with the nearest texts in front of the question."""
-        weights = adapted(params["backbone"], params["editor"]["lora"])
+        weights = merge_lora(params["backbone"], params["editor"]["lora"])
         text = self.nearest_text(state, known["key"])
-        return self.informed(backbone, weights, batch, known["seen"], text, at)
+        return self.logits_with_text(backbone, weights, batch, known["seen"], text, at)
 
     def nearest_text(self, state: dict[str, Array], key: Float[Array, "B W"]) -> Text:
         """The stored texts with the nearest keys, one behind another; PAD where there are none."""
-        best, slot = prompting.nearest(state, key, self.top_k)
+        best, slot = prompting.nearest_rows(state, key, self.top_k)
         least = -jnp.inf if self.threshold is None else self.threshold
         role = jnp.where((best > least)[..., None], state["role"][slot], Role.PAD)
         return Text(*(rearrange(x, "b k l -> b (k l)") for x in (state["token"][slot], role)))
 
-    def informed(
+    def logits_with_text(
         self,
         backbone,
         weights: dict,
@@ -129,7 +129,7 @@ class Lte(Trained):
         at: Int[Array, "B A"] | None = None,
     ) -> Float[Array, "B A V"]:
         """Logits of a model that reads these texts between image and question."""
-        longer, at = prompting.inserted(batch, *text, at)
+        longer, at = prompting.insert_tokens(batch, *text, at)
         hidden = backbone.lower_from_features(weights, longer, seen)
         return backbone.upper(weights, hidden, longer, at)
 
@@ -139,18 +139,20 @@ class Lte(Trained):
         Each sample is asked one of its edited questions and one of the others, in turn.
         """
         weights = params["backbone"]
-        right, same = prompting.in_turn(lesson[:3]), prompting.in_turn(lesson[3:])
-        rows = prompting.joined([right, same])
+        right, same = prompting.round_robin(lesson[:3]), prompting.round_robin(lesson[3:])
+        rows = prompting.concat_rows([right, same])
         key, blend_key = jax.random.split(key)
         text = self._texts(backbone, lesson, key)
-        made = self.informed(backbone, adapted(weights, params["editor"]["lora"]), *rows, text)
-        original = prompting.unedited(backbone, weights, same)
+        made = self.logits_with_text(
+            backbone, merge_lora(weights, params["editor"]["lora"]), *rows, text
+        )
+        original = prompting.unedited_logits(backbone, weights, same)
         n = len(right.seen)
         terms = {
             "edited": target_loss(backbone, made[:n], right.batch),
-            "unedited": prompting.unchanged_loss(backbone, made[n:], original, same.batch),
+            "unedited": prompting.locality_loss(backbone, made[n:], original, same.batch),
             "retrieval": self._retrieval(
-                backbone, params, prompting.blended(blend_key, lesson, self.blend)
+                backbone, params, prompting.mix_pictures(blend_key, lesson, self.blend)
             ),
         }
         loss = terms["edited"] + self.locality_weight * terms["unedited"]
@@ -173,7 +175,7 @@ class Lte(Trained):
 
     def _retrieval(self, backbone, params: dict, lesson: Lesson) -> Float[Array, ""]:
         """Both generalities find their edit among the batch's."""
-        key = self.encode(backbone, params, *prompting.joined(lesson[:3]))["key"]
+        key = self.encode(backbone, params, *prompting.concat_rows(lesson[:3]))["key"]
         edits, asked = jnp.split(key, [len(key) // 3])
         right = jnp.tile(jnp.arange(len(edits)), 2)
         score = asked @ edits.T / self.temperature

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.baselines.trained import Asked, Lesson
+from liveedit_jax.baselines.trained import Lesson, LessonRows
 from liveedit_jax.data.tokenise import answer_labels
 from liveedit_jax.editor.attention import normalise
 from liveedit_jax.editor.losses import locality_kl
@@ -33,7 +33,7 @@ def mean_max_min(x: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Ar
     return jnp.where(some, jnp.concatenate([mean, most, least], -1), 0)
 
 
-def pooled(
+def pool_states(
     states: Float[Array, "B T D"], role: Int[Array, "B T"], parts: Sequence[Role]
 ) -> Float[Array, "B F"]:
     """The pools of normalised states, part after part."""
@@ -41,14 +41,14 @@ def pooled(
     return jnp.concatenate([mean_max_min(x, role == part) for part in parts], -1)
 
 
-def kept(memory: dict[str, Array], **row: Array) -> dict[str, Array]:
+def append_row(memory: dict[str, Array], **row: Array) -> dict[str, Array]:
     """A memory with one more row; one that is full stays as it is."""
     n = memory["used_n"]
     written = {name: memory[name].at[n].set(leaf[0], mode="drop") for name, leaf in row.items()}
     return written | {"used_n": n + 1}
 
 
-def nearest(
+def nearest_rows(
     memory: dict[str, Array], query: Float[Array, "B W"], k: int
 ) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:
     """The K best products of a query with stored keys, and their rows; -inf where there are fewer.
@@ -60,7 +60,7 @@ def nearest(
     return jax.lax.top_k(jnp.where(used, score, -jnp.inf), min(k, score.shape[1]))
 
 
-def inserted(
+def insert_tokens(
     batch: Batch,
     token: Int[Array, "B L"],
     role: Int[Array, "B L"],
@@ -97,19 +97,19 @@ def inserted(
     return longer, moved if at is None else jnp.take_along_axis(moved, at, axis=1)
 
 
-def joined(asked: Sequence[Asked]) -> Asked:
+def concat_rows(asked: Sequence[LessonRows]) -> LessonRows:
     """Rows of several kinds, kind after kind."""
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *asked)
 
 
-def in_turn(kinds: Sequence[Asked]) -> Asked:
+def round_robin(kinds: Sequence[LessonRows]) -> LessonRows:
     """One row a sample: the first of the first kind, the second of the second, and so on."""
     n = len(kinds[0].seen)
     place = jnp.arange(n) % len(kinds), jnp.arange(n)
     return jax.tree.map(lambda *leaves: jnp.stack(leaves)[place], *kinds)
 
 
-def blended(key: Array, lesson: Lesson, most: float) -> Lesson:
+def mix_pictures(key: Array, lesson: Lesson, most: float) -> Lesson:
     """Every sample's pictures with up to `most` (uniform) of another's: things nobody has seen.
 
     Retrieval that learns training's subjects by heart does not tell those of later edits apart.
@@ -125,13 +125,13 @@ def blended(key: Array, lesson: Lesson, most: float) -> Lesson:
     return Lesson(*(asked._replace(seen=mixed(asked.seen)) for asked in lesson))
 
 
-def unedited(backbone: Backbone, weights: dict, asked: Asked) -> Float[Array, "N T V"]:
+def unedited_logits(backbone: Backbone, weights: dict, asked: LessonRows) -> Float[Array, "N T V"]:
     """The frozen model's logits."""
     hidden = backbone.lower_from_features(weights, asked.batch, asked.seen)
     return backbone.upper(weights, hidden, asked.batch)
 
 
-def unchanged_loss(
+def locality_loss(
     backbone: Backbone,
     edited: Float[Array, "B T V"],
     original: Float[Array, "B T V"],

@@ -21,34 +21,34 @@ from liveedit_jax.backbones.backbone import positions
 from liveedit_jax.baselines import prompting
 from liveedit_jax.baselines.descent import descend
 from liveedit_jax.baselines.losses import target_loss
-from liveedit_jax.baselines.trained import Lesson, Recipe, Trained
+from liveedit_jax.baselines.trained import Lesson, TrainedEditor, TrainingRecipe
 from liveedit_jax.editor.attention import init_linear, normalise
 from liveedit_jax.editor.losses import hard_routing
 from liveedit_jax.types import Batch, Role
 
-ASKED = (Role.VISION, Role.PROMPT)
+QUESTION_ROLES = (Role.VISION, Role.PROMPT)
 EPS = 1e-6  # of normalising
-KNOWN = (*ASKED, Role.ANSWER)
+KNOWLEDGE_ROLES = (*QUESTION_ROLES, Role.ANSWER)
 
 
-def residual(params: dict, x: Float[Array, "... W"]) -> Float[Array, "... W"]:
+def residual_layer(params: dict, x: Float[Array, "... W"]) -> Float[Array, "... W"]:
     """x + relu(linear(x))."""
     return x + jax.nn.relu(decoder.linear(params, x))
 
 
 def represent(params: dict, x: Float[Array, "N F"]) -> Float[Array, "N W"]:
     """Representations of pooled states."""
-    return residual(params["mix"], decoder.linear(params["read"], x))
+    return residual_layer(params["mix"], decoder.linear(params["read"], x))
 
 
-def prompt_of(params: dict, x: Float[Array, "N F"], k: int) -> Float[Array, "N K D"]:
+def make_prompt(params: dict, x: Float[Array, "N F"], k: int) -> Float[Array, "N K D"]:
     """The continuous prompts of knowledge, from pooled states; of mean 0 and variance 1."""
     x = decoder.linear(params["write"], normalise(represent(params, x), EPS))
     return normalise(x.reshape(len(x), k, -1), EPS)
 
 
 @dataclass(frozen=True)
-class PromptRecipe(Recipe):
+class PromptRecipe(TrainingRecipe):
     """What makes prompts learns by Muon: by Adam it took several times as many samples."""
 
     prompt_rate: float = 1e-2
@@ -66,11 +66,11 @@ class PromptRecipe(Recipe):
 
 
 @dataclass(frozen=True)
-class RecipeEditor(Trained):
+class RecipeEditor(TrainedEditor):
     """Settings; the state is a memory of keys (knowledge representations) and prompts."""
 
     layer: int | None = None
-    recipe: Recipe = PromptRecipe(steps_n=1_500, batch_n=24)
+    recipe: TrainingRecipe = PromptRecipe(steps_n=1_500, batch_n=24)
     prompt_n: int = 5  # K; the paper's 3 are twenty times as wide
     length: float = 100.0  # of prompts, in embeddings': layers hardly turn vectors so long
     width: int = 176  # of representations that are compared
@@ -90,11 +90,11 @@ class RecipeEditor(Trained):
         d, w, keys = backbone.cfg.width, self.width, jax.random.split(key, 8)
         return {
             "query": {
-                "read": init_linear(keys[0], 3 * d * len(ASKED), w),
+                "read": init_linear(keys[0], 3 * d * len(QUESTION_ROLES), w),
                 "mix": init_linear(keys[1], w, w),
             },
             "knowledge": {
-                "read": init_linear(keys[2], 3 * d * len(KNOWN), w),
+                "read": init_linear(keys[2], 3 * d * len(KNOWLEDGE_ROLES), w),
                 "mix": init_linear(keys[3], w, w),
             },
             "prompt": {
@@ -102,7 +102,8 @@ class RecipeEditor(Trained):
                 "mix": init_linear(keys[4], self.write_width, self.write_width),
                 "write": init_linear(keys[5], self.write_width, self.prompt_n * d),
             },
-            "sentinel": 0.1 * jax.random.normal(keys[6], (len(KNOWN), self.sentinel_n, d)),
+            "sentinel": 0.1
+            * jax.random.normal(keys[6], (len(KNOWLEDGE_ROLES), self.sentinel_n, d)),
         }
 
     def _sentinel(self, own: dict) -> Float[Array, " W"]:
@@ -118,7 +119,7 @@ class RecipeEditor(Trained):
         """Vision features, states at the edit layer, the query and the threshold it gives."""
         hidden = backbone.lower_from_features(params["backbone"], batch, seen)
         own = params["editor"]
-        query = represent(own["query"], prompting.pooled(hidden, batch.role, ASKED))
+        query = represent(own["query"], prompting.pool_states(hidden, batch.role, QUESTION_ROLES))
         threshold = self._score(query, self._sentinel(own))
         return {"seen": seen, "hidden": hidden, "query": query, "threshold": threshold}
 
@@ -135,21 +136,23 @@ class RecipeEditor(Trained):
         key, prompt = self._key(params, known, batch), self._prompt(params, known, batch)
 
         def loss(prompt):
-            made = self.prompted(backbone, params["backbone"], batch, known["seen"], prompt)
+            made = self.logits_with_prompt(
+                backbone, params["backbone"], batch, known["seen"], prompt
+            )
             return target_loss(backbone, made, batch)
 
         if self.refine_n:
             optimizer = optax.adam(self.refine_rate * self._unit(params))
             prompt, _ = descend(loss, prompt, optimizer, self.refine_n, self.stop_loss)
-        return prompting.kept(state, key=key, prompt=prompt)
+        return prompting.append_row(state, key=key, prompt=prompt)
 
     def _key(self, params: dict, known: dict, batch: Batch) -> Float[Array, "B W"]:
-        pools = prompting.pooled(known["hidden"], batch.role, KNOWN)
+        pools = prompting.pool_states(known["hidden"], batch.role, KNOWLEDGE_ROLES)
         return represent(params["editor"]["knowledge"], pools)
 
     def _prompt(self, params: dict, known: dict, batch: Batch) -> Float[Array, "B K D"]:
-        pools = prompting.pooled(known["hidden"], batch.role, (Role.ANSWER,))
-        return self._unit(params) * prompt_of(params["editor"]["prompt"], pools, self.prompt_n)
+        pools = prompting.pool_states(known["hidden"], batch.role, (Role.ANSWER,))
+        return self._unit(params) * make_prompt(params["editor"]["prompt"], pools, self.prompt_n)
 
     def _unit(self, params: dict) -> Float[Array, ""]:
         """A prompt's root mean square."""
@@ -159,19 +162,19 @@ class RecipeEditor(Trained):
 
     def logits(self, backbone, params, state, known, batch, at):
         """With the nearest prompt where that beats the sentinel; else exactly the unedited ones."""
-        best, slot = prompting.nearest(state, known["query"], 1)
+        best, slot = prompting.nearest_rows(state, known["query"], 1)
         hit = best[:, 0] / self.width**0.5 > known["threshold"]
         weights, prompt = params["backbone"], state["prompt"][slot[:, 0]]
         plain = backbone.upper(weights, known["hidden"], batch, at)
-        edited = self.prompted(backbone, weights, batch, known["seen"], prompt, at)
+        edited = self.logits_with_prompt(backbone, weights, batch, known["seen"], prompt, at)
         return jnp.where(hit[:, None, None], edited, plain)
 
-    def prompted(self, backbone, weights, batch, seen, prompt, at=None):
+    def logits_with_prompt(self, backbone, weights, batch, seen, prompt, at=None):
         """Logits with K vectors [B, K, D] between image and question of every row."""
         b, k = prompt.shape[:2]
         blank = jnp.zeros((b, k), jnp.int32)
         own = jnp.full_like(blank, Role.PROMPT)
-        longer, at = prompting.inserted(batch, blank, own, at)
+        longer, at = prompting.insert_tokens(batch, blank, own, at)
         before = (batch.role != Role.PAD) & (batch.role <= Role.VISION)
         place = jnp.arange(longer.role.shape[1]) - before.sum(1, keepdims=True)
         x = backbone.embed(weights, longer, seen)
@@ -190,23 +193,25 @@ class RecipeEditor(Trained):
         weights, edit = params["backbone"], lesson.edit
         known = self.encode(backbone, params, *edit)
         prompt = self._prompt(params, known, edit.batch)
-        right = prompting.in_turn(lesson[:3])
-        same = prompting.in_turn(jax.tree.map(lambda leaf: leaf[: self.spared_n], lesson[3:]))
-        rows = prompting.joined([right, same])
+        right = prompting.round_robin(lesson[:3])
+        same = prompting.round_robin(jax.tree.map(lambda leaf: leaf[: self.spared_n], lesson[3:]))
+        rows = prompting.concat_rows([right, same])
         prompts = jnp.concatenate([prompt, prompt[: self.spared_n]])
-        made = self.prompted(backbone, weights, *rows, prompts)
-        original = prompting.unedited(backbone, weights, same)
+        made = self.logits_with_prompt(backbone, weights, *rows, prompts)
+        original = prompting.unedited_logits(backbone, weights, same)
         n = len(prompt)
         terms = {
             "edited": target_loss(backbone, made[:n], right.batch),
-            "unedited": prompting.unchanged_loss(backbone, made[n:], original, same.batch),
+            "unedited": prompting.locality_loss(backbone, made[n:], original, same.batch),
         }
-        retrieval = self._retrieval(backbone, params, prompting.blended(key, lesson, self.blend))
+        retrieval = self._retrieval(
+            backbone, params, prompting.mix_pictures(key, lesson, self.blend)
+        )
         loss = terms["edited"] + self.locality_weight * terms["unedited"]
         return loss + self.retrieval_weight * sum(retrieval.values()), terms | retrieval
 
     def _retrieval(self, backbone, params: dict, lesson: Lesson) -> dict[str, Array]:
-        rows = prompting.joined(lesson)
+        rows = prompting.concat_rows(lesson)
         known = self.encode(backbone, params, *rows)
         edits = jax.tree.map(lambda leaf: leaf[: len(lesson.edit.seen)], (known, rows.batch))
         knowledge = self._key(params, *edits)

@@ -23,19 +23,19 @@ from jaxtyping import Array, Float, Int
 from liveedit_jax.backbones import Backbone, decoder
 from liveedit_jax.baselines import prompting
 from liveedit_jax.baselines.losses import target_loss
-from liveedit_jax.baselines.texts import Text, ended, moved_to, text_of
-from liveedit_jax.baselines.trained import Lesson, Recipe, Trained
+from liveedit_jax.baselines.texts import Text, append_eos, extract_text, text_positions
+from liveedit_jax.baselines.trained import Lesson, TrainedEditor, TrainingRecipe
 from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.editor.attention import init_linear
 from liveedit_jax.training.editor_loss import blend_images
 from liveedit_jax.types import Role
 
-POOLED = {"prompt": Role.PROMPT, "image": Role.VISION}
-CHANGED_N = 3  # kinds of a lesson's rows that the edit should answer: the first
+SCOPE_ROLES = {"prompt": Role.PROMPT, "image": Role.VISION}
+IN_SCOPE_N = 3  # kinds of a lesson's rows that the edit should answer: the first
 PARTS_N = 4  # prompt and target of an edit, prompt and answer of a question
 
 
-class Known(NamedTuple):
+class ScopedStates(NamedTuple):
     """Of B rows: states behind `layer`, and keys."""
 
     hidden: Float[Array, "B T D"]
@@ -43,7 +43,7 @@ class Known(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Serac(Trained):
+class Serac(TrainedEditor):
     """Settings; the state is a memory of keys and texts."""
 
     layer: int | None = None
@@ -51,7 +51,7 @@ class Serac(Trained):
     layers_n: int = 2  # of the counterfactual model
     text_n: int = 56  # tokens of an edit that are kept
     blend: float = 0.5  # images are mixed with another sample's in training, up to so much
-    recipe: Recipe = Recipe(steps_n=1_200)
+    recipe: TrainingRecipe = TrainingRecipe(steps_n=1_200)
 
     def init_params(self, backbone, weights, key):
         """A scope classifier and a counterfactual model."""
@@ -62,7 +62,7 @@ class Serac(Trained):
                 "inner": init_linear(next(keys), 3 * width, 2 * self.key_width),
                 "outer": init_linear(next(keys), 2 * self.key_width, self.key_width),
             }
-            for name in POOLED
+            for name in SCOPE_ROLES
         }
         context = decoder.context(cfg, jnp.zeros((1, 2), int), jnp.ones((1, 2, 2), bool))
         stack = decoder.stack(cfg, self.layers_n, False, False)
@@ -77,8 +77,8 @@ class Serac(Trained):
     ) -> Float[Array, "B K"]:
         """Where questions are, as the scope classifier sees them."""
         keys = {}
-        for name, part in POOLED.items():
-            x = decoder.linear(params[name]["inner"], prompting.pooled(hidden, role, [part]))
+        for name, part in SCOPE_ROLES.items():
+            x = decoder.linear(params[name]["inner"], prompting.pool_states(hidden, role, [part]))
             keys[name] = decoder.linear(params[name]["outer"], jax.nn.gelu(x))
         pictured = (role == Role.VISION).any(-1, keepdims=True)
         image = jnp.where(pictured, keys["image"], params["no_image"])
@@ -128,23 +128,23 @@ class Serac(Trained):
         do not: its own edit, if a locality question, and those of the other samples.
         """
         scope, n = params["editor"]["scope"], len(lesson.edit.seen)
-        rows = prompting.joined(lesson)
+        rows = prompting.concat_rows(lesson)
         hidden = backbone.lower_from_features(params["backbone"], rows.batch, rows.seen)
         role = rows.batch.role
         if self.blend:
-            hidden = self._blended(key, hidden, role, len(lesson))
+            hidden = self._mix_pictures(key, hidden, role, len(lesson))
         keys = self.key(scope, hidden, role)
         odds = self.score(scope, keys, keys[:n]).reshape(len(lesson), n, n)
-        changed = jnp.arange(len(lesson)) < CHANGED_N
+        changed = jnp.arange(len(lesson)) < IN_SCOPE_N
         own = jnp.eye(n, dtype=bool) & changed[:, None, None]
         near = jnp.where(own, jax.nn.softplus(-odds), 0).sum() / own.sum()
         far = jnp.where(own, 0, jax.nn.softplus(odds)).sum(-1).mean()
-        told = self._told(backbone, params, lesson)
+        told = self._counterfactual_loss(backbone, params, lesson)
         names = [f"in_scope/{name}" for name in lesson._fields]
         scalars = dict(zip(names, (odds > 0).any(-1).mean(-1), strict=True))
         return told + near + far, scalars | {"counterfactual": told, "near": near, "far": far}
 
-    def _blended(self, key: Array, hidden: Array, role: Array, kinds_n: int) -> Array:
+    def _mix_pictures(self, key: Array, hidden: Array, role: Array, kinds_n: int) -> Array:
         """States with the images of each sample's rows mixed alike."""
         states, role = (
             jnp.moveaxis(leaf.reshape(kinds_n, -1, *leaf.shape[1:]), 0, 1)
@@ -153,26 +153,28 @@ class Serac(Trained):
         states = blend_images(key, states, role, self.blend)
         return jnp.moveaxis(states, 1, 0).reshape(hidden.shape)
 
-    def _told(self, backbone: Backbone, params: dict, lesson: Lesson) -> Float[Array, ""]:
+    def _counterfactual_loss(
+        self, backbone: Backbone, params: dict, lesson: Lesson
+    ) -> Float[Array, ""]:
         """The counterfactual model's cross-entropy, each question (with a picture) by its edit."""
         most_n = lesson.edit.batch.token.shape[1] - backbone.cfg.vision_n
-        rows = prompting.joined(lesson[:CHANGED_N])
-        question = text_of(rows.batch, most_n)
-        edit = ended(text_of(lesson.edit.batch, most_n), backbone.cfg.eos_id)
-        edit = Text(*(jnp.tile(leaf, (CHANGED_N, 1)) for leaf in edit))
+        rows = prompting.concat_rows(lesson[:IN_SCOPE_N])
+        question = extract_text(rows.batch, most_n)
+        edit = append_eos(extract_text(lesson.edit.batch, most_n), backbone.cfg.eos_id)
+        edit = Text(*(jnp.tile(leaf, (IN_SCOPE_N, 1)) for leaf in edit))
         made = self.counterfactual(backbone, params, edit, question)
         return target_loss(backbone, made, without_pixels(*question))
 
     def encode(self, backbone, params, batch, seen):
         """States behind `layer`, and keys."""
         hidden = backbone.lower_from_features(params["backbone"], batch, seen)
-        return Known(hidden, self.key(params["editor"]["scope"], hidden, batch.role))
+        return ScopedStates(hidden, self.key(params["editor"]["scope"], hidden, batch.role))
 
     def init(self, backbone, params, capacity):
         """No edits."""
         blank = jnp.zeros((capacity, self.text_n), jnp.int32)
         return {
-            "key": jnp.zeros((capacity, len(POOLED) * self.key_width)),
+            "key": jnp.zeros((capacity, len(SCOPE_ROLES) * self.key_width)),
             "token": blank,
             "role": blank.astype(jnp.int8),
             "used_n": jnp.zeros((), jnp.int32),
@@ -180,8 +182,8 @@ class Serac(Trained):
 
     def edit(self, backbone, params, state, known, batch):
         """The memory with the request's key and text."""
-        text = ended(text_of(batch, self.text_n), backbone.cfg.eos_id)
-        return prompting.kept(state, key=known.key, token=text.token, role=text.role)
+        text = append_eos(extract_text(batch, self.text_n), backbone.cfg.eos_id)
+        return prompting.append_row(state, key=known.key, token=text.token, role=text.role)
 
     def logits(self, backbone, params, state, known, batch, at):
         """The counterfactual model's where an edit is in scope, else the unedited model's."""
@@ -189,7 +191,7 @@ class Serac(Trained):
         odds = self.score(params["editor"]["scope"], known.key, state["key"])
         odds = jnp.where(used, odds, -jnp.inf)
         nearest = Text(*(state[name][odds.argmax(-1)] for name in Text._fields))
-        question = text_of(batch, batch.token.shape[1])
-        made = self.counterfactual(backbone, params, nearest, question, moved_to(batch, at))
+        question = extract_text(batch, batch.token.shape[1])
+        made = self.counterfactual(backbone, params, nearest, question, text_positions(batch, at))
         before = backbone.upper(params["backbone"], known.hidden, batch, at)
         return jnp.where((odds.max(-1) > 0)[:, None, None], made, before)

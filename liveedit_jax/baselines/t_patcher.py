@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from liveedit_jax.baselines import beside, layer
+from liveedit_jax.baselines import adapter, layer
 from liveedit_jax.baselines.descent import descend
 from liveedit_jax.types import Role
 
@@ -39,19 +39,19 @@ class Patches(NamedTuple):
     memories_n: Int[Array, ""]  # ever written
 
 
-def fire(neurons: Neurons, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+def apply_neurons(neurons: Neurons, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
     """What neurons add."""
     return jax.nn.relu(x @ neurons.key.T + neurons.bias) @ neurons.value
 
 
-def above(x: Float[Array, "M T"], counted: Bool[Array, "M T"]) -> Float[Array, ""]:
+def activation_penalty(x: Float[Array, "M T"], counted: Bool[Array, "M T"]) -> Float[Array, ""]:
     """The mean of exp(x) over what is counted and above zero."""
     over = counted & (x > 0)
     return jnp.where(over, jnp.exp(jnp.where(over, x, 0)), 0).sum() / jnp.maximum(over.sum(), 1)
 
 
 @dataclass(frozen=True)
-class TPatcher(beside.BesideMlp):
+class TPatcher(adapter.MlpAdapter):
     """Settings; the state is the patches."""
 
     layer: int | None = -1
@@ -83,61 +83,64 @@ class TPatcher(beside.BesideMlp):
         """With a neuron at each of the request's positions that predict its answer."""
         weights = params["backbone"]
         x = layer.mlp_input(backbone, weights, known.states)[0].astype(jnp.float32)
-        own = beside.from_prompt_end(batch.role)[0]
+        own = adapter.prediction_mask(batch.role)[0]
         memory, counted = self.memories(backbone, weights, state, x, batch)
-        before = known.added + fire(state.neurons, x)
+        before = known.output + apply_neurons(state.neurons, x)
 
         def loss(neurons):
-            neurons = self.scaled(neurons, own)
+            neurons = self.scale_values(neurons, own)
             active = jnp.einsum("td,td->t", x, neurons.key) + neurons.bias
             remembered = memory @ neurons.key.T + neurons.bias
             both = counted[:, None] & own
-            quiet = above(remembered - self.silent, both)
-            quiet += above(remembered - active + self.apart, both)
+            quiet = activation_penalty(remembered - self.silent, both)
+            quiet += activation_penalty(remembered - active + self.apart, both)
             alive = jnp.where(own, jnp.exp(-active), 0).sum() / jnp.maximum(own.sum(), 1)
-            target = beside.loss_with(backbone, weights, known, before + fire(neurons, x), batch)
+            output = before + apply_neurons(neurons, x)
+            target = adapter.edited_loss(backbone, weights, known, output, batch)
             return target + self.activation_weight * alive + self.memory_weight * quiet
 
         norm = jnp.square(x).sum(-1, keepdims=True)  # neurons begin with an activation of one
         start = Neurons(x / jnp.maximum(norm, 1e-6), jnp.zeros(len(x)), jnp.zeros_like(x))
         optimizer = optax.adam(self.learning_rate)
         found, _ = descend(loss, start, optimizer, self.steps_n, self.stop_loss)
-        neurons = self.scaled(found, own)
+        neurons = self.scale_values(found, own)
         return Patches(
             jax.tree.map(
-                lambda all_, new: beside.written(all_, new, own, state.used_n),
+                lambda all_, new: adapter.insert_rows(all_, new, own, state.used_n),
                 state.neurons,
                 neurons,
             ),
             state.used_n + own.sum(),
-            beside.written(state.memory, x, own, state.memories_n, wrap=True),
+            adapter.insert_rows(state.memory, x, own, state.memories_n, wrap=True),
             state.memories_n + own.sum(),
         )
 
-    def scaled(self, neurons: Neurons, own: Bool[Array, " T"]) -> Neurons:
+    def scale_values(self, neurons: Neurons, own: Bool[Array, " T"]) -> Neurons:
         """Neurons with their real values, and none where no answer is predicted."""
         return neurons._replace(value=jnp.where(own[:, None], self.amplify * neurons.value, 0))
 
     def memories(self, backbone, weights, state, x, batch) -> tuple[Array, Array]:
         """What new neurons should be silent on, and which rows of it count."""
-        text, role = beside.unpictured(batch), batch.role[0]
+        text, role = adapter.drop_images(batch), batch.role[0]
         states = layer.mlp_states(backbone, weights, text, None)
         pictured = (role == Role.VISION).any()
-        earlier = jnp.arange(len(role)) < beside.prompt_end(batch.role)[0]
+        earlier = jnp.arange(len(role)) < adapter.prompt_end(batch.role)[0]
         stored = jnp.arange(self.memories_n) < state.memories_n
         counted = [earlier, (text.role[0] != Role.PAD) & pictured, stored]
         memory = [x, layer.mlp_input(backbone, weights, states)[0], state.memory]
         return jnp.concatenate(memory), jnp.concatenate(counted)
 
-    def added(self, backbone, weights, state, known, batch):
+    def edited_output(self, backbone, weights, state, known, batch):
         """What MLP and neurons add."""
         x = layer.mlp_input(backbone, weights, known.states)
-        return known.added + fire(state.neurons, x)
+        return known.output + apply_neurons(state.neurons, x)
 
     def logits(self, backbone, params, state, known, batch, at):
         """The patched model's; no layer follows, so that other positions need no patches."""
         if at is not None:
-            known = beside.Known(*(jnp.take_along_axis(part, at[..., None], 1) for part in known))
+            known = adapter.MlpStates(
+                *(jnp.take_along_axis(part, at[..., None], 1) for part in known)
+            )
         weights = params["backbone"]
-        hidden = known.states + self.added(backbone, weights, state, known, batch)
+        hidden = known.states + self.edited_output(backbone, weights, state, known, batch)
         return backbone.head(weights, hidden)

@@ -38,7 +38,7 @@ TUNED: dict[str, dict[str, Editor]] = {
 }
 
 
-def baseline(name: str, config: str) -> Editor:
+def get_baseline(name: str, config: str) -> Editor:
     """A baseline in the settings for a config; those for `tiny` where it has none of its own.
 
     Raises:

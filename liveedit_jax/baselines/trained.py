@@ -28,7 +28,7 @@ from liveedit_jax.types import Batch
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """How an editor is trained: Adam with warm-up and a cosine to zero."""
 
     steps_n: int = 2_000
@@ -50,7 +50,7 @@ class Recipe:
         return optax.warmup_cosine_decay_schedule(0.0, rate, warmup_n, self.steps_n)
 
 
-class Asked(NamedTuple):
+class LessonRows(NamedTuple):
     """N rows and what the editor takes of their pictures (`Editor.see`)."""
 
     batch: Batch
@@ -60,17 +60,17 @@ class Asked(NamedTuple):
 class Lesson(NamedTuple):
     """N samples; row i of all five belongs to sample i."""
 
-    edit: Asked
-    text_generality: Asked
-    image_generality: Asked
-    image_locality: Asked
-    text_locality: Asked
+    edit: LessonRows
+    text_generality: LessonRows
+    image_generality: LessonRows
+    image_locality: LessonRows
+    text_locality: LessonRows
 
 
-class Trained(Editor, Protocol):
+class TrainedEditor(Editor, Protocol):
     """An editor with weights of its own, `params["editor"]`."""
 
-    recipe: Recipe
+    recipe: TrainingRecipe
 
     def init_params(self, backbone: Backbone, weights: dict, key: Array) -> dict:
         """Fresh weights for a backbone with these frozen ones."""
@@ -118,17 +118,17 @@ class LessonData:
         return LessonBatch(images, texts.token[0], texts.role[0])
 
 
-def lesson_of(batch: LessonBatch, pictures: Float[Array, "X P D"]) -> Lesson:
+def make_lesson(batch: LessonBatch, pictures: Float[Array, "X P D"]) -> Lesson:
     """Rows with what is seen of their pictures; `pictures` are those that the rows name."""
     asked = [
-        Asked(without_pixels(batch.images.token[k], batch.images.role[k]), pictures[shown])
+        LessonRows(without_pixels(batch.images.token[k], batch.images.role[k]), pictures[shown])
         for k, shown in enumerate(batch.images.picture)
     ]
     blank = jnp.zeros_like(asked[0].seen)
-    return Lesson(*asked, Asked(without_pixels(batch.token, batch.role), blank))
+    return Lesson(*asked, LessonRows(without_pixels(batch.token, batch.role), blank))
 
 
-def init_state(editor: Trained, backbone: Backbone, weights: dict) -> TrainState:
+def init_state(editor: TrainedEditor, backbone: Backbone, weights: dict) -> TrainState:
     """Fresh weights and optimiser state."""
     key = jax.random.key(editor.recipe.seed)
     params = jax.jit(lambda key: editor.init_params(backbone, weights, key))(key)
@@ -137,7 +137,7 @@ def init_state(editor: Trained, backbone: Backbone, weights: dict) -> TrainState
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
 def train_step(
-    editor: Trained,
+    editor: TrainedEditor,
     backbone: Backbone,
     weights: dict,
     pictures: Float[Array, "X P D"],
@@ -146,7 +146,7 @@ def train_step(
 ) -> tuple[TrainState, dict]:
     """One optimiser step."""
     key = jax.random.fold_in(jax.random.key(editor.recipe.seed + 1), state.step)
-    lesson = lesson_of(batch, pictures)
+    lesson = make_lesson(batch, pictures)
 
     def loss(trained: dict):
         params = {"backbone": weights, "editor": trained}

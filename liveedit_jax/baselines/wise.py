@@ -24,7 +24,7 @@ from einops import rearrange
 from jaxtyping import Array, Bool, Float, Int
 
 from liveedit_jax.backbones import Backbone, decoder
-from liveedit_jax.baselines import beside, layer
+from liveedit_jax.baselines import adapter, layer
 from liveedit_jax.baselines.descent import descend
 from liveedit_jax.types import Role
 
@@ -37,7 +37,7 @@ class Memories(NamedTuple):
     edits_n: Int[Array, ""]
 
 
-def moves(
+def output_changes(
     backbone: Backbone,
     weights: dict,
     change: Float[Array, "M F D"],
@@ -46,19 +46,19 @@ def moves(
     """a (W_side - W_main) of every memory."""
     last = decoder.mlp_parts(backbone.cfg.decoder)[-1]
     beside_main = {last: {"kernel": rearrange(change, "m f d -> f (m d)")}}
-    mlp = layer.own_mlp(backbone, weights) | beside_main
+    mlp = layer.mlp_weights(backbone, weights) | beside_main
     moved = layer.mlp_output(backbone, weights, mlp, states)
     return rearrange(moved, "b t (m d) -> m b t d", m=len(change))
 
 
-def distance(moved: Float[Array, "M B T D"], role: Int[Array, "B T"]) -> Float[Array, "M B"]:
+def change_norm(moved: Float[Array, "M B T D"], role: Int[Array, "B T"]) -> Float[Array, "M B"]:
     """How far rows are moved: the mean of norms over the prompt's text."""
     prompt = role == Role.PROMPT
     norm = jnp.sqrt(jnp.square(moved).sum(-1) + 1e-12)  # has a gradient where nothing moves
     return jnp.where(prompt, norm, 0).sum(-1) / jnp.maximum(prompt.sum(-1), 1)
 
 
-def ties(change: Float[Array, "M F D"], density: float) -> Float[Array, "F D"]:
+def merge_by_ties(change: Float[Array, "M F D"], density: float) -> Float[Array, "F D"]:
     """One change of M: each trimmed to its largest entries, then means over the elected sign."""
     size = jnp.abs(change)
     bound = jnp.quantile(size.reshape(len(change), -1), 1 - density, axis=1)
@@ -68,7 +68,7 @@ def ties(change: Float[Array, "M F D"], density: float) -> Float[Array, "F D"]:
 
 
 @dataclass(frozen=True)
-class Wise(beside.BesideMlp):
+class Wise(adapter.MlpAdapter):
     """Settings; the state is the side memories."""
 
     layer: int | None = -2
@@ -88,7 +88,7 @@ class Wise(beside.BesideMlp):
     def init(self, backbone, params, capacity):
         """Side memories like the main one."""
         last = decoder.mlp_parts(backbone.cfg.decoder)[-1]
-        kernel = layer.own_mlp(backbone, params["backbone"])[last]["kernel"]
+        kernel = layer.mlp_weights(backbone, params["backbone"])[last]["kernel"]
         change = jnp.zeros((1 + self.subspaces_n, *kernel.shape))
         return Memories(change, jnp.asarray(jnp.inf), jnp.zeros((), jnp.int32))
 
@@ -100,42 +100,44 @@ class Wise(beside.BesideMlp):
         key = jax.random.fold_in(jax.random.key(self.seed), shard)
         mask = jax.random.bernoulli(key, self.mask_share, state.change.shape[1:])
         before = state.change[own]
-        loss = self.loss_of(backbone, weights, known, batch)
+        loss = self.make_loss(backbone, weights, known, batch)
         change, _ = descend(
             loss, before, optax.adam(self.learning_rate), self.steps_n, self.stop_loss,
             lambda change: jnp.where(mask, change, before),
         )  # fmt: skip
-        far = distance(moves(backbone, weights, change[None], known.states), batch.role)[0, 0]
+        far = change_norm(
+            output_changes(backbone, weights, change[None], known.states), batch.role
+        )[0, 0]
         memories = jax.lax.cond(
             edits_n % (self.shard_n * self.subspaces_n) == 0,
-            lambda all_: jnp.zeros_like(all_).at[0].set(ties(all_, self.merge_density)),
+            lambda all_: jnp.zeros_like(all_).at[0].set(merge_by_ties(all_, self.merge_density)),
             lambda all_: all_,
             state.change.at[own].set(change),
         )
         return Memories(memories, jnp.minimum(state.least, far), edits_n)
 
-    def loss_of(self, backbone, weights, known, batch):
+    def make_loss(self, backbone, weights, known, batch):
         """What an edit lowers, of a memory's change: the target's loss and three margins."""
-        text = beside.unpictured(batch)
+        text = adapter.drop_images(batch)
         irrelevant = layer.mlp_states(backbone, weights, text, None)
         pictured: Bool[Array, ""] = (jnp.asarray(batch.role) == Role.VISION).any()
 
         def loss(change):
-            moved = moves(backbone, weights, change[None], known.states)
-            inside = distance(moved, batch.role)[0, 0]
-            moved_text = moves(backbone, weights, change[None], irrelevant)
-            outside = distance(moved_text, text.role)[0, 0]
+            moved = output_changes(backbone, weights, change[None], known.states)
+            inside = change_norm(moved, batch.role)[0, 0]
+            moved_text = output_changes(backbone, weights, change[None], irrelevant)
+            outside = change_norm(moved_text, text.role)[0, 0]
             apart = jax.nn.relu(outside - self.alpha) + jax.nn.relu(self.gamma - inside + outside)
             margins = jax.nn.relu(self.beta - inside) + jnp.where(pictured, apart, 0)
-            target = beside.loss_with(backbone, weights, known, known.added + moved[0], batch)
+            target = adapter.edited_loss(backbone, weights, known, known.output + moved[0], batch)
             return target + margins
 
         return loss
 
-    def added(self, backbone, weights, state, known, batch):
+    def edited_output(self, backbone, weights, state, known, batch):
         """What the MLP adds with the kernel that a row's prompt leads to."""
-        moved = moves(backbone, weights, state.change, known.states)
-        far = distance(moved, batch.role)
+        moved = output_changes(backbone, weights, state.change, known.states)
+        far = change_norm(moved, batch.role)
         hit = far.max(0) >= self.slack * state.least
         way = jax.nn.one_hot(far.argmax(0), len(far), axis=0) * hit
-        return known.added + jnp.einsum("mb,mbtd->btd", way, moved)
+        return known.output + jnp.einsum("mb,mbtd->btd", way, moved)

@@ -1,7 +1,7 @@
 """What editors share that leave a layer's MLP as it is and change what it adds to the states.
 
-    states ─┬─ norm ─ MLP ─► added ─┬─► upper ─► logits
-            └───────────────────────┘
+    states ─┬─ norm ─ MLP ─► output ─┬─► upper ─► logits
+            └────────────────────────┘
 
 No edit changes `states`, or what the MLP itself adds to them.
 """
@@ -20,40 +20,40 @@ from liveedit_jax.editors import Editor
 from liveedit_jax.types import Batch, Role
 
 
-class Known(NamedTuple):
+class MlpStates(NamedTuple):
     """What no edit changes about B rows."""
 
     states: Float[Array, "B T D"]  # in front of the MLP
-    added: Float[Array, "B T D"]  # by the unedited MLP
+    output: Float[Array, "B T D"]  # of the unedited MLP
 
 
-class BesideMlp(Editor, Protocol):
+class MlpAdapter(Editor, Protocol):
     """An editor that changes what the MLP adds."""
 
     def encode(self, backbone, params, batch, seen):
         """States in front of the MLP, and what it adds."""
         weights = params["backbone"]
         states = layer.mlp_states(backbone, weights, batch, seen)
-        mlp = layer.own_mlp(backbone, weights)
-        return Known(states, layer.mlp_output(backbone, weights, mlp, states))
+        mlp = layer.mlp_weights(backbone, weights)
+        return MlpStates(states, layer.mlp_output(backbone, weights, mlp, states))
 
-    def added(
-        self, backbone: Backbone, weights: dict, state: Any, known: Known, batch: Batch
+    def edited_output(
+        self, backbone: Backbone, weights: dict, state: Any, known: MlpStates, batch: Batch
     ) -> Float[Array, "B T D"]:
         """What the edited layer adds."""
 
     def logits(self, backbone, params, state, known, batch, at):
         """The model's with what the edited layer adds."""
         weights = params["backbone"]
-        hidden = known.states + self.added(backbone, weights, state, known, batch)
+        hidden = known.states + self.edited_output(backbone, weights, state, known, batch)
         return backbone.upper(weights, hidden, batch, at)
 
 
-def loss_with(
-    backbone: Backbone, weights: dict, known: Known, added: Float[Array, "B T D"], batch: Batch
+def edited_loss(
+    backbone: Backbone, weights: dict, known: MlpStates, output: Float[Array, "B T D"], batch: Batch
 ) -> Float[Array, ""]:
     """The loss of the targets where this is added."""
-    return target_loss(backbone, backbone.upper(weights, known.states + added, batch), batch)
+    return target_loss(backbone, backbone.upper(weights, known.states + output, batch), batch)
 
 
 def prompt_end(role: Int[Array, "B T"]) -> Int[Array, " B"]:
@@ -61,24 +61,24 @@ def prompt_end(role: Int[Array, "B T"]) -> Int[Array, " B"]:
     return jnp.where(role == Role.PROMPT, jnp.arange(role.shape[1]), 0).max(1)
 
 
-def from_prompt_end(role: Int[Array, "B T"]) -> Bool[Array, "B T"]:
+def prediction_mask(role: Int[Array, "B T"]) -> Bool[Array, "B T"]:
     """The prompt's last token and all after it: what predicts the answer and EOS."""
     return (jnp.arange(role.shape[1]) >= prompt_end(role)[:, None]) & (role != Role.PAD)
 
 
-def query(backbone: Backbone, weights: dict, known: Known, batch: Batch) -> Float[Array, "B D"]:
+def query(backbone: Backbone, weights: dict, known: MlpStates, batch: Batch) -> Float[Array, "B D"]:
     """What the MLP reads at the prompt's last token, which has seen image and prompt."""
     place = prompt_end(batch.role)[:, None, None]
     states = jnp.take_along_axis(known.states, place, axis=1)
     return layer.mlp_input(backbone, weights, states)[:, 0]
 
 
-def unpictured(batch: Batch) -> Batch:
+def drop_images(batch: Batch) -> Batch:
     """The rows without their pictures: what an edit about a picture is not about."""
     return batch.replace(role=jnp.where(batch.role == Role.VISION, Role.PAD, batch.role))
 
 
-def written(
+def insert_rows(
     rows: Float[Array, "N ..."],
     new: Float[Array, "T ..."],
     mask: Bool[Array, " T"],
