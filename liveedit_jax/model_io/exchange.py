@@ -22,12 +22,12 @@ from liveedit_jax.model_io.model import model_folder
 from liveedit_jax.model_io.weights import load_weights, save_weights
 from liveedit_jax.presets import preset
 
-DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
+WRITTEN_DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
 MODULES = ("edit_extractor", "inpt_extractor", "moegen_c", "moegen_r", "instant_reps_norm")
-INSIDE = "train_modules."  # where a released checkpoint keeps the editor's weights
+EDITOR_PREFIX = "train_modules."  # where a released checkpoint keeps the editor's weights
 
 
-def source_folder(source: str) -> Path:
+def fetch_source(source: str) -> Path:
     """A folder as it is, or a hub id's files, fetched.
 
     Raises:
@@ -82,22 +82,22 @@ def convert_backbone(
     words = source / LANGUAGE if (source / LANGUAGE).is_dir() else source
     tokenizer = read_tokenizer(cfg, words)
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    weights = from_named(cfg, open_folder(cfg, source), DTYPES[dtype], place)
+    weights = from_named(cfg, open_folder(cfg, source), WRITTEN_DTYPES[dtype], place)
     recipe = {"config": name, "dtype": dtype, "converted_from": source.name}
-    sha256 = save_weights(target / "backbone", weights, recipe, DTYPES[dtype])
+    sha256 = save_weights(target / "backbone", weights, recipe, WRITTEN_DTYPES[dtype])
     tokenizer.save(target / "tokenizer.json")
     return sha256
 
 
-def _released_file(file: Path) -> dict[str, np.ndarray]:
+def _read_released(file: Path) -> dict[str, np.ndarray]:
     """The named arrays of a released editor checkpoint, whatever wraps them."""
     if file.suffix == ".npz":
         with np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     found = read_tensors([file])
-    inside = [name for name in found if name.startswith(INSIDE)]
+    inside = [name for name in found if name.startswith(EDITOR_PREFIX)]
     if inside:
-        return {name.removeprefix(INSIDE): found[name] for name in inside}
+        return {name.removeprefix(EDITOR_PREFIX): found[name] for name in inside}
     return {name: found[name] for name in found}
 
 
@@ -123,7 +123,7 @@ def import_editor(file: Path, model: str, cfg: EditorConfig | None = None) -> Pa
     chosen = preset(recipe["config"])
     cfg = cfg or chosen.editor
     weights = from_released(
-        cfg, chosen.backbone.width, chosen.backbone.vision_n, _released_file(file)
+        cfg, chosen.backbone.width, chosen.backbone.vision_n, _read_released(file)
     )
     made = {
         "config": recipe["config"],

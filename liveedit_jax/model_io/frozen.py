@@ -21,7 +21,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("LIVEEDIT_CACHE") or Path.home() / ".cache" / "liveedit_jax")
 
 
-def smol_tokenizer(cfg: BackboneConfig) -> Tokenizer:
+def load_smol_tokenizer(cfg: BackboneConfig) -> Tokenizer:
     """SmolLM2's tokenizer; a user's text never becomes a special token.
 
     Raises:
@@ -32,7 +32,7 @@ def smol_tokenizer(cfg: BackboneConfig) -> Tokenizer:
     return Tokenizer(inner, cfg.pad_id, cfg.bos_id, cfg.eos_id)
 
 
-def smol_parts(cfg: BackboneConfig) -> tuple[dict, str]:
+def load_smol_parts(cfg: BackboneConfig) -> tuple[dict, str]:
     """Tower and language model of `smol`, float32, and their sha256.
 
     The first call reads the packages that carry them and keeps what it found in the cache.
@@ -45,12 +45,12 @@ def smol_parts(cfg: BackboneConfig) -> tuple[dict, str]:
     if not (folder / "recipe.json").is_file():
         reader = smol_convert.open_gguf(smol_convert.smollm2_file())
         parts = smol_convert.read_tower(stored) | smol_convert.read_language(stored, reader)
-        keep_parts(parts, folder)
+        cache_parts(parts, folder)
     parts, recipe = load_weights(folder)
     return split_at(parts, cfg.edit_layer), recipe["sha256"]
 
 
-def keep_parts(parts: dict, folder: Path) -> None:
+def cache_parts(parts: dict, folder: Path) -> None:
     """Save parts as `folder`, also where other processes do the same at this moment."""
     own = folder.with_name(f"{folder.name}.{os.getpid()}")
     save_weights(own, parts, {"config": folder.name}, jnp.float32)

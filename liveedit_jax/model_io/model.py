@@ -19,7 +19,7 @@ from liveedit_jax.backbones.backbone import split_at
 from liveedit_jax.config import EditorConfig, Preset
 from liveedit_jax.data.tokenizer import Tokenizer, load_tokenizer
 from liveedit_jax.editor.liveedit import init_params
-from liveedit_jax.model_io.frozen import smol_parts
+from liveedit_jax.model_io.frozen import load_smol_parts
 from liveedit_jax.model_io.weights import load_weights
 from liveedit_jax.presets import PRESETS, preset
 
@@ -49,7 +49,7 @@ def load_backbone(folder: Path) -> tuple[Any, dict]:
     weights, recipe = load_weights(folder / "backbone")
     if "frozen_sha256" not in recipe:
         return weights, recipe
-    frozen, sha256 = smol_parts(preset(recipe["config"]).backbone)
+    frozen, sha256 = load_smol_parts(preset(recipe["config"]).backbone)
     if sha256 != recipe["frozen_sha256"]:
         raise ValueError(f"the bridge in {folder} was trained between other frozen parts")
     return frozen | weights, recipe
@@ -88,7 +88,7 @@ def load_model(name_or_folder: str | Path = "tiny", config: Preset | None = None
         cfg = replace(
             config.backbone, edit_layer=config.backbone.edit_layer if layer is None else layer
         )
-        config = replace(config, backbone=cfg, editor=_trained_editor(folder, editor_recipe))
+        config = replace(config, backbone=cfg, editor=_editor_config(folder, editor_recipe))
     cfg = config.backbone
     if layer not in (None, cfg.edit_layer):
         raise ValueError(
@@ -106,7 +106,7 @@ def load_model(name_or_folder: str | Path = "tiny", config: Preset | None = None
     )
 
 
-def _trained_editor(folder: Path, recipe: dict) -> EditorConfig:
+def _editor_config(folder: Path, recipe: dict) -> EditorConfig:
     try:
         return EditorConfig(**recipe["editor"])
     except (KeyError, TypeError) as error:

@@ -81,7 +81,7 @@ def load_weights(folder: str | Path) -> tuple[Any, dict]:
         with ocp.StandardCheckpointer() as checkpointer:
             # where they were when they were saved is no matter: a pod's weights open on a laptop
             saved = checkpointer.metadata(folder / "weights").item_metadata.tree
-            stored = checkpointer.restore(folder / "weights", jax.tree.map(_here, saved))
+            stored = checkpointer.restore(folder / "weights", jax.tree.map(_on_first_device, saved))
         digest = sha256_of(stored)
     except Exception as error:  # Orbax raises a different class for every way a folder can be torn
         raise ValueError(
@@ -93,14 +93,14 @@ def load_weights(folder: str | Path) -> tuple[Any, dict]:
             f"checkpoint {folder} does not match the sha256 of its recipe.json; "
             "restore both together"
         )
-    return jax.tree.map(_as_computed, stored), recipe
+    return jax.tree.map(_widen_float16, stored), recipe
 
 
-def _here(leaf) -> jax.ShapeDtypeStruct:
+def _on_first_device(leaf) -> jax.ShapeDtypeStruct:
     """A stored array's shape and dtype, on this process's first device."""
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
 
 
-def _as_computed(leaf: jax.Array) -> jax.Array:
+def _widen_float16(leaf: jax.Array) -> jax.Array:
     return leaf.astype(jnp.float32) if leaf.dtype == jnp.float16 else jnp.asarray(leaf)
