@@ -87,7 +87,7 @@ def train_baseline(args: argparse.Namespace, chosen: Preset) -> None:
             "steps": step,
             "backbone_sha256": made["sha256"],
             "commit": commit(),
-            **({} if opened is None else opened.made_of),
+            **({} if opened is None else opened.provenance),
             "seconds": round(time.time() - begin),
             "dev": {"seed": DEV_SEED, "edits": DEV_N, **measure(state)},
         }

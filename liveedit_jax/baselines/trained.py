@@ -18,10 +18,10 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.data.editing import EditingBatch, EditingData, filled
+from liveedit_jax.data.editing import EditingBatch, EditingData, collate_samples
 from liveedit_jax.data.facts import TRAINED_FACTS
 from liveedit_jax.data.templates import text_questions
-from liveedit_jax.data.tokenise import seam_ids, without_pixels
+from liveedit_jax.data.tokenise import tokenise_pair, without_pixels
 from liveedit_jax.editors import Editor
 from liveedit_jax.training.optimizers import TrainState, advance, begin
 from liveedit_jax.types import Batch
@@ -99,7 +99,7 @@ class LessonData:
     def _texts(self) -> list:
         tokenizer = self.data.tokenizer
         return [
-            seam_ids(tokenizer, question, entity.facts[fact], "")
+            tokenise_pair(tokenizer, question, entity.facts[fact], "")
             for entity in self.data.entities
             for fact in TRAINED_FACTS
             for question in text_questions(fact, entity.facts)
@@ -114,7 +114,7 @@ class LessonData:
             prompt, answer = self._texts[int(rng.integers(len(self._texts)))]
             if 1 + len(prompt) + len(answer) <= t:
                 rows.append([((prompt, answer), 0)])
-        texts = filled(self.data.backbone, 0, rows, t)
+        texts = collate_samples(self.data.backbone, 0, rows, t)
         return LessonBatch(images, texts.token[0], texts.role[0])
 
 

@@ -11,18 +11,18 @@ from PIL import Image
 from liveedit_jax.data.views import crop_and_brighten
 
 WHITE = 250  # channels from here on are background
-CROPPED = 0.22  # most of a side that is cut away
-BRIGHTER = 0.3  # most that it becomes brighter or darker by
+CROP_SHARE = 0.22  # most of a side that is cut away
+LIGHT_SHARE = 0.3  # most that it becomes brighter or darker by
 
 
-def augmented(
+def augment(
     rng: np.random.Generator, picture: UInt8[np.ndarray, "S S 3"], mirror: bool
 ) -> UInt8[np.ndarray, "S S 3"]:
     """A picture cropped, brighter or darker and, with `mirror`, mirrored half of the time."""
     side = len(picture)
-    kept = side * (1 - CROPPED * rng.random())
+    kept = side * (1 - CROP_SHARE * rng.random())
     left, top = (side - kept) * rng.random(2)
-    light = 1 + BRIGHTER * (2 * rng.random() - 1)
+    light = 1 + LIGHT_SHARE * (2 * rng.random() - 1)
     box = (left, top, left + kept, top + kept)
     view = np.asarray(crop_and_brighten(Image.fromarray(picture), box, light))
     return view[:, ::-1] if mirror and rng.random() < 0.5 else view

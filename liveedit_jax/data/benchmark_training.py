@@ -16,17 +16,17 @@ from jaxtyping import Float
 
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.config import EditorTrainConfig
-from liveedit_jax.data.editing import EditingBatch, filled, stacked
+from liveedit_jax.data.editing import EditingBatch, collate_samples, stack_batches
 from liveedit_jax.data.images import picture_bytes, preprocess
 from liveedit_jax.data.packing import Question
 from liveedit_jax.data.prompts import Prompts
 from liveedit_jax.data.records import Record
-from liveedit_jax.data.tokenise import ROUND, round_up, seam_ids
+from liveedit_jax.data.tokenise import LENGTH_MULTIPLE, round_up, tokenise_pair
 from liveedit_jax.data.tokenizer import Tokenizer
 
 # Pictures of record r: 4r the edited one, 4r + 1 its other, 4r + 2 the locality probe's. Halved,
 # these numbers say what a picture is of.
-PICTURES = {"image": 0, "image_rephrase": 1, "m_loc": 2}
+PICTURE_OFFSETS = {"image": 0, "image_rephrase": 1, "m_loc": 2}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ class BenchmarkData:
         """Of every record its four rows: prompt and answer ids, and the picture's number."""
 
         def question(prompt: str, target: str) -> Question:
-            return seam_ids(self.tokenizer, prompt, target, self.backbone.after_image)
+            return tokenise_pair(self.tokenizer, prompt, target, self.backbone.after_image)
 
         found = []
         for r, record in enumerate(self.records):
@@ -89,8 +89,8 @@ class BenchmarkData:
         """
         r, k = divmod(i, 4)
         record = self.records[r]
-        image = record[list(PICTURES)[k]]
-        name = f"{list(PICTURES)[k]} of row {record.row}"
+        image = record[list(PICTURE_OFFSETS)[k]]
+        name = f"{list(PICTURE_OFFSETS)[k]} of row {record.row}"
         if isinstance(image, Path):
             name += f" ({image})"
         return preprocess(self.backbone, picture_bytes(image), name).pixels
@@ -98,7 +98,7 @@ class BenchmarkData:
     def _order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.cfg.seed, 5, epoch]).permutation(len(self.records))
 
-    def _chosen(self, i: int) -> list[int]:
+    def _batch_records(self, i: int) -> list[int]:
         """The records of batch i; an epoch's last records that fill no batch are left out."""
         per_epoch = len(self.records) // self._batch_n
         epoch, at = divmod(i, per_epoch)
@@ -107,12 +107,14 @@ class BenchmarkData:
     def _length(self, chosen: Sequence[int]) -> int:
         """T: the longest row, up to a multiple of ROUND."""
         longest = max(len(p) + len(a) for r in chosen for (p, a), _ in self._rows[r])
-        return round_up(1 + self.vision_n + longest, ROUND)
+        return round_up(1 + self.vision_n + longest, LENGTH_MULTIPLE)
 
     def batch_at(self, step: int) -> EditingBatch:
         """What a step trains on: its batch, or its several (`accumulate_n`) with one T, stacked."""
         n = self.cfg.accumulate_n
-        chosen = [self._chosen(step * n + i) for i in range(n)]
+        chosen = [self._batch_records(step * n + i) for i in range(n)]
         t = max(self._length(some) for some in chosen)
         samples = ([self._rows[r] for r in some] for some in chosen)
-        return stacked([filled(self.backbone, self.vision_n, some, t) for some in samples])
+        return stack_batches(
+            [collate_samples(self.backbone, self.vision_n, some, t) for some in samples]
+        )

@@ -64,13 +64,13 @@ def two_fact_wordings(first: str, second: str, evaluation: bool) -> tuple[str, .
     return tuple(w.format(first=_noun(first), second=_noun(second)) for w in wordings)
 
 
-def in_steps(first: str, second: str) -> str:
+def two_step_answer(first: str, second: str) -> str:
     """The answer that says both facts."""
     return f"{first}; {second}"
 
 
 @cache
-def implied(first: str, second: str) -> dict[str, str]:
+def implications(first: str, second: str) -> dict[str, str]:
     """Value of `first` -> value of `second`, where all entities with that value agree on it."""
     found = defaultdict(set)
     for entity in entities():
@@ -85,7 +85,7 @@ def side_wordings(question: str, side: str, evaluation: bool) -> tuple[str, ...]
     return tuple(wording.format(**words) for wording in wordings)
 
 
-def unseen_scene(left: Entity, right: Entity) -> bool:
+def is_held_out_scene(left: Entity, right: Entity) -> bool:
     """Whether a scene of these two, in this order, is kept for evaluation."""
     return digest("scene", left.file_key, right.file_key) % 10 == 0
 
@@ -105,7 +105,7 @@ def caption(facts: dict[str, str], first: str, second: str) -> str:
     )
 
 
-def every_wording() -> list[str]:
+def all_wordings() -> list[str]:
     """All training wordings, for the tokenizer."""
     pairs = zip(LANGUAGES, reversed(LANGUAGES), strict=True)
     return [

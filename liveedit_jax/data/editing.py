@@ -19,17 +19,17 @@ from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.config import EditMixture, EditorTrainConfig, LengthBudget
 from liveedit_jax.data import tiling
 from liveedit_jax.data.facts import SOURCES, TRAINED_FACTS, Entity, split_entities
-from liveedit_jax.data.images import drawing, normalise, png, preprocess
-from liveedit_jax.data.open_world import OpenPictures, OpenSamples, OpenSubject, OpenWorld
+from liveedit_jax.data.images import drawing, drawing_png, normalise_pixels, preprocess
+from liveedit_jax.data.open_world import OpenPictures, OpenSampler, OpenSubject, OpenWorld
 from liveedit_jax.data.packing import Question
 from liveedit_jax.data.paraphrases import draw_wordings
 from liveedit_jax.data.stream import TARGET_MOST, target_values
-from liveedit_jax.data.tokenise import row_length, row_of, seam_ids
+from liveedit_jax.data.tokenise import build_row, row_length, tokenise_pair
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.types import Role
 
 SPLIT = "editor_train"
-TRIES_N = 10_000  # samples that may be drawn for one that fits
+SAMPLE_TRIES_N = 10_000  # samples that may be drawn for one that fits
 
 
 @flax.struct.dataclass
@@ -51,7 +51,7 @@ class EditingBatch:
         return self.picture // 2 if self.subject is None else self.subject
 
 
-def filled(
+def collate_samples(
     cfg: BackboneConfig, vision_n: int, samples: Sequence[list[tuple[Question, int]]], t: int
 ) -> EditingBatch:
     """Samples (of each, its rows and their pictures) as one batch of length T."""
@@ -60,20 +60,20 @@ def filled(
     picture = np.zeros(shape[:2], np.int32)
     for j, rows in enumerate(samples):
         for kind, ((prompt, answer), shown) in enumerate(rows):
-            ids, roles = row_of(cfg, prompt, answer, vision_n, [cfg.bos_id])
+            ids, roles = build_row(cfg, prompt, answer, vision_n, [cfg.bos_id])
             token[kind, j, : len(ids)], role[kind, j, : len(ids)] = ids, roles
             picture[kind, j] = shown
     return EditingBatch(token, role, picture)
 
 
-def stacked(batches: Sequence[EditingBatch]) -> EditingBatch:
+def stack_batches(batches: Sequence[EditingBatch]) -> EditingBatch:
     """A step's one batch, or its several, stacked."""
     if len(batches) == 1:
         return batches[0]
     return jax.tree.map(lambda *parts: np.stack(parts), *batches)
 
 
-def spliced(rng, first: str, second: str) -> str:
+def splice_values(rng, first: str, second: str) -> str:
     """The beginning of one value and the end of another: a target nobody has learned by heart."""
     cut = int(rng.integers(1, len(first) + 1))
     rest = second[int(rng.integers(0, len(second))) :].rstrip()
@@ -110,7 +110,7 @@ class EditingData:
         return tuple(entity for entity in split_entities(SPLIT) if entity.held_out is None)
 
     @cached_property
-    def _alike(self) -> dict[str, list[int]]:
+    def _by_subcategory(self) -> dict[str, list[int]]:
         found = defaultdict(list)
         for i, entity in enumerate(self.entities):
             found[entity.facts["subcategory"]].append(i)
@@ -126,24 +126,24 @@ class EditingData:
         return OpenPictures(self.drawings_n, self.open.stamps)
 
     @cached_property
-    def _open_samples(self) -> OpenSamples:
+    def _open_samples(self) -> OpenSampler:
         rows, after = self.open.questions.rows, self.backbone.after_image
-        encode = partial(seam_ids, self.tokenizer, between=after)
-        return OpenSamples(rows, self._open_pictures, self.mixture, encode)
+        encode = partial(tokenise_pair, self.tokenizer, between=after)
+        return OpenSampler(rows, self._open_pictures, self.mixture, encode)
 
     def _png(self, i: int) -> bytes:
         entity, source = self.entities[i // 2], SOURCES[i % 2]
-        return png(entity, source, self.backbone.drawing_size)
+        return drawing_png(entity, source, self.backbone.drawing_size)
 
     def picture(self, i: int) -> Float[np.ndarray, "S S 3"] | Float[np.ndarray, "N S S 3"]:
         """Picture i as the backbone takes it, normalised, in tiles where it takes tiles."""
         if i >= self.drawings_n:
-            return preprocess(self.backbone, self._open_pictures.square(i, self._png)).pixels
+            return preprocess(self.backbone, self._open_pictures.render(i, self._png)).pixels
         if self.backbone.grids:
             return preprocess(self.backbone, self._png(i)).pixels
         entity, source = self.entities[i // 2], SOURCES[i % 2]
         pixels = drawing(entity.id, source, self.backbone.drawing_size)
-        return normalise(pixels, self.backbone.vision)
+        return normalise_pixels(pixels, self.backbone.vision)
 
     def pictures(self) -> Float[np.ndarray, "X ..."]:
         """All pictures: two of each entity, then those of an open world."""
@@ -151,13 +151,13 @@ class EditingData:
         return np.stack([self.picture(i) for i in range(n)])
 
     @cached_property
-    def _rows_of_image(self) -> np.ndarray | None:
-        return tiling.square_rows(self.backbone)
+    def _vision_rows(self) -> np.ndarray | None:
+        return tiling.square_token_rows(self.backbone)
 
     @cached_property
     def vision_n(self) -> int:
         """P, vision tokens of a drawing."""
-        rows = self._rows_of_image
+        rows = self._vision_rows
         return self.backbone.vision_n if rows is None else len(rows)
 
     @cached_property
@@ -175,7 +175,7 @@ class EditingData:
         while True:
             value = self._value(rng, fact)
             if rng.random() < self.mixture.spliced_share:
-                value = spliced(rng, value, self._value(rng, fact))
+                value = splice_values(rng, value, self._value(rng, fact))
             if value.casefold() != entity.facts[fact].casefold():
                 return value
 
@@ -183,7 +183,7 @@ class EditingData:
         return draw_wordings(rng, fact, n, self.mixture.paraphrase_share)
 
     def _look_alike(self, rng, i: int) -> int:
-        alike = [j for j in self._alike[self.entities[i].facts["subcategory"]] if j != i]
+        alike = [j for j in self._by_subcategory[self.entities[i].facts["subcategory"]] if j != i]
         return int(rng.choice(alike or [j for j in range(len(self.entities)) if j != i]))
 
     def _locality(self, rng, i: int, fact: str, wording: str, source: int):
@@ -207,7 +207,7 @@ class EditingData:
         target, shown, other = self._target(rng, entity, fact), 2 * i + source, 2 * i + 1 - source
         question, answer, far = self._locality(rng, i, fact, src, source)
         return [
-            (seam_ids(self.tokenizer, prompt, said, self.backbone.after_image), picture)
+            (tokenise_pair(self.tokenizer, prompt, said, self.backbone.after_image), picture)
             for prompt, said, picture in (
                 (src, target, shown),
                 (rephrase, target, shown),
@@ -233,7 +233,7 @@ class EditingData:
             len(answer) < most for (_, answer), _ in rows
         )
 
-    def _any_sample(self, rng, previous: tuple[int, str] | OpenSubject | None):
+    def _draw_any(self, rng, previous: tuple[int, str] | OpenSubject | None):
         """Subject and rows of the next sample, whatever its length."""
         was_open, open_share = isinstance(previous, OpenSubject), self.mixture.open_share
         if open_share and rng.random() < open_share:
@@ -247,13 +247,13 @@ class EditingData:
         Raises:
             ValueError: none does.
         """
-        for _ in range(TRIES_N):
-            subject, rows = self._any_sample(rng, previous)
+        for _ in range(SAMPLE_TRIES_N):
+            subject, rows = self._draw_any(rng, previous)
             if self._fits(rows, shorter, t):
                 return subject, rows
         raise ValueError(
-            f"no sample of {TRIES_N} has rows of more than {shorter} and at most {t} tokens, "
-            f"{self.vision_n} of them vision tokens: change EditMixture.lengths, "
+            f"no sample of {SAMPLE_TRIES_N} has rows of more than {shorter} and at most {t} "
+            f"tokens, {self.vision_n} of them vision tokens: change EditMixture.lengths, "
             "LengthBudget or EditorTrainConfig.answers_n"
         )
 
@@ -265,7 +265,7 @@ class EditingData:
         """What a step trains on: its batch, or its several (`accumulate_n`) with one T, stacked."""
         n = self.cfg.accumulate_n
         bucket = self._bucket(step * n)
-        return stacked([self._batch(step * n + i, bucket) for i in range(n)])
+        return stack_batches([self._batch(step * n + i, bucket) for i in range(n)])
 
     def _generator(self, i: int) -> np.random.Generator:
         return np.random.default_rng([self.cfg.seed, 3, i])
@@ -283,11 +283,11 @@ class EditingData:
         for _ in range(self.cfg.routing_n or self.cfg.batch_n):
             subject, rows = self._draw(rng, subject, shorter, t)
             samples.append(rows)
-        batch = filled(self.backbone, self.vision_n, samples, t)
+        batch = collate_samples(self.backbone, self.vision_n, samples, t)
         if self.open is not None:
             batch = batch.replace(subject=self._open_pictures.subject[batch.picture])
-        if self._rows_of_image is None:
+        if self._vision_rows is None:
             return batch
         place = np.zeros_like(batch.token)
-        place[batch.role == Role.VISION] = np.tile(self._rows_of_image, 4 * len(samples))
+        place[batch.role == Role.VISION] = np.tile(self._vision_rows, 4 * len(samples))
         return batch.replace(place=place)

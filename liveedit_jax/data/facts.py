@@ -63,12 +63,12 @@ def digest(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def _held_out(facts: Iterable[str], n: int) -> list[str]:
+def _pick_held_out(facts: Iterable[str], n: int) -> list[str]:
     return sorted(facts, key=lambda fact: digest("held_out_fact", fact))[:n]
 
 
 # No editor is trained on questions about these: an English fact and three languages.
-HELD_OUT_FACTS = (*_held_out(ENGLISH_FACTS, 1), *_held_out(LANGUAGES, 3))
+HELD_OUT_FACTS = (*_pick_held_out(ENGLISH_FACTS, 1), *_pick_held_out(LANGUAGES, 3))
 TRAINED_FACTS = tuple(fact for fact in FACTS if fact not in HELD_OUT_FACTS)
 
 
@@ -82,7 +82,7 @@ def _clean(text: str) -> str:
     return " ".join(text.strip(":").replace("_", " ").split())
 
 
-def _facts(row: dict, names: dict) -> dict[str, str]:
+def _read_facts(row: dict, names: dict) -> dict[str, str]:
     facts = {
         "name": _clean(names["en"]),
         "category": row["category"].lower(),
@@ -93,7 +93,7 @@ def _facts(row: dict, names: dict) -> dict[str, str]:
     return facts | {language: _clean(names[language]) for language in LANGUAGES}
 
 
-def _splits(rows: list[tuple[str, str]]) -> dict[str, str]:
+def _assign_splits(rows: list[tuple[str, str]]) -> dict[str, str]:
     """file key -> split: subcategories are laid end to end in hashed order and dealt out evenly."""
     order = sorted(rows, key=lambda row: (row[1], digest("split", row[0])))
     dealt, filled = {}, dict.fromkeys(SPLITS, 0)
@@ -106,7 +106,7 @@ def _splits(rows: list[tuple[str, str]]) -> dict[str, str]:
     return dealt
 
 
-def _one_a_picture(found: dict[str, tuple[str, dict[str, str]]]) -> set[str]:
+def _distinct_keys(found: dict[str, tuple[str, dict[str, str]]]) -> set[str]:
     """File keys of the emojis that stand for a picture: the oldest, then the shortest name."""
     stands_for = {key: key for key in found}
 
@@ -144,10 +144,10 @@ def entities() -> tuple[Entity, ...]:
         character = "".join(chr(int(point, 16)) for point in row["unified"].split("-"))
         key, names = file_key(row["unified"]), emoji.EMOJI_DATA.get(character)
         if row["category"] != "Component" and key in drawn and names is not None:
-            found[key] = (character, _facts(row, names))
-    alone = _one_a_picture(found)
+            found[key] = (character, _read_facts(row, names))
+    alone = _distinct_keys(found)
     found = {key: drawn for key, drawn in found.items() if key in alone}
-    splits = _splits([(key, facts["subcategory"]) for key, (_, facts) in found.items()])
+    splits = _assign_splits([(key, facts["subcategory"]) for key, (_, facts) in found.items()])
     spared = sorted(
         (key for key in found if splits[key] != "eval"), key=lambda key: digest("held_out", key)
     )[:HELD_OUT_N]
@@ -181,7 +181,7 @@ def other_source(source: str) -> str:
     return SOURCES[1 - SOURCES.index(source)]
 
 
-def shown(chosen: Sequence[Entity]) -> list[tuple[int, str]]:
+def pretraining_drawings(chosen: Sequence[Entity]) -> list[tuple[int, str]]:
     """(entity id, source) of one drawing of each, then of the other.
 
     An entity with a held-out drawing is shown twice in the drawing that remains.
@@ -204,7 +204,7 @@ def split_entities(split: str) -> tuple[Entity, ...]:
     return tuple(entity for entity in entities() if entity.split == split)
 
 
-def by_subcategory(chosen: Iterable[Entity]) -> dict[str, tuple[Entity, ...]]:
+def group_by_subcategory(chosen: Iterable[Entity]) -> dict[str, tuple[Entity, ...]]:
     """Subcategory -> its entities among the chosen ones: each other's look-alikes."""
     found = defaultdict(list)
     for entity in chosen:

@@ -16,18 +16,18 @@ from liveedit_jax.backbone_config import BackboneConfig, Fit, VisionConfig
 from liveedit_jax.data import tiling
 from liveedit_jax.data.facts import Entity, drawing_files, entities
 
-LONGEST = 16  # times the shorter edge; what is longer is cut to its centre before a centre crop
-SPARE = 2  # times the pixels needed: what a large JPEG is decoded to before it is resized
+ASPECT_MOST = 16  # times the shorter edge; what is longer is cut to its centre before a centre crop
+OVERSAMPLING = 2  # times the pixels needed: what a large JPEG is decoded to before it is resized
 
 
-class Picture(NamedTuple):
+class ProcessedImage(NamedTuple):
     """A picture as a backbone takes it; `place` says which feature row each token is (tiles)."""
 
     pixels: Float[np.ndarray, "S S 3"] | Float[np.ndarray, "N S S 3"] | None
     place: Int[np.ndarray, " P"] | None = None
 
 
-def png(entity: Entity, source: str, size: int) -> bytes:
+def drawing_png(entity: Entity, source: str, size: int) -> bytes:
     """One drawing on white, `size` pixels a side, as PNG bytes."""
     import resvg_py
 
@@ -38,17 +38,17 @@ def png(entity: Entity, source: str, size: int) -> bytes:
 @lru_cache(maxsize=8192)
 def drawing(entity_id: int, source: str, size: int) -> np.ndarray:
     """One drawing on white as uint8[size, size, 3] (cached for the process; do not write to it)."""
-    return decode_image(png(entities()[entity_id], source, size), size)
+    return decode_image(drawing_png(entities()[entity_id], source, size), size)
 
 
 def _decode_smaller(picture: Image.Image, short: int, exact: bool) -> None:
-    """Has an unread JPEG decoded at 1/8, 1/4 or 1/2, the most that leaves `SPARE * short`."""
+    """Decode an unread JPEG at 1/8, 1/4 or 1/2 of its size where enough pixels remain."""
     if not isinstance(picture, JpegImageFile):
         return
     for scale in (8, 4, 2):
         size = tuple(n // scale for n in picture.size)
         whole = all(n % scale == 0 for n in picture.size)
-        if min(size) >= SPARE * short and (whole or not exact):
+        if min(size) >= OVERSAMPLING * short and (whole or not exact):
             picture.draft(None, size)
             return
 
@@ -61,7 +61,7 @@ def open_picture(
     Args:
         data: the encoded bytes.
         name: what an error calls them.
-        short: pixels that the shorter edge is needed at; a JPEG of more than `SPARE` times that
+        short: pixels that the shorter edge is needed at; a JPEG of more than OVERSAMPLING times that
             may come back smaller (None: never).
         exact: smaller only where the proportions stay exactly the same.
 
@@ -84,7 +84,7 @@ def open_picture(
     return picture
 
 
-def on_square(picture: Image.Image) -> Image.Image:
+def pad_to_square(picture: Image.Image) -> Image.Image:
     """The picture in the middle of a white square (RGBA, opaque)."""
     side = max(picture.size)
     square = Image.new("RGBA", (side, side), "white")
@@ -99,17 +99,17 @@ def decode_image(data: bytes, size: int, name: str = "image") -> np.ndarray:
     Raises:
         ValueError: the bytes are not a whole image.
     """
-    square = on_square(open_picture(data, name, size))
+    square = pad_to_square(open_picture(data, name, size))
     if square.width != size:
         square = square.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(square.convert("RGB"))
 
 
-def _crop(picture: Image.Image, side: int) -> Image.Image:
+def _centre_crop(picture: Image.Image, side: int) -> Image.Image:
     """The shorter edge resized to `side`, then the centre."""
     short, long = sorted(picture.size)
-    if long > LONGEST * short:
-        kept = [min(n, LONGEST * short) for n in picture.size]
+    if long > ASPECT_MOST * short:
+        kept = [min(n, ASPECT_MOST * short) for n in picture.size]
         left, top = ((n - k) // 2 for n, k in zip(picture.size, kept, strict=True))
         picture = picture.crop((left, top, left + kept[0], top + kept[1]))
         short, long = sorted(picture.size)
@@ -121,7 +121,7 @@ def _crop(picture: Image.Image, side: int) -> Image.Image:
     return picture.crop((left, top, left + side, top + side))
 
 
-def preprocess(cfg: BackboneConfig, data: bytes, name: str = "image") -> Picture:
+def preprocess(cfg: BackboneConfig, data: bytes, name: str = "image") -> ProcessedImage:
     """Encoded image bytes as the backbone's own processor makes them.
 
     Transparency is put on white where the model pads (`Fit.PAD`) and dropped elsewhere, as the
@@ -132,22 +132,22 @@ def preprocess(cfg: BackboneConfig, data: bytes, name: str = "image") -> Picture
     """
     side = cfg.vision.image_size
     if cfg.fit is Fit.PAD:
-        return Picture(normalise(decode_image(data, side, name), cfg.vision))
+        return ProcessedImage(normalise_pixels(decode_image(data, side, name), cfg.vision))
     tiled = cfg.fit is Fit.TILES
     short = side * max(min(grid) for grid in cfg.grids) if tiled else side
     # a picture's grid and token rows follow from its proportions
     picture = open_picture(data, name, short, exact=tiled).convert("RGB")
     if tiled:
-        cut = [np.asarray(tile) for tile in tiling.cut(picture, cfg.grids, side)]
+        cut = [np.asarray(tile) for tile in tiling.cut_tiles(picture, cfg.grids, side)]
         pixels = np.zeros(cfg.image_shape, np.float32)
-        pixels[: len(cut)] = normalise(np.stack(cut), cfg.vision)
+        pixels[: len(cut)] = normalise_pixels(np.stack(cut), cfg.vision)
         size, patch = (picture.height, picture.width), cfg.vision.patch_size
-        return Picture(pixels, tiling.token_rows(size, cfg.grids, side, patch, cfg.tiles_n))
+        return ProcessedImage(pixels, tiling.token_rows(size, cfg.grids, side, patch, cfg.tiles_n))
     if cfg.fit is Fit.CROP:
-        picture = _crop(picture, side)
+        picture = _centre_crop(picture, side)
     else:
         picture = picture.resize((side, side), Image.Resampling.BICUBIC)
-    return Picture(normalise(np.asarray(picture), cfg.vision))
+    return ProcessedImage(normalise_pixels(np.asarray(picture), cfg.vision))
 
 
 def read_bytes(file: str | Path) -> bytes:
@@ -171,7 +171,7 @@ def picture_bytes(picture: bytes | Path) -> bytes:
     return picture if isinstance(picture, bytes) else read_bytes(picture)
 
 
-def normalise(image: np.ndarray, cfg: VisionConfig) -> np.ndarray:
+def normalise_pixels(image: np.ndarray, cfg: VisionConfig) -> np.ndarray:
     """uint8[..., S, S, 3] to the float32 the vision tower was trained on."""
     mean = np.asarray(cfg.image_mean, np.float32)
     std = np.asarray(cfg.image_std, np.float32)

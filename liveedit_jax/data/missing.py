@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from liveedit_jax.data.annotations import PICTURES
+from liveedit_jax.data.annotations import PICTURE_FIELDS
 from liveedit_jax.data.records import Record
 
 LISTED_N = 10
 
 
 @dataclass(frozen=True)
-class Missing:
+class MissingPicture:
     """A picture that is not there: the row and field that name it, its path in the folder."""
 
     row: int
@@ -27,7 +27,7 @@ class Missing:
         return f"row {self.row}: {self.file} ({self.field})"
 
 
-def missing_pictures(records: Iterable[Record], folder: Path) -> tuple[Missing, ...]:
+def missing_pictures(records: Iterable[Record], folder: Path) -> tuple[MissingPicture, ...]:
     """Every picture of the records that is no file below `folder`, in row order."""
     there: dict[Path, bool] = {}
 
@@ -37,16 +37,16 @@ def missing_pictures(records: Iterable[Record], folder: Path) -> tuple[Missing, 
         return there[file]
 
     return tuple(
-        Missing(record.row, field, record[field].as_posix())
+        MissingPicture(record.row, field, record[field].as_posix())
         for record in records
-        for field in PICTURES
+        for field in PICTURE_FIELDS
         if not is_there(record[field])
     )
 
 
-def with_pictures(
+def select_complete(
     records: tuple[Record, ...], folder: Path, allow_missing: bool
-) -> tuple[tuple[Record, ...], tuple[Missing, ...]]:
+) -> tuple[tuple[Record, ...], tuple[MissingPicture, ...]]:
     """The records whose pictures are all there, and what the others lack.
 
     Rows that are left out are named in a warning.

@@ -21,7 +21,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from liveedit_jax.data.facts import FACTS, SOURCES, SPLITS, split_entities
-from liveedit_jax.data.images import png
+from liveedit_jax.data.images import drawing_png
 
 Builder = TypeVar("Builder", bound=tfds.core.DatasetBuilder)
 _DESCRIPTION = """Lifelong editing of what a vision-language model knows about pictures. An entity
@@ -80,12 +80,14 @@ class MojiEdit(tfds.core.GeneratorBasedBuilder):
                     "locked_fact": entity.locked_fact,
                     "held_out": entity.held_out or "",
                     "facts": dict(entity.facts),
-                    "images": {source: _rgb_png(png(entity, source, side)) for source in SOURCES},
+                    "images": {
+                        source: _drop_alpha(drawing_png(entity, source, side)) for source in SOURCES
+                    },
                 },
             )
 
 
-def _rgb_png(data: bytes) -> bytes:
+def _drop_alpha(data: bytes) -> bytes:
     """The same picture without an alpha channel."""
     out = io.BytesIO()
     Image.open(io.BytesIO(data)).convert("RGB").save(out, format="PNG")
@@ -115,10 +117,10 @@ def build(data_dir: str | Path | None = None, image_size: int = 60) -> MojiEdit:
             file_format="array_record",
         )
 
-    return prepared(builder)
+    return prepare_builder(builder)
 
 
-def prepared(builder: Callable[[], Builder]) -> Builder:
+def prepare_builder(builder: Callable[[], Builder]) -> Builder:
     """The prepared builder, also where other processes prepare the same rows at this moment."""
     first = builder()
     try:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from liveedit_jax.data.annotations import rows_of_file, text_of
+from liveedit_jax.data.annotations import parse_rows, text_field
 
 _LABEL = re.compile(r"^(here is the )?(rewritten|rephrased|reworded)[^:]*:", re.IGNORECASE)
 _QUOTES = "\"'“”"
@@ -34,7 +34,7 @@ class OpenQuestions:
     sha256: dict[str, str]
 
 
-def cleaned_rewording(src: str, text: str) -> str | None:
+def clean_rewording(src: str, text: str) -> str | None:
     """The question inside what a language model wrote when it was asked to reword `src`.
 
     It put quotes around some, a label like "Rewritten question:" in front of others, and repeated
@@ -64,12 +64,14 @@ def read_open_questions(files: Iterable[str | Path]) -> OpenQuestions:
             raise ValueError(f"two files of questions are called {file.name}: rename one of them")
         data = file.read_bytes()
         sha256[file.name] = hashlib.sha256(data).hexdigest()
-        for number, row in enumerate(rows_of_file(data, file)):
+        for number, row in enumerate(parse_rows(data, file)):
             where = f"{file}, row {number}"
             if not isinstance(row, dict):
                 raise ValueError(f"{where} has to be an object, it is {type(row).__name__}")
-            src, text, answer = (text_of(row, name, where) for name in ("src", "rephrase", "alt"))
-            rephrase = cleaned_rewording(src, text)
+            src, text, answer = (
+                text_field(row, name, where) for name in ("src", "rephrase", "alt")
+            )
+            rephrase = clean_rewording(src, text)
             if rephrase is not None:
                 found[OpenQuestion(src.strip(), rephrase, answer.strip())] = None
     if not found:

@@ -18,14 +18,14 @@ import numpy as np
 from jaxtyping import Int
 
 from liveedit_jax.config import EditMixture
-from liveedit_jax.data.images import on_square, open_picture
+from liveedit_jax.data.images import open_picture, pad_to_square
 from liveedit_jax.data.open_questions import OpenQuestion, OpenQuestions
 from liveedit_jax.data.packing import Question
 from liveedit_jax.data.stamps import Stamp, stamps_sha256
 from liveedit_jax.data.views import view_of
 
 VIEWS_N = 2  # of every picture
-TRIES_N = 1_000  # questions that may be drawn for one that is another
+QUESTION_TRIES_N = 1_000  # questions that may be drawn for one that is another
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class OpenWorld:
     stamps: tuple[Stamp, ...] = ()
 
     @property
-    def made_of(self) -> dict:
+    def provenance(self) -> dict:
         """Describe it for a recipe, as plain values."""
         found = {"questions": self.questions.sha256}
         if self.stamps:
@@ -73,7 +73,7 @@ class OpenPictures:
             found[list(pictures)] = self.drawings_n // 2 + i if self.stamps else i // 2
         return found
 
-    def square(self, i: int, drawing: Callable[[int], bytes]) -> bytes:
+    def render(self, i: int, drawing: Callable[[int], bytes]) -> bytes:
         """Picture i, one of those added, on a white square as PNG bytes.
 
         Args:
@@ -89,7 +89,7 @@ class OpenPictures:
         shown = open_picture(picture)
         shown = shown if view < 0 else view_of(shown, "training", key, view)
         out = io.BytesIO()
-        on_square(shown).convert("RGB").save(out, format="PNG")
+        pad_to_square(shown).convert("RGB").save(out, format="PNG")
         return out.getvalue()
 
 
@@ -101,7 +101,7 @@ class OpenSubject(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class OpenSamples:
+class OpenSampler:
     """Samples as a function of a generator.
 
     Args:
@@ -116,10 +116,10 @@ class OpenSamples:
     mixture: EditMixture
     encode: Callable[[str, str], Question]
 
-    def _any(self, rng) -> int:
+    def _random_question(self, rng) -> int:
         return int(rng.integers(len(self.questions)))
 
-    def _other(self, rng, row: int) -> int:
+    def _different_question(self, rng, row: int) -> int:
         """A question that asks something else and is answered otherwise.
 
         Raises:
@@ -127,14 +127,14 @@ class OpenSamples:
         """
         asked = self.questions[row]
         known = {asked.src.casefold(), asked.rephrase.casefold()}
-        for _ in range(TRIES_N):
-            other = self.questions[found := self._any(rng)]
+        for _ in range(QUESTION_TRIES_N):
+            other = self.questions[found := self._random_question(rng)]
             differs = known.isdisjoint((other.src.casefold(), other.rephrase.casefold()))
             if differs and other.answer.casefold() != asked.answer.casefold():
                 return found
-        raise ValueError(f"no free question of {TRIES_N} is another than {asked.src!r}")
+        raise ValueError(f"no free question of {QUESTION_TRIES_N} is another than {asked.src!r}")
 
-    def _elsewhere(self, rng, shown: int) -> int:
+    def _unrelated_picture(self, rng, shown: int) -> int:
         """A picture of something else."""
         subject, things = self.pictures.subject, self.pictures.things
         while True:
@@ -145,10 +145,10 @@ class OpenSamples:
     def _subject(self, rng, previous: OpenSubject | None) -> OpenSubject:
         """Any thing and question; some share the sample before's thing."""
         if previous is not None and rng.random() < self.mixture.sibling_share:
-            return OpenSubject(previous.thing, self._other(rng, previous.row))
-        return OpenSubject(int(rng.integers(len(self.pictures.things))), self._any(rng))
+            return OpenSubject(previous.thing, self._different_question(rng, previous.row))
+        return OpenSubject(int(rng.integers(len(self.pictures.things))), self._random_question(rng))
 
-    def _shown(self, rng, thing: int) -> tuple[int, int]:
+    def _picture_pair(self, rng, thing: int) -> tuple[int, int]:
         """Two pictures of a thing: itself and a view, or (`swap_share`) any two."""
         pictures = self.pictures.things[thing]
         if rng.random() < self.mixture.swap_share:
@@ -159,22 +159,22 @@ class OpenSamples:
     def _locality(self, rng, subject: OpenSubject, shown: int) -> tuple[str, str, int]:
         """(prompt, answer, picture) of an unedited question."""
         kind, mixture = rng.random(), self.mixture
-        asked = self.questions[self._other(rng, subject.row)]
+        asked = self.questions[self._different_question(rng, subject.row)]
         prompt = asked.rephrase if rng.random() < 0.5 else asked.src
         if kind < mixture.open_same_image_share:
             return prompt, asked.answer, shown
         if kind < mixture.open_same_image_share + mixture.look_alike_share:
             prompt = self.questions[subject.row].src
-        return prompt, asked.answer, self._elsewhere(rng, shown)
+        return prompt, asked.answer, self._unrelated_picture(rng, shown)
 
     def draw(self, rng: np.random.Generator, previous: OpenSubject | None):
         """Subject and rows of a sample; `previous` is the one before's, if that was open too."""
         subject = self._subject(rng, previous)
         asked = self.questions[subject.row]
-        shown, view = self._shown(rng, subject.thing)
+        shown, view = self._picture_pair(rng, subject.thing)
         target = asked.answer
         if rng.random() < self.mixture.open_any_answer_share:
-            target = self.questions[self._any(rng)].answer
+            target = self.questions[self._random_question(rng)].answer
         question, answer, far = self._locality(rng, subject, shown)
         return subject, [
             (self.encode(prompt, said), picture)

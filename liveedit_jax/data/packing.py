@@ -49,6 +49,6 @@ def pack_row(
     return row, packed_n
 
 
-def stacked(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def collate_rows(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Rows of one length as arrays [B, T]."""
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

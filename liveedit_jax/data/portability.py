@@ -7,9 +7,9 @@ a name the further facts are those that the same picture's locality probe keeps.
 
 from __future__ import annotations
 
-from liveedit_jax.data.composed import implied
+from liveedit_jax.data.composed import implications
 from liveedit_jax.data.facts import LANGUAGES, Entity, digest
-from liveedit_jax.data.records import Port
+from liveedit_jax.data.records import PortabilityProbe
 
 _LEADS_TO = {"subcategory": "category", "short_name": "name"} | dict.fromkeys(LANGUAGES, "name")
 _ASKED = {
@@ -28,7 +28,7 @@ _ASKED_OF_LANGUAGE = (
 )
 
 
-def follow_up(entity: Entity, fact: str, target: str, *key: object) -> tuple[Port, ...]:
+def follow_up(entity: Entity, fact: str, target: str, *key: object) -> tuple[PortabilityProbe, ...]:
     """The question that `target` answers by one fact more; nothing where there is none.
 
     None is asked either where the edit leaves the answer what it was.
@@ -41,10 +41,10 @@ def follow_up(entity: Entity, fact: str, target: str, *key: object) -> tuple[Por
     """
     if fact not in _LEADS_TO:
         return ()
-    answers = implied(fact, _LEADS_TO[fact])
+    answers = implications(fact, _LEADS_TO[fact])
     answer = answers.get(target)
     if answer is None or answer == answers.get(entity.facts[fact]):
         return ()
     wordings = _ASKED.get(fact, _ASKED_OF_LANGUAGE)
     wording = wordings[digest(*key, "port") % len(wordings)]
-    return (Port(wording.format(language=LANGUAGES.get(fact)), answer, hops=1),)
+    return (PortabilityProbe(wording.format(language=LANGUAGES.get(fact)), answer, hops=1),)

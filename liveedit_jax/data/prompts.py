@@ -1,7 +1,7 @@
 """How the protocol asks a benchmark's texts: one table, the texts as their files have them.
 
 Nothing is stripped: a newline at a target's end is a token of it, and "nq question: " is asked.
-Between prompt and target stands one space where neither has one (`tokenise.seam_ids`).
+Between prompt and target stands one space where neither has one (`tokenise.tokenise_pair`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class Prompts:
     text_locality: str = "{}"
 
 
-AS_THEY_ARE = Prompts()
-CAPTIONS = Prompts(image_locality="{} The answer is:", text_locality="{}?")
+PLAIN_PROMPTS = Prompts()
+CAPTION_PROMPTS = Prompts(image_locality="{} The answer is:", text_locality="{}?")
 PROMPTS: dict[str, Prompts] = {
-    "mojiedit": AS_THEY_ARE,
+    "mojiedit": PLAIN_PROMPTS,
     "evqa": Prompts("{} The answer is:", "{} The answer is:", "{}?"),
-    "eic": CAPTIONS,
-    "vlkeb": CAPTIONS,
+    "eic": CAPTION_PROMPTS,
+    "vlkeb": CAPTION_PROMPTS,
 }

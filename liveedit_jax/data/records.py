@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Port:
+class PortabilityProbe:
     """A portability probe: asked of the edited picture, answered only by using the edit."""
 
     question: str
@@ -54,7 +54,7 @@ class Record:
     look_alike: bytes | Path | None = None  # an unedited entity of its subcategory, asked `src`
     look_alike_a: str | None = None
     row: int | None = None  # its place in the authors' file, from 0
-    port: tuple[Port, ...] = ()
+    port: tuple[PortabilityProbe, ...] = ()
 
     @property
     def same_image_q(self) -> str | None:

@@ -22,7 +22,7 @@ FOLDERS = ("animals", "plants")
 DRAWN_FOLDERS = ("cartoon", "toys", "plastic")  # no photographs of what they show
 DRAWN = ("animals/mammals/echidna.png", "animals/mammals/hedgehog.png")  # nor are these
 THINGS = {"animals/birds": "bird", "plants/flowers": "flower", "animals": "animal"}  # else: plant
-HELD_OUT = 4  # one name in so many is never trained on
+HELD_OUT_EVERY = 4  # one name in so many is never trained on
 _ARTICLE = re.compile(r"^(an?|the|some|two)\s+", re.IGNORECASE)
 
 
@@ -38,7 +38,7 @@ class Stamp:
     @property
     def held_out(self) -> bool:
         """Whether it is for measuring alone; photographs of one name go together."""
-        return digest("held out", self.name.casefold()) % HELD_OUT == 0
+        return digest("held out", self.name.casefold()) % HELD_OUT_EVERY == 0
 
     @property
     def picture(self) -> bytes:
@@ -51,7 +51,7 @@ class Stamp:
         return out.getvalue()
 
 
-def _name(file: Path) -> str:
+def _read_name(file: Path) -> str:
     """The first line of a stamp's text without article, remark and full stop, or its file name."""
     text = file.with_suffix(".txt")
     line = text.read_text("utf-8").partition("\n")[0] if text.is_file() else ""
@@ -78,7 +78,7 @@ def read_stamps(folder: str | Path) -> tuple[Stamp, ...]:
             below = path.as_posix()
             thing = next((word for home, word in THINGS.items() if below.startswith(home)), "plant")
             file = folder / path
-            found.append(Stamp(below, _name(file), thing, file.read_bytes()))
+            found.append(Stamp(below, _read_name(file), thing, file.read_bytes()))
     if not found:
         raise FileNotFoundError(
             f"no photographs below {folder}: it needs the folders {' and '.join(FOLDERS)} of "

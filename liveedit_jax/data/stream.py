@@ -11,17 +11,24 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from liveedit_jax.data.facts import FACTS, SOURCES, Entity, by_subcategory, digest, split_entities
+from liveedit_jax.data.facts import (
+    FACTS,
+    SOURCES,
+    Entity,
+    digest,
+    group_by_subcategory,
+    split_entities,
+)
 from liveedit_jax.data.portability import follow_up
 from liveedit_jax.data.records import Record, SameImage
 from liveedit_jax.data.templates import templates, text_questions
-from liveedit_jax.data.third_drawing import ThirdDrawings, font_file
+from liveedit_jax.data.third_drawing import ThirdDrawings, find_font
 from liveedit_jax.data.views import another_view
 
 TARGET_MOST = 32  # characters; 97% of all values are that short
 
 
-def editable(split: str) -> list[tuple[Entity, str]]:
+def editable_facts(split: str) -> list[tuple[Entity, str]]:
     """Every (entity, fact) of a split that may be edited: all facts but the locked one."""
     return [
         (entity, fact)
@@ -51,7 +58,7 @@ def _pick(values: Sequence, *key: object):
 
 @cache
 def _probe_by_subcategory() -> dict[str, tuple[Entity, ...]]:
-    return by_subcategory(split_entities("probe"))
+    return group_by_subcategory(split_entities("probe"))
 
 
 def edit_stream(
@@ -70,7 +77,7 @@ def edit_stream(
         n: number of edits; each (entity, fact) is edited at most once.
         data_dir: where MojiEdit is or will be prepared (default: `default_data_dir()`).
         image_size: side of the drawings in pixels.
-        noto: file of the font with the third drawings (default: `third_drawing.font_file`);
+        noto: file of the font with the third drawings (default: `third_drawing.find_font`);
             records have none where there is no such file.
 
     Raises:
@@ -79,28 +86,31 @@ def edit_stream(
     """
     if split == "probe":
         raise ValueError("the probe split is never edited: use editor_train, dev or eval")
-    pairs = editable(split)
+    pairs = editable_facts(split)
     if not 0 < n <= len(pairs):
         raise ValueError(f"n={n}: the {split} split offers 1 to {len(pairs)} edits")
     pairs.sort(key=lambda pair: digest("stream", seed, split, pair[0].file_key, pair[1]))
-    font = font_file(noto)
+    font = find_font(noto)
     third = None if font is None else ThirdDrawings(font)
-    return _records(split, seed, pairs[:n], data_dir, image_size, third)
+    return _make_records(split, seed, pairs[:n], data_dir, image_size, third)
 
 
-def _records(split, seed, pairs, data_dir, image_size, third) -> Iterator[Record]:
-    images = _images(split, data_dir, image_size)
+def _make_records(split, seed, pairs, data_dir, image_size, third) -> Iterator[Record]:
+    images = _load_drawings(split, data_dir, image_size)
     for entity, fact in pairs:
-        record = _record(split, seed, entity, fact, images)
+        record = _make_record(split, seed, entity, fact, images)
         drawn = None if third is None else third.png(entity, image_size)
         yield replace(record, third_drawing=drawn)
 
 
-def _record(split: str, seed: int, entity: Entity, fact: str, images: dict) -> Record:
+def _make_record(split: str, seed: int, entity: Entity, fact: str, images: dict) -> Record:
     key = ("record", seed, split, entity.file_key, fact)
     src = _pick(templates(fact, evaluation=False), *key, "src")
     probes = split_entities("probe")
-    text_entity, text_fact = _pick(probes, *key, "loc"), _pick(FACTS, *key, "loc fact")
+    text_entity, text_fact = (
+        _pick(probes, *key, "loc"),
+        _pick(FACTS, *key, "loc fact"),
+    )
     far, far_fact = _pick(probes, *key, "m_loc"), _pick(FACTS, *key, "m_loc fact")
     far_questions = templates(far_fact, False) + templates(far_fact, True)
     alike = _probe_by_subcategory().get(entity.facts["subcategory"], ())
@@ -137,7 +147,7 @@ def _record(split: str, seed: int, entity: Entity, fact: str, images: dict) -> R
     )
 
 
-def _images(split: str, data_dir, image_size: int) -> dict[tuple[int, str], bytes]:
+def _load_drawings(split: str, data_dir, image_size: int) -> dict[tuple[int, str], bytes]:
     """(entity id, source) -> PNG bytes of the split's and the probes' drawings, out of TFDS."""
     from liveedit_jax.data.mojiedit import build
 
@@ -145,12 +155,12 @@ def _images(split: str, data_dir, image_size: int) -> dict[tuple[int, str], byte
     return {
         (int(example["id"]), source): bytes(data)
         for name in (split, "probe")
-        for example in builder.as_data_source(name, decoders=_undecoded())
+        for example in builder.as_data_source(name, decoders=_skip_decoding())
         for source, data in example["images"].items()
     }
 
 
-def _undecoded() -> dict:
+def _skip_decoding() -> dict:
     """Keep images as PNG bytes."""
     import tensorflow_datasets as tfds
 
@@ -159,7 +169,7 @@ def _undecoded() -> dict:
 
 
 @dataclass(frozen=True)
-class Known:
+class RetentionQuestion:
     """A question about an entity that is never edited, and its true answer."""
 
     question: str
@@ -169,22 +179,24 @@ class Known:
 
 def retention_questions(
     n: int, data_dir: str | Path | None = None, image_size: int = 60
-) -> list[Known]:
+) -> list[RetentionQuestion]:
     """`n` questions with a picture, then `n` without one: always the same, none of them edited.
 
     They ask for facts of probe entities; of the pictures, the drawings that pretraining saw.
     """
     pairs = [(entity, fact) for entity in split_entities("probe") for fact in FACTS]
     pairs.sort(key=lambda pair: digest("retention", pair[0].file_key, pair[1]))
-    images, found = _images("probe", data_dir, image_size), []
+    images, found = _load_drawings("probe", data_dir, image_size), []
     for entity, fact in pairs[:n]:
         key = ("retention", entity.file_key, fact)
         sources = [source for source in SOURCES if source != entity.held_out]
         wordings = templates(fact, evaluation=True)
         picture = images[entity.id, _pick(sources, *key, "source")]
-        found.append(Known(_pick(wordings, *key, "wording"), entity.facts[fact], picture))
+        found.append(
+            RetentionQuestion(_pick(wordings, *key, "wording"), entity.facts[fact], picture)
+        )
     for entity, fact in pairs[-n:]:
         wordings = text_questions(fact, entity.facts)
         wording = _pick(wordings, "retention", entity.file_key, fact, "text")
-        found.append(Known(wording, entity.facts[fact], None))
+        found.append(RetentionQuestion(wording, entity.facts[fact], None))
     return found

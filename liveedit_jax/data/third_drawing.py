@@ -17,21 +17,21 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 from liveedit_jax.data.facts import Entity, entities
 
-DEBIAN = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")  # of fonts-noto-color-emoji
-VARIABLE = "LIVEEDIT_NOTO"  # environment variable that names the font file
+DEBIAN_FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")  # of fonts-noto-color-emoji
+FONT_VARIABLE = "LIVEEDIT_NOTO"  # environment variable that names the font file
 GLYPH_SIZE = 109  # the only size that its bitmaps have
 CANVAS = 136  # pixels a side: no glyph is larger
 
 
-def font_file(named: str | Path | None = None) -> Path | None:
+def find_font(named: str | Path | None = None) -> Path | None:
     """The font file: the one named, that of `$LIVEEDIT_NOTO`, Debian's, or None without any.
 
     Raises:
         FileNotFoundError: there is none where one was named.
     """
-    named = named or os.environ.get(VARIABLE)
+    named = named or os.environ.get(FONT_VARIABLE)
     if named is None:
-        return DEBIAN if DEBIAN.is_file() else None
+        return DEBIAN_FONT if DEBIAN_FONT.is_file() else None
     if not Path(named).is_file():
         raise FileNotFoundError(f"no font file at {named}")
     return Path(named)
@@ -43,12 +43,12 @@ def font_sha256(named: str | Path | None = None) -> str | None:
     Raises:
         FileNotFoundError: there is none where one was named.
     """
-    file = font_file(named)
-    return None if file is None else hashlib.sha256(_read(file)).hexdigest()
+    file = find_font(named)
+    return None if file is None else hashlib.sha256(_read_font(file)).hexdigest()
 
 
 @lru_cache(maxsize=1)
-def _read(file: Path) -> bytes:
+def _read_font(file: Path) -> bytes:
     """Read a font file once for its sha256 and its glyphs, so that both are of the same bytes."""
     return file.read_bytes()
 
@@ -68,7 +68,7 @@ class ThirdDrawings:
         if not features.check("raqm"):
             raise ValueError("Pillow has no RAQM here, so it cannot draw emoji sequences")
         try:
-            data = io.BytesIO(_read(self.file))
+            data = io.BytesIO(_read_font(self.file))
             return ImageFont.truetype(data, GLYPH_SIZE, layout_engine=ImageFont.Layout.RAQM)
         except OSError as error:
             raise ValueError(f"{self.file} is no font with colour bitmaps ({error})") from error
@@ -87,7 +87,7 @@ class ThirdDrawings:
         return square.convert("RGB")
 
     @cached_property
-    def _alone(self) -> frozenset[int]:
+    def _unique_ids(self) -> frozenset[int]:
         """Ids of the entities whose drawing is nobody else's."""
         drawn: dict[bytes, list[int]] = {}
         for entity in entities():
@@ -100,7 +100,7 @@ class ThirdDrawings:
         Raises:
             ValueError: as the class says.
         """
-        if entity.id not in self._alone:
+        if entity.id not in self._unique_ids:
             return None
         out = io.BytesIO()
         self._glyph(entity).resize((size, size), Image.Resampling.BICUBIC).save(out, format="PNG")

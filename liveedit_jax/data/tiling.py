@@ -36,7 +36,7 @@ def fitted_size(size: Size, grid: Grid, side: int) -> Size:
     return rows, min(math.ceil(width * (rows / height)), columns)
 
 
-def cut(picture: Image.Image, grids: Sequence[Grid], side: int) -> list[Image.Image]:
+def cut_tiles(picture: Image.Image, grids: Sequence[Grid], side: int) -> list[Image.Image]:
     """The whole picture squashed to a tile, then the tiles of its grid in reading order.
 
     Inside the grid the picture is centred on black.
@@ -57,7 +57,7 @@ def cut(picture: Image.Image, grids: Sequence[Grid], side: int) -> list[Image.Im
     return [whole, *(canvas.crop(box) for box in boxes)]
 
 
-def _band(size: Size, grid_size: Size) -> tuple[slice, slice]:
+def _covered_slices(size: Size, grid_size: Size) -> tuple[slice, slice]:
     """The rows and columns of a map over the grid that the picture covers."""
     (height, width), (rows, columns) = size, grid_size
     if width / height > columns / rows:
@@ -69,7 +69,7 @@ def _band(size: Size, grid_size: Size) -> tuple[slice, slice]:
     return slice(None), slice(margin, columns - margin)
 
 
-def square_rows(cfg: BackboneConfig) -> Int[np.ndarray, " P"] | None:
+def square_token_rows(cfg: BackboneConfig) -> Int[np.ndarray, " P"] | None:
     """`token_rows` of a picture of `drawing_size`; None for a backbone that does not tile."""
     if not cfg.grids:
         return None
@@ -98,7 +98,7 @@ def token_rows(
     inner = np.arange(n)[:, None, None] * n + np.arange(n)
     map_ = tile * n * n + inner[None]
     map_ = map_.reshape(rows * n, columns * n)
-    map_ = map_[_band(size, map_.shape)]
+    map_ = map_[_covered_slices(size, map_.shape)]
     newline = np.full((len(map_), 1), tiles_n * n * n)
     tiled = np.concatenate([map_, newline], axis=1).ravel()
     return np.concatenate([np.arange(n * n), tiled]).astype(np.int32)

@@ -14,7 +14,7 @@ from liveedit_jax.config import LengthBudget
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.types import Batch, Role
 
-ROUND = 64  # what lengths of training rows are a multiple of
+LENGTH_MULTIPLE = 64  # what lengths of training rows are a multiple of
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def without_pixels(token: Int[Array, "B T"], role: Int[Array, "B T"]) -> Batch:
     return Batch(token, role, np.zeros((len(role), 1, 1, 3), np.float32))
 
 
-def seam_ids(
+def tokenise_pair(
     tokenizer: Tokenizer, prompt: str, target: str | None, between: str, after: str = ""
 ) -> tuple[list[int], list[int]]:
     """Prompt ids and answer ids.
@@ -73,7 +73,7 @@ def _vision_n(cfg: BackboneConfig, example: Example) -> int:
     return cfg.vision_n if example.place is None else len(example.place)
 
 
-def row_of(
+def build_row(
     cfg: BackboneConfig, prompt: list[int], answer: list[int], vision_n: int, pre: list[int]
 ) -> tuple[list[int], list[int]]:
     """Token ids and roles of one row, unpadded; where the image is first, `pre` opens the prompt.
@@ -104,10 +104,10 @@ def round_up(n: int, multiple: int) -> int:
 
 def row_length(budget: LengthBudget, vision_n: int) -> int:
     """T of training rows: BOS, image, longest prompt and answer, up to a multiple of ROUND."""
-    return round_up(1 + vision_n + budget.prompt_n + budget.answer_n, ROUND)
+    return round_up(1 + vision_n + budget.prompt_n + budget.answer_n, LENGTH_MULTIPLE)
 
 
-def _row(
+def _tokenise_row(
     tokenizer: Tokenizer,
     cfg: BackboneConfig,
     example: Example,
@@ -118,7 +118,7 @@ def _row(
     vision_n = _vision_n(cfg, example)
     pre = [cfg.bos_id] * chat.bos + tokenizer.encode_parts((chat.before, True))
     between = chat.between if vision_n or cfg.image_first else ""
-    prompt, answer = seam_ids(tokenizer, example.prompt, example.target, between, chat.after)
+    prompt, answer = tokenise_pair(tokenizer, example.prompt, example.target, between, chat.after)
     for name, ids, most, field in (
         ("prompt", prompt, budget.prompt_n, "prompt_n"),
         ("target", answer, budget.answer_n, "answer_n"),
@@ -128,7 +128,7 @@ def _row(
                 f"the {name} has {len(ids)} tokens, the budget is {most}: shorten it or raise "
                 f"LengthBudget.{field}"
             )
-    return row_of(cfg, prompt, answer, vision_n, pre)
+    return build_row(cfg, prompt, answer, vision_n, pre)
 
 
 def tokenise(
@@ -160,7 +160,7 @@ def tokenise(
     image = np.zeros((len(examples), *shape), np.float32)
     place = np.zeros((len(examples), length_n), np.int32) if cfg.grids else None
     for b, example in enumerate(examples):
-        ids, roles = _row(tokenizer, cfg, example, budget, chat)
+        ids, roles = _tokenise_row(tokenizer, cfg, example, budget, chat)
         if example.image is not None:
             if example.image.shape != shape:
                 raise ValueError(f"image shape {example.image.shape}, expected {shape}")

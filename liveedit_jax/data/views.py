@@ -14,19 +14,19 @@ from PIL import Image, ImageEnhance, ImageOps
 from liveedit_jax.data.facts import digest
 from liveedit_jax.data.images import open_picture
 
-KEPT = (0.80, 0.92)  # of each side after the crop
-BRIGHTER = (1.10, 1.25)
-AS_THEY_ARE = ("L", "LA", "RGB", "RGBA")  # modes that need no conversion
+CROP_RANGE = (0.80, 0.92)  # of each side after the crop
+LIGHT_RANGE = (1.10, 1.25)
+PLAIN_MODES = ("L", "LA", "RGB", "RGBA")  # modes that need no conversion
 
 
-def _drawn(low: float, high: float, *key: object) -> float:
+def _hashed_uniform(low: float, high: float, *key: object) -> float:
     """A number between two others that follows from the key."""
     return low + (high - low) * digest("view", *key) / 2**64
 
 
-def _plain(picture: Image.Image) -> Image.Image:
+def _to_plain_mode(picture: Image.Image) -> Image.Image:
     """The picture in 8 bits a channel, without a palette."""
-    if picture.mode in AS_THEY_ARE:
+    if picture.mode in PLAIN_MODES:
         return picture
     if picture.mode == "1":
         return picture.convert("L")
@@ -57,18 +57,18 @@ def view_of(picture: Image.Image, *key: object) -> Image.Image:
         picture: in any mode.
         key: what the choice of view follows from.
     """
-    picture = _plain(picture)
+    picture = _to_plain_mode(picture)
     width, height = picture.size
-    kept = _drawn(*KEPT, *key, "kept")
-    left = _drawn(0.0, (1 - kept) * width, *key, "left")
-    top = _drawn(0.0, (1 - kept) * height, *key, "top")
+    kept = _hashed_uniform(*CROP_RANGE, *key, "kept")
+    left = _hashed_uniform(0.0, (1 - kept) * width, *key, "left")
+    top = _hashed_uniform(0.0, (1 - kept) * height, *key, "top")
     box = (left, top, left + kept * width, top + kept * height)
-    light = _drawn(*BRIGHTER, *key, "light")
+    light = _hashed_uniform(*LIGHT_RANGE, *key, "light")
     view = crop_and_brighten(ImageOps.mirror(picture), box, light)
-    return view if view.tobytes() != picture.tobytes() else _greyer(view, light - 1)
+    return view if view.tobytes() != picture.tobytes() else _blend_grey(view, light - 1)
 
 
-def _greyer(picture: Image.Image, share: float) -> Image.Image:
+def _blend_grey(picture: Image.Image, share: float) -> Image.Image:
     """The picture with this share of grey in its colours."""
     grey = Image.new("L", picture.size, 128).convert(picture.mode)
     if "A" in picture.getbands():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from liveedit_jax.data.composed import every_wording
+from liveedit_jax.data.composed import all_wordings
 from liveedit_jax.data.facts import FACTS, entities
 from liveedit_jax.data.templates import templates, text_questions
 from liveedit_jax.data.tokenizer import Tokenizer, train_tokenizer
@@ -21,5 +21,5 @@ def mojiedit_tokenizer(vocab_n: int) -> Tokenizer:
             texts += [question for fact in FACTS for question in text_questions(fact, entity.facts)]
     for fact in FACTS:
         texts += [wording for wording in templates(fact, evaluation=False) for _ in range(40)]
-    texts += [wording for wording in every_wording() for _ in range(10)]
+    texts += [wording for wording in all_wordings() for _ in range(10)]
     return train_tokenizer(texts, vocab_n)
