@@ -1,6 +1,6 @@
-"""The annotation files of the public benchmarks, read as their authors publish them and checked.
+"""Readers of the public benchmarks' annotation files, as their authors publish them.
 
-Texts stay as they are written: prefixes, spaces and line ends belong to the benchmark.
+Every row is checked. Texts are not cleaned: prefixes, spaces and line ends belong to the benchmark.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PICTURE_FIELDS = ("image", "image_rephrase", "m_loc")
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """One split: its file, how many rows its authors count, how a portability probe is written."""
+    """One split: its file, the published number of rows, the reader of its portability probes."""
 
     file: str
     published_n: int | None = None
@@ -30,7 +30,7 @@ class AnnotationFile:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Where a benchmark's annotations and pictures are, below the folder the user lays out."""
+    """Where a benchmark's annotations and pictures are, below the folder that the user fills."""
 
     splits: Mapping[str, AnnotationFile]
     pictures: str
@@ -38,17 +38,23 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Annotations:
-    """The checked rows of one file, pictures as paths below the picture folder, and its sha256."""
+    """The checked rows of one file and its sha256; pictures are paths below the picture folder."""
 
     records: tuple[Record, ...]
     sha256: str
 
 
 def text_field(row: dict, field: str, where: str, may_be_blank: bool = False) -> str:
-    """A row's text.
+    """Return a text field of a row.
+
+    Args:
+        row: one object of an annotation file.
+        field: its key.
+        where: file and row, with which errors begin.
+        may_be_blank: accept an empty text.
 
     Raises:
-        ValueError: it is missing, no text, or (unless it may be) blank; starts with `where`.
+        ValueError: the field is missing, not a string, not Unicode, or blank where it must not be.
     """
     if field not in row:
         raise ValueError(f"{where}: field {field!r} is missing")
@@ -137,7 +143,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def get_benchmark(name: str) -> Benchmark:
-    """A row of `BENCHMARKS`.
+    """Return the entry of `BENCHMARKS` with this name.
 
     Raises:
         KeyError: no benchmark of this name is read from annotation files.
@@ -150,18 +156,18 @@ def get_benchmark(name: str) -> Benchmark:
 
 
 def read_annotations(name: str, split: str, folder: str | Path) -> Annotations:
-    """All rows of one split, in the file's order.
+    """Read all rows of one split, in the file's order.
 
-    A number of rows other than the published one is a warning.
+    Warns where the number of rows is not the published one.
 
     Args:
         name: a benchmark, as in `BENCHMARKS`.
         split: one of its splits.
-        folder: what the user laid out; the annotation files are below it.
+        folder: the user's folder; the annotation files are below it.
 
     Raises:
         KeyError: an unknown benchmark.
-        ValueError: an unknown split, or a row that cannot be used; says which file, row and field.
+        ValueError: an unknown split, or an unusable row; names the file, the row and the field.
         FileNotFoundError: no such file.
     """
     splits = get_benchmark(name).splits
@@ -183,10 +189,10 @@ def read_annotations(name: str, split: str, folder: str | Path) -> Annotations:
 
 
 def parse_rows(data: bytes, path: Path) -> list:
-    """The rows of an annotation file's bytes.
+    """Parse an annotation file's bytes into its rows.
 
     Raises:
-        ValueError: it is no list of rows in JSON.
+        ValueError: the bytes are not a JSON list with at least one row.
     """
     try:
         rows = json.loads(data.decode("utf-8-sig"))

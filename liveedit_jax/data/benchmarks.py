@@ -3,8 +3,8 @@
     records = load_benchmark("evqa", "eval", manual_dir="mmedit")
     records[0].src, records[0].image
 
-Texts and the paths of pictures are prepared; the pictures stay where they are and are read when
-they are needed. Nothing is downloaded and nothing needs TensorFlow.
+Only texts and the paths of pictures are prepared; the pictures stay where they are and are read
+when they are needed. Nothing is downloaded and nothing needs TensorFlow.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _VLKEB = """@inproceedings{huang2024vlkeb, title={VLKEB: A Large Vision-Language
 
 @dataclass
 class BenchmarkConfig(tfds.core.BuilderConfig):
-    """One split of a benchmark; the name holds a digest of its rows."""
+    """One split of a benchmark; its name contains a digest of the rows."""
 
     split: str = ""
     records: tuple[Record, ...] = field(default=(), repr=False)
@@ -119,16 +119,16 @@ BUILDERS = {builder.name: builder for builder in (Evqa, Eic, Vlkeb)}
 
 @dataclass(frozen=True, eq=False)
 class BenchmarkSource(Sequence[Record]):
-    """The records of one split in the file's order, read when they are asked for."""
+    """The records of one split in the file's order, each decoded when it is indexed."""
 
     name: str
     split: str
     pictures: Path  # the folder that pictures are below
-    left_out: tuple[MissingPicture, ...]  # why rows are not here
+    left_out: tuple[MissingPicture, ...]  # the pictures for lack of which rows were left out
     rows: Sequence[dict] = field(repr=False)
 
     def __len__(self) -> int:
-        """How many records there are."""
+        """Return the number of records."""
         return len(self.rows)
 
     @overload
@@ -136,7 +136,7 @@ class BenchmarkSource(Sequence[Record]):
     @overload
     def __getitem__(self, index: slice) -> list[Record]: ...
     def __getitem__(self, index):
-        """One record (negative: from the end), or a list of those of a slice."""
+        """Return one record, or a list of records for a slice."""
         n = len(self.rows)
         if isinstance(index, slice):
             return [self._record(i) for i in range(*index.indices(n))]
@@ -176,19 +176,19 @@ def load_benchmark(
     data_dir: str | Path | None = None,
     allow_missing: bool = False,
 ) -> BenchmarkSource:
-    """The records of one split, prepared now if its files were not prepared as they are.
+    """Load the records of one split, which is prepared first where its files are new.
 
     Args:
         name: "evqa", "eic" or "vlkeb".
         split: "train" or "eval"; of VLKEB also "onehop" and "multihop".
-        manual_dir: the folder that the authors' files were put in, laid out as `BENCHMARKS` says.
+        manual_dir: the folder with the authors' files, laid out as in `annotations.BENCHMARKS`.
         data_dir: where prepared rows are kept (default: `default_data_dir()`).
-        allow_missing: leave rows out whose pictures are not there; a warning names them.
+        allow_missing: leave out rows whose pictures are missing; a warning names them.
 
     Raises:
         KeyError: an unknown benchmark.
-        ValueError: an unknown split, or a row that cannot be used.
-        FileNotFoundError: an annotation file, the picture folder or a picture is not there.
+        ValueError: an unknown split, or an unusable row.
+        FileNotFoundError: the annotation file, the picture folder or a picture is missing.
     """
     benchmark = get_benchmark(name)
     annotations = read_annotations(name, split, manual_dir)
@@ -207,6 +207,6 @@ def load_benchmark(
 
 
 def _digest(sha256: str, left_out: Sequence[MissingPicture]) -> str:
-    """Names what was prepared: the annotation file and which of its rows were left out."""
+    """Hash what was prepared: the annotation file, and which of its rows were left out."""
     rows = sorted({lack.row for lack in left_out})
     return hashlib.sha256(f"{sha256} {rows}".encode()).hexdigest()[:16]

@@ -1,6 +1,6 @@
 """The editor's training samples on MojiEdit: an edit, its two generalities and a locality probe.
 
-Only editor-train entities and training wordings occur; every draw is a function of (seed, step).
+Only editor-train entities and training wordings occur. Every draw is a function of (seed, step).
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.types import Role
 
 SPLIT = "editor_train"
-SAMPLE_TRIES_N = 10_000  # samples that may be drawn for one that fits
+SAMPLE_TRIES_N = 10_000  # samples drawn at most until one fits its length bucket
 
 
 @flax.struct.dataclass
 class EditingBatch:
-    """N samples: row kinds are edit, text generality, image generality, image locality.
+    """N samples of four rows: edit, text generality, image generality, image locality.
 
     N is the recipe's `routing_n`, or its `batch_n` where that is None.
     """
 
     token: Int[np.ndarray, "4 N T"]
     role: Int[np.ndarray, "4 N T"]
-    picture: Int[np.ndarray, "4 N"]  # a row of `pictures`
+    picture: Int[np.ndarray, "4 N"]  # index into `EditingData.pictures`
     place: Int[np.ndarray, "4 N T"] | None = None  # of pictures in tiles, as in `types.Batch`
-    subject: Int[np.ndarray, "4 N"] | None = None  # what a picture shows (None: half its number)
+    subject: Int[np.ndarray, "4 N"] | None = None  # what is shown (None: half the picture's number)
 
     @property
     def subjects(self) -> Int[np.ndarray, "4 N"]:
-        """Number what every row's picture shows."""
+        """Return the number of what each row's picture shows: equal numbers, the same thing."""
         return self.picture // 2 if self.subject is None else self.subject
 
 
 def collate_samples(
     cfg: BackboneConfig, vision_n: int, samples: Sequence[list[tuple[Question, int]]], t: int
 ) -> EditingBatch:
-    """Samples (of each, its rows and their pictures) as one batch of length T."""
+    """Collate samples, lists of rows with their pictures' numbers, into one batch of length `t`."""
     shape = (len(samples[0]), len(samples), t)
     token, role = np.zeros(shape, np.int32), np.zeros(shape, np.int8)
     picture = np.zeros(shape[:2], np.int32)
@@ -67,14 +67,14 @@ def collate_samples(
 
 
 def stack_batches(batches: Sequence[EditingBatch]) -> EditingBatch:
-    """A step's one batch, or its several, stacked."""
+    """Return a single batch as it is, and stack several along a new first axis."""
     if len(batches) == 1:
         return batches[0]
     return jax.tree.map(lambda *parts: np.stack(parts), *batches)
 
 
 def splice_values(rng, first: str, second: str) -> str:
-    """The beginning of one value and the end of another: a target nobody has learned by heart."""
+    """Join a random start of one value and a random end of another: a target never seen before."""
     cut = int(rng.integers(1, len(first) + 1))
     rest = second[int(rng.integers(0, len(second))) :].rstrip()
     return (first[:cut] + rest)[:TARGET_MOST].strip()
@@ -82,17 +82,17 @@ def splice_values(rng, first: str, second: str) -> str:
 
 @dataclass(frozen=True)
 class EditingData:
-    """Batches as a function of the step."""
+    """Training batches as a function of the step."""
 
     tokenizer: Tokenizer
     backbone: BackboneConfig
     cfg: EditorTrainConfig
     mixture: EditMixture
     budget: LengthBudget = LengthBudget()
-    open: OpenWorld | None = None  # what `EditMixture.open_share` of the samples are about
+    open: OpenWorld | None = None  # for `EditMixture.open_share` of the samples
 
     def __post_init__(self):
-        """Refuse a share of samples that nothing is known of.
+        """Check that open-world samples have questions.
 
         Raises:
             ValueError: `open_share` without an open world.
@@ -102,10 +102,10 @@ class EditingData:
 
     @cached_property
     def entities(self) -> tuple[Entity, ...]:
-        """The entities that edits and probes are about; picture 2i + s is drawing s of entity i.
+        """Return the entities of edits and probes; picture 2i + s is drawing s of entity i.
 
-        Only those whose two drawings the base was pretrained on: where one was held out of it, the
-        other cannot be told to be the same thing, and routing would be taught to let anything pass.
+        Entities with a drawing that was held out of pretraining are excluded: the base cannot tell
+        that it shows the same thing, and routing would be taught to let any picture pass.
         """
         return tuple(entity for entity in split_entities(SPLIT) if entity.held_out is None)
 
@@ -118,7 +118,7 @@ class EditingData:
 
     @property
     def drawings_n(self) -> int:
-        """Pictures that are MojiEdit's drawings; those of an open world have the next numbers."""
+        """Return the number of MojiEdit's drawings, which come before an open world's pictures."""
         return 2 * len(self.entities)
 
     @cached_property
@@ -136,7 +136,7 @@ class EditingData:
         return drawing_png(entity, source, self.backbone.drawing_size)
 
     def picture(self, i: int) -> Float[np.ndarray, "S S 3"] | Float[np.ndarray, "N S S 3"]:
-        """Picture i as the backbone takes it, normalised, in tiles where it takes tiles."""
+        """Return picture i as the backbone takes it: normalised, and tiled where it takes tiles."""
         if i >= self.drawings_n:
             return preprocess(self.backbone, self._open_pictures.render(i, self._png)).pixels
         if self.backbone.grids:
@@ -146,7 +146,7 @@ class EditingData:
         return normalise_pixels(pixels, self.backbone.vision)
 
     def pictures(self) -> Float[np.ndarray, "X ..."]:
-        """All pictures: two of each entity, then those of an open world."""
+        """Stack all pictures: two drawings of each entity, then those of an open world."""
         n = self.drawings_n if self.open is None else len(self._open_pictures.subject)
         return np.stack([self.picture(i) for i in range(n)])
 
@@ -156,13 +156,13 @@ class EditingData:
 
     @cached_property
     def vision_n(self) -> int:
-        """P, vision tokens of a drawing."""
+        """Return P, the number of vision tokens of a drawing."""
         rows = self._vision_rows
         return self.backbone.vision_n if rows is None else len(rows)
 
     @cached_property
     def lengths(self) -> tuple[tuple[int, float], ...]:
-        """T of a step's rows, and each T's share of the steps."""
+        """Return the row lengths T, ascending, each with its share of the steps."""
         return self.mixture.lengths or ((row_length(self.budget, self.vision_n), 1.0),)
 
     def _value(self, rng, fact: str) -> str:
@@ -187,7 +187,7 @@ class EditingData:
         return int(rng.choice(alike or [j for j in range(len(self.entities)) if j != i]))
 
     def _locality(self, rng, i: int, fact: str, wording: str, source: int):
-        """(prompt, true answer, picture) of an unedited question."""
+        """Draw an unedited question: prompt, true answer and picture number."""
         kind = rng.random()
         if kind < self.mixture.same_image_share:
             other = str(rng.choice([f for f in TRAINED_FACTS if f != fact]))
@@ -217,7 +217,7 @@ class EditingData:
         ]
 
     def _subject(self, rng, previous: tuple[int, str] | None) -> tuple[int, str]:
-        """Entity and fact of a sample; some share the one before's entity, or look like it."""
+        """Draw a sample's entity and fact; some take the previous entity again, or a look-alike."""
         kind, mixture = rng.random(), self.mixture
         if previous and kind < mixture.sibling_share:
             return previous[0], str(rng.choice([f for f in TRAINED_FACTS if f != previous[1]]))
@@ -226,7 +226,7 @@ class EditingData:
         return int(rng.integers(len(self.entities))), str(rng.choice(TRAINED_FACTS))
 
     def _fits(self, rows: list[tuple[Question, int]], shorter: int, t: int) -> bool:
-        """Whether a sample's longest row needs more than `shorter` and at most `t` positions."""
+        """Return whether a sample's longest row has over `shorter` and at most `t` positions."""
         longest = max(len(prompt) + len(answer) for (prompt, answer), _ in rows)
         most = self.cfg.answers_n or t
         return shorter < 1 + self.vision_n + longest <= t and all(
@@ -234,7 +234,7 @@ class EditingData:
         )
 
     def _draw_any(self, rng, previous: tuple[int, str] | OpenSubject | None):
-        """Subject and rows of the next sample, whatever its length."""
+        """Draw the next sample's subject and rows, of any length."""
         was_open, open_share = isinstance(previous, OpenSubject), self.mixture.open_share
         if open_share and rng.random() < open_share:
             return self._open_samples.draw(rng, previous if was_open else None)
@@ -242,10 +242,10 @@ class EditingData:
         return subject, self._sample(rng, *subject)
 
     def _draw(self, rng, previous: tuple[int, str] | OpenSubject | None, shorter: int, t: int):
-        """Subject and rows of the next sample that fits.
+        """Draw the next sample's subject and rows, until the rows fit.
 
         Raises:
-            ValueError: none does.
+            ValueError: none of SAMPLE_TRIES_N samples fits.
         """
         for _ in range(SAMPLE_TRIES_N):
             subject, rows = self._draw_any(rng, previous)
@@ -258,11 +258,11 @@ class EditingData:
         )
 
     def batch(self, i: int) -> EditingBatch:
-        """Batch i; its samples are of similar length (`EditMixture.lengths`)."""
+        """Return batch i; its samples are of similar length (`EditMixture.lengths`)."""
         return self._batch(i, self._bucket(i))
 
     def batch_at(self, step: int) -> EditingBatch:
-        """What a step trains on: its batch, or its several (`accumulate_n`) with one T, stacked."""
+        """Return the batch of one step, or its `accumulate_n` batches of one length T, stacked."""
         n = self.cfg.accumulate_n
         bucket = self._bucket(step * n)
         return stack_batches([self._batch(step * n + i, bucket) for i in range(n)])

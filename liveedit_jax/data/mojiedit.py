@@ -32,7 +32,7 @@ OpenMoji graphics: https://openmoji.org, CC BY-SA 4.0. Names: Unicode CLDR."""
 
 @dataclass
 class MojiEditConfig(tfds.core.BuilderConfig):
-    """Which size drawings are rendered at."""
+    """A variant of the data set: the size of its drawings in pixels."""
 
     image_size: int = 60
 
@@ -88,20 +88,20 @@ class MojiEdit(tfds.core.GeneratorBasedBuilder):
 
 
 def _drop_alpha(data: bytes) -> bytes:
-    """The same picture without an alpha channel."""
+    """Re-encode a PNG without its alpha channel."""
     out = io.BytesIO()
     Image.open(io.BytesIO(data)).convert("RGB").save(out, format="PNG")
     return out.getvalue()
 
 
 def default_data_dir() -> Path:
-    """`$TFDS_DATA_DIR`, or the cache folder of the user."""
+    """Return `$TFDS_DATA_DIR`, or a folder in the user's cache."""
     named = os.environ.get("TFDS_DATA_DIR")
     return Path(named) if named else Path.home() / ".cache" / "liveedit_jax" / "tfds"
 
 
 def build(data_dir: str | Path | None = None, image_size: int = 60) -> MojiEdit:
-    """The prepared builder; it is prepared now if it was not.
+    """Return MojiEdit's builder, prepared now where that was not done before.
 
     Raises:
         ValueError: no config has this image size.
@@ -121,7 +121,7 @@ def build(data_dir: str | Path | None = None, image_size: int = 60) -> MojiEdit:
 
 
 def prepare_builder(builder: Callable[[], Builder]) -> Builder:
-    """The prepared builder, also where other processes prepare the same rows at this moment."""
+    """Prepare a builder, even while other processes prepare the same rows."""
     first = builder()
     try:
         first.download_and_prepare(file_format="array_record")

@@ -1,8 +1,9 @@
-"""MojiEdit's portability probes: what follows from an edited fact by one fact more.
+"""MojiEdit's portability probes: questions that need one more fact than the edited one.
 
-After "What is this called in German?" -> "Hund", "What does its German name mean in English?" is
-"dog". Only facts that name their holder lead on: a version or a category says nothing else, and of
-a name the further facts are those that the same picture's locality probe keeps.
+After the edit "What is this called in German?" -> "Hund", the question "What does its German name
+mean in English?" has the answer "dog". Only facts that identify an entity lead further: nothing
+follows from a version or a category, and what follows from an English name are the facts that the
+locality probe of the same picture expects to stay.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ _ASKED_OF_LANGUAGE = (
 
 
 def follow_up(entity: Entity, fact: str, target: str, *key: object) -> tuple[PortabilityProbe, ...]:
-    """The question that `target` answers by one fact more; nothing where there is none.
+    """Return the one-hop question that follows from an edit, or nothing.
 
-    None is asked either where the edit leaves the answer what it was.
+    Nothing is returned where no fact follows, or where the edit does not change the answer.
 
     Args:
-        entity: whose fact is edited.
-        fact: which.
+        entity: the edited entity.
+        fact: the edited fact.
         target: its new value.
-        key: chooses the wording, by its hash.
+        key: its hash chooses the wording.
     """
     if fact not in _LEADS_TO:
         return ()

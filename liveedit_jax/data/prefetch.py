@@ -1,4 +1,4 @@
-"""Batches made ahead of the step that needs them, in another thread."""
+"""Prefetching: batches are made in another thread, ahead of the steps that need them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ BATCHES_AHEAD_N = 2
 
 
 def prefetch(batch_at: Callable[[int], Any], start: int, steps_n: int) -> Iterator[Any]:
-    """`batch_at(start), ..., batch_at(steps_n - 1)`, in order.
+    """Iterate over `batch_at(start), ..., batch_at(steps_n - 1)`, made ahead in one thread.
 
-    A batch is a function of its step, so the step is all that a checkpoint has to know of where
-    the data was.
+    A batch is a function of its step, so a checkpoint needs no data state but the step.
     """
     import grain
 

@@ -45,35 +45,35 @@ from liveedit_jax.data.tokenise import tokenise_pair
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.types import Batch
 
-STRANGE_MOST = 44  # tokens of a jumbled answer
-CAPTION_MOST = 80  # tokens of a caption
-ALIGNED_SPLIT = "editor_train"  # the only entities whose pictures are made to look alike
+STRANGE_MOST = 44  # tokens of a jumbled answer, at most
+CAPTION_MOST = 80  # tokens of a caption, at most
+ALIGNED_SPLIT = "editor_train"  # of the only entities whose pictures the contrastive term aligns
 
 
 @flax.struct.dataclass
 class PretrainingBatch:
-    """One step: packed rows (images, then scenes, then text), and pictures that are contrasted.
+    """One step: packed rows (images, then scenes, then text) and pairs for the contrastive term.
 
-    The strange rows have the images of the first rows, and answers that only the terms on the edit
-    layer's output see.
+    The strange rows have the images of the first rows, and wrong or jumbled answers that only the
+    loss terms on the edit layer's output see.
     """
 
-    rows: Batch  # its image are those of the first rows
-    scenes: Float[np.ndarray, "X 2 S S 3"]  # the left and the right drawing of the rows after them
+    rows: Batch  # `image` holds those of the first rows alone
+    scenes: Float[np.ndarray, "X 2 S S 3"]  # left and right drawing of the scene rows
     strange: Batch
-    pairs: Float[np.ndarray, "2X S S 3"]  # one picture of X entities, then another one
+    pairs: Float[np.ndarray, "2X S S 3"]  # one picture of each of X entities, then another one
 
 
 @dataclass(frozen=True)
 class PretrainingData:
-    """Batches as a function of the step: rows about images, about scenes, and without a picture."""
+    """Batches as a function of the step: rows about images, about scenes, and text-only rows."""
 
     tokenizer: Tokenizer
     backbone: BackboneConfig
     cfg: PretrainConfig
     length_n: int = 160  # T of a packed row
     text_n: int = 6
-    languages_n: int = 4  # of the eight language questions, drawn anew for each row
+    languages_n: int = 4  # of the eight language facts, drawn anew for each row
 
     @cached_property
     def _values(self) -> dict[str, list[str]]:
@@ -84,7 +84,7 @@ class PretrainingData:
         return np.array([entity.id for entity in entities()])
 
     def _value(self, rng, fact: str) -> str:
-        """Some entity's value of a fact."""
+        """Draw some entity's value of a fact."""
         values = self._values[fact]
         return values[int(rng.integers(len(values)))]
 
@@ -100,7 +100,7 @@ class PretrainingData:
         return self._tokenise(wording, entity.facts[fact])
 
     def _in_context_question(self, rng, entity: Entity, has_image: bool) -> Question:
-        """A stated (counterfactual) fact, then a question: the same one, or (1/4) another."""
+        """State a counterfactual fact and ask for it or, in a quarter of cases, another one."""
         fact = str(rng.choice(FACTS))
         stated = self._value(rng, fact)
         first, second = self._wordings(rng, fact, 2)
@@ -111,7 +111,7 @@ class PretrainingData:
         return self._tokenise(f"Fact: {first} {stated}\n{second}", answer, has_image)
 
     def _two_fact_question(self, rng, entity: Entity) -> Question:
-        """A question of two facts; the first one may be stated, and then it is another one."""
+        """Draw a two-fact question; the prompt may state a counterfactual first fact."""
         first, second = TWO_FACTS[int(rng.integers(len(TWO_FACTS)))]
         question = str(rng.choice(two_fact_wordings(first, second, evaluation=False)))
         kind, value = rng.random(), entity.facts[first]
@@ -128,7 +128,7 @@ class PretrainingData:
         return self._tokenise(question, two_step_answer(value, follows))
 
     def _caption_questions(self, rng, entity: Entity) -> list[Question]:
-        """A caption, where it is not too long."""
+        """Draw a caption request, or none where the caption has more than CAPTION_MOST tokens."""
         pair = [str(language) for language in rng.choice(list(LANGUAGES), 2, replace=False)]
         wording = str(rng.choice(caption_wordings(*pair, evaluation=False)))
         prompt, answer = self._tokenise(wording, caption(entity.facts, *pair))
@@ -153,7 +153,7 @@ class PretrainingData:
         return self._pack(questions, self.backbone.vision_n)
 
     def _scene(self, rng) -> tuple[Entity, Entity]:
-        """A left and a right entity that are no scene of evaluation."""
+        """Draw a left and a right entity whose scene is not kept for evaluation."""
         while True:
             left, right = (entities()[i] for i in rng.choice(len(entities()), 2, replace=False))
             if not is_held_out_scene(left, right):
@@ -182,9 +182,10 @@ class PretrainingData:
         return self._pack(questions, 0)
 
     def _strange_question(self, rng, fact: str, question: str) -> Question:
-        """A question with an answer that it does not have: another value, or jumbled pieces.
+        """Give a question a strange answer: some entity's value or (half of them) jumbled tokens.
 
-        A quarter of the jumbled answers are tokens of the whole vocabulary.
+        The jumbled tokens are those of several values or, in a quarter of the cases, any tokens of
+        the vocabulary.
         """
         prompt, answer = self._tokenise(question, self._value(rng, fact))
         if rng.random() < 0.5:
@@ -210,7 +211,7 @@ class PretrainingData:
         return drawing(entity_id, source, self.backbone.vision.image_size)
 
     def _pictures(self, rng, chosen: Sequence[Entity]) -> UInt8[np.ndarray, "2X S S 3"]:
-        """The `shown` drawings; some of those that may be aligned in a random view."""
+        """Stack the `pretraining_drawings`; some of ALIGNED_SPLIT are shown in a random view."""
         pictures = []
         for i, source in pretraining_drawings(chosen):
             picture, split = self._drawing(i, source), entities()[i].split
@@ -224,7 +225,7 @@ class PretrainingData:
         return tuple(e for e in entities() if e.split == ALIGNED_SPLIT and e.held_out is None)
 
     def contrast_entities(self, step: int) -> list[Entity]:
-        """`pairs_n` editor_train entities, subcategory by subcategory, so that look-alikes meet."""
+        """Choose `pairs_n` entities, subcategory by subcategory, so that look-alikes meet."""
         n, chosen = self.cfg.pairs_n, self._aligned_entities
         epoch, at = divmod(step, len(chosen) // n)
         rng = np.random.default_rng([self.cfg.seed, 4, epoch])
@@ -234,13 +235,14 @@ class PretrainingData:
             for group in rng.permutation(len(groups))
             for i in rng.permutation([entity.id for entity in groups[group]])
         ]
-        order = np.roll(order, -int(rng.integers(n)))  # no entity is always in the dropped tail
+        order = np.roll(order, -int(rng.integers(n)))  # the dropped tail is another one each epoch
         return [entities()[i] for i in order[at * n : (at + 1) * n]]
 
     def pairs(self, step: int) -> UInt8[np.ndarray, "2X S S 3"]:
-        """A drawing of each contrasted entity, then its other drawing or a view of the same one.
+        """Stack one picture of each contrasted entity, then a second picture of each.
 
-        The first `collages_n` are views of collages instead.
+        The second is the other drawing; with `view_share`, it is a view of either drawing, and the
+        first `collages_n` pairs are two views of a collage instead.
         """
         rng = np.random.default_rng([self.cfg.seed, 5, step])
         chosen = self.contrast_entities(step)
@@ -262,10 +264,10 @@ class PretrainingData:
         return np.concatenate([first, second])
 
     def image_rows(self, step: int) -> tuple[list[dict], list[Entity], np.random.Generator]:
-        """Packed rows about both drawings of images_n / 2 entities, halves in one order.
+        """Pack rows about both drawings of `images_n` / 2 entities: all of one, then of the other.
 
         Returns:
-            The rows, the entities of one half, and the step's generator as the rows left it.
+            The rows, the entities in the order of each half, and the step's generator after that.
         """
         half = self.cfg.images_n // 2
         per_epoch = len(self._entity_ids) // half
@@ -277,7 +279,7 @@ class PretrainingData:
         return rows, chosen, rng
 
     def batch_at(self, step: int) -> PretrainingBatch:
-        """The batch of one step."""
+        """Return the batch of one step."""
         rows, chosen, rng = self.image_rows(step)
         images = self._pictures(rng, chosen)
         side, scenes = images.shape[1], []

@@ -1,7 +1,8 @@
-"""How the protocol asks a benchmark's texts: one table, the texts as their files have them.
+"""The evaluation protocol's prompt templates, one for each kind of text of each benchmark.
 
-Nothing is stripped: a newline at a target's end is a token of it, and "nq question: " is asked.
-Between prompt and target stands one space where neither has one (`tokenise.tokenise_pair`).
+Texts are used exactly as their files have them: a newline at the end of a target is one of its
+tokens, and the prefix "nq question: " is part of the prompt. Where neither has a space, one is put
+between prompt and target (`tokenise.tokenise_pair`).
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Prompts:
-    """What stands around each kind of text, {}."""
+    """A benchmark's templates; {} is the text."""
 
-    edit: str = "{}"  # the edit's prompt and its rephrase
+    edit: str = "{}"  # of the edit's prompt and its rephrase
     image_locality: str = "{}"
     text_locality: str = "{}"
 

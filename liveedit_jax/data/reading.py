@@ -1,4 +1,4 @@
-"""Pictures read and preprocessed in parallel, given out in order."""
+"""Parallel reading and preprocessing of pictures, in order."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pathlib import Path
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.data.images import ProcessedImage, picture_bytes, preprocess
 
-PICTURES_AHEAD_N = 4  # pictures in work or waiting, for every thread
+PICTURES_AHEAD_N = 4  # pictures in work or waiting, per thread
 
 
 def read_pictures(
     cfg: BackboneConfig, stored: Iterable[bytes | Path], workers_n: int = 2
 ) -> Iterator[ProcessedImage]:
-    """Each picture as the backbone takes it, in the order given, a few decoded ahead.
+    """Read and preprocess pictures in threads; yield them in the order given.
 
     Args:
-        cfg: the backbone whose preprocessing is done.
-        stored: encoded bytes or files; taken one by one, so it may be endless.
-        workers_n: threads.
+        cfg: the backbone whose preprocessing is applied.
+        stored: encoded bytes or files; consumed lazily, so it may be endless.
+        workers_n: number of threads.
 
     Raises:
-        ValueError: no threads, or a picture that is not a whole image; names its file.
+        ValueError: no threads, or a picture that is not a complete image; names its file.
         FileNotFoundError: no such file.
     """
     if workers_n < 1:

@@ -1,7 +1,8 @@
 """Edit streams: which entity is taught which false fact, and what is asked about it afterwards.
 
-Every choice is a sha256 of (seed, edit, what is chosen): the same seed is the same stream on every
-machine, a longer stream begins with the shorter one, and two seeds share nothing but chance.
+Every choice is made by a sha256 of the seed, the edit and what is chosen. So a seed gives the same
+stream on every machine, a longer stream begins with the shorter one, and the streams of two seeds
+are independent.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from liveedit_jax.data.templates import templates, text_questions
 from liveedit_jax.data.third_drawing import ThirdDrawings, find_font
 from liveedit_jax.data.views import another_view
 
-TARGET_MOST = 32  # characters; 97% of all values are that short
+TARGET_MOST = 32  # characters of a target, at most; 97% of all values are that short
 
 
 def editable_facts(split: str) -> list[tuple[Entity, str]]:
-    """Every (entity, fact) of a split that may be edited: all facts but the locked one."""
+    """List every (entity, fact) of a split that may be edited: all facts but the locked one."""
     return [
         (entity, fact)
         for entity in split_entities(split)
@@ -40,13 +41,13 @@ def editable_facts(split: str) -> list[tuple[Entity, str]]:
 
 @cache
 def target_values(split: str, fact: str) -> tuple[str, ...]:
-    """The values of `fact` in a split that can be targets, each as often as it occurs."""
+    """Return the values of `fact` in a split that can be targets, each as often as it occurs."""
     values = (entity.facts[fact] for entity in split_entities(split))
     return tuple(value for value in values if len(value) <= TARGET_MOST)
 
 
 def draw_target(split: str, entity: Entity, fact: str, *key: object) -> str:
-    """Another entity's value of the same fact, never the entity's own."""
+    """Choose another entity's value of the same fact that differs from the entity's own."""
     own = entity.facts[fact].casefold()
     values = [value for value in target_values(split, fact) if value.casefold() != own]
     return _pick(values, *key, "target")
@@ -69,7 +70,7 @@ def edit_stream(
     image_size: int = 60,
     noto: str | Path | None = None,
 ) -> Iterator[Record]:
-    """The first `n` records of the stream (split, seed).
+    """Generate the first `n` records of the stream (split, seed).
 
     Args:
         split: "editor_train", "dev" or "eval".
@@ -78,10 +79,10 @@ def edit_stream(
         data_dir: where MojiEdit is or will be prepared (default: `default_data_dir()`).
         image_size: side of the drawings in pixels.
         noto: file of the font with the third drawings (default: `third_drawing.find_font`);
-            records have none where there is no such file.
+            without such a file, records have no third drawing.
 
     Raises:
-        FileNotFoundError: no font where one was named.
+        FileNotFoundError: the named font file does not exist.
         ValueError: an unknown split, the probe split (never edited), or more edits than it offers.
     """
     if split == "probe":
@@ -148,7 +149,7 @@ def _make_record(split: str, seed: int, entity: Entity, fact: str, images: dict)
 
 
 def _load_drawings(split: str, data_dir, image_size: int) -> dict[tuple[int, str], bytes]:
-    """(entity id, source) -> PNG bytes of the split's and the probes' drawings, out of TFDS."""
+    """Load the PNG bytes of the split's and the probe split's drawings, by (entity id, source)."""
     from liveedit_jax.data.mojiedit import build
 
     builder = build(data_dir, image_size)
@@ -161,7 +162,7 @@ def _load_drawings(split: str, data_dir, image_size: int) -> dict[tuple[int, str
 
 
 def _skip_decoding() -> dict:
-    """Keep images as PNG bytes."""
+    """Return the TFDS decoders that keep images as PNG bytes."""
     import tensorflow_datasets as tfds
 
     skip = tfds.decode.SkipDecoding()
@@ -180,9 +181,9 @@ class RetentionQuestion:
 def retention_questions(
     n: int, data_dir: str | Path | None = None, image_size: int = 60
 ) -> list[RetentionQuestion]:
-    """`n` questions with a picture, then `n` without one: always the same, none of them edited.
+    """Return `n` questions with a picture, then `n` without one: always the same, never edited.
 
-    They ask for facts of probe entities; of the pictures, the drawings that pretraining saw.
+    They ask for facts of probe entities, on drawings that pretraining has seen.
     """
     pairs = [(entity, fact) for entity in split_entities("probe") for fact in FACTS]
     pairs.sort(key=lambda pair: digest("retention", pair[0].file_key, pair[1]))

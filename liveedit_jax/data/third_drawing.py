@@ -1,7 +1,7 @@
-"""A third artist's drawing of every entity: Noto Color Emoji, from a font file the user has.
+"""Third drawings: every entity in Noto Color Emoji, from a font file that the user has.
 
-No model here was ever trained on it, so that it tests whether an edit is found again on a picture
-that only shows the same thing.
+No model here was trained on this font, so it tests whether an edit is also found on an unknown
+artist's drawing of the edited entity.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 from liveedit_jax.data.facts import Entity, entities
 
-DEBIAN_FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")  # of fonts-noto-color-emoji
+DEBIAN_FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")  # fonts-noto-color-emoji
 FONT_VARIABLE = "LIVEEDIT_NOTO"  # environment variable that names the font file
-GLYPH_SIZE = 109  # the only size that its bitmaps have
-CANVAS = 136  # pixels a side: no glyph is larger
+GLYPH_SIZE = 109  # the only size of the font's bitmaps
+CANVAS = 136  # pixels a side; no glyph is larger
 
 
 def find_font(named: str | Path | None = None) -> Path | None:
-    """The font file: the one named, that of `$LIVEEDIT_NOTO`, Debian's, or None without any.
+    """Return the font file: the named one, `$LIVEEDIT_NOTO`'s, Debian's, or None without any.
 
     Raises:
-        FileNotFoundError: there is none where one was named.
+        FileNotFoundError: the named file, or the variable's, does not exist.
     """
     named = named or os.environ.get(FONT_VARIABLE)
     if named is None:
@@ -38,10 +38,10 @@ def find_font(named: str | Path | None = None) -> Path | None:
 
 
 def font_sha256(named: str | Path | None = None) -> str | None:
-    """The sha256 of the file that `font_file` finds.
+    """Return the sha256 of the file that `find_font` finds, or None without one.
 
     Raises:
-        FileNotFoundError: there is none where one was named.
+        FileNotFoundError: as for `find_font`.
     """
     file = find_font(named)
     return None if file is None else hashlib.sha256(_read_font(file)).hexdigest()
@@ -55,10 +55,10 @@ def _read_font(file: Path) -> bytes:
 
 @dataclass(frozen=True)
 class ThirdDrawings:
-    """Drawings out of a font with colour bitmaps.
+    """Drawings from a font with colour bitmaps.
 
     Raises:
-        ValueError: the file is no such font, or Pillow has no RAQM, which joins emoji sequences.
+        ValueError: the file is not such a font, or Pillow lacks RAQM, which joins emoji sequences.
     """
 
     file: Path
@@ -74,7 +74,7 @@ class ThirdDrawings:
             raise ValueError(f"{self.file} is no font with colour bitmaps ({error})") from error
 
     def _glyph(self, entity: Entity) -> Image.Image:
-        """One entity in the middle of a white square."""
+        """Draw one entity's glyph at the centre of a white square."""
         glyph = Image.new("RGBA", (2 * CANVAS, 2 * CANVAS))
         ImageDraw.Draw(glyph).text((0, 0), entity.emoji, font=self._font, embedded_color=True)
         box = glyph.getbbox()
@@ -88,17 +88,17 @@ class ThirdDrawings:
 
     @cached_property
     def _unique_ids(self) -> frozenset[int]:
-        """Ids of the entities whose drawing is nobody else's."""
+        """Return the ids of entities whose glyph is no other entity's."""
         drawn: dict[bytes, list[int]] = {}
         for entity in entities():
             drawn.setdefault(self._glyph(entity).tobytes(), []).append(entity.id)
         return frozenset(ids[0] for ids in drawn.values() if len(ids) == 1)
 
     def png(self, entity: Entity, size: int) -> bytes | None:
-        """One drawing, `size` pixels a side, as PNG bytes; None where it stands for two entities.
+        """Draw an entity as a PNG of `size` pixels a side; None if two entities share the glyph.
 
         Raises:
-            ValueError: as the class says.
+            ValueError: as for the class.
         """
         if entity.id not in self._unique_ids:
             return None

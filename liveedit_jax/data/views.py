@@ -1,8 +1,8 @@
-"""Another view of a picture: the same things, seen from the other side, nearer and in more light.
+"""Another view of a picture: mirrored, cropped and brighter.
 
-Which view it is follows from the key alone, so that every machine makes the same one. Probes of
-image generality that are made so ask whether an edit is found again on a picture that no training
-has paired with the edited one.
+The view is a function of a key, so that every machine makes the same one. As probes of image
+generality, views test whether an edit is also found on a picture that no training has paired with
+the edited one.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from PIL import Image, ImageEnhance, ImageOps
 from liveedit_jax.data.facts import digest
 from liveedit_jax.data.images import open_picture
 
-CROP_RANGE = (0.80, 0.92)  # of each side after the crop
-LIGHT_RANGE = (1.10, 1.25)
+CROP_RANGE = (0.80, 0.92)  # share of each side that is left after the crop
+LIGHT_RANGE = (1.10, 1.25)  # factor of brightness
 PLAIN_MODES = ("L", "LA", "RGB", "RGBA")  # modes that need no conversion
 
 
 def _hashed_uniform(low: float, high: float, *key: object) -> float:
-    """A number between two others that follows from the key."""
+    """Return a number between `low` and `high`, uniform over keys and fixed for each."""
     return low + (high - low) * digest("view", *key) / 2**64
 
 
 def _to_plain_mode(picture: Image.Image) -> Image.Image:
-    """The picture in 8 bits a channel, without a palette."""
+    """Convert a picture to 8 bits a channel, without a palette."""
     if picture.mode in PLAIN_MODES:
         return picture
     if picture.mode == "1":
@@ -48,14 +48,14 @@ def crop_and_brighten(
 
 
 def view_of(picture: Image.Image, *key: object) -> Image.Image:
-    """Return another view of a picture, of the same size; transparency stays transparency.
+    """Make another view of a picture, of the same size; transparency is kept.
 
-    It is mirrored, cropped to 80 to 92 % of each side and 10 to 25 % brighter. A black or white
-    picture, which that leaves as it is, comes back greyer.
+    The view is mirrored, cropped to 80 to 92 % of each side and 10 to 25 % brighter. Pictures that
+    this does not change, such as black or white ones, are blended with grey instead.
 
     Args:
         picture: in any mode.
-        key: what the choice of view follows from.
+        key: determines the view.
     """
     picture = _to_plain_mode(picture)
     width, height = picture.size
@@ -69,7 +69,7 @@ def view_of(picture: Image.Image, *key: object) -> Image.Image:
 
 
 def _blend_grey(picture: Image.Image, share: float) -> Image.Image:
-    """The picture with this share of grey in its colours."""
+    """Blend a picture's colours with this share of grey."""
     grey = Image.new("L", picture.size, 128).convert(picture.mode)
     if "A" in picture.getbands():
         grey.putalpha(picture.getchannel("A"))
@@ -77,10 +77,10 @@ def _blend_grey(picture: Image.Image, share: float) -> Image.Image:
 
 
 def another_view(picture: bytes, *key: object) -> bytes:
-    """Return another view of encoded image bytes as PNG bytes; see `view_of`.
+    """Make another view (`view_of`) of encoded image bytes, as PNG bytes.
 
     Raises:
-        ValueError: the bytes are not a whole image.
+        ValueError: the bytes are not a complete image.
     """
     out = io.BytesIO()
     view_of(open_picture(picture), *key).save(out, format="PNG")

@@ -1,4 +1,4 @@
-"""The pieces that the small model's tokenizer is made of."""
+"""The small model's tokenizer, trained on MojiEdit."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from liveedit_jax.data.tokenizer import Tokenizer, train_tokenizer
 
 
 def mojiedit_tokenizer(vocab_n: int) -> Tokenizer:
-    """The benchmark's BPE: the editor-train split's values and questions, and every template.
+    """Train MojiEdit's BPE on the editor-train split's values and questions and on all wordings.
 
-    Pieces come from values that can be editor-training targets, so hardly any piece of an
-    evaluation target was never a training target.
+    All values come from the split whose values are training targets, so hardly any token of an
+    evaluation target was never part of a training target.
     """
     texts = []
     for entity in entities():
