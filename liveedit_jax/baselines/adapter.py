@@ -1,9 +1,9 @@
-"""What editors share that leave a layer's MLP as it is and change what it adds to the states.
+"""Adapters: editors that keep a layer's MLP and change the output that it adds to the states.
 
     states ─┬─ norm ─ MLP ─► output ─┬─► upper ─► logits
             └────────────────────────┘
 
-No edit changes `states`, or what the MLP itself adds to them.
+No edit changes `states` or the output of the MLP itself, so both are computed once a row.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from liveedit_jax.types import Batch, Role
 
 
 class MlpStates(NamedTuple):
-    """What no edit changes about B rows."""
+    """The states around the MLP of B rows, which no edit changes."""
 
     states: Float[Array, "B T D"]  # in front of the MLP
     output: Float[Array, "B T D"]  # of the unedited MLP
 
 
 class MlpAdapter(Editor, Protocol):
-    """An editor that changes what the MLP adds."""
+    """An editor that changes the output of one MLP."""
 
     def encode(self, backbone, params, batch, seen):
-        """States in front of the MLP, and what it adds."""
+        """Compute the states in front of the MLP, and its unedited output."""
         weights = params["backbone"]
         states = layer.mlp_states(backbone, weights, batch, seen)
         mlp = layer.mlp_weights(backbone, weights)
@@ -40,10 +40,10 @@ class MlpAdapter(Editor, Protocol):
     def edited_output(
         self, backbone: Backbone, weights: dict, state: Any, known: MlpStates, batch: Batch
     ) -> Float[Array, "B T D"]:
-        """What the edited layer adds."""
+        """Compute what the edited layer adds to the states in the MLP's place."""
 
     def logits(self, backbone, params, state, known, batch, at):
-        """The model's with what the edited layer adds."""
+        """Compute the logits of the model with the edited output."""
         weights = params["backbone"]
         hidden = known.states + self.edited_output(backbone, weights, state, known, batch)
         return backbone.upper(weights, hidden, batch, at)
@@ -52,29 +52,29 @@ class MlpAdapter(Editor, Protocol):
 def edited_loss(
     backbone: Backbone, weights: dict, known: MlpStates, output: Float[Array, "B T D"], batch: Batch
 ) -> Float[Array, ""]:
-    """The loss of the targets where this is added."""
+    """Compute the loss of the targets where the MLP's output is replaced by this one."""
     return target_loss(backbone, backbone.upper(weights, known.states + output, batch), batch)
 
 
 def prompt_end(role: Int[Array, "B T"]) -> Int[Array, " B"]:
-    """Where the prompt's last token is; 0 without a prompt."""
+    """Return the position of the prompt's last token; 0 without a prompt."""
     return jnp.where(role == Role.PROMPT, jnp.arange(role.shape[1]), 0).max(1)
 
 
 def prediction_mask(role: Int[Array, "B T"]) -> Bool[Array, "B T"]:
-    """The prompt's last token and all after it: what predicts the answer and EOS."""
+    """Mask the prompt's last token and all after it: they predict the answer and EOS."""
     return (jnp.arange(role.shape[1]) >= prompt_end(role)[:, None]) & (role != Role.PAD)
 
 
 def query(backbone: Backbone, weights: dict, known: MlpStates, batch: Batch) -> Float[Array, "B D"]:
-    """What the MLP reads at the prompt's last token, which has seen image and prompt."""
+    """Return the MLP's input at the prompt's last token, which attends to image and prompt."""
     place = prompt_end(batch.role)[:, None, None]
     states = jnp.take_along_axis(known.states, place, axis=1)
     return layer.mlp_input(backbone, weights, states)[:, 0]
 
 
 def drop_images(batch: Batch) -> Batch:
-    """The rows without their pictures: what an edit about a picture is not about."""
+    """Remove the rows' images: an edit about a picture should not change such rows."""
     return batch.replace(role=jnp.where(batch.role == Role.VISION, Role.PAD, batch.role))
 
 
@@ -85,9 +85,9 @@ def insert_rows(
     used_n: Int[Array, ""],
     wrap: bool = False,
 ) -> Float[Array, "N ..."]:
-    """Rows with the masked new ones behind the first `used_n`.
+    """Write the masked new rows behind the first `used_n`.
 
-    What no longer fits is left out, or (`wrap`) takes the place of the first.
+    Rows that do not fit are dropped or, with `wrap`, overwrite the first ones.
     """
     place = used_n + jnp.cumsum(mask) - 1
     place = place % len(rows) if wrap else place

@@ -1,7 +1,7 @@
-"""A request's gradient by the MLPs of all layers above the split, token by token.
+"""The factors of a request's gradient with respect to the MLPs above the split, token by token.
 
-A linear layer's gradient is the sum over tokens of what it reads times the loss's gradient by what
-it writes.
+A linear layer's gradient is a sum over tokens: the outer product of its input and of the loss's
+gradient with respect to its output.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from liveedit_jax.types import Batch
 
 
 class GradientFactors(NamedTuple):
-    """The gradient of one linear layer of each of L decoder layers, token by token."""
+    """The gradient's factors for one linear layer of each of L decoder layers, token by token."""
 
-    read: Float[Array, "L B T X"]
-    error: Float[Array, "L B T Y"]
+    read: Float[Array, "L B T X"]  # the input
+    error: Float[Array, "L B T Y"]  # the gradient with respect to the output
 
     @property
     def concatenated(self) -> Float[Array, "L B T W"]:
-        """Both, as the network takes them: W = X + Y."""
+        """Concatenate both factors (W = X + Y), as the network takes them."""
         return jnp.concatenate(self, -1).astype(jnp.float32)
 
     @property
     def mask(self) -> Float[Array, "L B T 1"]:
-        """1 at the tokens that the loss depends on."""
+        """Return 1 at the tokens that the loss depends on, 0 elsewhere."""
         return (self.error != 0).any(-1, keepdims=True).astype(jnp.float32)
 
 
 def gradient_factors(
     backbone: Backbone, weights: dict, hidden: Float[Array, "B T D"], batch: Batch
 ) -> dict[str, GradientFactors]:
-    """The factors of the target loss's gradient, by the MLP's linear layers.
+    """Compute the factors of the target loss's gradient, for each linear layer of the MLP.
 
-    `error` is the gradient by zeros that are added to what each linear layer writes.
+    `error` is taken as the gradient with respect to zeros that are added to each layer's output.
     """
     cfg, context = backbone.cfg.decoder, backbone.context(batch)
     upper, names = widen(weights["upper"]), decoder.mlp_parts(backbone.cfg.decoder)
@@ -72,7 +72,7 @@ def gradient_factors(
 
 
 def add_changes(weights: dict, change: dict[str, Float[Array, "L X Y"]]) -> dict:
-    """The backbone's weights with changes added to the kernels of `upper`."""
+    """Return the backbone's weights with changes added to the kernels of `upper`."""
     upper = widen(weights["upper"])
     placed = {
         name: upper[name]
@@ -83,7 +83,7 @@ def add_changes(weights: dict, change: dict[str, Float[Array, "L X Y"]]) -> dict
 
 
 def feature_statistics(factors: GradientFactors) -> dict[str, Float[Array, "L W"]]:
-    """Mean and log deviation of every feature, over the tokens that count."""
+    """Compute every feature's mean and log standard deviation over the tokens with a gradient."""
     x, mask = factors.concatenated, factors.mask
     count = jnp.maximum(mask.sum((1, 2)), 1)
     mean = (x * mask).sum((1, 2)) / count

@@ -1,15 +1,16 @@
-"""LEMoE (arXiv 2406.20030): an expert beside one layer's MLP for every batch of edits.
+"""LEMoE (arXiv 2406.20030): a mixture of experts in parallel to one MLP, one for each edit batch.
 
-An expert is an MLP of its own, of rank `rank`: relu(x down1 up1) down2 up2. It is trained on its
-batch and then frozen. KV-anchor routing: every expert has a key, and its own projection of what
-represents a row; the K experts of largest products are added, weighted by their softmax. A row is
-represented by what the MLP reads at the prompt's last token (which has seen the image, if there is
-one), so that it takes the same way whatever has been answered. Some expert is always added.
+An expert is a low-rank MLP, relu(x down1 up1) down2 up2, that is trained on its batch of edits and
+then frozen. KV-anchor routing: every expert has a key and a projection; its score is the product of
+its key with its projection of the row's representation. The outputs of the K best experts are
+added, weighted by the softmax of their scores, so some expert is always added. A row is represented
+by the MLP's input at the prompt's last token, which attends to the image if there is one, so that
+routing does not depend on the answer.
 
-The paper learns keys and projections through the experts' weights alone. Here `anchor_weight` says
-how strongly a new expert is also told apart from the older ones: it should win its own rows, and
-lose those that the older experts were made for (`anchor`, kept). Planning the order of edits by
-clustering is left out: they are taken as they come.
+The paper learns keys and projections through the experts' weights alone. Here `anchor_weight` is
+the weight of a further loss: a new expert should win its own rows and lose the rows of the older
+experts, which are stored (`anchor`). The paper's clustering of edits, which plans their order, is
+left out: edits are taken as they come.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from liveedit_jax.baselines import adapter, layer
 from liveedit_jax.baselines.descent import descend
 from liveedit_jax.types import Role
 
-ABSENT_SCORE = -1e30  # the score of an expert that is not there
+ABSENT_SCORE = -1e30  # of an expert that does not exist yet
 
 
 class Experts(NamedTuple):
-    """Experts and routers [E, ...], of which `experts_n` are used, and the rows that made them."""
+    """E experts and routers, `experts_n` of them in use, and the C rows that they were made for."""
 
     body: dict[str, Array]
     router: dict[str, Array]
@@ -42,13 +43,13 @@ class Experts(NamedTuple):
 
 
 def routing_scores(router: dict[str, Array], row: Float[Array, "B D"]) -> Float[Array, "B E"]:
-    """Products of the experts' keys with their projections of rows."""
+    """Score rows for experts: products of the experts' keys with their projections of rows."""
     value = jax.nn.silu(jnp.einsum("bd,edp->bep", row, router["project"]))
     return jnp.einsum("bep,ep->be", value, router["key"])
 
 
 def apply_experts(body: dict[str, Array], x: Float[Array, "B T D"]) -> Float[Array, "B K T D"]:
-    """What experts add; those of row b are body[...][b], K of them."""
+    """Compute the outputs of K experts a row; body[...][b] are the experts of row b."""
     x = jnp.einsum("btd,bkdr->bktr", x, body["down1"])
     x = jax.nn.relu(jnp.einsum("bktr,bkrf->bktf", x, body["up1"]))
     x = jnp.einsum("bktf,bkfr->bktr", x, body["down2"])
@@ -57,7 +58,7 @@ def apply_experts(body: dict[str, Array], x: Float[Array, "B T D"]) -> Float[Arr
 
 @dataclass(frozen=True)
 class Lemoe(adapter.MlpAdapter):
-    """Settings; the state is the experts."""
+    """LEMoE's settings; the state is the experts."""
 
     layer: int | None = -2
     together: int = 10  # edits that share an expert
@@ -71,7 +72,7 @@ class Lemoe(adapter.MlpAdapter):
     seed: int = 0
 
     def init(self, backbone, params, capacity):
-        """No experts; as many as batches of `together` edits may come."""
+        """Allocate one expert for each batch of `together` edits; none is in use."""
         experts_n = -(-capacity // self.together)
         last = decoder.mlp_parts(backbone.cfg.decoder)[-1]
         f, d = layer.mlp_weights(backbone, params["backbone"])[last]["kernel"].shape
@@ -86,7 +87,7 @@ class Lemoe(adapter.MlpAdapter):
         return Experts(room(body), room(router), none, jnp.zeros((capacity, d)), none)
 
     def edit(self, backbone, params, state, known, batch):
-        """With an expert for a batch of requests; rows that are all PAD are none."""
+        """Add an expert for a batch of requests; rows that are all PAD are no requests."""
         weights, present = params["backbone"], (jnp.asarray(batch.role) != Role.PAD).any(1)
         start = self.init_expert(state)
         loss = self.make_loss(backbone, weights, state, known, batch, present)
@@ -100,7 +101,7 @@ class Lemoe(adapter.MlpAdapter):
         return Experts(body, router, state.experts_n + 1, anchor, state.anchors_n + present.sum())
 
     def init_expert(self, state: Experts) -> tuple[dict, dict]:
-        """An expert that adds nothing yet, and its router, which scores everything alike."""
+        """Initialise an expert whose output is zero, and its router, whose scores are zero."""
         key = jax.random.fold_in(jax.random.key(self.seed), state.experts_n)
 
         def normal(key: Array, leaf: Array) -> Array:
@@ -116,7 +117,7 @@ class Lemoe(adapter.MlpAdapter):
         return body, {"project": project, "key": jnp.zeros(project.shape[1])}
 
     def make_loss(self, backbone, weights, state, known, batch, present) -> Callable:
-        """What a batch lowers, of (body, router): the targets' loss and the routing's."""
+        """Make the loss of (body, router) on a batch: that of the targets and that of routing."""
         x = layer.mlp_input(backbone, weights, known.states)
         row = adapter.query(backbone, weights, known, batch)
         old = self.masked_scores(state, row)
@@ -144,12 +145,12 @@ class Lemoe(adapter.MlpAdapter):
         return loss
 
     def masked_scores(self, state: Experts, row: Float[Array, "B D"]) -> Float[Array, "B E"]:
-        """Scores of the experts that are there."""
+        """Score rows for the experts in use; the others get ABSENT_SCORE."""
         found = routing_scores(state.router, row)
         return jnp.where(jnp.arange(found.shape[1]) < state.experts_n, found, ABSENT_SCORE)
 
     def edited_output(self, backbone, weights, state, known, batch):
-        """What the MLP and the row's experts add."""
+        """Add the outputs of the row's experts to the MLP's."""
         score = self.masked_scores(state, adapter.query(backbone, weights, known, batch))
         best, slot = jax.lax.top_k(score, min(self.top_k, score.shape[1]))
         body = jax.tree.map(lambda leaf: leaf[slot], state.body)

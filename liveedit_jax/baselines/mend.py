@@ -1,12 +1,13 @@
-"""MEND (arXiv 2110.11309): a network turns a request's gradient into a better change of weights.
+"""MEND (arXiv 2110.11309): a network turns a request's gradient into a change of weights.
 
     hidden ─ upper ─► loss ─► (read, error) of all tokens ─ network ─► change = -rate Σ read~ error~
 
-The MLPs of all layers above `layer` change. A linear layer's gradient is the sum over tokens of
-what it reads times the loss's gradient by what it writes; both are standardised and go through a
-residual network that linear layers of one shape share, each with a scale and an offset of its own.
-The network sees states of image, prompt and target; the image enters as in any question. Each
-request's gradient is taken in the model as edited so far; training makes single edits.
+The MLPs of all layers above `layer` change. A linear layer's gradient is a sum over tokens of outer
+products: its input (`read`) by the loss's gradient with respect to its output (`error`). Both are
+standardised and go through a residual network that all linear layers of one shape share, each with
+a scale and an offset of its own. The sum is over the tokens of image, prompt and target; the image
+enters as in any question. Each request's gradient is taken in the model as edited so far; training
+makes single edits.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ BLOCKS_N = 2  # of the network, as in the paper
 
 
 def running_average(statistics: dict, seen: dict) -> Float[Array, ""]:
-    """Zero, with the gradient that descent at rate 1 / (step + 1) makes an average of."""
+    """Return zero, with the gradient that makes `statistics` the average of `seen`.
+
+    That is so for descent at rate 1 / (step + 1).
+    """
     pull = jax.tree.map(
         lambda own, new: (own * jax.lax.stop_gradient(own - new)).sum(), statistics, seen
     )
@@ -46,11 +50,11 @@ def running_average(statistics: dict, seen: dict) -> Float[Array, ""]:
 
 @dataclass(frozen=True)
 class MendRecipe(TrainingRecipe):
-    """The network is trained as any; statistics are averages over all steps so far."""
+    """MEND's training: Adam for the network, averages over all steps for the statistics."""
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
-        """Averages by descent: see `running_average`."""
+        """Return Adam for the network, and descent for the statistics (see `running_average`)."""
         average = optax.sgd(lambda step: 1 / (step + 1))
         kinds = dict.fromkeys(("blocks", "film", "log_rate"), "trained")
         return optax.multi_transform(
@@ -60,16 +64,16 @@ class MendRecipe(TrainingRecipe):
 
 @dataclass(frozen=True)
 class Mend(TrainedEditor):
-    """Settings; the state is what was added to each kernel, `{part: [L, X, Y]}`."""
+    """MEND's settings; the state is the sum of changes to each kernel, `{part: [L, X, Y]}`."""
 
     layer: int | None = -4  # three layers above it are edited
     rank: int = 96  # of the network's matrices
-    start_rate: float = 3e-4  # of the change, before training
+    start_rate: float = 3e-4  # of the change, at the start of training
     edit_weight: float = 0.1  # c_e
     recipe: TrainingRecipe = MendRecipe(steps_n=1_000, batch_n=8, learning_rate=3e-4)
 
     def init_params(self, backbone, weights, key):
-        """A network that leaves factors as they are."""
+        """Initialise a network that returns the factors as they are."""
         params = {"statistics": {}, "blocks": {}, "film": {}, "log_rate": {}}
         for name in decoder.mlp_parts(backbone.cfg.decoder):
             shape, layers_n = _kernel_shape(weights["upper"], name), backbone.upper_n
@@ -87,7 +91,7 @@ class Mend(TrainedEditor):
         return params
 
     def change(self, params: dict, name: str, factors: GradientFactors) -> Float[Array, "L X Y"]:
-        """What one request adds to the linear layers of one name."""
+        """Compute one request's change to the linear layers of one name."""
         shape = factors.read.shape[-1], factors.error.shape[-1]
         block, film = params["blocks"]["{}x{}".format(*shape)], params["film"][name]
 
@@ -105,11 +109,11 @@ class Mend(TrainedEditor):
         return -rate[:, None, None] * jnp.einsum("lbtx,lbty->lxy", read, error)
 
     def changes(self, params: dict, factors: dict[str, GradientFactors]) -> dict:
-        """What one request adds to all of them."""
+        """Compute one request's changes to all linear layers."""
         return {name: self.change(params, name, own) for name, own in factors.items()}
 
     def loss(self, backbone, params, lesson: Lesson, key):
-        """Single edits: c_e * NLL as edited, and KL(unedited || edited) of the other questions."""
+        """Compute the loss of single edits: c_e * NLL, and KL(unedited || edited) of locality."""
         weights, own = params["backbone"], params["editor"]
         rows, kinds_n = prompting.concat_rows(lesson), len(lesson)
         hidden = self.encode(backbone, params, rows.batch, rows.seen)
@@ -143,11 +147,11 @@ class Mend(TrainedEditor):
         return value + running_average(own["statistics"], seen), right | same
 
     def encode(self, backbone, params, batch, seen):
-        """States in front of the first edited layer."""
+        """Compute the states in front of the first edited layer."""
         return backbone.lower_from_features(params["backbone"], batch, seen)
 
     def init(self, backbone, params, capacity):
-        """Nothing added."""
+        """Return changes of zero."""
         upper = params["backbone"]["upper"]
         return {
             name: jnp.zeros((backbone.upper_n, *_kernel_shape(upper, name)))
@@ -155,12 +159,12 @@ class Mend(TrainedEditor):
         }
 
     def edit(self, backbone, params, state, known, batch):
-        """One step of the network, from the gradient in the model as it is now."""
+        """Add the network's change, from the request's gradient in the model as edited so far."""
         factors = gradient_factors(backbone, add_changes(params["backbone"], state), known, batch)
         return jax.tree.map(jnp.add, state, self.changes(params["editor"], factors))
 
     def logits(self, backbone, params, state, known, batch, at):
-        """The changed model's."""
+        """Compute the logits of the changed model."""
         return backbone.upper(add_changes(params["backbone"], state), known, batch, at)
 
 

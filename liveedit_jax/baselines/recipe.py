@@ -1,10 +1,10 @@
 """RECIPE (arXiv 2405.03279): an edit becomes a short continuous prompt, found by a learned key.
 
-Knowledge (image, prompt and target) and questions (image and prompt) are seen as the unedited
-model's states at the edit layer, pooled by part; the image enters through its tokens' pools, which
-are zeros without one. A question that resembles the knowledge
-nearest to it more than it resembles the sentinel is answered with that knowledge's K vectors
-between its image and its text; all others by the unedited model.
+Knowledge (image, prompt and target) and questions (image and prompt) are represented by the
+unedited model's states at the edit layer, pooled by part; the pools of a missing image are zeros.
+Where a question's nearest knowledge scores higher than the learned sentinel, that knowledge's K
+prompt vectors are inserted between the question's image and text. All other questions are answered
+by the unedited model.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ from liveedit_jax.editor.losses import hard_routing
 from liveedit_jax.types import Batch, Role
 
 QUESTION_ROLES = (Role.VISION, Role.PROMPT)
-EPS = 1e-6  # of normalising
+EPS = 1e-6  # of normalisation
 KNOWLEDGE_ROLES = (*QUESTION_ROLES, Role.ANSWER)
 
 
 def residual_layer(params: dict, x: Float[Array, "... W"]) -> Float[Array, "... W"]:
-    """x + relu(linear(x))."""
+    """Compute x + relu(linear(x))."""
     return x + jax.nn.relu(decoder.linear(params, x))
 
 
 def represent(params: dict, x: Float[Array, "N F"]) -> Float[Array, "N W"]:
-    """Representations of pooled states."""
+    """Compute representations of pooled states."""
     return residual_layer(params["mix"], decoder.linear(params["read"], x))
 
 
 def make_prompt(params: dict, x: Float[Array, "N F"], k: int) -> Float[Array, "N K D"]:
-    """The continuous prompts of knowledge, from pooled states; of mean 0 and variance 1."""
+    """Make knowledge's continuous prompts from pooled states; vectors have mean 0, variance 1."""
     x = decoder.linear(params["write"], normalise(represent(params, x), EPS))
     return normalise(x.reshape(len(x), k, -1), EPS)
 
 
 @dataclass(frozen=True)
 class PromptRecipe(TrainingRecipe):
-    """What makes prompts learns by Muon: by Adam it took several times as many samples."""
+    """Muon for the prompt generator, which by Adam needed several times as many samples."""
 
     prompt_rate: float = 1e-2
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
-        """Muon for the matrices of the one part, Adam for all else."""
+        """Return Muon for the prompt generator's matrices, and Adam for all else."""
         muon = optax.contrib.muon(
             self.schedule(self.prompt_rate),
             adam_learning_rate=self.schedule(self.learning_rate),
@@ -67,26 +67,26 @@ class PromptRecipe(TrainingRecipe):
 
 @dataclass(frozen=True)
 class RecipeEditor(TrainedEditor):
-    """Settings; the state is a memory of keys (knowledge representations) and prompts."""
+    """RECIPE's settings; the state is a memory of keys (knowledge representations) and prompts."""
 
     layer: int | None = None
     recipe: TrainingRecipe = PromptRecipe(steps_n=1_500, batch_n=24)
     prompt_n: int = 5  # K; the paper's 3 are twenty times as wide
-    length: float = 100.0  # of prompts, in embeddings': layers hardly turn vectors so long
-    width: int = 176  # of representations that are compared
-    write_width: int = 512  # of the one that the prompt is made of, from the target's states
-    sentinel_n: int = 10  # learned vectors of each part, in the place of states
-    blend: float = 0.5  # for retrieval, pictures are mixed with another sample's up to so much
-    repository_n: int | None = None  # knowledge weighs as if so much were stored (None: a batch)
-    spared_n: int = 6  # samples of a batch whose prompts should change nothing elsewhere
-    locality_weight: float = 0.1  # of that: retrieval keeps prompts away from there
+    length: float = 100.0  # norm of prompt vectors by that of embeddings; layers hardly turn them
+    width: int = 176  # of the representations that are compared
+    write_width: int = 512  # of the representation that prompts are made from (target states)
+    sentinel_n: int = 10  # learned vectors of each part, pooled like states
+    blend: float = 0.5  # for retrieval, pictures are mixed with another sample's up to this share
+    repository_n: int | None = None  # weigh knowledge as if so much were stored (None: a batch)
+    spared_n: int = 6  # samples of a batch whose prompts are also put before unedited questions
+    locality_weight: float = 0.1  # of their locality; small, as retrieval keeps prompts away
     retrieval_weight: float = 1.0
-    refine_n: int = 50  # most steps that a prompt goes on descending in an edit; the paper's: 0
+    refine_n: int = 50  # the most steps of descent on the prompt at an edit; the paper's: 0
     refine_rate: float = 0.1
     stop_loss: float = 0.01
 
     def init_params(self, backbone, weights, key):
-        """Linear layers and the sentinel."""
+        """Initialise the linear layers and the sentinel."""
         d, w, keys = backbone.cfg.width, self.width, jax.random.split(key, 8)
         return {
             "query": {
@@ -116,7 +116,7 @@ class RecipeEditor(TrainedEditor):
         return query @ keys.T / self.width**0.5
 
     def encode(self, backbone, params, batch, seen):
-        """Vision features, states at the edit layer, the query and the threshold it gives."""
+        """Compute the states at the edit layer, the query, and its score with the sentinel."""
         hidden = backbone.lower_from_features(params["backbone"], batch, seen)
         own = params["editor"]
         query = represent(own["query"], prompting.pool_states(hidden, batch.role, QUESTION_ROLES))
@@ -124,7 +124,7 @@ class RecipeEditor(TrainedEditor):
         return {"seen": seen, "hidden": hidden, "query": query, "threshold": threshold}
 
     def init(self, backbone, params, capacity):
-        """An empty memory."""
+        """Return an empty memory."""
         return {
             "key": jnp.zeros((capacity, self.width)),
             "prompt": jnp.zeros((capacity, self.prompt_n, backbone.cfg.width)),
@@ -132,7 +132,7 @@ class RecipeEditor(TrainedEditor):
         }
 
     def edit(self, backbone, params, state, known, batch):
-        """The memory with the request's knowledge and its prompt."""
+        """Append the request's knowledge and its prompt, refined by descent, to the memory."""
         key, prompt = self._key(params, known, batch), self._prompt(params, known, batch)
 
         def loss(prompt):
@@ -155,13 +155,13 @@ class RecipeEditor(TrainedEditor):
         return self._unit(params) * make_prompt(params["editor"]["prompt"], pools, self.prompt_n)
 
     def _unit(self, params: dict) -> Float[Array, ""]:
-        """A prompt's root mean square."""
+        """Return the root mean square of prompt vectors: `length` times that of embeddings."""
         return self.length * jnp.sqrt(
             jnp.square(params["backbone"]["embed"].astype(jnp.float32)).mean()
         )
 
     def logits(self, backbone, params, state, known, batch, at):
-        """With the nearest prompt where that beats the sentinel; else exactly the unedited ones."""
+        """Compute logits with the nearest prompt, or the unedited ones where the sentinel wins."""
         best, slot = prompting.nearest_rows(state, known["query"], 1)
         hit = best[:, 0] / self.width**0.5 > known["threshold"]
         weights, prompt = params["backbone"], state["prompt"][slot[:, 0]]
@@ -170,7 +170,7 @@ class RecipeEditor(TrainedEditor):
         return jnp.where(hit[:, None, None], edited, plain)
 
     def logits_with_prompt(self, backbone, weights, batch, seen, prompt, at=None):
-        """Logits with K vectors [B, K, D] between image and question of every row."""
+        """Compute logits with K vectors [B, K, D] between every row's image and question."""
         b, k = prompt.shape[:2]
         blank = jnp.zeros((b, k), jnp.int32)
         own = jnp.full_like(blank, Role.PROMPT)
@@ -185,10 +185,10 @@ class RecipeEditor(TrainedEditor):
         return backbone.upper(weights, hidden, longer, at)
 
     def loss(self, backbone, params, lesson, key):
-        """Answers with the own knowledge's prompt, wherever it is put, and retrieval.
+        """Compute the losses of answers with a prompt, of locality and of retrieval.
 
-        Each sample's prompt answers one of its edited questions, in turn; some are put before one
-        of the others as well.
+        Each sample's prompt is put before one of its edited questions, which one follows from its
+        place in the batch; the first `spared_n` are also put before an unedited question.
         """
         weights, edit = params["backbone"], lesson.edit
         known = self.encode(backbone, params, *edit)
@@ -220,10 +220,10 @@ class RecipeEditor(TrainedEditor):
     def retrieval_terms(
         self, query: Float[Array, "5*N W"], threshold: Float[Array, " 5*N"], knowledge: Array
     ) -> dict[str, Array]:
-        """Cross-entropies over the batch's knowledge and the sentinel, which is to be found.
+        """Compute cross-entropies over the batch's knowledge and the sentinel.
 
-        `own`: an edited question finds its knowledge; `spared`: without that, the sentinel;
-        `unrelated`: as an unedited question does.
+        `own`: an edited question should find its own knowledge. `spared`: without that, it should
+        find the sentinel. `unrelated`: an unedited question should find the sentinel.
         """
         n = len(knowledge)
         score = self._score(query, knowledge).reshape(5, n, n)

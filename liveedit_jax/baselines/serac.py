@@ -1,14 +1,15 @@
-"""SERAC (arXiv 2206.06520): edits are kept as text, and a second model answers what they change.
+"""SERAC (arXiv 2206.06520): edits are stored as text; a second model answers what they change.
 
     question ─ key ─ nearest edit in scope? ─ no ──► the unedited model
                                             └ yes ─► [edit's prompt, target][prompt, answer so far]
                                                      ─ counterfactual model ─► logits
 
-The scope classifier sees states behind `layer`: pools of a question's VISION states and of its
-PROMPT states make its key, an edit's key is that of its question, and near keys are in scope; a
-learned vector takes the place of a picture that is not there. The counterfactual model does not see
-pictures, as in multimodal SERAC: a few layers of the model's own kind, trained from scratch between
-its frozen embeddings and head. Its positions count from where an answer begins, in both texts.
+The scope classifier reads states after `layer`. A question's key is made from the pools of its
+VISION states, or a learned vector if it has no picture, and of its PROMPT states. An edit's key is
+that of its question, and questions with near keys are in its scope. As in multimodal SERAC, the
+counterfactual model does not see pictures; it is a few layers of the model's own kind, trained from
+scratch between the frozen embeddings and head. In both of its texts, positions count from where the
+answer begins.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from liveedit_jax.training.editor_loss import blend_images
 from liveedit_jax.types import Role
 
 SCOPE_ROLES = {"prompt": Role.PROMPT, "image": Role.VISION}
-IN_SCOPE_N = 3  # kinds of a lesson's rows that the edit should answer: the first
+IN_SCOPE_N = 3  # the first kinds of a lesson's rows, which the edit should answer
 PARTS_N = 4  # prompt and target of an edit, prompt and answer of a question
 
 
 class ScopedStates(NamedTuple):
-    """Of B rows: states behind `layer`, and keys."""
+    """States after `layer`, and keys, of B rows."""
 
     hidden: Float[Array, "B T D"]
     key: Float[Array, "B K"]
@@ -44,17 +45,17 @@ class ScopedStates(NamedTuple):
 
 @dataclass(frozen=True)
 class Serac(TrainedEditor):
-    """Settings; the state is a memory of keys and texts."""
+    """SERAC's settings; the state is a memory of keys and texts."""
 
     layer: int | None = None
     key_width: int = 64  # of a key's image part, and of its prompt part
     layers_n: int = 2  # of the counterfactual model
-    text_n: int = 56  # tokens of an edit that are kept
-    blend: float = 0.5  # images are mixed with another sample's in training, up to so much
+    text_n: int = 56  # tokens of an edit that are stored
+    blend: float = 0.5  # in training, images are mixed with another sample's up to this share
     recipe: TrainingRecipe = TrainingRecipe(steps_n=1_200)
 
     def init_params(self, backbone, weights, key):
-        """A scope classifier and a counterfactual model."""
+        """Initialise the scope classifier and the counterfactual model."""
         cfg, width = backbone.cfg.decoder, backbone.cfg.width
         keys = iter(jax.random.split(key, 6))
         scope = {
@@ -75,7 +76,7 @@ class Serac(TrainedEditor):
     def key(
         self, params: dict, hidden: Float[Array, "B T D"], role: Int[Array, "B T"]
     ) -> Float[Array, "B K"]:
-        """Where questions are, as the scope classifier sees them."""
+        """Compute the scope classifier's keys of questions."""
         keys = {}
         for name, part in SCOPE_ROLES.items():
             x = decoder.linear(params[name]["inner"], prompting.pool_states(hidden, role, [part]))
@@ -87,7 +88,7 @@ class Serac(TrainedEditor):
     def score(
         self, params: dict, question: Float[Array, "B K"], edit: Float[Array, "C K"]
     ) -> Float[Array, "B C"]:
-        """Log odds that a question is in an edit's scope."""
+        """Compute the log odds that a question is in an edit's scope: radius - squared distance."""
         return params["radius"] - jnp.square(question[:, None] - edit).sum(-1)
 
     def counterfactual(
@@ -98,7 +99,7 @@ class Serac(TrainedEditor):
         question: Text,
         at: Int[Array, "B A"] | None = None,
     ) -> Float[Array, "B A V"]:
-        """Logits at the question's tokens (all: `at` None), the edit read before it."""
+        """Compute logits at the question's tokens (`at` None: all), behind the edit's text."""
         weights, own = params["backbone"], params["editor"]
         (token, role), (position, part) = jax.tree.map(
             lambda *leaves: jnp.concatenate(leaves, axis=1),
@@ -115,17 +116,17 @@ class Serac(TrainedEditor):
         return backbone.head(weights, states)
 
     def _places(self, text: Text, part: int) -> tuple[Int[Array, "B X"], Int[Array, "B X"]]:
-        """Positions, `text_n` where the answer begins, and which part of PARTS_N each token is."""
+        """Return positions (`text_n` where the answer begins) and each token's part of PARTS_N."""
         answer = text.role == Role.ANSWER
         first = (text.role == Role.PROMPT).sum(1, keepdims=True)
         position = jnp.arange(text.token.shape[1]) - first + self.text_n
         return jnp.maximum(position, 0), part + answer
 
     def loss(self, backbone, params, lesson: Lesson, key):
-        """Both models' cross-entropies.
+        """Compute the cross-entropies of both models.
 
-        A question counts once with its own edit, if that changes its answer, and once with all that
-        do not: its own edit, if a locality question, and those of the other samples.
+        For the scope classifier, an edited question is a positive example with its own edit. It is
+        a negative one with the other samples' edits, as is a locality question with all edits.
         """
         scope, n = params["editor"]["scope"], len(lesson.edit.seen)
         rows = prompting.concat_rows(lesson)
@@ -145,7 +146,7 @@ class Serac(TrainedEditor):
         return told + near + far, scalars | {"counterfactual": told, "near": near, "far": far}
 
     def _mix_pictures(self, key: Array, hidden: Array, role: Array, kinds_n: int) -> Array:
-        """States with the images of each sample's rows mixed alike."""
+        """Mix the image states with another sample's, in the same way in all rows of a sample."""
         states, role = (
             jnp.moveaxis(leaf.reshape(kinds_n, -1, *leaf.shape[1:]), 0, 1)
             for leaf in (hidden, role)
@@ -156,7 +157,7 @@ class Serac(TrainedEditor):
     def _counterfactual_loss(
         self, backbone: Backbone, params: dict, lesson: Lesson
     ) -> Float[Array, ""]:
-        """The counterfactual model's cross-entropy, each question (with a picture) by its edit."""
+        """Compute the counterfactual model's cross-entropy on edited questions with their edits."""
         most_n = lesson.edit.batch.token.shape[1] - backbone.cfg.vision_n
         rows = prompting.concat_rows(lesson[:IN_SCOPE_N])
         question = extract_text(rows.batch, most_n)
@@ -166,12 +167,12 @@ class Serac(TrainedEditor):
         return target_loss(backbone, made, without_pixels(*question))
 
     def encode(self, backbone, params, batch, seen):
-        """States behind `layer`, and keys."""
+        """Compute the states after `layer`, and keys."""
         hidden = backbone.lower_from_features(params["backbone"], batch, seen)
         return ScopedStates(hidden, self.key(params["editor"]["scope"], hidden, batch.role))
 
     def init(self, backbone, params, capacity):
-        """No edits."""
+        """Return an empty memory."""
         blank = jnp.zeros((capacity, self.text_n), jnp.int32)
         return {
             "key": jnp.zeros((capacity, len(SCOPE_ROLES) * self.key_width)),
@@ -181,12 +182,12 @@ class Serac(TrainedEditor):
         }
 
     def edit(self, backbone, params, state, known, batch):
-        """The memory with the request's key and text."""
+        """Append the request's key and text to the memory."""
         text = append_eos(extract_text(batch, self.text_n), backbone.cfg.eos_id)
         return prompting.append_row(state, key=known.key, token=text.token, role=text.role)
 
     def logits(self, backbone, params, state, known, batch, at):
-        """The counterfactual model's where an edit is in scope, else the unedited model's."""
+        """Compute the counterfactual model's logits in an edit's scope, else the unedited ones."""
         used = jnp.arange(len(state["key"])) < state["used_n"]
         odds = self.score(params["editor"]["scope"], known.key, state["key"])
         odds = jnp.where(used, odds, -jnp.inf)

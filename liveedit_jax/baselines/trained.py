@@ -1,8 +1,8 @@
-"""Editors that are trained before they edit: what their training has in common.
+"""Training of the baselines that are trained before they edit.
 
-All learn from the samples that LiveEdit's training draws (`data/editing.py`): an edit, the question
-in other words, on the other drawing, and an unedited question about a picture; here also an
-unedited question without one. Weights of the model stay frozen.
+All learn from the samples of LiveEdit's training (`data/editing.py`): an edit, its rephrase, its
+question on another picture, and an unedited question about a picture. An unedited question without
+a picture is added here. The model's weights stay frozen.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from liveedit_jax.types import Batch
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """How an editor is trained: Adam with warm-up and a cosine to zero."""
+    """An editor's training recipe: Adam with warm-up and cosine decay to zero."""
 
     steps_n: int = 2_000
     batch_n: int = 16  # samples a step
@@ -40,25 +40,25 @@ class TrainingRecipe:
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
-        """Clipping, then Adam."""
+        """Return gradient clipping followed by Adam."""
         adam = optax.adam(self.schedule(self.learning_rate))
         return optax.chain(optax.clip_by_global_norm(self.clip_norm), adam)
 
     def schedule(self, rate: float) -> optax.Schedule:
-        """Warm-up to this rate, then a cosine to zero."""
+        """Return the schedule: warm-up to this rate, then cosine decay to zero."""
         warmup_n = min(self.warmup_steps, self.steps_n // 2)  # of short runs
         return optax.warmup_cosine_decay_schedule(0.0, rate, warmup_n, self.steps_n)
 
 
 class LessonRows(NamedTuple):
-    """N rows and what the editor takes of their pictures (`Editor.see`)."""
+    """N rows, and what `Editor.see` computes from their pictures."""
 
     batch: Batch
     seen: Float[Array, "N P D"]
 
 
 class Lesson(NamedTuple):
-    """N samples; row i of all five belongs to sample i."""
+    """N samples of five kinds of rows; row i of each kind belongs to sample i."""
 
     edit: LessonRows
     text_generality: LessonRows
@@ -73,25 +73,25 @@ class TrainedEditor(Editor, Protocol):
     recipe: TrainingRecipe
 
     def init_params(self, backbone: Backbone, weights: dict, key: Array) -> dict:
-        """Fresh weights for a backbone with these frozen ones."""
+        """Initialise the editor's weights for a backbone with these frozen weights."""
 
     def loss(
         self, backbone: Backbone, params: dict, lesson: Lesson, key: Array
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        """What training lowers, and its parts by name; `params["editor"]` is differentiated."""
+        """Compute the training loss and its terms by name; `params["editor"]` is differentiated."""
 
 
 class LessonBatch(NamedTuple):
-    """One step of training on the host."""
+    """The numpy arrays of one training step."""
 
     images: EditingBatch  # four rows a sample
-    token: Int[np.ndarray, "N T"]  # the fifth, without a picture
+    token: Int[np.ndarray, "N T"]  # the fifth row, without a picture
     role: Int[np.ndarray, "N T"]
 
 
 @dataclass(frozen=True)
 class LessonData:
-    """Batches as a function of the step."""
+    """Training batches as a function of the step."""
 
     data: EditingData
 
@@ -106,7 +106,7 @@ class LessonData:
         ]
 
     def batch_at(self, step: int) -> LessonBatch:
-        """The batch of one step; its text questions are as short as its other rows."""
+        """Return the batch of one step; its text questions fit the length of the other rows."""
         images = self.data.batch_at(step)
         n, t = images.token.shape[1:]
         rng, rows = np.random.default_rng([self.data.cfg.seed, 7, step]), []
@@ -119,7 +119,7 @@ class LessonData:
 
 
 def make_lesson(batch: LessonBatch, pictures: Float[Array, "X P D"]) -> Lesson:
-    """Rows with what is seen of their pictures; `pictures` are those that the rows name."""
+    """Make a lesson of a batch; `pictures` are `Editor.see`'s results that the rows index."""
     asked = [
         LessonRows(without_pixels(batch.images.token[k], batch.images.role[k]), pictures[shown])
         for k, shown in enumerate(batch.images.picture)
@@ -129,7 +129,7 @@ def make_lesson(batch: LessonBatch, pictures: Float[Array, "X P D"]) -> Lesson:
 
 
 def init_state(editor: TrainedEditor, backbone: Backbone, weights: dict) -> TrainState:
-    """Fresh weights and optimiser state."""
+    """Initialise an editor's weights and optimiser state."""
     key = jax.random.key(editor.recipe.seed)
     params = jax.jit(lambda key: editor.init_params(backbone, weights, key))(key)
     return begin(editor.recipe.optimizer, params)
@@ -144,7 +144,7 @@ def train_step(
     state: TrainState,
     batch: LessonBatch,
 ) -> tuple[TrainState, dict]:
-    """One optimiser step."""
+    """Take one optimiser step; return the new state and scalars to log."""
     key = jax.random.fold_in(jax.random.key(editor.recipe.seed + 1), state.step)
     lesson = make_lesson(batch, pictures)
 
