@@ -66,7 +66,7 @@ def open_picture(
         exact: reduce only where the proportions stay exactly the same.
 
     Raises:
-        ValueError: the bytes are not a whole image.
+        ValueError: the bytes are not a complete image.
     """
     try:
         picture = Image.open(io.BytesIO(data))

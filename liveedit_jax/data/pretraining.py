@@ -47,7 +47,7 @@ from liveedit_jax.types import Batch
 
 STRANGE_MOST = 44  # tokens of a jumbled answer, at most
 CAPTION_MOST = 80  # tokens of a caption, at most
-ALIGNED_SPLIT = "editor_train"  # of the only entities whose pictures the contrastive term aligns
+ALIGNED_SPLIT = "editor_train"  # whose entities' pictures alone are aligned by the contrastive term
 
 
 @flax.struct.dataclass
