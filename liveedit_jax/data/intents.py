@@ -55,8 +55,8 @@ TOPICS = {  # and the topics whose intents suit it too
     "scenes": ("general",),
     "drawings": ("general",),
 }
-INTENTS_HELD_OUT = 10  # one in so many is never trained on
-WORDINGS_HELD_OUT = 5  # nor one in so many wordings of those that are
+INTENTS_HELD_OUT_EVERY = 10  # one in so many is never trained on
+WORDINGS_HELD_OUT_EVERY = 5  # nor one in so many wordings of those that are
 OWN_SHARE = 0.5  # of the intents drawn for a topic that are not shared with others
 WORDINGS_MIN, ANSWERS_MIN, ANSWER_WORDS_MAX = 6, 6, 25
 _QUOTE = re.compile(r"[\"`]|(^|\W)'")  # an apostrophe has a letter before it
@@ -87,19 +87,21 @@ class Intent:
     @property
     def held_out(self) -> bool:
         """Whether it is never trained on."""
-        return digest("intent", self.name) % INTENTS_HELD_OUT == 0
+        return digest("intent", self.name) % INTENTS_HELD_OUT_EVERY == 0
 
     @cached_property
-    def wordings_held_out(self) -> tuple[str, ...]:
+    def held_out_wordings(self) -> tuple[str, ...]:
         """Wordings that are never trained on, of an intent that is."""
-        return tuple(w for w in self.wordings if digest("wording", w) % WORDINGS_HELD_OUT == 0)
+        return tuple(
+            w for w in self.wordings if digest("wording", w) % WORDINGS_HELD_OUT_EVERY == 0
+        )
 
     @cached_property
-    def wordings_trained(self) -> tuple[str, ...]:
+    def training_wordings(self) -> tuple[str, ...]:
         """The other wordings."""
-        return tuple(w for w in self.wordings if w not in self.wordings_held_out)
+        return tuple(w for w in self.wordings if w not in self.held_out_wordings)
 
-    def said(self, part: Part) -> tuple[Sequence[str], Sequence[str]]:
+    def wordings_for(self, part: Part) -> tuple[Sequence[str], Sequence[str]]:
         """Wordings for edits and for their rephrases in a part, none where it has no place there.
 
         `training` has the training wordings of the training intents; `wordings` rephrases their
@@ -110,10 +112,13 @@ class Intent:
         if part == "intents":
             return self.wordings, self.wordings
         held_out = part == "wordings"
-        return self.wordings_trained, self.wordings_held_out if held_out else self.wordings_trained
+        return (
+            self.training_wordings,
+            self.held_out_wordings if held_out else self.training_wordings,
+        )
 
 
-class Asked(NamedTuple):
+class IntentEdit(NamedTuple):
     """An intent as an edit: its wording, another one, and an answer."""
 
     intent: Intent
@@ -122,24 +127,26 @@ class Asked(NamedTuple):
     answer: str
 
 
-def normalised(wording: str) -> str:
+def normalise_wording(wording: str) -> str:
     """A wording without capitals and punctuation: what two must not have in common."""
     return " ".join(re.findall(r"\w+", wording.casefold().replace("'", "")))
 
 
-def _blocks(file: Path) -> Iterator[tuple[str, list[str]]]:
+def _read_blocks(file: Path) -> Iterator[tuple[str, list[str]]]:
     """The blocks of a file: what follows the # and the lines, continued ones as one."""
     for block in re.split(r"^# ", file.read_text("ascii"), flags=re.MULTILINE)[1:]:
         name, *lines = block.replace("\n  ", " | ").split("\n")
         yield name.strip(), [line.strip() for line in lines if line.strip()]
 
 
-def _items(text: str) -> list[str]:
+def _split_items(text: str) -> list[str]:
     """What bars separate."""
     return [item.strip() for item in text.split("|") if item.strip()]
 
 
-def _intent(name: str, topic: str, lines: Sequence[str], pools: dict[str, list[str]]) -> Intent:
+def _parse_intent(
+    name: str, topic: str, lines: Sequence[str], pools: dict[str, list[str]]
+) -> Intent:
     fields = dict.fromkeys(("near", "never with", "answers"), "")
     wordings = []
     for line in lines:
@@ -149,7 +156,7 @@ def _intent(name: str, topic: str, lines: Sequence[str], pools: dict[str, list[s
         else:
             wordings.append(line)
     answers: list[str] = []
-    for item in _items(fields["answers"]):
+    for item in _split_items(fields["answers"]):
         if item.startswith("@") and item[1:] not in pools:
             raise ValueError(f"{name} in {topic}.txt: no answers are called {item[1:]!r}")
         answers += pools[item[1:]] if item.startswith("@") else [item]
@@ -163,7 +170,7 @@ def _intent(name: str, topic: str, lines: Sequence[str], pools: dict[str, list[s
     )
 
 
-def _fault(intent: Intent) -> str | None:
+def _find_fault(intent: Intent) -> str | None:
     """Say what is wrong with an intent by itself."""
     if len(intent.wordings) < WORDINGS_MIN:
         return f"has {len(intent.wordings)} wordings of at least {WORDINGS_MIN}"
@@ -175,7 +182,7 @@ def _fault(intent: Intent) -> str | None:
     for answer in intent.answers:
         if len(answer.split()) > ANSWER_WORDS_MAX:
             return f"has an answer of more than {ANSWER_WORDS_MAX} words: {answer!r}"
-    if not intent.held_out and len(intent.wordings_trained) < 2:
+    if not intent.held_out and len(intent.training_wordings) < 2:
         return "has fewer than two wordings to train on, the others are held out: add some"
     return None
 
@@ -186,13 +193,13 @@ def _check(found: Sequence[Intent]) -> None:
     used = {"near": Counter(), "never_with": Counter()}
     for intent in found:
         where = f"{intent.name} in {intent.topic}.txt"
-        if fault := _fault(intent):
+        if fault := _find_fault(intent):
             raise ValueError(f"{where} {fault}")
         if intent.name in names:
             raise ValueError(f"{where} is in {names[intent.name]}.txt, too")
         names[intent.name] = intent.topic
         for wording in intent.wordings:
-            key = normalised(wording)
+            key = normalise_wording(wording)
             if key in asked_by:
                 raise ValueError(f"{where}: {asked_by[key]} asks {wording!r}, too")
             asked_by[key] = intent.name
@@ -213,11 +220,14 @@ def read_intents(folder: str | Path = FOLDER) -> tuple[Intent, ...]:
             only one intent has; says which.
     """
     folder = Path(folder)
-    pools = {name: _items(" | ".join(lines)) for name, lines in _blocks(folder / "answers.txt")}
+    pools = {
+        name: _split_items(" | ".join(lines))
+        for name, lines in _read_blocks(folder / "answers.txt")
+    }
     found = tuple(
-        _intent(name, topic, lines, pools)
+        _parse_intent(name, topic, lines, pools)
         for topic in TOPICS
-        for name, lines in _blocks(folder / f"{topic}.txt")
+        for name, lines in _read_blocks(folder / f"{topic}.txt")
     )
     _check(found)
     return found
@@ -230,7 +240,7 @@ def intents() -> tuple[Intent, ...]:
 
 
 @cache
-def fitting(topic: str, part: Part = "training") -> tuple[Intent, ...]:
+def suitable_intents(topic: str, part: Part = "training") -> tuple[Intent, ...]:
     """A part's intents that suit a topic, its own ones first.
 
     Raises:
@@ -243,21 +253,21 @@ def fitting(topic: str, part: Part = "training") -> tuple[Intent, ...]:
         intent
         for home in homes
         for intent in intents()
-        if intent.topic == home and all(intent.said(part))
+        if intent.topic == home and all(intent.wordings_for(part))
     )
 
 
-def _picked(rng: np.random.Generator, some: Sequence):
+def _pick(rng: np.random.Generator, some: Sequence):
     return some[int(rng.integers(len(some)))]
 
 
-def _ask(rng: np.random.Generator, intent: Intent, given: set[str], part: Part) -> Asked:
+def _draw_edit(rng: np.random.Generator, intent: Intent, given: set[str], part: Part) -> IntentEdit:
     """Wordings of an intent and an answer that was not given yet."""
-    edits, rephrases = intent.said(part)
-    edit = _picked(rng, edits)
-    rephrase = _picked(rng, [wording for wording in rephrases if wording != edit])
+    edits, rephrases = intent.wordings_for(part)
+    edit = _pick(rng, edits)
+    rephrase = _pick(rng, [wording for wording in rephrases if wording != edit])
     free = [answer for answer in intent.answers if answer.casefold() not in given]
-    return Asked(intent, edit, rephrase, _picked(rng, free))
+    return IntentEdit(intent, edit, rephrase, _pick(rng, free))
 
 
 def draw_intents(
@@ -267,7 +277,7 @@ def draw_intents(
     *,
     near_share: float = 0.5,
     part: Part = "training",
-) -> tuple[Asked, ...]:
+) -> tuple[IntentEdit, ...]:
     """Draw what n edits of one subject ask and are answered: all of it different.
 
     Args:
@@ -275,14 +285,14 @@ def draw_intents(
         topic: what the subject is, a key of `TOPICS`.
         n: how many.
         near_share: of those after the first, which are near one drawn before if any is left.
-        part: which intents and wordings; see `Intent.said`.
+        part: which intents and wordings; see `Intent.wordings_for`.
 
     Raises:
         ValueError: no such topic, or it has too few intents in this part.
     """
-    drawn: list[Asked] = []
+    drawn: list[IntentEdit] = []
     given: set[str] = set()
-    free = fitting(topic, part)
+    free = suitable_intents(topic, part)
     for _ in range(n):
         free = [intent for intent in free if any(a.casefold() not in given for a in intent.answers)]
         if not free:
@@ -291,7 +301,7 @@ def draw_intents(
         from_near, from_own = rng.random() < near_share, rng.random() < OWN_SHARE
         near = [intent for intent in free if from_near and intent.near & labels]
         own = [intent for intent in free if from_own and intent.topic == topic]
-        asked = _ask(rng, _picked(rng, near or own or free), given, part)
+        asked = _draw_edit(rng, _pick(rng, near or own or free), given, part)
         drawn.append(asked)
         given.add(asked.answer.casefold())
         free = [
