@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw
 from liveedit_jax.backbone_presets import BACKBONES
 from liveedit_jax.data.annotations import BENCHMARKS
 from liveedit_jax.data.benchmarks import load_benchmark
-from liveedit_jax.data.reading import pictures
+from liveedit_jax.data.reading import read_pictures
 
 DRAWINGS_N = 50
 SIZE = (4000, 3000)
@@ -101,7 +101,7 @@ def measure(folder: Path, workers_n: int) -> dict[str, float]:
     built = time.perf_counter()
     cpu = time.process_time()
     read_n = sum(
-        1 for _ in pictures(BACKBONES[PRESET], (record.image for record in source), workers_n)
+        1 for _ in read_pictures(BACKBONES[PRESET], (record.image for record in source), workers_n)
     )
     seconds, cpu = time.perf_counter() - built, time.process_time() - cpu
     return {

@@ -16,7 +16,7 @@ from experiments.training.dev_figures import DEV_N, DEV_SEED, dev_figures
 from experiments.training.editor_arguments import open_world
 from liveedit_jax import editors as compiled
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.baselines.table import baseline
+from liveedit_jax.baselines.table import get_baseline
 from liveedit_jax.baselines.trained import LessonData, init_state, train_step
 from liveedit_jax.config import Preset
 from liveedit_jax.data.editing import EditingData
@@ -40,7 +40,7 @@ def train_baseline(args: argparse.Namespace, chosen: Preset) -> None:
         chosen: the preset.
     """
     begin = time.time()
-    editor = baseline(args.editor, args.config)
+    editor = get_baseline(args.editor, args.config)
     recipe = replace(
         editor.recipe,
         seed=args.seed,
@@ -89,7 +89,7 @@ def train_baseline(args: argparse.Namespace, chosen: Preset) -> None:
             "steps": step,
             "backbone_sha256": made["sha256"],
             "commit": commit(),
-            **({} if opened is None else opened.made_of),
+            **({} if opened is None else opened.provenance),
             "seconds": round(time.time() - begin),
             "dev": {"seed": DEV_SEED, "edits": DEV_N, **measure(state)},
         }

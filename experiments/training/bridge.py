@@ -20,7 +20,7 @@ from liveedit_jax.data.facts import SOURCES, entities
 from liveedit_jax.evaluation.knowledge import fact_accuracy, other_drawing_found
 from liveedit_jax.evaluation.questions import drawings
 from liveedit_jax.evaluation.run import commit
-from liveedit_jax.model_io.frozen import smol_parts, smol_tokenizer
+from liveedit_jax.model_io.frozen import load_smol_parts, load_smol_tokenizer
 from liveedit_jax.model_io.weights import load_weights, save_weights
 from liveedit_jax.training.bridge import BridgeData, bridge_step, init_state, tower_states
 from liveedit_jax.training.image_start import mean_images
@@ -39,8 +39,8 @@ def run(args: argparse.Namespace, chosen: Preset) -> None:
         steps_n=args.steps or chosen.bridge_train.steps_n,
         learning_rate=args.learning_rate or chosen.bridge_train.learning_rate,
     )
-    backbone, tokenizer = Backbone(chosen.backbone), smol_tokenizer(chosen.backbone)
-    frozen, sha256 = smol_parts(chosen.backbone)
+    backbone, tokenizer = Backbone(chosen.backbone), load_smol_tokenizer(chosen.backbone)
+    frozen, sha256 = load_smol_parts(chosen.backbone)
     args.out.mkdir(parents=True, exist_ok=True)
     stored = args.out / "tower_states.npy"
     if not stored.exists():

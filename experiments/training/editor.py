@@ -98,7 +98,7 @@ class Run:
     def open_world(self) -> dict:
         """The files of free questions and the photographs, by their sha256, where there are any."""
         opened = getattr(self.data, "open", None)
-        return {} if opened is None else opened.made_of
+        return {} if opened is None else opened.provenance
 
     @property
     def made_by(self) -> dict:

@@ -1,1 +1,1 @@
-"""Editors that LiveEdit is compared with, each the same three pure functions."""
+"""The baselines: editors that LiveEdit is compared with, behind the same interface."""

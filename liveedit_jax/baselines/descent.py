@@ -1,4 +1,4 @@
-"""Gradient descent on one request until it is learnt: what every editor without a network does."""
+"""Gradient descent on one request until it is learnt, for editors that optimise each edit."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def descend(
     stop_loss: float,
     project: Callable[[Tree], Tree] = lambda tree: tree,
 ) -> tuple[Tree, Float[Array, " steps"]]:
-    """`steps_n` steps of a fresh optimiser, or fewer: none after a loss of at most `stop_loss`.
+    """Descend for at most `steps_n` steps with a fresh optimiser; stop at a loss of `stop_loss`.
 
     Args:
-        loss: of the weights.
-        start: the weights.
-        optimizer: its rate and moments.
-        steps_n: most steps.
-        stop_loss: what is learnt well enough.
-        project: brings weights back to where they are allowed, after every step.
+        loss: a function of the weights.
+        start: the weights to begin with.
+        optimizer: made anew for this request.
+        steps_n: the most steps.
+        stop_loss: no step is taken after a loss of at most this.
+        project: projects the weights onto the allowed ones after every step.
 
     Returns:
-        The weights and the loss before each step; NaN for the steps that were not needed.
+        The weights, and the loss before each step; NaN for steps that were not taken.
     """
     gradient_of = jax.value_and_grad(loss)
 
@@ -53,8 +53,8 @@ def descend(
     return tree, losses
 
 
-def within(before: Tree, bound: float | None) -> Callable[[Tree], Tree]:
-    """A projection: no entry further than `bound` from where it was (None: anywhere)."""
+def box_projection(before: Tree, bound: float | None) -> Callable[[Tree], Tree]:
+    """Make the projection that keeps every entry within `bound` of `before` (None: identity)."""
     if bound is None:
         return lambda tree: tree
     return lambda tree: jax.tree.map(

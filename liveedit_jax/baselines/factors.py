@@ -1,7 +1,7 @@
-"""A request's gradient by the MLPs of all layers above the split, token by token.
+"""The factors of a request's gradient with respect to the MLPs above the split, token by token.
 
-A linear layer's gradient is the sum over tokens of what it reads times the loss's gradient by what
-it writes.
+A linear layer's gradient is a sum over tokens: the outer product of its input and of the loss's
+gradient with respect to its output.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.types import Batch
 
 
-class Factors(NamedTuple):
-    """The gradient of one linear layer of each of L decoder layers, token by token."""
+class GradientFactors(NamedTuple):
+    """The gradient's factors for one linear layer of each of L decoder layers, token by token."""
 
-    read: Float[Array, "L B T X"]
-    error: Float[Array, "L B T Y"]
+    read: Float[Array, "L B T X"]  # the input
+    error: Float[Array, "L B T Y"]  # the gradient with respect to the output
 
     @property
-    def joined(self) -> Float[Array, "L B T W"]:
-        """Both, as the network takes them: W = X + Y."""
+    def concatenated(self) -> Float[Array, "L B T W"]:
+        """Concatenate both factors (W = X + Y), as the network takes them."""
         return jnp.concatenate(self, -1).astype(jnp.float32)
 
     @property
     def mask(self) -> Float[Array, "L B T 1"]:
-        """1 at the tokens that the loss depends on."""
+        """Return 1 at the tokens that the loss depends on, 0 elsewhere."""
         return (self.error != 0).any(-1, keepdims=True).astype(jnp.float32)
 
 
-def factors_of(
+def gradient_factors(
     backbone: Backbone, weights: dict, hidden: Float[Array, "B T D"], batch: Batch
-) -> dict[str, Factors]:
-    """The factors of the target loss's gradient, by the MLP's linear layers.
+) -> dict[str, GradientFactors]:
+    """Compute the factors of the target loss's gradient, for each linear layer of the MLP.
 
-    `error` is the gradient by zeros that are added to what each linear layer writes.
+    `error` is taken as the gradient with respect to zeros that are added to each layer's output.
     """
     cfg, context = backbone.cfg.decoder, backbone.context(batch)
     upper, names = dequantise(weights["upper"]), decoder.mlp_parts(backbone.cfg.decoder)
@@ -68,11 +68,11 @@ def factors_of(
         for name in names
     }
     error, read = jax.grad(loss, has_aux=True)(zeros)
-    return {name: Factors(read[name], error[name]) for name in names}
+    return {name: GradientFactors(read[name], error[name]) for name in names}
 
 
-def edited(weights: dict, change: dict[str, Float[Array, "L X Y"]]) -> dict:
-    """The backbone's weights with changes added to the kernels of `upper`."""
+def add_changes(weights: dict, change: dict[str, Float[Array, "L X Y"]]) -> dict:
+    """Return the backbone's weights with changes added to the kernels of `upper`."""
     upper = dequantise(weights["upper"])
     placed = {
         name: upper[name]
@@ -82,10 +82,10 @@ def edited(weights: dict, change: dict[str, Float[Array, "L X Y"]]) -> dict:
     return weights | {"upper": upper | placed}
 
 
-def measured(factors: Factors) -> dict[str, Float[Array, "L W"]]:
-    """Mean and log deviation of every feature, over the tokens that count."""
-    joined, mask = factors.joined, factors.mask
+def feature_statistics(factors: GradientFactors) -> dict[str, Float[Array, "L W"]]:
+    """Compute every feature's mean and log standard deviation over the tokens with a gradient."""
+    x, mask = factors.concatenated, factors.mask
     count = jnp.maximum(mask.sum((1, 2)), 1)
-    mean = (joined * mask).sum((1, 2)) / count
-    square = (jnp.square(joined - mean[:, None, None]) * mask).sum((1, 2)) / count
+    mean = (x * mask).sum((1, 2)) / count
+    square = (jnp.square(x - mean[:, None, None]) * mask).sum((1, 2)) / count
     return {"mean": mean, "log_spread": jnp.log(jnp.maximum(square, 1e-20)) / 2}

@@ -1,9 +1,9 @@
-"""FT-L: fine-tune the MLP of one decoder layer on every edit, one after another.
+"""FT-L (arXiv 2012.00363): fine-tune the MLP of one decoder layer on every edit in turn.
 
-Sees the layer's states of image, prompt and target; the image enters as in any question. Each edit
-starts where the last one ended, with a fresh Adam, up to `steps_n` steps or `stop_loss`; with
-`bound`, no weight moves further than that from where the edit found it (the constraint of FT-L,
-arXiv 2012.00363).
+It reads the layer's states of image, prompt and target; the image enters as in any question. Each
+edit starts from the weights that the last one left, with a fresh Adam, and takes at most `steps_n`
+steps, none after a loss of `stop_loss`. With `bound`, FT-L's constraint, an edit moves no weight
+further than that.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import optax
 
 from liveedit_jax.baselines import layer
-from liveedit_jax.baselines.descent import descend, within
+from liveedit_jax.baselines.descent import box_projection, descend
 from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.editors import Editor
 
 
 @dataclass(frozen=True)
 class FtL(Editor):
-    """Settings; the state is the MLP's linear layers."""
+    """FT-L's settings; the state is the MLP's linear layers."""
 
     layer: int | None = -2
     learning_rate: float = 3e-4
@@ -29,24 +29,24 @@ class FtL(Editor):
     bound: float | None = None
 
     def encode(self, backbone, params, batch, seen):
-        """States in front of the MLP."""
+        """Compute the states in front of the MLP."""
         return layer.mlp_states(backbone, params["backbone"], batch, seen)
 
     def init(self, backbone, params, capacity):
-        """The MLP as it is."""
-        return layer.own_mlp(backbone, params["backbone"])
+        """Return the unedited MLP."""
+        return layer.mlp_weights(backbone, params["backbone"])
 
     def edit(self, backbone, params, state, known, batch):
-        """Fine-tuned on one request."""
+        """Fine-tune the MLP on one request."""
 
         def loss(mlp):
-            made = layer.logits_with(backbone, params["backbone"], mlp, known, batch)
+            made = layer.logits_with_mlp(backbone, params["backbone"], mlp, known, batch)
             return target_loss(backbone, made, batch)
 
         optimizer = optax.adam(self.learning_rate)
-        bounds = within(state, self.bound)
+        bounds = box_projection(state, self.bound)
         return descend(loss, state, optimizer, self.steps_n, self.stop_loss, bounds)[0]
 
     def logits(self, backbone, params, state, known, batch, at):
-        """The fine-tuned model's."""
-        return layer.logits_with(backbone, params["backbone"], state, known, batch, at)
+        """Compute the logits of the fine-tuned model."""
+        return layer.logits_with_mlp(backbone, params["backbone"], state, known, batch, at)

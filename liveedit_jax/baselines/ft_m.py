@@ -1,6 +1,7 @@
-"""FT-M: fine-tune the bridge between vision tower and decoder on every edit, one after another.
+"""FT-M: fine-tune the bridge between vision tower and decoder on every edit in turn.
 
-Sees the tower's states of the image; questions without a picture cannot change. Otherwise as FT-L.
+It reads the tower's states of the image, so answers to questions without a picture cannot change.
+Otherwise it is as FT-L.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from dataclasses import dataclass
 import optax
 
 from liveedit_jax.backbones.parts import bridge
-from liveedit_jax.baselines.descent import descend, within
+from liveedit_jax.baselines.descent import box_projection, descend
 from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.editors import Editor
 
 
 @dataclass(frozen=True)
 class FtM(Editor):
-    """Settings; the state is the bridge's weights."""
+    """FT-M's settings; the state is the bridge's weights."""
 
     layer: int | None = None
     learning_rate: float = 3e-4
@@ -26,35 +27,35 @@ class FtM(Editor):
     bound: float | None = None
 
     def encode_image(self, backbone, params, image):
-        """What the bridge reads."""
+        """Compute the tower's states, which the bridge reads."""
         return backbone.tower_states(params["backbone"], image)
 
     def encode(self, backbone, params, batch, seen):
-        """The same: everything behind it may change."""
+        """Return the tower's states, since edits change everything behind them."""
         return seen
 
     def unedited_logits(self, backbone, params, known, batch, seen, at):
-        """Compute the model's with its own bridge."""
+        """Compute the logits of the model with its own bridge."""
         own = self.init(backbone, params, 0)
         return self.logits(backbone, params, own, known, batch, at)
 
     def init(self, backbone, params, capacity):
-        """The bridge as it is."""
+        """Return the unedited bridge."""
         return params["backbone"]["projector"]
 
     def edit(self, backbone, params, state, known, batch):
-        """Fine-tuned on one request."""
+        """Fine-tune the bridge on one request."""
 
         def loss(weights):
             made = self.logits(backbone, params, weights, known, batch, None)
             return target_loss(backbone, made, batch)
 
         optimizer = optax.adam(self.learning_rate)
-        bounds = within(state, self.bound)
+        bounds = box_projection(state, self.bound)
         return descend(loss, state, optimizer, self.steps_n, self.stop_loss, bounds)[0]
 
     def logits(self, backbone, params, state, known, batch, at):
-        """The model's with the fine-tuned bridge."""
+        """Compute the logits of the model with the fine-tuned bridge."""
         features = bridge(backbone.cfg).apply({"params": state}, known)
         hidden = backbone.lower_from_features(params["backbone"], batch, features)
         return backbone.upper(params["backbone"], hidden, batch, at)

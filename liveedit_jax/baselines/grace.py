@@ -1,10 +1,10 @@
-"""GRACE (arXiv 2211.11031): a codebook of keys, radii and values beside one layer's MLP.
+"""GRACE (arXiv 2211.11031): a codebook of keys, radii and values as an adapter of one MLP.
 
-A key is what the MLP reads at the prompt's last token, in image, prompt and edit alike; it has seen
-the image, if there is one. Where the nearest key is within its radius (Euclidean), its value stands
-in for what the MLP adds, at the prompt's last token and at every later one; elsewhere the model is
-exactly the unedited one. As in the released code, values replace the output of the MLP and not the
-residual stream beside it: one vector for a whole answer then still tells its tokens apart.
+Keys and queries are the MLP's input at the prompt's last token, which attends to the image if there
+is one. If the nearest key is within its radius (Euclidean distance), its value replaces the MLP's
+output at the prompt's last token and at every later one; otherwise the model is exactly the
+unedited one. As in the released code, a value replaces the output of the MLP and not the residual
+stream, so that answer tokens stay distinct although all of them get the same value.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from liveedit_jax.baselines import beside
+from liveedit_jax.baselines import adapter
 from liveedit_jax.baselines.descent import descend
 from liveedit_jax.types import Batch, Role
 
-PRIME = 16_777_619  # of the fingerprint
-SAME = 1e-3  # of the first radius: keys this close are one question's
+PRIME = 16_777_619  # base of the fingerprint
+SAME_KEY_SHARE = 1e-3  # of the first radius: closer keys are taken for the same question's
 
 
 class Codebook(NamedTuple):
-    """C entries, of which the first `used_n` are used."""
+    """A codebook of C entries, the first `used_n` of them in use."""
 
     key: Float[Array, "C D"]
     value: Float[Array, "C D"]
@@ -35,7 +35,7 @@ class Codebook(NamedTuple):
 
 
 def fingerprint(batch: Batch) -> UInt32[Array, " B"]:
-    """A number of every row's target: equal for equal tokens in equal order."""
+    """Hash every row's answer tokens, in order, to a number: equal targets have equal numbers."""
     answer = jnp.asarray(batch.role) == Role.ANSWER
     power = jnp.cumprod(jnp.full(answer.shape, PRIME, jnp.uint32), axis=1)
     place = jnp.maximum(jnp.cumsum(answer, axis=1) - 1, 0)
@@ -44,34 +44,35 @@ def fingerprint(batch: Batch) -> UInt32[Array, " B"]:
     return jnp.where(answer, token * power, 0).sum(1, dtype=jnp.uint32)
 
 
-def nearest(book: Codebook, query: Float[Array, "B D"]) -> tuple[Array, Array]:
-    """Distances to the nearest keys (inf in an empty codebook), and their entries."""
+def nearest_entries(book: Codebook, query: Float[Array, "B D"]) -> tuple[Array, Array]:
+    """Return the distances to the nearest keys (inf in an empty codebook), and their entries."""
     distance = jnp.linalg.norm(query[:, None] - book.key, axis=-1)
     used = jnp.arange(len(book.key)) < book.used_n
     distance = jnp.where(used, distance, jnp.inf)
     return distance.min(1), distance.argmin(1)
 
 
-def placed(
+def allocate_entry(
     book: Codebook,
     key: Float[Array, " D"],
     value: Float[Array, " D"],
     target: UInt32[Array, ""],
     radius: float | Float[Array, ""],
 ) -> tuple[Codebook, Int[Array, ""]]:
-    """The codebook with room for an edit, and its entry.
+    """Allocate the codebook entry of an edit; return the codebook and the entry's index.
 
-    Beyond `radius` and the nearest entry's own, it is a new one of that radius. Nearer, with the
-    same target, it is the nearest one, whose radius grows to include the key. Nearer, with another
-    target, it is a new one, and both radii are at most half the distance. (At no distance neither
-    could be found: then the nearest entry is edited again.)
+    - Further from the nearest key than both radii together: a new entry of this radius.
+    - Closer, with the same target: the nearest entry, whose radius grows to include the key.
+    - Closer, with another target: a new entry; both radii are cut to half the distance.
+    - At (almost) no distance, where the last rule would leave neither entry reachable: the nearest
+      entry is edited again.
     """
-    distances, entries = nearest(book, key[None])
+    distances, entries = nearest_entries(book, key[None])
     distance, near = distances[0], entries[0]
     own = book.radius[near]
     close = distance <= radius + own
     same = close & (book.target[near] == target)
-    again = same | (distance < SAME * radius)
+    again = same | (distance < SAME_KEY_SHARE * radius)
     apart = jnp.minimum(own, distance / 2)
     kept = jnp.where(same, jnp.maximum(own, distance), jnp.where(close & ~again, apart, own))
     fresh = jnp.where(close, jnp.minimum(radius, distance / 2), radius)
@@ -86,17 +87,17 @@ def placed(
 
 
 @dataclass(frozen=True)
-class Grace(beside.BesideMlp):
-    """Settings; the state is the codebook."""
+class Grace(adapter.MlpAdapter):
+    """GRACE's settings; the state is the codebook."""
 
     layer: int | None = -3
-    radius: float = 0.4  # of a new entry, in lengths of its key: models read at any scale
+    radius: float = 0.4  # of a new entry, times its key's norm, which depends on the model
     learning_rate: float = 1.0
     steps_n: int = 100
     stop_loss: float = 0.01  # nats a token
 
     def init(self, backbone, params, capacity):
-        """No entries."""
+        """Return an empty codebook."""
         vectors = jnp.zeros((capacity, backbone.cfg.width))
         return Codebook(
             key=vectors,
@@ -107,31 +108,31 @@ class Grace(beside.BesideMlp):
         )
 
     def edit(self, backbone, params, state, known, batch):
-        """With an entry whose value makes the target, from what the MLP adds or from before."""
-        weights, covered = params["backbone"], beside.from_prompt_end(batch.role)
-        key = beside.query(backbone, weights, known, batch)[0]
-        unedited = known.added[0, beside.prompt_end(batch.role)[0]]
+        """Optimise the edit's value, from the MLP's output or from an old entry's value."""
+        weights, covered = params["backbone"], adapter.prediction_mask(batch.role)
+        key = adapter.query(backbone, weights, known, batch)[0]
+        unedited = known.output[0, adapter.prompt_end(batch.role)[0]]
         radius = self.radius * jnp.linalg.norm(key)
-        book, entry = placed(state, key, unedited, fingerprint(batch)[0], radius)
+        book, entry = allocate_entry(state, key, unedited, fingerprint(batch)[0], radius)
 
         def loss(value):
-            added = replaced(known.added, covered, value[None])
-            return beside.loss_with(backbone, weights, known, added, batch)
+            output = replace_output(known.output, covered, value[None])
+            return adapter.edited_loss(backbone, weights, known, output, batch)
 
         optimizer = optax.adam(self.learning_rate)
         value, _ = descend(loss, book.value[entry], optimizer, self.steps_n, self.stop_loss)
         return book._replace(value=book.value.at[entry].set(value))
 
-    def added(self, backbone, weights, state, known, batch):
-        """The nearest entry's value from the prompt's end on, if its radius reaches the query."""
-        distance, entry = nearest(state, beside.query(backbone, weights, known, batch))
+    def edited_output(self, backbone, weights, state, known, batch):
+        """Replace the output by the nearest entry's value, if its radius reaches the query."""
+        distance, entry = nearest_entries(state, adapter.query(backbone, weights, known, batch))
         hit = distance <= state.radius[entry]
-        covered = hit[:, None] & beside.from_prompt_end(batch.role)
-        return replaced(known.added, covered, state.value[entry])
+        covered = hit[:, None] & adapter.prediction_mask(batch.role)
+        return replace_output(known.output, covered, state.value[entry])
 
 
-def replaced(
-    added: Float[Array, "B T D"], covered: Bool[Array, "B T"], value: Float[Array, "B D"]
+def replace_output(
+    output: Float[Array, "B T D"], covered: Bool[Array, "B T"], value: Float[Array, "B D"]
 ) -> Float[Array, "B T D"]:
-    """What is added, with a row's value where it is covered."""
-    return jnp.where(covered[..., None], value[:, None], added)
+    """Replace the MLP's output by a row's value at the covered positions."""
+    return jnp.where(covered[..., None], value[:, None], output)

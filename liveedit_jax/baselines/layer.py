@@ -1,9 +1,9 @@
-"""The MLP of the layer that an editor acts on, the last of `lower`, and what is around it.
+"""The MLP that an editor acts on, in the last layer of `lower`, and the model around it.
 
     states ─┬─ norm ─ MLP ─┬─► hidden ─ upper ─► logits
             └──────────────┘
 
-Editors that change nothing but this MLP read `states`, which no edit changes.
+`states` are the same before and after edits of this MLP.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from liveedit_jax.backbones import Backbone, decoder
 from liveedit_jax.types import Batch
 
 
-def own_mlp(backbone: Backbone, weights: dict) -> dict:
-    """The MLP's linear layers, `{part: {"kernel": ...}}`."""
+def mlp_weights(backbone: Backbone, weights: dict) -> dict:
+    """Return the MLP's linear layers, `{part: {"kernel": ...}}`."""
     last, lower = backbone.cfg.edit_layer, weights["lower"]
     parts = {name: lower[name] for name in decoder.mlp_parts(backbone.cfg.decoder)}
     return jax.tree.map(lambda leaf: leaf[last], parts)
 
 
-def with_mlp(backbone: Backbone, weights: dict, mlp: dict) -> dict:
-    """The backbone's weights with these linear layers (or some of them) in the MLP's place."""
+def replace_mlp(backbone: Backbone, weights: dict, mlp: dict) -> dict:
+    """Return the backbone's weights with all or some of the MLP's linear layers replaced."""
     last, lower = backbone.cfg.edit_layer, weights["lower"]
     placed = {
         name: jax.tree.map(lambda all_, one: all_.at[last].set(one), lower[name], part)
@@ -36,17 +36,17 @@ def with_mlp(backbone: Backbone, weights: dict, mlp: dict) -> dict:
 def mlp_states(
     backbone: Backbone, weights: dict, batch: Batch, features: Float[Array, "B P D"]
 ) -> Float[Array, "B T D"]:
-    """The layer's states after its attention: its output when its MLP adds nothing."""
+    """Compute the states in front of the MLP: the layer's output when its MLP adds nothing."""
     final = decoder.mlp_parts(backbone.cfg.decoder)[-1]
-    zeros = jax.tree.map(jnp.zeros_like, own_mlp(backbone, weights)[final])
-    silent = with_mlp(backbone, weights, {final: zeros})
+    zeros = jax.tree.map(jnp.zeros_like, mlp_weights(backbone, weights)[final])
+    silent = replace_mlp(backbone, weights, {final: zeros})
     return backbone.lower_from_features(silent, batch, features)
 
 
 def mlp_input(
     backbone: Backbone, weights: dict, states: Float[Array, "B T D"]
 ) -> Float[Array, "B T D"]:
-    """What the MLP reads: the states behind the layer's second norm."""
+    """Compute the MLP's input: the states after the layer's second norm."""
     norm = jax.tree.map(lambda leaf: leaf[backbone.cfg.edit_layer], weights["lower"]["norm2"])
     return decoder.norm(backbone.cfg.decoder).apply({"params": norm}, states)
 
@@ -54,11 +54,11 @@ def mlp_input(
 def mlp_output(
     backbone: Backbone, weights: dict, mlp: dict, states: Float[Array, "B T D"]
 ) -> Float[Array, "B T D"]:
-    """What an MLP with these linear layers adds."""
+    """Compute the output of an MLP with these linear layers."""
     return decoder.mlp(backbone.cfg.decoder, mlp, mlp_input(backbone, weights, states))
 
 
-def logits_with(
+def logits_with_mlp(
     backbone: Backbone,
     weights: dict,
     mlp: dict,
@@ -66,6 +66,6 @@ def logits_with(
     batch: Batch,
     at: Int[Array, "B A"] | None = None,
 ) -> Float[Array, "B A V"]:
-    """Logits with these linear layers in the MLP's place (all positions: `at` None)."""
+    """Compute logits with these linear layers as the MLP, at some or (`at` None) all positions."""
     hidden = states + mlp_output(backbone, weights, mlp, states)
     return backbone.upper(weights, hidden, batch, at)

@@ -1,4 +1,4 @@
-"""What editors that learn an edit lower."""
+"""The loss of an edit's targets, which editors minimise."""
 
 from __future__ import annotations
 

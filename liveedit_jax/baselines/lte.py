@@ -1,10 +1,10 @@
-"""LTE (arXiv 2402.11905): the model is taught once to use edits that stand in its prompt.
+"""LTE (arXiv 2402.11905): the model is fine-tuned once to use edits that stand in its prompt.
 
-Its decoder is fine-tuned (LoRA on every linear layer) and stays so: it is changed even before the
-first edit. An edit is stored as text: its question and target. A question is answered with the text
-of the nearest edit between its image and itself, whether or not that concerns it. Nearest is by
-keys of image and question, projections of the unedited model's pooled states at the edit layer; an
-edit's own image enters through its key alone.
+The decoder is fine-tuned (LoRA on every linear layer) and stays so: it differs from the original
+even before the first edit. An edit is stored as text, its question and its target. For a question,
+the text of the nearest edit is inserted between image and question. Nearness is the cosine of keys,
+projections of the unedited model's pooled states of image and question at the edit layer; an edit's
+own image enters through its key alone. Below `threshold`, nothing is inserted.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from jaxtyping import Array, Float, Int
 
 from liveedit_jax.baselines import prompting
 from liveedit_jax.baselines.losses import target_loss
-from liveedit_jax.baselines.texts import Text, ended, text_of
-from liveedit_jax.baselines.trained import Lesson, Recipe, Trained
+from liveedit_jax.baselines.texts import Text, append_eos, extract_text
+from liveedit_jax.baselines.trained import Lesson, TrainedEditor, TrainingRecipe
 from liveedit_jax.types import Batch, Role
 
 HALVES = ("lower", "upper")
-PARTS = (Role.VISION, Role.PROMPT)
+KEY_ROLES = (Role.VISION, Role.PROMPT)
 
 
-def fresh_lora(weights: dict, rank: int, key: Array) -> dict:
-    """Factors of what is added to every kernel [layers, in, out] of the decoder: nothing yet."""
+def init_lora(weights: dict, rank: int, key: Array) -> dict:
+    """Initialise LoRA factors for every kernel [layers, in, out] of the decoder; `up` is zero."""
     made = {half: {} for half in HALVES}
     for half in HALVES:
         for path, leaf in flatten_dict(weights[half]).items():
@@ -42,8 +42,8 @@ def fresh_lora(weights: dict, rank: int, key: Array) -> dict:
     return {half: unflatten_dict(flat) for half, flat in made.items()}
 
 
-def adapted(weights: dict, lora: dict) -> dict:
-    """The weights with every kernel's down @ up added."""
+def merge_lora(weights: dict, lora: dict) -> dict:
+    """Add down @ up to every kernel of the decoder."""
 
     def half_of(half: str) -> dict:
         flat, factors = flatten_dict(weights[half]), flatten_dict(lora[half])
@@ -56,43 +56,43 @@ def adapted(weights: dict, lora: dict) -> dict:
 
 
 def descriptor(batch: Batch, most_n: int, eos_id: int) -> Text:
-    """Every row's question, target and EOS (which ends it for the reader), all of it PROMPT."""
-    token, role = ended(text_of(batch, most_n), eos_id)
+    """Write each row's edit as text: question, target and a closing EOS, all in role PROMPT."""
+    token, role = append_eos(extract_text(batch, most_n), eos_id)
     return Text(token, jnp.where(role == Role.PAD, role, Role.PROMPT).astype(role.dtype))
 
 
 @dataclass(frozen=True)
-class Lte(Trained):
-    """Settings; the state is a memory of keys and texts."""
+class Lte(TrainedEditor):
+    """LTE's settings; the state is a memory of keys and texts."""
 
     layer: int | None = None
-    recipe: Recipe = Recipe(steps_n=1_500, batch_n=16)
+    recipe: TrainingRecipe = TrainingRecipe(steps_n=1_500, batch_n=16)
     rank: int = 16
     key_width: int = 128
-    text_n: int = 56  # L, tokens of an edit's text that are kept
-    top_k: int = 1  # texts that are put in, the nearest first
-    threshold: float | None = 0.7  # least cosine of keys for that (None: whatever is nearest)
+    text_n: int = 56  # L, tokens of an edit's text that are stored
+    top_k: int = 1  # texts to insert, the nearest first
+    threshold: float | None = 0.7  # least cosine of keys to insert a text (None: always insert)
     temperature: float = 0.1  # of retrieval in training
-    blend: float = 0.5  # and there, pictures are mixed with another sample's up to so much
-    irrelevant_share: float = 0.5  # unedited questions beside another sample's edit, not alone
+    blend: float = 0.5  # for retrieval, pictures are mixed with another sample's up to this share
+    irrelevant_share: float = 0.5  # of unedited questions trained with another sample's edit
     locality_weight: float = 1.0
     retrieval_weight: float = 1.0
 
     def init_params(self, backbone, weights, key):
-        """LoRA that adds nothing yet, and the projection of keys."""
+        """Initialise LoRA, which changes nothing yet, and the projection of keys."""
         keys = jax.random.split(key)
-        shape = (3 * backbone.cfg.width * len(PARTS), self.key_width)
+        shape = (3 * backbone.cfg.width * len(KEY_ROLES), self.key_width)
         kernel = jax.nn.initializers.lecun_normal()(keys[0], shape)
-        return {"lora": fresh_lora(weights, self.rank, keys[1]), "key": kernel}
+        return {"lora": init_lora(weights, self.rank, keys[1]), "key": kernel}
 
     def encode(self, backbone, params, batch, seen):
-        """Vision features and the key."""
+        """Compute the key; vision features are kept for the logits."""
         hidden = backbone.lower_from_features(params["backbone"], batch, seen)
-        key = prompting.pooled(hidden, batch.role, PARTS) @ params["editor"]["key"]
+        key = prompting.pool_states(hidden, batch.role, KEY_ROLES) @ params["editor"]["key"]
         return {"seen": seen, "key": key / jnp.linalg.norm(key, axis=-1, keepdims=True)}
 
     def init(self, backbone, params, capacity):
-        """An empty memory."""
+        """Return an empty memory."""
         texts = (capacity, self.text_n)
         return {
             "key": jnp.zeros((capacity, self.key_width)),
@@ -102,24 +102,24 @@ class Lte(Trained):
         }
 
     def edit(self, backbone, params, state, known, batch):
-        """The memory with the request's key and text."""
+        """Append the request's key and text to the memory."""
         text = descriptor(batch, self.text_n, backbone.cfg.eos_id)
-        return prompting.kept(state, key=known["key"], token=text.token, role=text.role)
+        return prompting.append_row(state, key=known["key"], token=text.token, role=text.role)
 
     def logits(self, backbone, params, state, known, batch, at):
-        """The taught model's, with the nearest texts in front of the question."""
-        weights = adapted(params["backbone"], params["editor"]["lora"])
+        """Compute the fine-tuned model's logits, the nearest texts in front of the question."""
+        weights = merge_lora(params["backbone"], params["editor"]["lora"])
         text = self.nearest_text(state, known["key"])
-        return self.informed(backbone, weights, batch, known["seen"], text, at)
+        return self.logits_with_text(backbone, weights, batch, known["seen"], text, at)
 
     def nearest_text(self, state: dict[str, Array], key: Float[Array, "B W"]) -> Text:
-        """The stored texts with the nearest keys, one behind another; PAD where there are none."""
-        best, slot = prompting.nearest(state, key, self.top_k)
+        """Concatenate the stored texts of the nearest keys; PAD where none is near enough."""
+        best, slot = prompting.nearest_rows(state, key, self.top_k)
         least = -jnp.inf if self.threshold is None else self.threshold
         role = jnp.where((best > least)[..., None], state["role"][slot], Role.PAD)
         return Text(*(rearrange(x, "b k l -> b (k l)") for x in (state["token"][slot], role)))
 
-    def informed(
+    def logits_with_text(
         self,
         backbone,
         weights: dict,
@@ -128,38 +128,41 @@ class Lte(Trained):
         text: Text,
         at: Int[Array, "B A"] | None = None,
     ) -> Float[Array, "B A V"]:
-        """Logits of a model that reads these texts between image and question."""
-        longer, at = prompting.inserted(batch, *text, at)
+        """Compute the logits of a model that reads these texts between image and question."""
+        longer, at = prompting.insert_tokens(batch, *text, at)
         hidden = backbone.lower_from_features(weights, longer, seen)
         return backbone.upper(weights, hidden, longer, at)
 
     def loss(self, backbone, params, lesson, key):
-        """The alignment phase: with its edit in scope, with another's or none out of scope.
+        """Compute the loss of LTE's alignment phase, and that of retrieval.
 
-        Each sample is asked one of its edited questions and one of the others, in turn.
+        Each sample is asked one of its edited questions with its own edit, and one of its unedited
+        ones with another sample's edit or none; which ones follows from its place in the batch.
         """
         weights = params["backbone"]
-        right, same = prompting.in_turn(lesson[:3]), prompting.in_turn(lesson[3:])
-        rows = prompting.joined([right, same])
+        right, same = prompting.round_robin(lesson[:3]), prompting.round_robin(lesson[3:])
+        rows = prompting.concat_rows([right, same])
         key, blend_key = jax.random.split(key)
         text = self._texts(backbone, lesson, key)
-        made = self.informed(backbone, adapted(weights, params["editor"]["lora"]), *rows, text)
-        original = prompting.unedited(backbone, weights, same)
+        made = self.logits_with_text(
+            backbone, merge_lora(weights, params["editor"]["lora"]), *rows, text
+        )
+        original = prompting.unedited_logits(backbone, weights, same)
         n = len(right.seen)
         terms = {
             "edited": target_loss(backbone, made[:n], right.batch),
-            "unedited": prompting.unchanged_loss(backbone, made[n:], original, same.batch),
+            "unedited": prompting.locality_loss(backbone, made[n:], original, same.batch),
             "retrieval": self._retrieval(
-                backbone, params, prompting.blended(blend_key, lesson, self.blend)
+                backbone, params, prompting.mix_pictures(blend_key, lesson, self.blend)
             ),
         }
         loss = terms["edited"] + self.locality_weight * terms["unedited"]
         return loss + self.retrieval_weight * terms["retrieval"], terms
 
     def _texts(self, backbone, lesson: Lesson, key: Array) -> Text:
-        """Own texts for what an edit should answer; for the rest another's, or none.
+        """Choose texts: the own ones for edited questions, another sample's or none for the rest.
 
-        A lesson's edits have pictures: nothing is cut off texts of T - P tokens.
+        Every edit of a lesson has a picture, so T - P tokens are room for all its text.
         """
         batch = lesson.edit.batch
         most_n = min(self.text_n, batch.token.shape[1] - backbone.cfg.vision_n)
@@ -172,8 +175,8 @@ class Lte(Trained):
         return Text(*map(laid_out, own))
 
     def _retrieval(self, backbone, params: dict, lesson: Lesson) -> Float[Array, ""]:
-        """Both generalities find their edit among the batch's."""
-        key = self.encode(backbone, params, *prompting.joined(lesson[:3]))["key"]
+        """Compute the loss of finding both generalities' edit among all edits of the batch."""
+        key = self.encode(backbone, params, *prompting.concat_rows(lesson[:3]))["key"]
         edits, asked = jnp.split(key, [len(key) // 3])
         right = jnp.tile(jnp.arange(len(edits)), 2)
         score = asked @ edits.T / self.temperature

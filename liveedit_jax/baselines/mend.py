@@ -1,12 +1,13 @@
-"""MEND (arXiv 2110.11309): a network turns a request's gradient into a better change of weights.
+"""MEND (arXiv 2110.11309): a network turns a request's gradient into a change of weights.
 
     hidden ─ upper ─► loss ─► (read, error) of all tokens ─ network ─► change = -rate Σ read~ error~
 
-The MLPs of all layers above `layer` change. A linear layer's gradient is the sum over tokens of
-what it reads times the loss's gradient by what it writes; both are standardised and go through a
-residual network that linear layers of one shape share, each with a scale and an offset of its own.
-The network sees states of image, prompt and target; the image enters as in any question. Each
-request's gradient is taken in the model as edited so far; training makes single edits.
+The MLPs of all layers above `layer` change. A linear layer's gradient is a sum over tokens of outer
+products: its input (`read`) by the loss's gradient with respect to its output (`error`). Both are
+standardised and go through a residual network that all linear layers of one shape share, each with
+a scale and an offset of its own. The sum is over the tokens of image, prompt and target; the image
+enters as in any question. Each request's gradient is taken in the model as edited so far; training
+makes single edits.
 """
 
 from __future__ import annotations
@@ -22,16 +23,24 @@ from jaxtyping import Array, Float
 from liveedit_jax.backbones import decoder
 from liveedit_jax.backbones.quantise import dequantise
 from liveedit_jax.baselines import prompting
-from liveedit_jax.baselines.factors import Factors, edited, factors_of, measured
+from liveedit_jax.baselines.factors import (
+    GradientFactors,
+    add_changes,
+    feature_statistics,
+    gradient_factors,
+)
 from liveedit_jax.baselines.losses import target_loss
-from liveedit_jax.baselines.trained import Lesson, Recipe, Trained
+from liveedit_jax.baselines.trained import Lesson, TrainedEditor, TrainingRecipe
 from liveedit_jax.types import Batch
 
 BLOCKS_N = 2  # of the network, as in the paper
 
 
 def running_average(statistics: dict, seen: dict) -> Float[Array, ""]:
-    """Zero, with the gradient that descent at rate 1 / (step + 1) makes an average of."""
+    """Return zero, with the gradient that makes `statistics` the average of `seen`.
+
+    That is so for descent at rate 1 / (step + 1).
+    """
     pull = jax.tree.map(
         lambda own, new: (own * jax.lax.stop_gradient(own - new)).sum(), statistics, seen
     )
@@ -40,12 +49,12 @@ def running_average(statistics: dict, seen: dict) -> Float[Array, ""]:
 
 
 @dataclass(frozen=True)
-class MendRecipe(Recipe):
-    """The network is trained as any; statistics are averages over all steps so far."""
+class MendRecipe(TrainingRecipe):
+    """MEND's training: Adam for the network, averages over all steps for the statistics."""
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
-        """Averages by descent: see `running_average`."""
+        """Return Adam for the network, and descent for the statistics (see `running_average`)."""
         average = optax.sgd(lambda step: 1 / (step + 1))
         kinds = dict.fromkeys(("blocks", "film", "log_rate"), "trained")
         return optax.multi_transform(
@@ -54,20 +63,20 @@ class MendRecipe(Recipe):
 
 
 @dataclass(frozen=True)
-class Mend(Trained):
-    """Settings; the state is what was added to each kernel, `{part: [L, X, Y]}`."""
+class Mend(TrainedEditor):
+    """MEND's settings; the state is the sum of changes to each kernel, `{part: [L, X, Y]}`."""
 
     layer: int | None = -4  # three layers above it are edited
     rank: int = 96  # of the network's matrices
-    start_rate: float = 3e-4  # of the change, before training
+    start_rate: float = 3e-4  # of the change, at the start of training
     edit_weight: float = 0.1  # c_e
-    recipe: Recipe = MendRecipe(steps_n=1_000, batch_n=8, learning_rate=3e-4)
+    recipe: TrainingRecipe = MendRecipe(steps_n=1_000, batch_n=8, learning_rate=3e-4)
 
     def init_params(self, backbone, weights, key):
-        """A network that leaves factors as they are."""
+        """Initialise a network that returns the factors as they are."""
         params = {"statistics": {}, "blocks": {}, "film": {}, "log_rate": {}}
         for name in decoder.mlp_parts(backbone.cfg.decoder):
-            shape, layers_n = _shape(weights["upper"], name), backbone.upper_n
+            shape, layers_n = _kernel_shape(weights["upper"], name), backbone.upper_n
             width, own = sum(shape), jax.random.fold_in(key, shape[0])
             start = jax.random.normal(own, (BLOCKS_N, width, self.rank)) * width**-0.5
             zeros, film = jnp.zeros((layers_n, width)), jnp.zeros((layers_n, BLOCKS_N, width))
@@ -81,8 +90,8 @@ class Mend(Trained):
             }
         return params
 
-    def change(self, params: dict, name: str, factors: Factors) -> Float[Array, "L X Y"]:
-        """What one request adds to the linear layers of one name."""
+    def change(self, params: dict, name: str, factors: GradientFactors) -> Float[Array, "L X Y"]:
+        """Compute one request's change to the linear layers of one name."""
         shape = factors.read.shape[-1], factors.error.shape[-1]
         block, film = params["blocks"]["{}x{}".format(*shape)], params["film"][name]
 
@@ -90,7 +99,7 @@ class Mend(Trained):
             return leaf[:, None, None]
 
         mean, log_spread = (wide(params["statistics"][name][k]) for k in ("mean", "log_spread"))
-        x = jax.lax.stop_gradient((factors.joined - mean) * jnp.exp(-log_spread))
+        x = jax.lax.stop_gradient((factors.concatenated - mean) * jnp.exp(-log_spread))
         for k in range(BLOCKS_N):
             y = x @ block["reduce"][k] @ block["expand"][k] + block["bias"][k]
             y = wide(film["scale"][:, k]) * y + wide(film["offset"][:, k])
@@ -99,14 +108,14 @@ class Mend(Trained):
         rate = jnp.exp(params["log_rate"][name])
         return -rate[:, None, None] * jnp.einsum("lbtx,lbty->lxy", read, error)
 
-    def changes(self, params: dict, factors: dict[str, Factors]) -> dict:
-        """What one request adds to all of them."""
+    def changes(self, params: dict, factors: dict[str, GradientFactors]) -> dict:
+        """Compute one request's changes to all linear layers."""
         return {name: self.change(params, name, own) for name, own in factors.items()}
 
     def loss(self, backbone, params, lesson: Lesson, key):
-        """Single edits: c_e * NLL as edited, and KL(unedited || edited) of the other questions."""
+        """Compute the loss of single edits: c_e * NLL, and KL(unedited || edited) of locality."""
         weights, own = params["backbone"], params["editor"]
-        rows, kinds_n = prompting.joined(lesson), len(lesson)
+        rows, kinds_n = prompting.concat_rows(lesson), len(lesson)
         hidden = self.encode(backbone, params, rows.batch, rows.seen)
         hidden, batch = jax.tree.map(
             lambda leaf: leaf.reshape(kinds_n, -1, *leaf.shape[1:]), (hidden, rows.batch)
@@ -114,46 +123,50 @@ class Mend(Trained):
 
         def sample(hidden: Float[Array, "5 T D"], batch: Batch):
             request, asked = jax.tree.map(lambda leaf: leaf[:1], (hidden, batch))
-            factors = factors_of(backbone, weights, request, asked)
+            factors = gradient_factors(backbone, weights, request, asked)
             state = self.changes(own, factors)
             return self.logits(backbone, params, state, hidden, batch, None), factors
 
         made, factors = jax.vmap(sample, in_axes=1, out_axes=1)(hidden, batch)
-        before = jnp.split(prompting.unedited(backbone, weights, prompting.joined(lesson[3:])), 2)
+        before = jnp.split(
+            prompting.unedited_logits(backbone, weights, prompting.concat_rows(lesson[3:])), 2
+        )
         right, same = {}, {}
         for name, asked, logits in zip(lesson._fields[:3], lesson[:3], made[:3], strict=True):
             right[name] = target_loss(backbone, logits, asked.batch)
         for name, asked, *logits in zip(
             lesson._fields[3:], lesson[3:], made[3:], before, strict=True
         ):
-            same[name] = prompting.unchanged_loss(backbone, *logits, asked.batch)
+            same[name] = prompting.locality_loss(backbone, *logits, asked.batch)
         value = self.edit_weight * sum(right.values()) + sum(same.values())
         # one request a sample
-        every = {name: Factors(*(x[:, :, 0] for x in each)) for name, each in factors.items()}
-        seen = {name: measured(each) for name, each in every.items()}
+        every = {
+            name: GradientFactors(*(x[:, :, 0] for x in each)) for name, each in factors.items()
+        }
+        seen = {name: feature_statistics(each) for name, each in every.items()}
         return value + running_average(own["statistics"], seen), right | same
 
     def encode(self, backbone, params, batch, seen):
-        """States in front of the first edited layer."""
+        """Compute the states in front of the first edited layer."""
         return backbone.lower_from_features(params["backbone"], batch, seen)
 
     def init(self, backbone, params, capacity):
-        """Nothing added."""
+        """Return changes of zero."""
         upper = params["backbone"]["upper"]
         return {
-            name: jnp.zeros((backbone.upper_n, *_shape(upper, name)))
+            name: jnp.zeros((backbone.upper_n, *_kernel_shape(upper, name)))
             for name in decoder.mlp_parts(backbone.cfg.decoder)
         }
 
     def edit(self, backbone, params, state, known, batch):
-        """One step of the network, from the gradient in the model as it is now."""
-        factors = factors_of(backbone, edited(params["backbone"], state), known, batch)
+        """Add the network's change, from the request's gradient in the model as edited so far."""
+        factors = gradient_factors(backbone, add_changes(params["backbone"], state), known, batch)
         return jax.tree.map(jnp.add, state, self.changes(params["editor"], factors))
 
     def logits(self, backbone, params, state, known, batch, at):
-        """The changed model's."""
-        return backbone.upper(edited(params["backbone"], state), known, batch, at)
+        """Compute the logits of the changed model."""
+        return backbone.upper(add_changes(params["backbone"], state), known, batch, at)
 
 
-def _shape(upper: dict, name: str) -> tuple[int, int]:
+def _kernel_shape(upper: dict, name: str) -> tuple[int, int]:
     return dequantise(upper[name])["kernel"].shape[1:]

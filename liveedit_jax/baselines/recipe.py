@@ -1,10 +1,10 @@
 """RECIPE (arXiv 2405.03279): an edit becomes a short continuous prompt, found by a learned key.
 
-Knowledge (image, prompt and target) and questions (image and prompt) are seen as the unedited
-model's states at the edit layer, pooled by part; the image enters through its tokens' pools, which
-are zeros without one. A question that resembles the knowledge
-nearest to it more than it resembles the sentinel is answered with that knowledge's K vectors
-between its image and its text; all others by the unedited model.
+Knowledge (image, prompt and target) and questions (image and prompt) are represented by the
+unedited model's states at the edit layer, pooled by part; the pools of a missing image are zeros.
+Where a question's nearest knowledge scores higher than the learned sentinel, that knowledge's K
+prompt vectors are inserted between the question's image and text. All other questions are answered
+by the unedited model.
 """
 
 from __future__ import annotations
@@ -21,41 +21,41 @@ from liveedit_jax.backbones.backbone import positions
 from liveedit_jax.baselines import prompting
 from liveedit_jax.baselines.descent import descend
 from liveedit_jax.baselines.losses import target_loss
-from liveedit_jax.baselines.trained import Lesson, Recipe, Trained
+from liveedit_jax.baselines.trained import Lesson, TrainedEditor, TrainingRecipe
 from liveedit_jax.editor.attention import init_linear, normalise
 from liveedit_jax.editor.losses import hard_routing
 from liveedit_jax.types import Batch, Role
 
-ASKED = (Role.VISION, Role.PROMPT)
-EPS = 1e-6  # of normalising
-KNOWN = (*ASKED, Role.ANSWER)
+QUESTION_ROLES = (Role.VISION, Role.PROMPT)
+EPS = 1e-6  # of normalisation
+KNOWLEDGE_ROLES = (*QUESTION_ROLES, Role.ANSWER)
 
 
-def residual(params: dict, x: Float[Array, "... W"]) -> Float[Array, "... W"]:
-    """x + relu(linear(x))."""
+def residual_layer(params: dict, x: Float[Array, "... W"]) -> Float[Array, "... W"]:
+    """Compute x + relu(linear(x))."""
     return x + jax.nn.relu(decoder.linear(params, x))
 
 
 def represent(params: dict, x: Float[Array, "N F"]) -> Float[Array, "N W"]:
-    """Representations of pooled states."""
-    return residual(params["mix"], decoder.linear(params["read"], x))
+    """Compute representations of pooled states."""
+    return residual_layer(params["mix"], decoder.linear(params["read"], x))
 
 
-def prompt_of(params: dict, x: Float[Array, "N F"], k: int) -> Float[Array, "N K D"]:
-    """The continuous prompts of knowledge, from pooled states; of mean 0 and variance 1."""
+def make_prompt(params: dict, x: Float[Array, "N F"], k: int) -> Float[Array, "N K D"]:
+    """Make knowledge's continuous prompts from pooled states; vectors have mean 0, variance 1."""
     x = decoder.linear(params["write"], normalise(represent(params, x), EPS))
     return normalise(x.reshape(len(x), k, -1), EPS)
 
 
 @dataclass(frozen=True)
-class PromptRecipe(Recipe):
-    """What makes prompts learns by Muon: by Adam it took several times as many samples."""
+class PromptRecipe(TrainingRecipe):
+    """Muon for the prompt generator, which by Adam needed several times as many samples."""
 
     prompt_rate: float = 1e-2
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
-        """Muon for the matrices of the one part, Adam for all else."""
+        """Return Muon for the prompt generator's matrices, and Adam for all else."""
         muon = optax.contrib.muon(
             self.schedule(self.prompt_rate),
             adam_learning_rate=self.schedule(self.learning_rate),
@@ -66,35 +66,35 @@ class PromptRecipe(Recipe):
 
 
 @dataclass(frozen=True)
-class RecipeEditor(Trained):
-    """Settings; the state is a memory of keys (knowledge representations) and prompts."""
+class RecipeEditor(TrainedEditor):
+    """RECIPE's settings; the state is a memory of keys (knowledge representations) and prompts."""
 
     layer: int | None = None
-    recipe: Recipe = PromptRecipe(steps_n=1_500, batch_n=24)
+    recipe: TrainingRecipe = PromptRecipe(steps_n=1_500, batch_n=24)
     prompt_n: int = 5  # K; the paper's 3 are twenty times as wide
-    length: float = 100.0  # of prompts, in embeddings': layers hardly turn vectors so long
-    width: int = 176  # of representations that are compared
-    write_width: int = 512  # of the one that the prompt is made of, from the target's states
-    sentinel_n: int = 10  # learned vectors of each part, in the place of states
-    blend: float = 0.5  # for retrieval, pictures are mixed with another sample's up to so much
-    repository_n: int | None = None  # knowledge weighs as if so much were stored (None: a batch)
-    spared_n: int = 6  # samples of a batch whose prompts should change nothing elsewhere
-    locality_weight: float = 0.1  # of that: retrieval keeps prompts away from there
+    length: float = 100.0  # norm of prompt vectors by that of embeddings; layers hardly turn them
+    width: int = 176  # of the representations that are compared
+    write_width: int = 512  # of the representation that prompts are made from (target states)
+    sentinel_n: int = 10  # learned vectors of each part, pooled like states
+    blend: float = 0.5  # for retrieval, pictures are mixed with another sample's up to this share
+    repository_n: int | None = None  # weigh knowledge as if so much were stored (None: a batch)
+    spared_n: int = 6  # samples of a batch whose prompts are also put before unedited questions
+    locality_weight: float = 0.1  # of their locality; small, as retrieval keeps prompts away
     retrieval_weight: float = 1.0
-    refine_n: int = 50  # most steps that a prompt goes on descending in an edit; the paper's: 0
+    refine_n: int = 50  # the most steps of descent on the prompt at an edit; the paper's: 0
     refine_rate: float = 0.1
     stop_loss: float = 0.01
 
     def init_params(self, backbone, weights, key):
-        """Linear layers and the sentinel."""
+        """Initialise the linear layers and the sentinel."""
         d, w, keys = backbone.cfg.width, self.width, jax.random.split(key, 8)
         return {
             "query": {
-                "read": init_linear(keys[0], 3 * d * len(ASKED), w),
+                "read": init_linear(keys[0], 3 * d * len(QUESTION_ROLES), w),
                 "mix": init_linear(keys[1], w, w),
             },
             "knowledge": {
-                "read": init_linear(keys[2], 3 * d * len(KNOWN), w),
+                "read": init_linear(keys[2], 3 * d * len(KNOWLEDGE_ROLES), w),
                 "mix": init_linear(keys[3], w, w),
             },
             "prompt": {
@@ -102,7 +102,8 @@ class RecipeEditor(Trained):
                 "mix": init_linear(keys[4], self.write_width, self.write_width),
                 "write": init_linear(keys[5], self.write_width, self.prompt_n * d),
             },
-            "sentinel": 0.1 * jax.random.normal(keys[6], (len(KNOWN), self.sentinel_n, d)),
+            "sentinel": 0.1
+            * jax.random.normal(keys[6], (len(KNOWLEDGE_ROLES), self.sentinel_n, d)),
         }
 
     def _sentinel(self, own: dict) -> Float[Array, " W"]:
@@ -115,15 +116,15 @@ class RecipeEditor(Trained):
         return query @ keys.T / self.width**0.5
 
     def encode(self, backbone, params, batch, seen):
-        """Vision features, states at the edit layer, the query and the threshold it gives."""
+        """Compute the states at the edit layer, the query, and its score with the sentinel."""
         hidden = backbone.lower_from_features(params["backbone"], batch, seen)
         own = params["editor"]
-        query = represent(own["query"], prompting.pooled(hidden, batch.role, ASKED))
+        query = represent(own["query"], prompting.pool_states(hidden, batch.role, QUESTION_ROLES))
         threshold = self._score(query, self._sentinel(own))
         return {"seen": seen, "hidden": hidden, "query": query, "threshold": threshold}
 
     def init(self, backbone, params, capacity):
-        """An empty memory."""
+        """Return an empty memory."""
         return {
             "key": jnp.zeros((capacity, self.width)),
             "prompt": jnp.zeros((capacity, self.prompt_n, backbone.cfg.width)),
@@ -131,47 +132,49 @@ class RecipeEditor(Trained):
         }
 
     def edit(self, backbone, params, state, known, batch):
-        """The memory with the request's knowledge and its prompt."""
+        """Append the request's knowledge and its prompt, refined by descent, to the memory."""
         key, prompt = self._key(params, known, batch), self._prompt(params, known, batch)
 
         def loss(prompt):
-            made = self.prompted(backbone, params["backbone"], batch, known["seen"], prompt)
+            made = self.logits_with_prompt(
+                backbone, params["backbone"], batch, known["seen"], prompt
+            )
             return target_loss(backbone, made, batch)
 
         if self.refine_n:
             optimizer = optax.adam(self.refine_rate * self._unit(params))
             prompt, _ = descend(loss, prompt, optimizer, self.refine_n, self.stop_loss)
-        return prompting.kept(state, key=key, prompt=prompt)
+        return prompting.append_row(state, key=key, prompt=prompt)
 
     def _key(self, params: dict, known: dict, batch: Batch) -> Float[Array, "B W"]:
-        pools = prompting.pooled(known["hidden"], batch.role, KNOWN)
+        pools = prompting.pool_states(known["hidden"], batch.role, KNOWLEDGE_ROLES)
         return represent(params["editor"]["knowledge"], pools)
 
     def _prompt(self, params: dict, known: dict, batch: Batch) -> Float[Array, "B K D"]:
-        pools = prompting.pooled(known["hidden"], batch.role, (Role.ANSWER,))
-        return self._unit(params) * prompt_of(params["editor"]["prompt"], pools, self.prompt_n)
+        pools = prompting.pool_states(known["hidden"], batch.role, (Role.ANSWER,))
+        return self._unit(params) * make_prompt(params["editor"]["prompt"], pools, self.prompt_n)
 
     def _unit(self, params: dict) -> Float[Array, ""]:
-        """A prompt's root mean square."""
+        """Return the root mean square of prompt vectors: `length` times that of embeddings."""
         return self.length * jnp.sqrt(
             jnp.square(params["backbone"]["embed"].astype(jnp.float32)).mean()
         )
 
     def logits(self, backbone, params, state, known, batch, at):
-        """With the nearest prompt where that beats the sentinel; else exactly the unedited ones."""
-        best, slot = prompting.nearest(state, known["query"], 1)
+        """Compute logits with the nearest prompt, or the unedited ones where the sentinel wins."""
+        best, slot = prompting.nearest_rows(state, known["query"], 1)
         hit = best[:, 0] / self.width**0.5 > known["threshold"]
         weights, prompt = params["backbone"], state["prompt"][slot[:, 0]]
         plain = backbone.upper(weights, known["hidden"], batch, at)
-        edited = self.prompted(backbone, weights, batch, known["seen"], prompt, at)
+        edited = self.logits_with_prompt(backbone, weights, batch, known["seen"], prompt, at)
         return jnp.where(hit[:, None, None], edited, plain)
 
-    def prompted(self, backbone, weights, batch, seen, prompt, at=None):
-        """Logits with K vectors [B, K, D] between image and question of every row."""
+    def logits_with_prompt(self, backbone, weights, batch, seen, prompt, at=None):
+        """Compute logits with K vectors [B, K, D] between every row's image and question."""
         b, k = prompt.shape[:2]
         blank = jnp.zeros((b, k), jnp.int32)
         own = jnp.full_like(blank, Role.PROMPT)
-        longer, at = prompting.inserted(batch, blank, own, at)
+        longer, at = prompting.insert_tokens(batch, blank, own, at)
         before = (batch.role != Role.PAD) & (batch.role <= Role.VISION)
         place = jnp.arange(longer.role.shape[1]) - before.sum(1, keepdims=True)
         x = backbone.embed(weights, longer, seen)
@@ -182,31 +185,33 @@ class RecipeEditor(Trained):
         return backbone.upper(weights, hidden, longer, at)
 
     def loss(self, backbone, params, lesson, key):
-        """Answers with the own knowledge's prompt, wherever it is put, and retrieval.
+        """Compute the losses of answers with a prompt, of locality and of retrieval.
 
-        Each sample's prompt answers one of its edited questions, in turn; some are put before one
-        of the others as well.
+        Each sample's prompt is put before one of its edited questions, which one follows from its
+        place in the batch; the first `spared_n` are also put before an unedited question.
         """
         weights, edit = params["backbone"], lesson.edit
         known = self.encode(backbone, params, *edit)
         prompt = self._prompt(params, known, edit.batch)
-        right = prompting.in_turn(lesson[:3])
-        same = prompting.in_turn(jax.tree.map(lambda leaf: leaf[: self.spared_n], lesson[3:]))
-        rows = prompting.joined([right, same])
+        right = prompting.round_robin(lesson[:3])
+        same = prompting.round_robin(jax.tree.map(lambda leaf: leaf[: self.spared_n], lesson[3:]))
+        rows = prompting.concat_rows([right, same])
         prompts = jnp.concatenate([prompt, prompt[: self.spared_n]])
-        made = self.prompted(backbone, weights, *rows, prompts)
-        original = prompting.unedited(backbone, weights, same)
+        made = self.logits_with_prompt(backbone, weights, *rows, prompts)
+        original = prompting.unedited_logits(backbone, weights, same)
         n = len(prompt)
         terms = {
             "edited": target_loss(backbone, made[:n], right.batch),
-            "unedited": prompting.unchanged_loss(backbone, made[n:], original, same.batch),
+            "unedited": prompting.locality_loss(backbone, made[n:], original, same.batch),
         }
-        retrieval = self._retrieval(backbone, params, prompting.blended(key, lesson, self.blend))
+        retrieval = self._retrieval(
+            backbone, params, prompting.mix_pictures(key, lesson, self.blend)
+        )
         loss = terms["edited"] + self.locality_weight * terms["unedited"]
         return loss + self.retrieval_weight * sum(retrieval.values()), terms | retrieval
 
     def _retrieval(self, backbone, params: dict, lesson: Lesson) -> dict[str, Array]:
-        rows = prompting.joined(lesson)
+        rows = prompting.concat_rows(lesson)
         known = self.encode(backbone, params, *rows)
         edits = jax.tree.map(lambda leaf: leaf[: len(lesson.edit.seen)], (known, rows.batch))
         knowledge = self._key(params, *edits)
@@ -215,10 +220,10 @@ class RecipeEditor(Trained):
     def retrieval_terms(
         self, query: Float[Array, "5*N W"], threshold: Float[Array, " 5*N"], knowledge: Array
     ) -> dict[str, Array]:
-        """Cross-entropies over the batch's knowledge and the sentinel, which is to be found.
+        """Compute cross-entropies over the batch's knowledge and the sentinel.
 
-        `own`: an edited question finds its knowledge; `spared`: without that, the sentinel;
-        `unrelated`: as an unedited question does.
+        `own`: an edited question should find its own knowledge. `spared`: without that, it should
+        find the sentinel. `unrelated`: an unedited question should find the sentinel.
         """
         n = len(knowledge)
         score = self._score(query, knowledge).reshape(5, n, n)

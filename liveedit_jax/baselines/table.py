@@ -1,4 +1,4 @@
-"""Every baseline by its name, in the settings that were tuned on dev (docs/baselines.md)."""
+"""The table of all baselines, with the settings tuned on the dev split (docs/baselines.md)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BASELINES: dict[str, Editor] = {
 }
 TRAINED = tuple(sorted(name for name, editor in BASELINES.items() if hasattr(editor, "recipe")))
 
-# What the dev split of another config than `tiny` asked for.
+# Settings tuned on the dev split of other configs than `tiny`.
 TUNED: dict[str, dict[str, Editor]] = {
     "smol": {
         "ft_l": FtL(learning_rate=1e-4),
@@ -38,8 +38,8 @@ TUNED: dict[str, dict[str, Editor]] = {
 }
 
 
-def baseline(name: str, config: str) -> Editor:
-    """A baseline in the settings for a config; those for `tiny` where it has none of its own.
+def get_baseline(name: str, config: str) -> Editor:
+    """Return a baseline with the settings for a config, or with those for `tiny`.
 
     Raises:
         KeyError: no such baseline.

@@ -1,4 +1,4 @@
-"""Rows as text alone: prompts and answers without what is before them, pictures and padding."""
+"""Text rows: prompts and answers without the image and everything before it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Text(NamedTuple):
     role: Int[Array, "B X"]
 
 
-def text_of(batch: Batch, most_n: int) -> Text:
-    """The first `most_n` tokens of prompt and answer of each row, together at the front."""
+def extract_text(batch: Batch, most_n: int) -> Text:
+    """Extract the first `most_n` tokens of each row's prompt and answer, left-aligned."""
     told = batch.role >= Role.PROMPT
     first = jnp.argsort(~told, axis=1, stable=True)[:, :most_n]
     room = ((0, 0), (0, most_n - first.shape[1]))
@@ -29,14 +29,14 @@ def text_of(batch: Batch, most_n: int) -> Text:
     return Text(moved(batch.token), moved(batch.role))
 
 
-def ended(text: Text, eos_id: int) -> Text:
-    """The texts with EOS as the last token of their answers, where there is room."""
+def append_eos(text: Text, eos_id: int) -> Text:
+    """Append EOS to the texts' answers, where there is room."""
     after = (text.role != Role.PAD).sum(1, keepdims=True)
     end = jnp.arange(text.token.shape[1]) == after
     return Text(jnp.where(end, eos_id, text.token), jnp.where(end, Role.ANSWER, text.role))
 
 
-def moved_to(batch: Batch, at: Int[Array, "B A"]) -> Int[Array, "B A"]:
-    """Where the tokens at these positions are in `text_of`."""
+def text_positions(batch: Batch, at: Int[Array, "B A"]) -> Int[Array, "B A"]:
+    """Map positions in rows to positions in the texts that `extract_text` makes of them."""
     before = jnp.cumsum(batch.role >= Role.PROMPT, axis=1) - 1
     return jnp.maximum(jnp.take_along_axis(before, at, axis=1), 0)

@@ -1,8 +1,8 @@
-"""Editors that are trained before they edit: what their training has in common.
+"""Training of the baselines that are trained before they edit.
 
-All learn from the samples that LiveEdit's training draws (`data/editing.py`): an edit, the question
-in other words, on the other drawing, and an unedited question about a picture; here also an
-unedited question without one. Weights of the model stay frozen.
+All learn from the samples of LiveEdit's training (`data/editing.py`): an edit, its rephrase, its
+question on another picture, and an unedited question about a picture. An unedited question without
+a picture is added here. The model's weights stay frozen.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.data.editing import EditingBatch, EditingData, filled
+from liveedit_jax.data.editing import EditingBatch, EditingData, collate_samples
 from liveedit_jax.data.facts import TRAINED_FACTS
 from liveedit_jax.data.templates import text_questions
-from liveedit_jax.data.tokenise import seam_ids, without_pixels
+from liveedit_jax.data.tokenise import tokenise_pair, without_pixels
 from liveedit_jax.editors import Editor
 from liveedit_jax.training.optimizers import TrainState, advance, begin
 from liveedit_jax.types import Batch
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How an editor is trained: Adam with warm-up and a cosine to zero."""
+class TrainingRecipe:
+    """An editor's training recipe: Adam with warm-up and cosine decay to zero."""
 
     steps_n: int = 2_000
     batch_n: int = 16  # samples a step
@@ -40,58 +40,58 @@ class Recipe:
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
-        """Clipping, then Adam."""
+        """Return gradient clipping followed by Adam."""
         adam = optax.adam(self.schedule(self.learning_rate))
         return optax.chain(optax.clip_by_global_norm(self.clip_norm), adam)
 
     def schedule(self, rate: float) -> optax.Schedule:
-        """Warm-up to this rate, then a cosine to zero."""
+        """Return the schedule: warm-up to this rate, then cosine decay to zero."""
         warmup_n = min(self.warmup_steps, self.steps_n // 2)  # of short runs
         return optax.warmup_cosine_decay_schedule(0.0, rate, warmup_n, self.steps_n)
 
 
-class Asked(NamedTuple):
-    """N rows and what the editor takes of their pictures (`Editor.encode_image`)."""
+class LessonRows(NamedTuple):
+    """N rows, and what `Editor.encode_image` computes from their pictures."""
 
     batch: Batch
     seen: Float[Array, "N P D"]
 
 
 class Lesson(NamedTuple):
-    """N samples; row i of all five belongs to sample i."""
+    """N samples of five kinds of rows; row i of each kind belongs to sample i."""
 
-    edit: Asked
-    text_generality: Asked
-    image_generality: Asked
-    image_locality: Asked
-    text_locality: Asked
+    edit: LessonRows
+    text_generality: LessonRows
+    image_generality: LessonRows
+    image_locality: LessonRows
+    text_locality: LessonRows
 
 
-class Trained(Editor, Protocol):
+class TrainedEditor(Editor, Protocol):
     """An editor with weights of its own, `params["editor"]`."""
 
-    recipe: Recipe
+    recipe: TrainingRecipe
 
     def init_params(self, backbone: Backbone, weights: dict, key: Array) -> dict:
-        """Fresh weights for a backbone with these frozen ones."""
+        """Initialise the editor's weights for a backbone with these frozen weights."""
 
     def loss(
         self, backbone: Backbone, params: dict, lesson: Lesson, key: Array
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        """What training lowers, and its parts by name; `params["editor"]` is differentiated."""
+        """Compute the training loss and its terms by name; `params["editor"]` is differentiated."""
 
 
 class LessonBatch(NamedTuple):
-    """One step of training on the host."""
+    """The numpy arrays of one training step."""
 
     images: EditingBatch  # four rows a sample
-    token: Int[np.ndarray, "N T"]  # the fifth, without a picture
+    token: Int[np.ndarray, "N T"]  # the fifth row, without a picture
     role: Int[np.ndarray, "N T"]
 
 
 @dataclass(frozen=True)
 class LessonData:
-    """Batches as a function of the step."""
+    """Training batches as a function of the step."""
 
     data: EditingData
 
@@ -99,14 +99,14 @@ class LessonData:
     def _texts(self) -> list:
         tokenizer = self.data.tokenizer
         return [
-            seam_ids(tokenizer, question, entity.facts[fact], "")
+            tokenise_pair(tokenizer, question, entity.facts[fact], "")
             for entity in self.data.entities
             for fact in TRAINED_FACTS
             for question in text_questions(fact, entity.facts)
         ]
 
     def batch_at(self, step: int) -> LessonBatch:
-        """The batch of one step; its text questions are as short as its other rows."""
+        """Return the batch of one step; its text questions fit the length of the other rows."""
         images = self.data.batch_at(step)
         n, t = images.token.shape[1:]
         rng, rows = np.random.default_rng([self.data.cfg.seed, 7, step]), []
@@ -114,22 +114,22 @@ class LessonData:
             prompt, answer = self._texts[int(rng.integers(len(self._texts)))]
             if 1 + len(prompt) + len(answer) <= t:
                 rows.append([((prompt, answer), 0)])
-        texts = filled(self.data.backbone, 0, rows, t)
+        texts = collate_samples(self.data.backbone, 0, rows, t)
         return LessonBatch(images, texts.token[0], texts.role[0])
 
 
-def lesson_of(batch: LessonBatch, pictures: Float[Array, "X P D"]) -> Lesson:
-    """Rows with what is seen of their pictures; `pictures` are those that the rows name."""
+def make_lesson(batch: LessonBatch, pictures: Float[Array, "X P D"]) -> Lesson:
+    """Make a lesson of a batch; `pictures` are `Editor.see`'s results that the rows index."""
     asked = [
-        Asked(without_pixels(batch.images.token[k], batch.images.role[k]), pictures[shown])
+        LessonRows(without_pixels(batch.images.token[k], batch.images.role[k]), pictures[shown])
         for k, shown in enumerate(batch.images.picture)
     ]
     blank = jnp.zeros_like(asked[0].seen)
-    return Lesson(*asked, Asked(without_pixels(batch.token, batch.role), blank))
+    return Lesson(*asked, LessonRows(without_pixels(batch.token, batch.role), blank))
 
 
-def init_state(editor: Trained, backbone: Backbone, weights: dict) -> TrainState:
-    """Fresh weights and optimiser state."""
+def init_state(editor: TrainedEditor, backbone: Backbone, weights: dict) -> TrainState:
+    """Initialise an editor's weights and optimiser state."""
     key = jax.random.key(editor.recipe.seed)
     params = jax.jit(lambda key: editor.init_params(backbone, weights, key))(key)
     return begin(editor.recipe.optimizer, params)
@@ -137,16 +137,16 @@ def init_state(editor: Trained, backbone: Backbone, weights: dict) -> TrainState
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
 def train_step(
-    editor: Trained,
+    editor: TrainedEditor,
     backbone: Backbone,
     weights: dict,
     pictures: Float[Array, "X P D"],
     state: TrainState,
     batch: LessonBatch,
 ) -> tuple[TrainState, dict]:
-    """One optimiser step."""
+    """Take one optimiser step; return the new state and scalars to log."""
     key = jax.random.fold_in(jax.random.key(editor.recipe.seed + 1), state.step)
-    lesson = lesson_of(batch, pictures)
+    lesson = make_lesson(batch, pictures)
 
     def loss(trained: dict):
         params = {"backbone": weights, "editor": trained}

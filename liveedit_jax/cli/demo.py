@@ -10,7 +10,7 @@ from pathlib import Path
 
 from liveedit_jax.cli import wording as cli_text
 from liveedit_jax.data.facts import entities
-from liveedit_jax.data.images import png
+from liveedit_jax.data.images import drawing_png
 from liveedit_jax.evaluation.run import Choice, run, table
 from liveedit_jax.report.run_page import draw_run
 from liveedit_jax.session import open_editor
@@ -36,7 +36,7 @@ def run_demo(model: str, out: Path, repo: str | None, max_edits: int, marks: Seq
     files = {}
     for source in ("twemoji", "openmoji"):
         files[source] = out / f"{entity.facts['name'].replace(' ', '-')}-{source}.png"
-        files[source].write_bytes(png(entity, source, 240))
+        files[source].write_bytes(drawing_png(entity, source, 240))
     scratch = None if repo else tempfile.mkdtemp(prefix="liveedit-demo-")
     try:
         _one_edit(model, repo or str(Path(scratch) / "repo"), max_edits, files)

@@ -106,7 +106,7 @@ def _convert(args) -> None:
 
     if args.model not in PUBLISHED:
         raise ValueError(f"unknown model {args.model!r}; known: {', '.join(PUBLISHED)}")
-    source, cfg = exchange.source_folder(args.source), BACKBONES[args.model]
+    source, cfg = exchange.fetch_source(args.source), BACKBONES[args.model]
     print(exchange.convert_backbone(cfg, args.model, source, Path(args.target), args.dtype))
 
 

@@ -7,7 +7,7 @@ __all__ = ["Record", "edit_stream", "load_benchmark"]
 
 
 def __getattr__(name: str):
-    """`load_benchmark`, without which nobody waits for TFDS."""
+    """Import `load_benchmark` on first use, so that nothing else waits for TFDS."""
     if name != "load_benchmark":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from liveedit_jax.data.benchmarks import load_benchmark

@@ -1,6 +1,6 @@
-"""The annotation files of the public benchmarks, read as their authors publish them and checked.
+"""Readers of the public benchmarks' annotation files, as their authors publish them.
 
-Texts stay as they are written: prefixes, spaces and line ends belong to the benchmark.
+Every row is checked. Texts are not cleaned: prefixes, spaces and line ends belong to the benchmark.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from liveedit_jax.data.records import Port, Record
+from liveedit_jax.data.records import PortabilityProbe, Record
 
-TEXTS = ("src", "rephrase", "alt", "loc", "loc_ans", "m_loc_q", "m_loc_a")
-PICTURES = ("image", "image_rephrase", "m_loc")
+TEXT_FIELDS = ("src", "rephrase", "alt", "loc", "loc_ans", "m_loc_q", "m_loc_a")
+PICTURE_FIELDS = ("image", "image_rephrase", "m_loc")
 
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """One split: its file, how many rows its authors count, how a portability probe is written."""
+    """One split: its file, the published number of rows, the reader of its portability probes."""
 
     file: str
     published_n: int | None = None
-    read_port: Callable[[dict, str], Port] | None = None
+    read_port: Callable[[dict, str], PortabilityProbe] | None = None
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Where a benchmark's annotations and pictures are, below the folder the user lays out."""
+    """Where a benchmark's annotations and pictures are, below the folder that the user fills."""
 
     splits: Mapping[str, AnnotationFile]
     pictures: str
@@ -38,17 +38,23 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Annotations:
-    """The checked rows of one file, pictures as paths below the picture folder, and its sha256."""
+    """The checked rows of one file and its sha256; pictures are paths below the picture folder."""
 
     records: tuple[Record, ...]
     sha256: str
 
 
-def text_of(row: dict, field: str, where: str, may_be_blank: bool = False) -> str:
-    """A row's text.
+def text_field(row: dict, field: str, where: str, may_be_blank: bool = False) -> str:
+    """Return a text field of a row.
+
+    Args:
+        row: one object of an annotation file.
+        field: its key.
+        where: file and row, with which errors begin.
+        may_be_blank: accept an empty text.
 
     Raises:
-        ValueError: it is missing, no text, or (unless it may be) blank; starts with `where`.
+        ValueError: the field is missing, not a string, not Unicode, or blank where it must not be.
     """
     if field not in row:
         raise ValueError(f"{where}: field {field!r} is missing")
@@ -65,8 +71,8 @@ def text_of(row: dict, field: str, where: str, may_be_blank: bool = False) -> st
     return value
 
 
-def _picture(row: dict, field: str, where: str) -> Path:
-    value = text_of(row, field, where)
+def _read_picture_path(row: dict, field: str, where: str) -> Path:
+    value = text_field(row, field, where)
     rooted = PurePosixPath(value).is_absolute() or PureWindowsPath(value).anchor
     if rooted or ".." in PureWindowsPath(value).parts:
         raise ValueError(
@@ -75,25 +81,29 @@ def _picture(row: dict, field: str, where: str) -> Path:
     return Path(value)
 
 
-def _one_hop(entry: dict, where: str) -> Port:
+def _read_one_hop(entry: dict, where: str) -> PortabilityProbe:
     names = ("port_q", "port_a", "port_edit_q", "port_edit_a")
-    question, answer, edit_question, edit_answer = (text_of(entry, name, where) for name in names)
-    return Port(question, answer, 1, edit_question, edit_answer)
+    question, answer, edit_question, edit_answer = (
+        text_field(entry, name, where) for name in names
+    )
+    return PortabilityProbe(question, answer, 1, edit_question, edit_answer)
 
 
-def _many_hops(entry: dict, where: str) -> Port:
-    kind = text_of(entry, "port_type", where)
+def _read_multi_hop(entry: dict, where: str) -> PortabilityProbe:
+    kind = text_field(entry, "port_type", where)
     hops = re.fullmatch("([1-4])-hop", kind)
     if hops is None:
         raise ValueError(f"{where}: field 'port_type' is {kind!r}, not '1-hop' to '4-hop'")
     asked = entry.get("Q&A")
     if not isinstance(asked, dict):
         raise ValueError(f"{where}: field 'Q&A' has to be an object with Question and Answer")
-    question, answer = (text_of(asked, name, where) for name in ("Question", "Answer"))
-    return Port(question, answer, int(hops[1]))
+    question, answer = (text_field(asked, name, where) for name in ("Question", "Answer"))
+    return PortabilityProbe(question, answer, int(hops[1]))
 
 
-def _ports(row: dict, read_port: Callable[[dict, str], Port], where: str) -> tuple[Port, ...]:
+def _read_portability(
+    row: dict, read_port: Callable[[dict, str], PortabilityProbe], where: str
+) -> tuple[PortabilityProbe, ...]:
     entries = row.get("port_new")
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{where}: field 'port_new' has to be a list of at least one probe")
@@ -124,16 +134,16 @@ BENCHMARKS: dict[str, Benchmark] = {
         {
             "train": AnnotationFile("train.json", 5000),
             "eval": AnnotationFile("eval.json", 3174),
-            "onehop": AnnotationFile("eval_edit_onehop.json", 1278, _one_hop),
-            "multihop": AnnotationFile("eval_multihop.json", None, _many_hops),
+            "onehop": AnnotationFile("eval_edit_onehop.json", 1278, _read_one_hop),
+            "multihop": AnnotationFile("eval_multihop.json", None, _read_multi_hop),
         },
         pictures="mmkb_images",
     ),
 }
 
 
-def benchmark_named(name: str) -> Benchmark:
-    """A row of `BENCHMARKS`.
+def get_benchmark(name: str) -> Benchmark:
+    """Return the entry of `BENCHMARKS` with this name.
 
     Raises:
         KeyError: no benchmark of this name is read from annotation files.
@@ -146,21 +156,21 @@ def benchmark_named(name: str) -> Benchmark:
 
 
 def read_annotations(name: str, split: str, folder: str | Path) -> Annotations:
-    """All rows of one split, in the file's order.
+    """Read all rows of one split, in the file's order.
 
-    A number of rows other than the published one is a warning.
+    Warns where the number of rows is not the published one.
 
     Args:
         name: a benchmark, as in `BENCHMARKS`.
         split: one of its splits.
-        folder: what the user laid out; the annotation files are below it.
+        folder: the user's folder; the annotation files are below it.
 
     Raises:
         KeyError: an unknown benchmark.
-        ValueError: an unknown split, or a row that cannot be used; says which file, row and field.
+        ValueError: an unknown split, or an unusable row; names the file, the row and the field.
         FileNotFoundError: no such file.
     """
-    splits = benchmark_named(name).splits
+    splits = get_benchmark(name).splits
     if split not in splits:
         raise ValueError(f"{name} has no split {split!r}; splits: {', '.join(splits)}")
     source = splits[split]
@@ -170,7 +180,7 @@ def read_annotations(name: str, split: str, folder: str | Path) -> Annotations:
             f"no annotation file {path}: put the authors' {source.file} below {folder}"
         )
     data = path.read_bytes()
-    records = _checked(rows_of_file(data, path), path, split, source)
+    records = _read_records(parse_rows(data, path), path, split, source)
     if source.published_n not in (None, len(records)):
         warnings.warn(
             f"{path} has {len(records)} rows, {source.published_n} are published", stacklevel=2
@@ -178,11 +188,11 @@ def read_annotations(name: str, split: str, folder: str | Path) -> Annotations:
     return Annotations(records, hashlib.sha256(data).hexdigest())
 
 
-def rows_of_file(data: bytes, path: Path) -> list:
-    """The rows of an annotation file's bytes.
+def parse_rows(data: bytes, path: Path) -> list:
+    """Parse an annotation file's bytes into its rows.
 
     Raises:
-        ValueError: it is no list of rows in JSON.
+        ValueError: the bytes are not a JSON list with at least one row.
     """
     try:
         rows = json.loads(data.decode("utf-8-sig"))
@@ -197,27 +207,27 @@ def rows_of_file(data: bytes, path: Path) -> list:
     return rows
 
 
-def _checked(rows: list, path: Path, split: str, source: AnnotationFile) -> tuple[Record, ...]:
+def _read_records(rows: list, path: Path, split: str, source: AnnotationFile) -> tuple[Record, ...]:
     first: dict[Record, int] = {}
     for number, row in enumerate(rows):
         where = f"{path}, row {number}"
         if not isinstance(row, dict):
             raise ValueError(f"{where} has to be an object, it is {type(row).__name__}")
-        record = _record(row, where, split, source)
+        record = _read_record(row, where, split, source)
         if record in first:
             raise ValueError(f"{where} is the same as row {first[record]}: remove one of them")
         first[record] = number
     return tuple(replace(record, row=number) for record, number in first.items())
 
 
-def _record(row: dict, where: str, split: str, source: AnnotationFile) -> Record:
-    pictures = {field: _picture(row, field, where) for field in PICTURES}
+def _read_record(row: dict, where: str, split: str, source: AnnotationFile) -> Record:
+    pictures = {field: _read_picture_path(row, field, where) for field in PICTURE_FIELDS}
     return Record(
-        **{field: text_of(row, field, where) for field in TEXTS},
+        **{field: text_field(row, field, where) for field in TEXT_FIELDS},
         **pictures,
-        pred=text_of(row, "pred", where, may_be_blank=True),  # no probe asks for it
+        pred=text_field(row, "pred", where, may_be_blank=True),  # no probe asks for it
         entity=pictures["image"].as_posix(),
         fact="",
         split=split,
-        port=() if source.read_port is None else _ports(row, source.read_port, where),
+        port=() if source.read_port is None else _read_portability(row, source.read_port, where),
     )

@@ -1,4 +1,4 @@
-"""Random views of pictures, and pictures put together from others, for pretraining."""
+"""Image augmentation for pretraining: random views, and collages of several drawings."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from liveedit_jax.data.views import crop_and_brighten
+
 WHITE = 250  # channels from here on are background
-CROPPED = 0.22  # most of a side that is cut away
-BRIGHTER = 0.3  # most that it becomes brighter or darker by
+CROP_SHARE = 0.22  # the largest share of a side that is cut away
+LIGHT_SHARE = 0.3  # the largest share by which a view becomes brighter or darker
 
 
-def augmented(
+def augment(
     rng: np.random.Generator, picture: UInt8[np.ndarray, "S S 3"], mirror: bool
 ) -> UInt8[np.ndarray, "S S 3"]:
-    """A picture cropped, brighter or darker and, with `mirror`, mirrored half of the time."""
+    """Draw a view: cropped, brighter or darker and, with `mirror`, mirrored half of the time."""
     side = len(picture)
-    kept = side * (1 - CROPPED * rng.random())
+    kept = side * (1 - CROP_SHARE * rng.random())
     left, top = (side - kept) * rng.random(2)
-    cut = Image.fromarray(picture).resize(
-        (side, side), Image.Resampling.BICUBIC, (left, top, left + kept, top + kept)
-    )
-    view = np.asarray(cut, np.float32) * (1 + BRIGHTER * (2 * rng.random() - 1))
-    view = view.clip(0, 255).astype(np.uint8)
+    light = 1 + LIGHT_SHARE * (2 * rng.random() - 1)
+    box = (left, top, left + kept, top + kept)
+    view = np.asarray(crop_and_brighten(Image.fromarray(picture), box, light))
     return view[:, ::-1] if mirror and rng.random() < 0.5 else view
 
 
 def collage(
     rng: np.random.Generator, drawings: Sequence[UInt8[np.ndarray, "S S 3"]]
 ) -> UInt8[np.ndarray, "S S 3"]:
-    """Drawings in other sizes, places and colours, on a blurred background: no entity's picture.
+    """Paste drawings in random sizes, places and colours onto a blurred random background.
 
-    Pictures that fill their square, as photographs do, are otherwise unknown to a model that only
-    sees drawings on white.
+    The result shows no entity. A model that only ever sees drawings on white would otherwise know
+    no pictures that fill their square, as photographs do.
     """
     side, coarse = len(drawings[0]), int(rng.integers(2, 10))
     blurred = Image.fromarray(rng.integers(0, 256, (coarse, coarse, 3), np.uint8))

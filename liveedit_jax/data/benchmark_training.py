@@ -16,22 +16,22 @@ from jaxtyping import Float
 
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.config import EditorTrainConfig
-from liveedit_jax.data.editing import EditingBatch, filled, stacked
+from liveedit_jax.data.editing import EditingBatch, collate_samples, stack_batches
 from liveedit_jax.data.images import picture_bytes, preprocess
 from liveedit_jax.data.packing import Question
 from liveedit_jax.data.prompts import Prompts
 from liveedit_jax.data.records import Record
-from liveedit_jax.data.tokenise import ROUND, round_up, seam_ids
+from liveedit_jax.data.tokenise import LENGTH_MULTIPLE, round_up, tokenise_pair
 from liveedit_jax.data.tokenizer import Tokenizer
 
-# Pictures of record r: 4r the edited one, 4r + 1 its other, 4r + 2 the locality probe's. Halved,
-# these numbers say what a picture is of.
-PICTURES = {"image": 0, "image_rephrase": 1, "m_loc": 2}
+# Numbers of record r's pictures: 4r is the edited one, 4r + 1 its rephrase, 4r + 2 the locality
+# probe's. Two pictures show the same subject if half their numbers, rounded down, are equal.
+PICTURE_OFFSETS = {"image": 0, "image_rephrase": 1, "m_loc": 2}
 
 
 @dataclass(frozen=True, eq=False)
 class BenchmarkData:
-    """Batches as a function of the step; used as `data.editing.EditingData` is."""
+    """Training batches as a function of the step; the interface is `data.editing.EditingData`'s."""
 
     tokenizer: Tokenizer
     backbone: BackboneConfig
@@ -40,7 +40,7 @@ class BenchmarkData:
     prompts: Prompts
 
     def __post_init__(self):
-        """Refuse what no batch can be made of.
+        """Check that batches can be made.
 
         Raises:
             ValueError: fewer records than a batch has, tiles, or an answer beyond `answers_n`.
@@ -62,15 +62,15 @@ class BenchmarkData:
 
     @property
     def vision_n(self) -> int:
-        """P, vision tokens of a picture."""
+        """Return P, the number of vision tokens of a picture."""
         return self.backbone.vision_n
 
     @cached_property
     def _rows(self) -> list[list[tuple[Question, int]]]:
-        """Of every record its four rows: prompt and answer ids, and the picture's number."""
+        """Tokenise every record's four rows: prompt and answer ids, and the picture's number."""
 
         def question(prompt: str, target: str) -> Question:
-            return seam_ids(self.tokenizer, prompt, target, self.backbone.after_image)
+            return tokenise_pair(self.tokenizer, prompt, target, self.backbone.after_image)
 
         found = []
         for r, record in enumerate(self.records):
@@ -82,15 +82,15 @@ class BenchmarkData:
         return found
 
     def picture(self, i: int) -> Float[np.ndarray, "S S 3"]:
-        """Picture i as the backbone's own processor makes it.
+        """Preprocess picture i as the backbone's own processor does.
 
         Raises:
-            ValueError: it is not a whole image.
+            ValueError: the file is not a complete image.
         """
         r, k = divmod(i, 4)
         record = self.records[r]
-        image = record[list(PICTURES)[k]]
-        name = f"{list(PICTURES)[k]} of row {record.row}"
+        image = record[list(PICTURE_OFFSETS)[k]]
+        name = f"{list(PICTURE_OFFSETS)[k]} of row {record.row}"
         if isinstance(image, Path):
             name += f" ({image})"
         return preprocess(self.backbone, picture_bytes(image), name).pixels
@@ -98,21 +98,23 @@ class BenchmarkData:
     def _order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.cfg.seed, 5, epoch]).permutation(len(self.records))
 
-    def _chosen(self, i: int) -> list[int]:
-        """The records of batch i; an epoch's last records that fill no batch are left out."""
+    def _batch_records(self, i: int) -> list[int]:
+        """Return the records of batch i; an epoch's incomplete last batch is dropped."""
         per_epoch = len(self.records) // self._batch_n
         epoch, at = divmod(i, per_epoch)
         return self._order(epoch)[at * self._batch_n : (at + 1) * self._batch_n].tolist()
 
     def _length(self, chosen: Sequence[int]) -> int:
-        """T: the longest row, up to a multiple of ROUND."""
+        """Return T: the longest row, rounded up to a multiple of LENGTH_MULTIPLE."""
         longest = max(len(p) + len(a) for r in chosen for (p, a), _ in self._rows[r])
-        return round_up(1 + self.vision_n + longest, ROUND)
+        return round_up(1 + self.vision_n + longest, LENGTH_MULTIPLE)
 
     def batch_at(self, step: int) -> EditingBatch:
-        """What a step trains on: its batch, or its several (`accumulate_n`) with one T, stacked."""
+        """Return the batch of one step, or its `accumulate_n` batches of one length T, stacked."""
         n = self.cfg.accumulate_n
-        chosen = [self._chosen(step * n + i) for i in range(n)]
+        chosen = [self._batch_records(step * n + i) for i in range(n)]
         t = max(self._length(some) for some in chosen)
         samples = ([self._rows[r] for r in some] for some in chosen)
-        return stacked([filled(self.backbone, self.vision_n, some, t) for some in samples])
+        return stack_batches(
+            [collate_samples(self.backbone, self.vision_n, some, t) for some in samples]
+        )

@@ -3,8 +3,8 @@
     records = load_benchmark("evqa", "eval", manual_dir="mmedit")
     records[0].src, records[0].image
 
-Texts and the paths of pictures are prepared; the pictures stay where they are and are read when
-they are needed. Nothing is downloaded and nothing needs TensorFlow.
+Only texts and the paths of pictures are prepared; the pictures stay where they are and are read
+when they are needed. Nothing is downloaded and nothing needs TensorFlow.
 """
 
 from __future__ import annotations
@@ -19,12 +19,17 @@ from typing import overload
 import numpy as np
 import tensorflow_datasets as tfds
 
-from liveedit_jax.data.annotations import PICTURES, TEXTS, benchmark_named, read_annotations
-from liveedit_jax.data.missing import Missing, with_pictures
-from liveedit_jax.data.mojiedit import default_data_dir, prepared
-from liveedit_jax.data.records import Port, Record
+from liveedit_jax.data.annotations import (
+    PICTURE_FIELDS,
+    TEXT_FIELDS,
+    get_benchmark,
+    read_annotations,
+)
+from liveedit_jax.data.missing import MissingPicture, select_complete
+from liveedit_jax.data.mojiedit import default_data_dir, prepare_builder
+from liveedit_jax.data.records import PortabilityProbe, Record
 
-_TEXTS = (*TEXTS, "pred")
+_TEXTS = (*TEXT_FIELDS, "pred")
 _PORT_TEXTS = ("question", "answer", "edit_question", "edit_answer")
 _MMEDIT = """@inproceedings{cheng2023edit, title={Can We Edit Multimodal Large Language Models?},
   author={Cheng, Siyuan and Tian, Bozhong and Liu, Qingbin and Chen, Xi and Wang, Yongheng and
@@ -36,13 +41,13 @@ _VLKEB = """@inproceedings{huang2024vlkeb, title={VLKEB: A Large Vision-Language
 
 @dataclass
 class BenchmarkConfig(tfds.core.BuilderConfig):
-    """One split of a benchmark; the name holds a digest of its rows."""
+    """One split of a benchmark; its name contains a digest of the rows."""
 
     split: str = ""
     records: tuple[Record, ...] = field(default=(), repr=False)
 
 
-class _Annotated(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class _AnnotationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Rows in the order of the authors' file: texts, paths of pictures, the row's number."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -55,7 +60,7 @@ class _Annotated(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         port = {name: tfds.features.Text() for name in _PORT_TEXTS}
         features = {
             "row": tfds.features.Scalar(np.int32),
-            **{name: tfds.features.Text() for name in (*_TEXTS, *PICTURES)},
+            **{name: tfds.features.Text() for name in (*_TEXTS, *PICTURE_FIELDS)},
             "port": tfds.features.Sequence({"hops": tfds.features.Scalar(np.int32), **port}),
         }
         return tfds.core.DatasetInfo(
@@ -78,11 +83,11 @@ class _Annotated(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 for port in record.port
             ]
             texts = {name: record[name] for name in _TEXTS}
-            paths = {name: record[name].as_posix() for name in PICTURES}
+            paths = {name: record[name].as_posix() for name in PICTURE_FIELDS}
             yield record.row, {"row": record.row, **texts, **paths, "port": port}
 
 
-class Evqa(_Annotated):
+class Evqa(_AnnotationBuilder):
     """E-VQA: edits of visual questions and their answers."""
 
     name = "evqa"
@@ -91,7 +96,7 @@ class Evqa(_Annotated):
     HOMEPAGE = "https://github.com/zjunlp/EasyEdit"
 
 
-class Eic(_Annotated):
+class Eic(_AnnotationBuilder):
     """E-IC: edits of captions."""
 
     name = "eic"
@@ -100,7 +105,7 @@ class Eic(_Annotated):
     HOMEPAGE = "https://github.com/zjunlp/EasyEdit"
 
 
-class Vlkeb(_Annotated):
+class Vlkeb(_AnnotationBuilder):
     """VLKEB: edits of which entity a picture shows, with portability probes."""
 
     name = "vlkeb"
@@ -114,16 +119,16 @@ BUILDERS = {builder.name: builder for builder in (Evqa, Eic, Vlkeb)}
 
 @dataclass(frozen=True, eq=False)
 class BenchmarkSource(Sequence[Record]):
-    """The records of one split in the file's order, read when they are asked for."""
+    """The records of one split in the file's order, each decoded when it is indexed."""
 
     name: str
     split: str
     pictures: Path  # the folder that pictures are below
-    left_out: tuple[Missing, ...]  # why rows are not here
+    left_out: tuple[MissingPicture, ...]  # the pictures for lack of which rows were left out
     rows: Sequence[dict] = field(repr=False)
 
     def __len__(self) -> int:
-        """How many records there are."""
+        """Return the number of records."""
         return len(self.rows)
 
     @overload
@@ -131,7 +136,7 @@ class BenchmarkSource(Sequence[Record]):
     @overload
     def __getitem__(self, index: slice) -> list[Record]: ...
     def __getitem__(self, index):
-        """One record (negative: from the end), or a list of those of a slice."""
+        """Return one record, or a list of records for a slice."""
         n = len(self.rows)
         if isinstance(index, slice):
             return [self._record(i) for i in range(*index.indices(n))]
@@ -142,7 +147,7 @@ class BenchmarkSource(Sequence[Record]):
 
     def _record(self, i: int) -> Record:
         row = self.rows[i]
-        paths = {name: row[name].decode() for name in PICTURES}
+        paths = {name: row[name].decode() for name in PICTURE_FIELDS}
         return Record(
             **{name: row[name].decode() for name in _TEXTS},
             **{name: self.pictures / path for name, path in paths.items()},
@@ -150,15 +155,15 @@ class BenchmarkSource(Sequence[Record]):
             fact="",
             split=self.split,
             row=int(row["row"]),
-            port=_ports(row["port"]),
+            port=_decode_portability(row["port"]),
         )
 
 
-def _ports(stored: dict) -> tuple[Port, ...]:
+def _decode_portability(stored: dict) -> tuple[PortabilityProbe, ...]:
     texts = ([text.decode() or None for text in stored[name]] for name in _PORT_TEXTS)
     rows = zip(stored["hops"], *texts, strict=True)
     return tuple(
-        Port(question, answer, int(hops), edit_question, edit_answer)
+        PortabilityProbe(question, answer, int(hops), edit_question, edit_answer)
         for hops, question, answer, edit_question, edit_answer in rows
     )
 
@@ -171,37 +176,37 @@ def load_benchmark(
     data_dir: str | Path | None = None,
     allow_missing: bool = False,
 ) -> BenchmarkSource:
-    """The records of one split, prepared now if its files were not prepared as they are.
+    """Load the records of one split, which is prepared first where its files are new.
 
     Args:
         name: "evqa", "eic" or "vlkeb".
         split: "train" or "eval"; of VLKEB also "onehop" and "multihop".
-        manual_dir: the folder that the authors' files were put in, laid out as `BENCHMARKS` says.
+        manual_dir: the folder with the authors' files, laid out as in `annotations.BENCHMARKS`.
         data_dir: where prepared rows are kept (default: `default_data_dir()`).
-        allow_missing: leave rows out whose pictures are not there; a warning names them.
+        allow_missing: leave out rows whose pictures are missing; a warning names them.
 
     Raises:
         KeyError: an unknown benchmark.
-        ValueError: an unknown split, or a row that cannot be used.
-        FileNotFoundError: an annotation file, the picture folder or a picture is not there.
+        ValueError: an unknown split, or an unusable row.
+        FileNotFoundError: the annotation file, the picture folder or a picture is missing.
     """
-    benchmark = benchmark_named(name)
+    benchmark = get_benchmark(name)
     annotations = read_annotations(name, split, manual_dir)
     pictures = Path(manual_dir).absolute() / benchmark.pictures
-    records, left_out = with_pictures(annotations.records, pictures, allow_missing)
+    records, left_out = select_complete(annotations.records, pictures, allow_missing)
     config = BenchmarkConfig(
         name=f"{split}-{_digest(annotations.sha256, left_out)}", split=split, records=records
     )
     folder = str(data_dir or default_data_dir())
 
-    def builder() -> _Annotated:
+    def builder() -> _AnnotationBuilder:
         return BUILDERS[name](data_dir=folder, config=config, file_format="array_record")
 
-    source = prepared(builder).as_data_source(split)
+    source = prepare_builder(builder).as_data_source(split)
     return BenchmarkSource(name, split, pictures, left_out, source)
 
 
-def _digest(sha256: str, left_out: Sequence[Missing]) -> str:
-    """Names what was prepared: the annotation file and which of its rows were left out."""
+def _digest(sha256: str, left_out: Sequence[MissingPicture]) -> str:
+    """Hash what was prepared: the annotation file, and which of its rows were left out."""
     rows = sorted({lack.row for lack in left_out})
     return hashlib.sha256(f"{sha256} {rows}".encode()).hexdigest()[:16]

@@ -1,8 +1,8 @@
-"""Questions that put facts together: two facts in a row, one half of a scene, whole captions.
+"""Questions that combine facts: two-fact questions, questions about scenes, and captions.
 
-Like single facts they are asked in training wordings and in evaluation-only ones. A small model
-hardly composes silently, so two facts are answered in two steps: the first fact, then what follows
-from it ("Hund; dog").
+As with single facts, there are training wordings and evaluation-only ones. A small model hardly
+ever composes two facts silently, so the answer to a two-fact question states both steps: the first
+fact, then what follows from it ("Hund; dog"). A scene is two drawings side by side.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from functools import cache
 
 from liveedit_jax.data.facts import FACTS, LANGUAGES, Entity, digest, entities
 
-STEPS = "Step by step."  # behind a question of two facts: both are said
-COMPOSED_SPLITS = ("editor_train", "probe")  # whose compositions and captions are learned
+STEPS = "Step by step."  # ends a two-fact question whose answer states both facts
+COMPOSED_SPLITS = ("editor_train", "probe")  # whose two-fact answers and captions are learned
 SIDES = ("left", "right")
 # (the picture's fact, what follows from it)
 TWO_FACTS = (
@@ -59,19 +59,19 @@ def _noun(fact: str) -> str:
 
 
 def two_fact_wordings(first: str, second: str, evaluation: bool) -> tuple[str, ...]:
-    """The questions for what follows from a picture's `first` fact."""
+    """Return the questions for the `second` fact that follows from a picture's `first` one."""
     wordings = _TWO_FACTS_EVAL if evaluation else _TWO_FACTS_TRAIN
     return tuple(w.format(first=_noun(first), second=_noun(second)) for w in wordings)
 
 
-def in_steps(first: str, second: str) -> str:
-    """The answer that says both facts."""
+def two_step_answer(first: str, second: str) -> str:
+    """Join two facts into the answer that states both."""
     return f"{first}; {second}"
 
 
 @cache
-def implied(first: str, second: str) -> dict[str, str]:
-    """Value of `first` -> value of `second`, where all entities with that value agree on it."""
+def implications(first: str, second: str) -> dict[str, str]:
+    """Map values of `first` to the value of `second` that all entities with that value share."""
     found = defaultdict(set)
     for entity in entities():
         found[entity.facts[first]].add(entity.facts[second])
@@ -79,25 +79,25 @@ def implied(first: str, second: str) -> dict[str, str]:
 
 
 def side_wordings(question: str, side: str, evaluation: bool) -> tuple[str, ...]:
-    """A picture's question, asked of one half of a scene."""
+    """Return the wordings that ask a question about one side of a scene."""
     wordings = _SIDE_EVAL if evaluation else _SIDE_TRAIN
     words = {"side": side, "Side": side.title(), "question": question}
     return tuple(wording.format(**words) for wording in wordings)
 
 
-def unseen_scene(left: Entity, right: Entity) -> bool:
-    """Whether a scene of these two, in this order, is kept for evaluation."""
+def is_held_out_scene(left: Entity, right: Entity) -> bool:
+    """Return whether this ordered pair is a scene of evaluation alone (a tenth of all pairs)."""
     return digest("scene", left.file_key, right.file_key) % 10 == 0
 
 
 def caption_wordings(first: str, second: str, evaluation: bool) -> tuple[str, ...]:
-    """The requests for a caption that ends with the names in two languages."""
+    """Return the requests for a caption that ends with the names in two languages."""
     wordings = _CAPTION_EVAL if evaluation else _CAPTION_TRAIN
     return tuple(w.format(first=LANGUAGES[first], second=LANGUAGES[second]) for w in wordings)
 
 
 def caption(facts: dict[str, str], first: str, second: str) -> str:
-    """A picture in whole sentences."""
+    """Write a caption: all English facts, and the names in two languages."""
     return (
         f"This is {facts['name']}: {facts['subcategory']}, under {facts['category']}. It came with "
         f"Emoji {facts['version']}; you type {facts['short_name']}. In {LANGUAGES[first]} it is "
@@ -105,8 +105,8 @@ def caption(facts: dict[str, str], first: str, second: str) -> str:
     )
 
 
-def every_wording() -> list[str]:
-    """All training wordings, for the tokenizer."""
+def all_wordings() -> list[str]:
+    """List all training wordings of this module, from which the tokenizer learns."""
     pairs = zip(LANGUAGES, reversed(LANGUAGES), strict=True)
     return [
         *(w for pair in TWO_FACTS for w in two_fact_wordings(*pair, False)),

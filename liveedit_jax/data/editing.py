@@ -1,6 +1,6 @@
 """The editor's training samples on MojiEdit: an edit, its two generalities and a locality probe.
 
-Only editor-train entities and training wordings occur; every draw is a function of (seed, step).
+Only editor-train entities and training wordings occur. Every draw is a function of (seed, step).
 """
 
 from __future__ import annotations
@@ -19,62 +19,62 @@ from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.config import EditMixture, EditorTrainConfig, LengthBudget
 from liveedit_jax.data import tiling
 from liveedit_jax.data.facts import SOURCES, TRAINED_FACTS, Entity, split_entities
-from liveedit_jax.data.images import drawing, normalise, png, preprocess
-from liveedit_jax.data.open_world import OpenPictures, OpenSamples, OpenSubject, OpenWorld
+from liveedit_jax.data.images import drawing, drawing_png, normalise_pixels, preprocess
+from liveedit_jax.data.open_world import OpenPictures, OpenSampler, OpenSubject, OpenWorld
 from liveedit_jax.data.packing import Question
 from liveedit_jax.data.paraphrases import draw_wordings
 from liveedit_jax.data.stream import TARGET_MOST, target_values
-from liveedit_jax.data.tokenise import row_length, row_of, seam_ids
+from liveedit_jax.data.tokenise import build_row, row_length, tokenise_pair
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.types import Role
 
 SPLIT = "editor_train"
-TRIES_N = 10_000  # samples that may be drawn for one that fits
+SAMPLE_TRIES_N = 10_000  # samples drawn at most until one fits its length bucket
 
 
 @flax.struct.dataclass
 class EditingBatch:
-    """N samples: row kinds are edit, text generality, image generality, image locality.
+    """N samples of four rows: edit, text generality, image generality, image locality.
 
     N is the recipe's `routing_n`, or its `batch_n` where that is None.
     """
 
     token: Int[np.ndarray, "4 N T"]
     role: Int[np.ndarray, "4 N T"]
-    picture: Int[np.ndarray, "4 N"]  # a row of `pictures`
+    picture: Int[np.ndarray, "4 N"]  # index into `EditingData.pictures`
     place: Int[np.ndarray, "4 N T"] | None = None  # of pictures in tiles, as in `types.Batch`
-    subject: Int[np.ndarray, "4 N"] | None = None  # what a picture shows (None: half its number)
+    subject: Int[np.ndarray, "4 N"] | None = None  # what is shown (None: half the picture's number)
 
     @property
     def subjects(self) -> Int[np.ndarray, "4 N"]:
-        """Number what every row's picture shows."""
+        """Return the number of what each row's picture shows: equal numbers, the same thing."""
         return self.picture // 2 if self.subject is None else self.subject
 
 
-def filled(
+def collate_samples(
     cfg: BackboneConfig, vision_n: int, samples: Sequence[list[tuple[Question, int]]], t: int
 ) -> EditingBatch:
-    """Samples (of each, its rows and their pictures) as one batch of length T."""
+    """Collate samples, lists of rows with their pictures' numbers, into one batch of length `t`."""
     shape = (len(samples[0]), len(samples), t)
     token, role = np.zeros(shape, np.int32), np.zeros(shape, np.int8)
     picture = np.zeros(shape[:2], np.int32)
     for j, rows in enumerate(samples):
         for kind, ((prompt, answer), shown) in enumerate(rows):
-            ids, roles = row_of(cfg, prompt, answer, vision_n, [cfg.bos_id])
+            ids, roles = build_row(cfg, prompt, answer, vision_n, [cfg.bos_id])
             token[kind, j, : len(ids)], role[kind, j, : len(ids)] = ids, roles
             picture[kind, j] = shown
     return EditingBatch(token, role, picture)
 
 
-def stacked(batches: Sequence[EditingBatch]) -> EditingBatch:
-    """A step's one batch, or its several, stacked."""
+def stack_batches(batches: Sequence[EditingBatch]) -> EditingBatch:
+    """Return a single batch as it is, and stack several along a new first axis."""
     if len(batches) == 1:
         return batches[0]
     return jax.tree.map(lambda *parts: np.stack(parts), *batches)
 
 
-def spliced(rng, first: str, second: str) -> str:
-    """The beginning of one value and the end of another: a target nobody has learned by heart."""
+def splice_values(rng, first: str, second: str) -> str:
+    """Join a random start of one value and a random end of another: a target never seen before."""
     cut = int(rng.integers(1, len(first) + 1))
     rest = second[int(rng.integers(0, len(second))) :].rstrip()
     return (first[:cut] + rest)[:TARGET_MOST].strip()
@@ -82,17 +82,17 @@ def spliced(rng, first: str, second: str) -> str:
 
 @dataclass(frozen=True)
 class EditingData:
-    """Batches as a function of the step."""
+    """Training batches as a function of the step."""
 
     tokenizer: Tokenizer
     backbone: BackboneConfig
     cfg: EditorTrainConfig
     mixture: EditMixture
     budget: LengthBudget = LengthBudget()
-    open: OpenWorld | None = None  # what `EditMixture.open_share` of the samples are about
+    open: OpenWorld | None = None  # for `EditMixture.open_share` of the samples
 
     def __post_init__(self):
-        """Refuse a share of samples that nothing is known of.
+        """Check that open-world samples have questions.
 
         Raises:
             ValueError: `open_share` without an open world.
@@ -102,15 +102,15 @@ class EditingData:
 
     @cached_property
     def entities(self) -> tuple[Entity, ...]:
-        """The entities that edits and probes are about; picture 2i + s is drawing s of entity i.
+        """Return the entities of edits and probes; picture 2i + s is drawing s of entity i.
 
-        Only those whose two drawings the base was pretrained on: where one was held out of it, the
-        other cannot be told to be the same thing, and routing would be taught to let anything pass.
+        Entities with a drawing that was held out of pretraining are excluded: the base cannot tell
+        that it shows the same thing, and routing would be taught to let any picture pass.
         """
         return tuple(entity for entity in split_entities(SPLIT) if entity.held_out is None)
 
     @cached_property
-    def _alike(self) -> dict[str, list[int]]:
+    def _by_subcategory(self) -> dict[str, list[int]]:
         found = defaultdict(list)
         for i, entity in enumerate(self.entities):
             found[entity.facts["subcategory"]].append(i)
@@ -118,7 +118,7 @@ class EditingData:
 
     @property
     def drawings_n(self) -> int:
-        """Pictures that are MojiEdit's drawings; those of an open world have the next numbers."""
+        """Return the number of MojiEdit's drawings, which come before an open world's pictures."""
         return 2 * len(self.entities)
 
     @cached_property
@@ -126,43 +126,43 @@ class EditingData:
         return OpenPictures(self.drawings_n, self.open.stamps)
 
     @cached_property
-    def _open_samples(self) -> OpenSamples:
+    def _open_samples(self) -> OpenSampler:
         rows, after = self.open.questions.rows, self.backbone.after_image
-        encode = partial(seam_ids, self.tokenizer, between=after)
-        return OpenSamples(rows, self._open_pictures, self.mixture, encode)
+        encode = partial(tokenise_pair, self.tokenizer, between=after)
+        return OpenSampler(rows, self._open_pictures, self.mixture, encode)
 
     def _png(self, i: int) -> bytes:
         entity, source = self.entities[i // 2], SOURCES[i % 2]
-        return png(entity, source, self.backbone.drawing_size)
+        return drawing_png(entity, source, self.backbone.drawing_size)
 
     def picture(self, i: int) -> Float[np.ndarray, "S S 3"] | Float[np.ndarray, "N S S 3"]:
-        """Picture i as the backbone takes it, normalised, in tiles where it takes tiles."""
+        """Return picture i as the backbone takes it: normalised, and tiled where it takes tiles."""
         if i >= self.drawings_n:
-            return preprocess(self.backbone, self._open_pictures.square(i, self._png)).pixels
+            return preprocess(self.backbone, self._open_pictures.render(i, self._png)).pixels
         if self.backbone.grids:
             return preprocess(self.backbone, self._png(i)).pixels
         entity, source = self.entities[i // 2], SOURCES[i % 2]
         pixels = drawing(entity.id, source, self.backbone.drawing_size)
-        return normalise(pixels, self.backbone.vision)
+        return normalise_pixels(pixels, self.backbone.vision)
 
     def pictures(self) -> Float[np.ndarray, "X ..."]:
-        """All pictures: two of each entity, then those of an open world."""
+        """Stack all pictures: two drawings of each entity, then those of an open world."""
         n = self.drawings_n if self.open is None else len(self._open_pictures.subject)
         return np.stack([self.picture(i) for i in range(n)])
 
     @cached_property
-    def _rows_of_image(self) -> np.ndarray | None:
-        return tiling.square_rows(self.backbone)
+    def _vision_rows(self) -> np.ndarray | None:
+        return tiling.square_token_rows(self.backbone)
 
     @cached_property
     def vision_n(self) -> int:
-        """P, vision tokens of a drawing."""
-        rows = self._rows_of_image
+        """Return P, the number of vision tokens of a drawing."""
+        rows = self._vision_rows
         return self.backbone.vision_n if rows is None else len(rows)
 
     @cached_property
     def lengths(self) -> tuple[tuple[int, float], ...]:
-        """T of a step's rows, and each T's share of the steps."""
+        """Return the row lengths T, ascending, each with its share of the steps."""
         return self.mixture.lengths or ((row_length(self.budget, self.vision_n), 1.0),)
 
     def _value(self, rng, fact: str) -> str:
@@ -175,7 +175,7 @@ class EditingData:
         while True:
             value = self._value(rng, fact)
             if rng.random() < self.mixture.spliced_share:
-                value = spliced(rng, value, self._value(rng, fact))
+                value = splice_values(rng, value, self._value(rng, fact))
             if value.casefold() != entity.facts[fact].casefold():
                 return value
 
@@ -183,11 +183,11 @@ class EditingData:
         return draw_wordings(rng, fact, n, self.mixture.paraphrase_share)
 
     def _look_alike(self, rng, i: int) -> int:
-        alike = [j for j in self._alike[self.entities[i].facts["subcategory"]] if j != i]
+        alike = [j for j in self._by_subcategory[self.entities[i].facts["subcategory"]] if j != i]
         return int(rng.choice(alike or [j for j in range(len(self.entities)) if j != i]))
 
     def _locality(self, rng, i: int, fact: str, wording: str, source: int):
-        """(prompt, true answer, picture) of an unedited question."""
+        """Draw an unedited question: prompt, true answer and picture number."""
         kind = rng.random()
         if kind < self.mixture.same_image_share:
             other = str(rng.choice([f for f in TRAINED_FACTS if f != fact]))
@@ -207,7 +207,7 @@ class EditingData:
         target, shown, other = self._target(rng, entity, fact), 2 * i + source, 2 * i + 1 - source
         question, answer, far = self._locality(rng, i, fact, src, source)
         return [
-            (seam_ids(self.tokenizer, prompt, said, self.backbone.after_image), picture)
+            (tokenise_pair(self.tokenizer, prompt, said, self.backbone.after_image), picture)
             for prompt, said, picture in (
                 (src, target, shown),
                 (rephrase, target, shown),
@@ -217,7 +217,7 @@ class EditingData:
         ]
 
     def _subject(self, rng, previous: tuple[int, str] | None) -> tuple[int, str]:
-        """Entity and fact of a sample; some share the one before's entity, or look like it."""
+        """Draw a sample's entity and fact; some take the previous entity again, or a look-alike."""
         kind, mixture = rng.random(), self.mixture
         if previous and kind < mixture.sibling_share:
             return previous[0], str(rng.choice([f for f in TRAINED_FACTS if f != previous[1]]))
@@ -226,15 +226,15 @@ class EditingData:
         return int(rng.integers(len(self.entities))), str(rng.choice(TRAINED_FACTS))
 
     def _fits(self, rows: list[tuple[Question, int]], shorter: int, t: int) -> bool:
-        """Whether a sample's longest row needs more than `shorter` and at most `t` positions."""
+        """Return whether a sample's longest row has over `shorter` and at most `t` positions."""
         longest = max(len(prompt) + len(answer) for (prompt, answer), _ in rows)
         most = self.cfg.answers_n or t
         return shorter < 1 + self.vision_n + longest <= t and all(
             len(answer) < most for (_, answer), _ in rows
         )
 
-    def _any_sample(self, rng, previous: tuple[int, str] | OpenSubject | None):
-        """Subject and rows of the next sample, whatever its length."""
+    def _draw_any(self, rng, previous: tuple[int, str] | OpenSubject | None):
+        """Draw the next sample's subject and rows, of any length."""
         was_open, open_share = isinstance(previous, OpenSubject), self.mixture.open_share
         if open_share and rng.random() < open_share:
             return self._open_samples.draw(rng, previous if was_open else None)
@@ -242,30 +242,30 @@ class EditingData:
         return subject, self._sample(rng, *subject)
 
     def _draw(self, rng, previous: tuple[int, str] | OpenSubject | None, shorter: int, t: int):
-        """Subject and rows of the next sample that fits.
+        """Draw the next sample's subject and rows, until the rows fit.
 
         Raises:
-            ValueError: none does.
+            ValueError: none of SAMPLE_TRIES_N samples fits.
         """
-        for _ in range(TRIES_N):
-            subject, rows = self._any_sample(rng, previous)
+        for _ in range(SAMPLE_TRIES_N):
+            subject, rows = self._draw_any(rng, previous)
             if self._fits(rows, shorter, t):
                 return subject, rows
         raise ValueError(
-            f"no sample of {TRIES_N} has rows of more than {shorter} and at most {t} tokens, "
-            f"{self.vision_n} of them vision tokens: change EditMixture.lengths, "
+            f"no sample of {SAMPLE_TRIES_N} has rows of more than {shorter} and at most {t} "
+            f"tokens, {self.vision_n} of them vision tokens: change EditMixture.lengths, "
             "LengthBudget or EditorTrainConfig.answers_n"
         )
 
     def batch(self, i: int) -> EditingBatch:
-        """Batch i; its samples are of similar length (`EditMixture.lengths`)."""
+        """Return batch i; its samples are of similar length (`EditMixture.lengths`)."""
         return self._batch(i, self._bucket(i))
 
     def batch_at(self, step: int) -> EditingBatch:
-        """What a step trains on: its batch, or its several (`accumulate_n`) with one T, stacked."""
+        """Return the batch of one step, or its `accumulate_n` batches of one length T, stacked."""
         n = self.cfg.accumulate_n
         bucket = self._bucket(step * n)
-        return stacked([self._batch(step * n + i, bucket) for i in range(n)])
+        return stack_batches([self._batch(step * n + i, bucket) for i in range(n)])
 
     def _generator(self, i: int) -> np.random.Generator:
         return np.random.default_rng([self.cfg.seed, 3, i])
@@ -283,11 +283,11 @@ class EditingData:
         for _ in range(self.cfg.routing_n or self.cfg.batch_n):
             subject, rows = self._draw(rng, subject, shorter, t)
             samples.append(rows)
-        batch = filled(self.backbone, self.vision_n, samples, t)
+        batch = collate_samples(self.backbone, self.vision_n, samples, t)
         if self.open is not None:
             batch = batch.replace(subject=self._open_pictures.subject[batch.picture])
-        if self._rows_of_image is None:
+        if self._vision_rows is None:
             return batch
         place = np.zeros_like(batch.token)
-        place[batch.role == Role.VISION] = np.tile(self._rows_of_image, 4 * len(samples))
+        place[batch.role == Role.VISION] = np.tile(self._vision_rows, 4 * len(samples))
         return batch.replace(place=place)

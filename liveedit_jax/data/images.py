@@ -1,4 +1,4 @@
-"""Pictures: rendering the drawings, reading a user's file, and what each vision tower wants."""
+"""Images: rendering drawings, decoding files, and each backbone's own preprocessing."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from liveedit_jax.backbone_config import BackboneConfig, ResizeMode, VisionConfi
 from liveedit_jax.data import tiling
 from liveedit_jax.data.facts import Entity, drawing_files, entities
 
-LONGEST = 16  # times the shorter edge; what is longer is cut to its centre before a centre crop
-SPARE = 2  # times the pixels needed: what a large JPEG is decoded to before it is resized
+ASPECT_MOST = 16  # longer edge by shorter; what is beyond is cut off before a centre crop
+OVERSAMPLING = 2  # a large JPEG is decoded to at least so many times the pixels needed
 
 
-class Picture(NamedTuple):
-    """A picture as a backbone takes it; `place` says which feature row each token is (tiles)."""
+class ProcessedImage(NamedTuple):
+    """A preprocessed picture; `place` is the feature row of each vision token (tiles alone)."""
 
     pixels: Float[np.ndarray, "S S 3"] | Float[np.ndarray, "N S S 3"] | None
     place: Int[np.ndarray, " P"] | None = None
 
 
-def png(entity: Entity, source: str, size: int) -> bytes:
-    """One drawing on white, `size` pixels a side, as PNG bytes."""
+def drawing_png(entity: Entity, source: str, size: int) -> bytes:
+    """Render one drawing on white, `size` pixels a side, as PNG bytes."""
     import resvg_py
 
     svg = drawing_files(source)[entity.file_key].read_text("utf-8")
@@ -37,18 +37,18 @@ def png(entity: Entity, source: str, size: int) -> bytes:
 
 @lru_cache(maxsize=8192)
 def drawing(entity_id: int, source: str, size: int) -> np.ndarray:
-    """One drawing on white as uint8[size, size, 3] (cached for the process; do not write to it)."""
-    return decode_image(png(entities()[entity_id], source, size), size)
+    """Render one drawing on white as uint8[size, size, 3]; it is cached, so do not write to it."""
+    return decode_image(drawing_png(entities()[entity_id], source, size), size)
 
 
 def _decode_smaller(picture: Image.Image, short: int, exact: bool) -> None:
-    """Has an unread JPEG decoded at 1/8, 1/4 or 1/2, the most that leaves `SPARE * short`."""
+    """Have an unread JPEG decoded at 1/8, 1/4 or 1/2 of its size where enough pixels remain."""
     if not isinstance(picture, JpegImageFile):
         return
     for scale in (8, 4, 2):
         size = tuple(n // scale for n in picture.size)
         whole = all(n % scale == 0 for n in picture.size)
-        if min(size) >= SPARE * short and (whole or not exact):
+        if min(size) >= OVERSAMPLING * short and (whole or not exact):
             picture.draft(None, size)
             return
 
@@ -56,17 +56,17 @@ def _decode_smaller(picture: Image.Image, short: int, exact: bool) -> None:
 def open_picture(
     data: bytes, name: str = "image", short: int | None = None, exact: bool = False
 ) -> Image.Image:
-    """Encoded image bytes as the first frame, upright, 8 bits a channel.
+    """Decode image bytes: the first frame, upright, 8 bits a channel.
 
     Args:
         data: the encoded bytes.
         name: what an error calls them.
-        short: pixels that the shorter edge is needed at; a JPEG of more than `SPARE` times that
+        short: pixels needed along the shorter edge; a JPEG of more than OVERSAMPLING times as many
             may come back smaller (None: never).
-        exact: smaller only where the proportions stay exactly the same.
+        exact: reduce only where the proportions stay exactly the same.
 
     Raises:
-        ValueError: the bytes are not a whole image.
+        ValueError: the bytes are not a complete image.
     """
     try:
         picture = Image.open(io.BytesIO(data))
@@ -84,8 +84,8 @@ def open_picture(
     return picture
 
 
-def on_square(picture: Image.Image) -> Image.Image:
-    """The picture in the middle of a white square (RGBA, opaque)."""
+def pad_to_square(picture: Image.Image) -> Image.Image:
+    """Centre a picture on a white square (opaque RGBA) as wide as its longer edge."""
     side = max(picture.size)
     square = Image.new("RGBA", (side, side), "white")
     corner = ((side - picture.width) // 2, (side - picture.height) // 2)
@@ -94,22 +94,22 @@ def on_square(picture: Image.Image) -> Image.Image:
 
 
 def decode_image(data: bytes, size: int, name: str = "image") -> np.ndarray:
-    """Encoded image bytes as uint8[size, size, 3]: padded to a white square, bicubic.
+    """Decode image bytes to uint8[size, size, 3]: padded to a white square, resized bicubically.
 
     Raises:
-        ValueError: the bytes are not a whole image.
+        ValueError: the bytes are not a complete image.
     """
-    square = on_square(open_picture(data, name, size))
+    square = pad_to_square(open_picture(data, name, size))
     if square.width != size:
         square = square.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(square.convert("RGB"))
 
 
-def _crop(picture: Image.Image, side: int) -> Image.Image:
-    """The shorter edge resized to `side`, then the centre."""
+def _centre_crop(picture: Image.Image, side: int) -> Image.Image:
+    """Resize the shorter edge to `side` and crop the centre."""
     short, long = sorted(picture.size)
-    if long > LONGEST * short:
-        kept = [min(n, LONGEST * short) for n in picture.size]
+    if long > ASPECT_MOST * short:
+        kept = [min(n, ASPECT_MOST * short) for n in picture.size]
         left, top = ((n - k) // 2 for n, k in zip(picture.size, kept, strict=True))
         picture = picture.crop((left, top, left + kept[0], top + kept[1]))
         short, long = sorted(picture.size)
@@ -121,37 +121,37 @@ def _crop(picture: Image.Image, side: int) -> Image.Image:
     return picture.crop((left, top, left + side, top + side))
 
 
-def preprocess(cfg: BackboneConfig, data: bytes, name: str = "image") -> Picture:
-    """Encoded image bytes as the backbone's own processor makes them.
+def preprocess(cfg: BackboneConfig, data: bytes, name: str = "image") -> ProcessedImage:
+    """Preprocess image bytes as the backbone's own processor does.
 
-    Transparency is put on white where the model pads (`ResizeMode.PAD`) and dropped elsewhere, as
-    the original processors do.
+    As in the original processors, transparent parts become white where the model pads
+    (`ResizeMode.PAD`); elsewhere the alpha channel is dropped.
 
     Raises:
-        ValueError: the bytes are not a whole image.
+        ValueError: the bytes are not a complete image.
     """
     side = cfg.vision.image_size
     if cfg.fit is ResizeMode.PAD:
-        return Picture(normalise(decode_image(data, side, name), cfg.vision))
+        return ProcessedImage(normalise_pixels(decode_image(data, side, name), cfg.vision))
     tiled = cfg.fit is ResizeMode.TILES
     short = side * max(min(grid) for grid in cfg.grids) if tiled else side
     # a picture's grid and token rows follow from its proportions
     picture = open_picture(data, name, short, exact=tiled).convert("RGB")
     if tiled:
-        cut = [np.asarray(tile) for tile in tiling.cut(picture, cfg.grids, side)]
+        cut = [np.asarray(tile) for tile in tiling.cut_tiles(picture, cfg.grids, side)]
         pixels = np.zeros(cfg.image_shape, np.float32)
-        pixels[: len(cut)] = normalise(np.stack(cut), cfg.vision)
+        pixels[: len(cut)] = normalise_pixels(np.stack(cut), cfg.vision)
         size, patch = (picture.height, picture.width), cfg.vision.patch_size
-        return Picture(pixels, tiling.token_rows(size, cfg.grids, side, patch, cfg.tiles_n))
+        return ProcessedImage(pixels, tiling.token_rows(size, cfg.grids, side, patch, cfg.tiles_n))
     if cfg.fit is ResizeMode.CROP:
-        picture = _crop(picture, side)
+        picture = _centre_crop(picture, side)
     else:
         picture = picture.resize((side, side), Image.Resampling.BICUBIC)
-    return Picture(normalise(np.asarray(picture), cfg.vision))
+    return ProcessedImage(normalise_pixels(np.asarray(picture), cfg.vision))
 
 
 def read_bytes(file: str | Path) -> bytes:
-    """An image file's bytes, undecoded.
+    """Read an image file's bytes, undecoded.
 
     Raises:
         FileNotFoundError: no such file.
@@ -163,7 +163,7 @@ def read_bytes(file: str | Path) -> bytes:
 
 
 def picture_bytes(picture: bytes | Path) -> bytes:
-    """A record's picture as encoded bytes, read now if it is a file.
+    """Return a record's picture as encoded bytes, read now if it is a file.
 
     Raises:
         FileNotFoundError: no such file.
@@ -171,8 +171,8 @@ def picture_bytes(picture: bytes | Path) -> bytes:
     return picture if isinstance(picture, bytes) else read_bytes(picture)
 
 
-def normalise(image: np.ndarray, cfg: VisionConfig) -> np.ndarray:
-    """uint8[..., S, S, 3] to the float32 the vision tower was trained on."""
+def normalise_pixels(image: np.ndarray, cfg: VisionConfig) -> np.ndarray:
+    """Scale and standardise uint8[..., S, S, 3] to the float32 that the vision tower takes."""
     mean = np.asarray(cfg.image_mean, np.float32)
     std = np.asarray(cfg.image_std, np.float32)
     return (image.astype(np.float32) / 255.0 - mean) / std

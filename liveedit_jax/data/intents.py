@@ -1,6 +1,6 @@
-"""What one may want to know about a picture's subject: several hundred intents, in many wordings.
+"""Intents: several hundred things to ask about a picture's subject, each in many wordings.
 
-Their text lies in `intent_texts`, one file a topic. A block there is an intent:
+Their texts are in `intent_texts`, one file for each topic. A block of a file is an intent:
 
     # eye_colour
     near: colour
@@ -10,13 +10,13 @@ Their text lies in `intent_texts`, one file a topic. A block there is an intent:
     What colour are its eyes?
     Eye colour?
 
-Intents that share a word after `near:` ask almost the same, and are the hardest negatives of each
-other. Those that share a word after `never with:` may have the same answer, and are never asked of
-one subject. `@colours` stands for all answers below `# colours` in answers.txt; an indented line
-goes on with the one above. Whatever is left are the wordings.
+Intents that share a label after `near:` ask almost the same; they are each other's hardest
+negatives. Intents that share a label after `never with:` may have the same answer and are never
+asked about the same subject. `@colours` stands for all answers below `# colours` in answers.txt. An
+indented line continues the line above. All other lines are wordings.
 
-Two parts are kept from training, to measure on: a tenth of the intents, and of the others a fifth
-of the wordings.
+For evaluation, a tenth of the intents are held out of training, and a fifth of the wordings of the
+others.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import numpy as np
 from liveedit_jax.data.facts import digest
 
 FOLDER = Path(__file__).parent / "intent_texts"
-TOPICS = {  # and the topics whose intents suit it too
+TOPICS = {  # each with the more general topics whose intents suit it, too
     "general": (),
     "living": ("general",),
     "animals": ("living", "general"),
@@ -55,9 +55,9 @@ TOPICS = {  # and the topics whose intents suit it too
     "scenes": ("general",),
     "drawings": ("general",),
 }
-INTENTS_HELD_OUT = 10  # one in so many is never trained on
-WORDINGS_HELD_OUT = 5  # nor one in so many wordings of those that are
-OWN_SHARE = 0.5  # of the intents drawn for a topic that are not shared with others
+INTENTS_HELD_OUT_EVERY = 10  # one intent in so many is never trained on
+WORDINGS_HELD_OUT_EVERY = 5  # one wording in so many of the other intents
+OWN_SHARE = 0.5  # of a topic's draws that are made from its own intents alone
 WORDINGS_MIN, ANSWERS_MIN, ANSWER_WORDS_MAX = 6, 6, 25
 _QUOTE = re.compile(r"[\"`]|(^|\W)'")  # an apostrophe has a letter before it
 
@@ -69,10 +69,10 @@ class Intent:
     """One thing to ask about a subject.
 
     Args:
-        name: what it is called, once in all topics.
+        name: unique among all topics.
         topic: a key of `TOPICS`.
-        wordings: that ask it.
-        answers: of the right kind, whichever subject is shown.
+        wordings: the questions that ask it.
+        answers: plausible ones for any subject.
         near: labels; intents that share one ask almost the same.
         never_with: labels; intents that share one may have the same answer.
     """
@@ -86,35 +86,40 @@ class Intent:
 
     @property
     def held_out(self) -> bool:
-        """Whether it is never trained on."""
-        return digest("intent", self.name) % INTENTS_HELD_OUT == 0
+        """Return whether the intent is never trained on."""
+        return digest("intent", self.name) % INTENTS_HELD_OUT_EVERY == 0
 
     @cached_property
-    def wordings_held_out(self) -> tuple[str, ...]:
-        """Wordings that are never trained on, of an intent that is."""
-        return tuple(w for w in self.wordings if digest("wording", w) % WORDINGS_HELD_OUT == 0)
+    def held_out_wordings(self) -> tuple[str, ...]:
+        """Return the wordings that are not trained on although the intent is."""
+        return tuple(
+            w for w in self.wordings if digest("wording", w) % WORDINGS_HELD_OUT_EVERY == 0
+        )
 
     @cached_property
-    def wordings_trained(self) -> tuple[str, ...]:
-        """The other wordings."""
-        return tuple(w for w in self.wordings if w not in self.wordings_held_out)
+    def training_wordings(self) -> tuple[str, ...]:
+        """Return the wordings that are not held out."""
+        return tuple(w for w in self.wordings if w not in self.held_out_wordings)
 
-    def said(self, part: Part) -> tuple[Sequence[str], Sequence[str]]:
-        """Wordings for edits and for their rephrases in a part, none where it has no place there.
+    def wordings_for(self, part: Part) -> tuple[Sequence[str], Sequence[str]]:
+        """Return the wordings for edits and for rephrases in a part; none if it lacks the intent.
 
-        `training` has the training wordings of the training intents; `wordings` rephrases their
-        edits in wordings that were held out; `intents` has all wordings of those held out.
+        "training" has the training wordings of the training intents. "wordings" has the same edits,
+        with held-out wordings as rephrases. "intents" has all wordings of the held-out intents.
         """
         if self.held_out != (part == "intents"):
             return (), ()
         if part == "intents":
             return self.wordings, self.wordings
         held_out = part == "wordings"
-        return self.wordings_trained, self.wordings_held_out if held_out else self.wordings_trained
+        return (
+            self.training_wordings,
+            self.held_out_wordings if held_out else self.training_wordings,
+        )
 
 
-class Asked(NamedTuple):
-    """An intent as an edit: its wording, another one, and an answer."""
+class IntentEdit(NamedTuple):
+    """An edit that asks an intent: a wording, another wording, and an answer."""
 
     intent: Intent
     edit: str
@@ -122,24 +127,26 @@ class Asked(NamedTuple):
     answer: str
 
 
-def normalised(wording: str) -> str:
-    """A wording without capitals and punctuation: what two must not have in common."""
+def normalise_wording(wording: str) -> str:
+    """Normalise a wording: no capitals, no punctuation. Two wordings must differ after this."""
     return " ".join(re.findall(r"\w+", wording.casefold().replace("'", "")))
 
 
-def _blocks(file: Path) -> Iterator[tuple[str, list[str]]]:
-    """The blocks of a file: what follows the # and the lines, continued ones as one."""
+def _read_blocks(file: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield a file's blocks: the name after the #, and the lines, continued ones joined."""
     for block in re.split(r"^# ", file.read_text("ascii"), flags=re.MULTILINE)[1:]:
         name, *lines = block.replace("\n  ", " | ").split("\n")
         yield name.strip(), [line.strip() for line in lines if line.strip()]
 
 
-def _items(text: str) -> list[str]:
-    """What bars separate."""
+def _split_items(text: str) -> list[str]:
+    """Split a text at its bars."""
     return [item.strip() for item in text.split("|") if item.strip()]
 
 
-def _intent(name: str, topic: str, lines: Sequence[str], pools: dict[str, list[str]]) -> Intent:
+def _parse_intent(
+    name: str, topic: str, lines: Sequence[str], pools: dict[str, list[str]]
+) -> Intent:
     fields = dict.fromkeys(("near", "never with", "answers"), "")
     wordings = []
     for line in lines:
@@ -149,7 +156,7 @@ def _intent(name: str, topic: str, lines: Sequence[str], pools: dict[str, list[s
         else:
             wordings.append(line)
     answers: list[str] = []
-    for item in _items(fields["answers"]):
+    for item in _split_items(fields["answers"]):
         if item.startswith("@") and item[1:] not in pools:
             raise ValueError(f"{name} in {topic}.txt: no answers are called {item[1:]!r}")
         answers += pools[item[1:]] if item.startswith("@") else [item]
@@ -163,8 +170,8 @@ def _intent(name: str, topic: str, lines: Sequence[str], pools: dict[str, list[s
     )
 
 
-def _fault(intent: Intent) -> str | None:
-    """Say what is wrong with an intent by itself."""
+def _find_fault(intent: Intent) -> str | None:
+    """Return what is wrong with a single intent, or None."""
     if len(intent.wordings) < WORDINGS_MIN:
         return f"has {len(intent.wordings)} wordings of at least {WORDINGS_MIN}"
     if len(intent.answers) < ANSWERS_MIN:
@@ -175,24 +182,24 @@ def _fault(intent: Intent) -> str | None:
     for answer in intent.answers:
         if len(answer.split()) > ANSWER_WORDS_MAX:
             return f"has an answer of more than {ANSWER_WORDS_MAX} words: {answer!r}"
-    if not intent.held_out and len(intent.wordings_trained) < 2:
+    if not intent.held_out and len(intent.training_wordings) < 2:
         return "has fewer than two wordings to train on, the others are held out: add some"
     return None
 
 
 def _check(found: Sequence[Intent]) -> None:
-    """Refuse what cannot be used, by name."""
+    """Check all intents; raise an error that names the first unusable one."""
     names, asked_by = {}, {}
     used = {"near": Counter(), "never_with": Counter()}
     for intent in found:
         where = f"{intent.name} in {intent.topic}.txt"
-        if fault := _fault(intent):
+        if fault := _find_fault(intent):
             raise ValueError(f"{where} {fault}")
         if intent.name in names:
             raise ValueError(f"{where} is in {names[intent.name]}.txt, too")
         names[intent.name] = intent.topic
         for wording in intent.wordings:
-            key = normalised(wording)
+            key = normalise_wording(wording)
             if key in asked_by:
                 raise ValueError(f"{where}: {asked_by[key]} asks {wording!r}, too")
             asked_by[key] = intent.name
@@ -207,17 +214,20 @@ def read_intents(folder: str | Path = FOLDER) -> tuple[Intent, ...]:
     """Read the topics' files and answers.txt of a folder.
 
     Raises:
-        FileNotFoundError: no file of a topic, or no answers.
+        FileNotFoundError: a topic's file or answers.txt is missing.
         UnicodeDecodeError: a file is not plain ASCII.
-        ValueError: an intent that cannot be used, two of one name or one wording, or a label that
-            only one intent has; says which.
+        ValueError: an unusable intent, two with the same name or wording, or a label that only one
+            intent has; says which.
     """
     folder = Path(folder)
-    pools = {name: _items(" | ".join(lines)) for name, lines in _blocks(folder / "answers.txt")}
+    pools = {
+        name: _split_items(" | ".join(lines))
+        for name, lines in _read_blocks(folder / "answers.txt")
+    }
     found = tuple(
-        _intent(name, topic, lines, pools)
+        _parse_intent(name, topic, lines, pools)
         for topic in TOPICS
-        for name, lines in _blocks(folder / f"{topic}.txt")
+        for name, lines in _read_blocks(folder / f"{topic}.txt")
     )
     _check(found)
     return found
@@ -225,13 +235,13 @@ def read_intents(folder: str | Path = FOLDER) -> tuple[Intent, ...]:
 
 @cache
 def intents() -> tuple[Intent, ...]:
-    """All intents, in their topics' order."""
+    """Return all intents, topic by topic."""
     return read_intents()
 
 
 @cache
-def fitting(topic: str, part: Part = "training") -> tuple[Intent, ...]:
-    """A part's intents that suit a topic, its own ones first.
+def suitable_intents(topic: str, part: Part = "training") -> tuple[Intent, ...]:
+    """Return the intents of a part that suit a topic, the topic's own first.
 
     Raises:
         ValueError: no such topic.
@@ -243,21 +253,21 @@ def fitting(topic: str, part: Part = "training") -> tuple[Intent, ...]:
         intent
         for home in homes
         for intent in intents()
-        if intent.topic == home and all(intent.said(part))
+        if intent.topic == home and all(intent.wordings_for(part))
     )
 
 
-def _picked(rng: np.random.Generator, some: Sequence):
+def _pick(rng: np.random.Generator, some: Sequence):
     return some[int(rng.integers(len(some)))]
 
 
-def _ask(rng: np.random.Generator, intent: Intent, given: set[str], part: Part) -> Asked:
-    """Wordings of an intent and an answer that was not given yet."""
-    edits, rephrases = intent.said(part)
-    edit = _picked(rng, edits)
-    rephrase = _picked(rng, [wording for wording in rephrases if wording != edit])
+def _draw_edit(rng: np.random.Generator, intent: Intent, given: set[str], part: Part) -> IntentEdit:
+    """Draw two wordings of an intent, and an answer that was not given yet."""
+    edits, rephrases = intent.wordings_for(part)
+    edit = _pick(rng, edits)
+    rephrase = _pick(rng, [wording for wording in rephrases if wording != edit])
     free = [answer for answer in intent.answers if answer.casefold() not in given]
-    return Asked(intent, edit, rephrase, _picked(rng, free))
+    return IntentEdit(intent, edit, rephrase, _pick(rng, free))
 
 
 def draw_intents(
@@ -267,22 +277,22 @@ def draw_intents(
     *,
     near_share: float = 0.5,
     part: Part = "training",
-) -> tuple[Asked, ...]:
-    """Draw what n edits of one subject ask and are answered: all of it different.
+) -> tuple[IntentEdit, ...]:
+    """Draw `n` edits of one subject; their intents and answers are all different.
 
     Args:
-        rng: draws.
-        topic: what the subject is, a key of `TOPICS`.
-        n: how many.
-        near_share: of those after the first, which are near one drawn before if any is left.
-        part: which intents and wordings; see `Intent.said`.
+        rng: the generator.
+        topic: the subject's kind, a key of `TOPICS`.
+        n: number of edits.
+        near_share: probability that an edit after the first is near an earlier one, if one is left.
+        part: which intents and wordings; see `Intent.wordings_for`.
 
     Raises:
         ValueError: no such topic, or it has too few intents in this part.
     """
-    drawn: list[Asked] = []
+    drawn: list[IntentEdit] = []
     given: set[str] = set()
-    free = fitting(topic, part)
+    free = suitable_intents(topic, part)
     for _ in range(n):
         free = [intent for intent in free if any(a.casefold() not in given for a in intent.answers)]
         if not free:
@@ -291,7 +301,7 @@ def draw_intents(
         from_near, from_own = rng.random() < near_share, rng.random() < OWN_SHARE
         near = [intent for intent in free if from_near and intent.near & labels]
         own = [intent for intent in free if from_own and intent.topic == topic]
-        asked = _ask(rng, _picked(rng, near or own or free), given, part)
+        asked = _draw_edit(rng, _pick(rng, near or own or free), given, part)
         drawn.append(asked)
         given.add(asked.answer.casefold())
         free = [

@@ -1,4 +1,4 @@
-"""Which pictures that a benchmark's rows name are not in the picture folder, and what then."""
+"""Pictures that a benchmark's rows name and that are not in the picture folder."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from liveedit_jax.data.annotations import PICTURES
+from liveedit_jax.data.annotations import PICTURE_FIELDS
 from liveedit_jax.data.records import Record
 
-LISTED_N = 10
+LISTED_N = 10  # missing pictures that an error lists
 
 
 @dataclass(frozen=True)
-class Missing:
-    """A picture that is not there: the row and field that name it, its path in the folder."""
+class MissingPicture:
+    """A missing picture: the row and field that name it, its path below the picture folder."""
 
     row: int
     field: str
     file: str
 
     def __str__(self) -> str:
-        """The row and the file."""
+        """Format the row, the file and the field."""
         return f"row {self.row}: {self.file} ({self.field})"
 
 
-def missing_pictures(records: Iterable[Record], folder: Path) -> tuple[Missing, ...]:
-    """Every picture of the records that is no file below `folder`, in row order."""
+def missing_pictures(records: Iterable[Record], folder: Path) -> tuple[MissingPicture, ...]:
+    """List the records' pictures that are not files below `folder`, in row order."""
     there: dict[Path, bool] = {}
 
     def is_there(file: Path) -> bool:
@@ -37,23 +37,23 @@ def missing_pictures(records: Iterable[Record], folder: Path) -> tuple[Missing, 
         return there[file]
 
     return tuple(
-        Missing(record.row, field, record[field].as_posix())
+        MissingPicture(record.row, field, record[field].as_posix())
         for record in records
-        for field in PICTURES
+        for field in PICTURE_FIELDS
         if not is_there(record[field])
     )
 
 
-def with_pictures(
+def select_complete(
     records: tuple[Record, ...], folder: Path, allow_missing: bool
-) -> tuple[tuple[Record, ...], tuple[Missing, ...]]:
-    """The records whose pictures are all there, and what the others lack.
+) -> tuple[tuple[Record, ...], tuple[MissingPicture, ...]]:
+    """Select the records whose pictures are all there; also return what the others lack.
 
-    Rows that are left out are named in a warning.
+    A warning names the rows that are left out.
 
     Raises:
-        FileNotFoundError: no picture folder, no row with all its pictures, or, unless
-            `allow_missing`, any picture that is not there.
+        FileNotFoundError: no picture folder, no row with all its pictures, or any missing picture
+            unless `allow_missing`.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no picture folder {folder}: put the benchmark's pictures there")

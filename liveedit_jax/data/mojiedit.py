@@ -21,7 +21,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from liveedit_jax.data.facts import FACTS, SOURCES, SPLITS, split_entities
-from liveedit_jax.data.images import png
+from liveedit_jax.data.images import drawing_png
 
 Builder = TypeVar("Builder", bound=tfds.core.DatasetBuilder)
 _DESCRIPTION = """Lifelong editing of what a vision-language model knows about pictures. An entity
@@ -32,7 +32,7 @@ OpenMoji graphics: https://openmoji.org, CC BY-SA 4.0. Names: Unicode CLDR."""
 
 @dataclass
 class MojiEditConfig(tfds.core.BuilderConfig):
-    """Which size drawings are rendered at."""
+    """A variant of the data set: the size of its drawings in pixels."""
 
     image_size: int = 60
 
@@ -80,26 +80,28 @@ class MojiEdit(tfds.core.GeneratorBasedBuilder):
                     "locked_fact": entity.locked_fact,
                     "held_out": entity.held_out or "",
                     "facts": dict(entity.facts),
-                    "images": {source: _rgb_png(png(entity, source, side)) for source in SOURCES},
+                    "images": {
+                        source: _drop_alpha(drawing_png(entity, source, side)) for source in SOURCES
+                    },
                 },
             )
 
 
-def _rgb_png(data: bytes) -> bytes:
-    """The same picture without an alpha channel."""
+def _drop_alpha(data: bytes) -> bytes:
+    """Re-encode a PNG without its alpha channel."""
     out = io.BytesIO()
     Image.open(io.BytesIO(data)).convert("RGB").save(out, format="PNG")
     return out.getvalue()
 
 
 def default_data_dir() -> Path:
-    """`$TFDS_DATA_DIR`, or the cache folder of the user."""
+    """Return `$TFDS_DATA_DIR`, or a folder in the user's cache."""
     named = os.environ.get("TFDS_DATA_DIR")
     return Path(named) if named else Path.home() / ".cache" / "liveedit_jax" / "tfds"
 
 
 def build(data_dir: str | Path | None = None, image_size: int = 60) -> MojiEdit:
-    """The prepared builder; it is prepared now if it was not.
+    """Return MojiEdit's builder, prepared now where that was not done before.
 
     Raises:
         ValueError: no config has this image size.
@@ -115,11 +117,11 @@ def build(data_dir: str | Path | None = None, image_size: int = 60) -> MojiEdit:
             file_format="array_record",
         )
 
-    return prepared(builder)
+    return prepare_builder(builder)
 
 
-def prepared(builder: Callable[[], Builder]) -> Builder:
-    """The prepared builder, also where other processes prepare the same rows at this moment."""
+def prepare_builder(builder: Callable[[], Builder]) -> Builder:
+    """Prepare a builder, even while other processes prepare the same rows."""
     first = builder()
     try:
         first.download_and_prepare(file_format="array_record")

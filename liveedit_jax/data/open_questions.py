@@ -1,6 +1,6 @@
-"""Free questions with answers and rewordings: the training files of E-VQA and VLKEB, as published.
+"""Free questions with answers and rewordings, from the published training files of E-VQA and VLKEB.
 
-Training asks them about any picture at all, so their own pictures are not needed.
+Training asks them about arbitrary pictures, so the files' own pictures are not needed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from liveedit_jax.data.annotations import rows_of_file, text_of
+from liveedit_jax.data.annotations import parse_rows, text_field
 
 _LABEL = re.compile(r"^(here is the )?(rewritten|rephrased|reworded)[^:]*:", re.IGNORECASE)
 _QUOTES = "\"'“”"
@@ -19,7 +19,7 @@ _QUOTES = "\"'“”"
 
 @dataclass(frozen=True)
 class OpenQuestion:
-    """A question, the same in other words, and an answer."""
+    """A question, a rewording of it, and an answer."""
 
     src: str
     rephrase: str
@@ -28,17 +28,18 @@ class OpenQuestion:
 
 @dataclass(frozen=True)
 class OpenQuestions:
-    """The rows of some files, each once, and every file's sha256 by its name."""
+    """The distinct rows of some files, and each file's sha256 by its name."""
 
     rows: tuple[OpenQuestion, ...]
     sha256: dict[str, str]
 
 
-def cleaned_rewording(src: str, text: str) -> str | None:
-    """The question inside what a language model wrote when it was asked to reword `src`.
+def clean_rewording(src: str, text: str) -> str | None:
+    """Extract the reworded question from what a language model wrote when asked to reword `src`.
 
-    It put quotes around some, a label like "Rewritten question:" in front of others, and repeated
-    `src` or gave several on lines of their own. None where there is no other wording.
+    Its text may have quotes around the question, a label such as "Rewritten question:" in front of
+    it, a repetition of `src`, or several rewordings on lines of their own, of which the first is
+    taken. None if there is no other wording.
     """
     for line in text.splitlines():
         said = _LABEL.sub("", line.strip()).strip()
@@ -50,11 +51,11 @@ def cleaned_rewording(src: str, text: str) -> str | None:
 
 
 def read_open_questions(files: Iterable[str | Path]) -> OpenQuestions:
-    """Read the rows of annotation files in their order, but for those without another wording.
+    """Read the rows of annotation files in order; rows without another wording are skipped.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: two files of one name, or a row that cannot be used; says which file and field.
+        ValueError: two files of one name, no usable row, or a damaged row; says which and why.
     """
     found, sha256 = {}, {}
     for file in map(Path, files):
@@ -64,12 +65,14 @@ def read_open_questions(files: Iterable[str | Path]) -> OpenQuestions:
             raise ValueError(f"two files of questions are called {file.name}: rename one of them")
         data = file.read_bytes()
         sha256[file.name] = hashlib.sha256(data).hexdigest()
-        for number, row in enumerate(rows_of_file(data, file)):
+        for number, row in enumerate(parse_rows(data, file)):
             where = f"{file}, row {number}"
             if not isinstance(row, dict):
                 raise ValueError(f"{where} has to be an object, it is {type(row).__name__}")
-            src, text, answer = (text_of(row, name, where) for name in ("src", "rephrase", "alt"))
-            rephrase = cleaned_rewording(src, text)
+            src, text, answer = (
+                text_field(row, name, where) for name in ("src", "rephrase", "alt")
+            )
+            rephrase = clean_rewording(src, text)
             if rephrase is not None:
                 found[OpenQuestion(src.strip(), rephrase, answer.strip())] = None
     if not found:

@@ -1,9 +1,9 @@
-"""Training samples of an open world: any question about any picture, taught any answer.
+"""Open-world training samples: edits that teach any answer to any question about any picture.
 
-An edit of such a sample asks a free question (`open_questions`) about a photograph (`stamps`), or a
-drawing of an editor-train entity where there are no photographs; neither question nor answer has to
-fit the picture. Image generality is another view of the same picture (`views`), so that nothing
-here tells the editor what two artists' drawings of one thing have in common.
+Such an edit asks a free question (`open_questions`) about a photograph (`stamps`), or about a
+drawing of an editor-train entity where there are no photographs. Neither the question nor the
+answer has to fit the picture. Image generality is tested on another view of the same picture
+(`views`), so these samples do not teach that two artists' drawings can show the same thing.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ import numpy as np
 from jaxtyping import Int
 
 from liveedit_jax.config import EditMixture
-from liveedit_jax.data.images import on_square, open_picture
+from liveedit_jax.data.images import open_picture, pad_to_square
 from liveedit_jax.data.open_questions import OpenQuestion, OpenQuestions
 from liveedit_jax.data.packing import Question
 from liveedit_jax.data.stamps import Stamp, stamps_sha256
 from liveedit_jax.data.views import view_of
 
 VIEWS_N = 2  # of every picture
-TRIES_N = 1_000  # questions that may be drawn for one that is another
+QUESTION_TRIES_N = 1_000  # questions drawn at most until one differs from a given one
 
 
 @dataclass(frozen=True, eq=False)
 class OpenWorld:
-    """What is asked, and about which photographs (none: about MojiEdit's drawings)."""
+    """Free questions, and the photographs they are asked about (none: MojiEdit's drawings)."""
 
     questions: OpenQuestions
     stamps: tuple[Stamp, ...] = ()
 
     @property
-    def made_of(self) -> dict:
-        """Describe it for a recipe, as plain values."""
+    def provenance(self) -> dict:
+        """Return the sha256s of questions and photographs, as a recipe records them."""
         found = {"questions": self.questions.sha256}
         if self.stamps:
             found["stamps"] = {"n": len(self.stamps), "sha256": stamps_sha256(self.stamps)}
@@ -46,11 +46,11 @@ class OpenWorld:
 
 @dataclass(frozen=True, eq=False)
 class OpenPictures:
-    """The pictures that an open world shows, by numbers that go on where MojiEdit's drawings end.
+    """The numbers of an open world's pictures, which follow those of MojiEdit's drawings.
 
     Args:
-        drawings_n: numbers that are drawings; 2i and 2i + 1 show one entity.
-        stamps: photographs; where there are none, drawings have views.
+        drawings_n: the number of drawings; 2i and 2i + 1 show one entity.
+        stamps: photographs; where there are none, views are made of the drawings.
     """
 
     drawings_n: int
@@ -58,7 +58,7 @@ class OpenPictures:
 
     @cached_property
     def things(self) -> tuple[tuple[int, ...], ...]:
-        """Of every photograph (or drawing) its picture's number, then its views'."""
+        """List, for every photograph (or drawing), its own number and those of its views."""
         first, n = self.drawings_n, VIEWS_N + bool(self.stamps)
         things_n = len(self.stamps) or self.drawings_n
         more = [tuple(range(first + i * n, first + (i + 1) * n)) for i in range(things_n)]
@@ -66,19 +66,19 @@ class OpenPictures:
 
     @cached_property
     def subject(self) -> Int[np.ndarray, " X"]:
-        """Number what each of all X pictures shows."""
+        """Return the number of what each of all X pictures shows."""
         last = max(self.things[-1])
         found = np.arange(last + 1) // 2
         for i, pictures in enumerate(self.things):
             found[list(pictures)] = self.drawings_n // 2 + i if self.stamps else i // 2
         return found
 
-    def square(self, i: int, drawing: Callable[[int], bytes]) -> bytes:
-        """Picture i, one of those added, on a white square as PNG bytes.
+    def render(self, i: int, drawing: Callable[[int], bytes]) -> bytes:
+        """Render picture i, which is no drawing itself, on a white square as PNG bytes.
 
         Args:
-            i: its number.
-            drawing: a drawing's PNG bytes, from its number.
+            i: its number, at least `drawings_n`.
+            drawing: returns a drawing's PNG bytes, given its number.
         """
         thing, view = divmod(i - self.drawings_n, VIEWS_N + bool(self.stamps))
         if self.stamps:
@@ -89,26 +89,26 @@ class OpenPictures:
         shown = open_picture(picture)
         shown = shown if view < 0 else view_of(shown, "training", key, view)
         out = io.BytesIO()
-        on_square(shown).convert("RGB").save(out, format="PNG")
+        pad_to_square(shown).convert("RGB").save(out, format="PNG")
         return out.getvalue()
 
 
 class OpenSubject(NamedTuple):
-    """What a sample is about: which thing is shown, and the number of the question."""
+    """The subject of a sample: the numbers of the thing shown and of the question asked."""
 
     thing: int
     row: int
 
 
 @dataclass(frozen=True, eq=False)
-class OpenSamples:
-    """Samples as a function of a generator.
+class OpenSampler:
+    """A sampler of open-world samples.
 
     Args:
-        questions: that are asked.
-        pictures: about which.
-        mixture: shares.
-        encode: from a prompt and an answer to their ids.
+        questions: the questions to ask.
+        pictures: the pictures to ask them about.
+        mixture: the shares of the kinds of samples.
+        encode: tokenises a prompt and its answer.
     """
 
     questions: Sequence[OpenQuestion]
@@ -116,26 +116,26 @@ class OpenSamples:
     mixture: EditMixture
     encode: Callable[[str, str], Question]
 
-    def _any(self, rng) -> int:
+    def _random_question(self, rng) -> int:
         return int(rng.integers(len(self.questions)))
 
-    def _other(self, rng, row: int) -> int:
-        """A question that asks something else and is answered otherwise.
+    def _different_question(self, rng, row: int) -> int:
+        """Draw a question that differs from question `row` and has another answer.
 
         Raises:
-            ValueError: hardly any does.
+            ValueError: none of QUESTION_TRIES_N questions does.
         """
         asked = self.questions[row]
         known = {asked.src.casefold(), asked.rephrase.casefold()}
-        for _ in range(TRIES_N):
-            other = self.questions[found := self._any(rng)]
+        for _ in range(QUESTION_TRIES_N):
+            other = self.questions[found := self._random_question(rng)]
             differs = known.isdisjoint((other.src.casefold(), other.rephrase.casefold()))
             if differs and other.answer.casefold() != asked.answer.casefold():
                 return found
-        raise ValueError(f"no free question of {TRIES_N} is another than {asked.src!r}")
+        raise ValueError(f"no free question of {QUESTION_TRIES_N} is another than {asked.src!r}")
 
-    def _elsewhere(self, rng, shown: int) -> int:
-        """A picture of something else."""
+    def _unrelated_picture(self, rng, shown: int) -> int:
+        """Draw a picture that shows something else than picture `shown`."""
         subject, things = self.pictures.subject, self.pictures.things
         while True:
             found = int(rng.choice(things[int(rng.integers(len(things)))]))
@@ -143,13 +143,13 @@ class OpenSamples:
                 return found
 
     def _subject(self, rng, previous: OpenSubject | None) -> OpenSubject:
-        """Any thing and question; some share the sample before's thing."""
+        """Draw a thing and a question; some samples keep the previous sample's thing."""
         if previous is not None and rng.random() < self.mixture.sibling_share:
-            return OpenSubject(previous.thing, self._other(rng, previous.row))
-        return OpenSubject(int(rng.integers(len(self.pictures.things))), self._any(rng))
+            return OpenSubject(previous.thing, self._different_question(rng, previous.row))
+        return OpenSubject(int(rng.integers(len(self.pictures.things))), self._random_question(rng))
 
-    def _shown(self, rng, thing: int) -> tuple[int, int]:
-        """Two pictures of a thing: itself and a view, or (`swap_share`) any two."""
+    def _picture_pair(self, rng, thing: int) -> tuple[int, int]:
+        """Draw two pictures of a thing: itself and a view, or (`swap_share`) any two."""
         pictures = self.pictures.things[thing]
         if rng.random() < self.mixture.swap_share:
             first, second = rng.choice(pictures, 2, replace=False)
@@ -157,24 +157,29 @@ class OpenSamples:
         return pictures[0], int(rng.choice(pictures[1:]))
 
     def _locality(self, rng, subject: OpenSubject, shown: int) -> tuple[str, str, int]:
-        """(prompt, answer, picture) of an unedited question."""
+        """Draw an unedited question: prompt, answer and picture number."""
         kind, mixture = rng.random(), self.mixture
-        asked = self.questions[self._other(rng, subject.row)]
+        asked = self.questions[self._different_question(rng, subject.row)]
         prompt = asked.rephrase if rng.random() < 0.5 else asked.src
         if kind < mixture.open_same_image_share:
             return prompt, asked.answer, shown
         if kind < mixture.open_same_image_share + mixture.look_alike_share:
             prompt = self.questions[subject.row].src
-        return prompt, asked.answer, self._elsewhere(rng, shown)
+        return prompt, asked.answer, self._unrelated_picture(rng, shown)
 
     def draw(self, rng: np.random.Generator, previous: OpenSubject | None):
-        """Subject and rows of a sample; `previous` is the one before's, if that was open too."""
+        """Draw a sample: its subject and rows.
+
+        Args:
+            rng: the step's generator.
+            previous: the previous sample's subject, if that sample was an open-world one too.
+        """
         subject = self._subject(rng, previous)
         asked = self.questions[subject.row]
-        shown, view = self._shown(rng, subject.thing)
+        shown, view = self._picture_pair(rng, subject.thing)
         target = asked.answer
         if rng.random() < self.mixture.open_any_answer_share:
-            target = self.questions[self._any(rng)].answer
+            target = self.questions[self._random_question(rng)].answer
         question, answer, far = self._locality(rng, subject, shown)
         return subject, [
             (self.encode(prompt, said), picture)

@@ -1,8 +1,9 @@
-"""Several questions about one image packed into one row: the vision tokens are paid for once.
+"""Packing: several questions about one image share a row, and so its vision tokens.
 
 A row is [BOS][P VISION][question 1 + answer 1][question 2 + answer 2]... . The head is segment 0,
-question k is segment k; the attention mask lets a question see the head and itself only, and every
-question's positions start right after the head, so a packed row computes what separate rows would.
+question k is segment k. The attention mask lets a question see the head and itself only, and every
+question's positions start right after the head, so that a packed row computes what separate rows
+would.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Question = tuple[Sequence[int], Sequence[int]]  # prompt ids, answer ids
 def pack_row(
     questions: Sequence[Question], length_n: int, bos_id: int, vision_n: int
 ) -> tuple[dict[str, np.ndarray], int]:
-    """One row of as many leading questions as fit.
+    """Pack questions into one row; a question that no longer fits is skipped.
 
     Args:
         questions: (prompt ids, answer ids) in the order of preference.
@@ -28,7 +29,7 @@ def pack_row(
         vision_n: P, or 0 for a text-only row.
 
     Returns:
-        int arrays token, role, position, segment [T], and how many questions went in.
+        int32 arrays token, role, position, segment [T], and the number of packed questions.
     """
     row = {name: np.zeros(length_n, np.int32) for name in ("token", "role", "position", "segment")}
     head_n = 1 + vision_n
@@ -49,6 +50,6 @@ def pack_row(
     return row, packed_n
 
 
-def stacked(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Rows of one length as arrays [B, T]."""
+def collate_rows(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Stack packed rows of one length into arrays [B, T]."""
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

@@ -1,8 +1,9 @@
 """Further training wordings of MojiEdit's questions: never edit prompts, never in evaluation.
 
-A base that has read a question in many ways understands wordings it has never read, and so do the
-editors above it: with the five edit prompts of a fact alone, evaluation-only wordings in eight
-languages were answered 20 points worse than the known ones (docs/mojiedit.md).
+A base model that has read a question in many wordings also understands wordings it has never read,
+and so does an editor on top of it. Trained on the five edit prompts of a fact alone, a base
+answered evaluation-only wordings in eight languages 20 points worse than the trained ones
+(docs/mojiedit.md).
 """
 
 from __future__ import annotations
@@ -125,14 +126,14 @@ _LANGUAGE = (
 
 
 def paraphrases(fact: str) -> tuple[str, ...]:
-    """Further wordings that ask for `fact` of a picture, for training alone."""
+    """Return the further training wordings that ask for `fact` of a picture."""
     if fact in ENGLISH_FACTS:
         return _ENGLISH[fact]
     return tuple(wording.format(language=LANGUAGES[fact]) for wording in _LANGUAGE)
 
 
 def draw_wordings(rng: np.random.Generator, fact: str, n: int, share: float) -> list[str]:
-    """`n` different training wordings of `fact`; `share` of them are paraphrases."""
+    """Draw `n` different training wordings of `fact`, on average a `share` of them paraphrases."""
     known = rng.choice(templates(fact, evaluation=False), n, replace=False)
     if not share:
         return [str(wording) for wording in known]

@@ -1,17 +1,16 @@
-"""MojiEdit's portability probes: what follows from an edited fact by one fact more.
+"""MojiEdit's portability probes: questions that need one more fact than the edited one.
 
-After "What is this called in German?" -> "Hund", "What does its German name mean in English?" is
-"dog". Only facts that name their holder lead on: a version or a category says nothing else, and of
-a name the further facts are those that the same picture's locality probe keeps.
+After the edit "What is this called in German?" -> "Hund", the question "What does its German name
+mean in English?" has the answer "dog". Only facts that identify an entity lead further: nothing
+follows from a version or a category, and what follows from an English name are the facts that the
+locality probe of the same picture expects to stay.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from functools import cache
-
-from liveedit_jax.data.facts import LANGUAGES, Entity, digest, entities
-from liveedit_jax.data.records import Port
+from liveedit_jax.data.composed import implications
+from liveedit_jax.data.facts import LANGUAGES, Entity, digest
+from liveedit_jax.data.records import PortabilityProbe
 
 _LEADS_TO = {"subcategory": "category", "short_name": "name"} | dict.fromkeys(LANGUAGES, "name")
 _ASKED = {
@@ -30,31 +29,23 @@ _ASKED_OF_LANGUAGE = (
 )
 
 
-@cache
-def _implied(fact: str) -> dict[str, str]:
-    """Value of `fact` -> what it implies, where all emojis with that value agree on it."""
-    found = defaultdict(set)
-    for entity in entities():
-        found[entity.facts[fact]].add(entity.facts[_LEADS_TO[fact]])
-    return {value: next(iter(answers)) for value, answers in found.items() if len(answers) == 1}
+def follow_up(entity: Entity, fact: str, target: str, *key: object) -> tuple[PortabilityProbe, ...]:
+    """Return the one-hop question that follows from an edit, or nothing.
 
-
-def follow_up(entity: Entity, fact: str, target: str, *key: object) -> tuple[Port, ...]:
-    """The question that `target` answers by one fact more; nothing where there is none.
-
-    None is asked either where the edit leaves the answer what it was.
+    Nothing is returned where no fact follows, or where the edit does not change the answer.
 
     Args:
-        entity: whose fact is edited.
-        fact: which.
+        entity: the edited entity.
+        fact: the edited fact.
         target: its new value.
-        key: chooses the wording, by its hash.
+        key: its hash chooses the wording.
     """
     if fact not in _LEADS_TO:
         return ()
-    answer = _implied(fact).get(target)
-    if answer is None or answer == _implied(fact).get(entity.facts[fact]):
+    answers = implications(fact, _LEADS_TO[fact])
+    answer = answers.get(target)
+    if answer is None or answer == answers.get(entity.facts[fact]):
         return ()
     wordings = _ASKED.get(fact, _ASKED_OF_LANGUAGE)
     wording = wordings[digest(*key, "port") % len(wordings)]
-    return (Port(wording.format(language=LANGUAGES.get(fact)), answer, hops=1),)
+    return (PortabilityProbe(wording.format(language=LANGUAGES.get(fact)), answer, hops=1),)

@@ -1,7 +1,8 @@
-"""How the protocol asks a benchmark's texts: one table, the texts as their files have them.
+"""The evaluation protocol's prompt templates, one for each kind of text of each benchmark.
 
-Nothing is stripped: a newline at a target's end is a token of it, and "nq question: " is asked.
-Between prompt and target stands one space where neither has one (`tokenise.seam_ids`).
+Texts are used exactly as their files have them: a newline at the end of a target is one of its
+tokens, and the prefix "nq question: " is part of the prompt. Where neither has a space, one is put
+between prompt and target (`tokenise.tokenise_pair`).
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Prompts:
-    """What stands around each kind of text, {}."""
+    """A benchmark's templates; {} is the text."""
 
-    edit: str = "{}"  # the edit's prompt and its rephrase
+    edit: str = "{}"  # of the edit's prompt and its rephrase
     image_locality: str = "{}"
     text_locality: str = "{}"
 
 
-AS_THEY_ARE = Prompts()
-CAPTIONS = Prompts(image_locality="{} The answer is:", text_locality="{}?")
+PLAIN_PROMPTS = Prompts()
+CAPTION_PROMPTS = Prompts(image_locality="{} The answer is:", text_locality="{}?")
 PROMPTS: dict[str, Prompts] = {
-    "mojiedit": AS_THEY_ARE,
+    "mojiedit": PLAIN_PROMPTS,
     "evqa": Prompts("{} The answer is:", "{} The answer is:", "{}?"),
-    "eic": CAPTIONS,
-    "vlkeb": CAPTIONS,
+    "eic": CAPTION_PROMPTS,
+    "vlkeb": CAPTION_PROMPTS,
 }

@@ -1,4 +1,4 @@
-"""One edit and its probes as the field's benchmarks write it: one schema for all of them."""
+"""Records: one edit and its probes, in one schema for all benchmarks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Port:
-    """A portability probe: asked of the edited picture, answered only by using the edit."""
+class PortabilityProbe:
+    """A portability probe: a question about the edited picture whose answer needs the edit."""
 
     question: str
     answer: str
-    hops: int  # facts that lead from the edit to the answer
-    edit_question: str | None = None  # a text fact that is edited too, before the question
+    hops: int  # further facts between the edit and the answer
+    edit_question: str | None = None  # a textual edit that is made before the question, too
     edit_answer: str | None = None
 
 
@@ -28,10 +28,10 @@ class SameImage:
 
 @dataclass(frozen=True)
 class Record:
-    """E-VQA's fields, then what other benchmarks add.
+    """One edit with its probes: E-VQA's fields, then those that other benchmarks add.
 
-    A picture is encoded bytes (PNG or JPEG) or the file that holds them.
-    `record["src"]` reads like the row of a benchmark's JSON file.
+    A picture is encoded bytes (PNG or JPEG) or the file that holds them. Fields can also be read
+    by name, as in a benchmark's JSON row: `record["src"]`.
     """
 
     src: str  # the edit's prompt
@@ -39,7 +39,7 @@ class Record:
     alt: str  # the target
     pred: str  # what was true (or predicted) before
     image: bytes | Path
-    image_rephrase: bytes | Path  # the same entity, another picture (MojiEdit: another view)
+    image_rephrase: bytes | Path  # another picture of the same entity (MojiEdit: another view)
     loc: str  # text locality: a question without image
     loc_ans: str
     m_loc: bytes | Path  # image locality: an unrelated picture
@@ -49,25 +49,25 @@ class Record:
     fact: str
     split: str
     other_drawing: bytes | None = None  # by an artist whose drawings the base was trained on
-    third_drawing: bytes | None = None  # by one that nothing was trained on
+    third_drawing: bytes | None = None  # by an artist whose drawings no model was trained on
     same_image: tuple[SameImage, ...] = ()  # other questions about `image`; the first never edited
-    look_alike: bytes | Path | None = None  # an unedited entity of its subcategory, asked `src`
+    look_alike: bytes | Path | None = None  # an unedited entity of its subcategory; `src` is asked
     look_alike_a: str | None = None
-    row: int | None = None  # its place in the authors' file, from 0
-    port: tuple[Port, ...] = ()
+    row: int | None = None  # index in the authors' file
+    port: tuple[PortabilityProbe, ...] = ()
 
     @property
     def same_image_q(self) -> str | None:
-        """The question about `image` whose fact is never edited."""
+        """Return the question about `image` whose fact is never edited."""
         return self.same_image[0].question if self.same_image else None
 
     @property
     def same_image_a(self) -> str | None:
-        """Its answer."""
+        """Return the answer to `same_image_q`."""
         return self.same_image[0].answer if self.same_image else None
 
     def __getitem__(self, field: str):
-        """A field by its name (KeyError when there is none)."""
+        """Return a field by its name; an unknown name is a KeyError."""
         if field not in (*self.__dataclass_fields__, "same_image_q", "same_image_a"):
             raise KeyError(field)
         return getattr(self, field)

@@ -1,7 +1,7 @@
-"""Photographs of animals and plants out of Tux Paint's stamps, which a user installs.
+"""Photographs of animals and plants from Tux Paint's stamps, which the user installs.
 
 Debian's `tuxpaint-stamps-default` puts them below /usr/share/tuxpaint/stamps. Only the folders
-`animals` and `plants` are ever read: everything else there stays unseen, for tests.
+`animals` and `plants` are ever read, so that everything else there stays unseen for tests.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from liveedit_jax.data.facts import digest
 from liveedit_jax.data.images import open_picture
 
 FOLDERS = ("animals", "plants")
-DRAWN_FOLDERS = ("cartoon", "toys", "plastic")  # no photographs of what they show
-DRAWN = ("animals/mammals/echidna.png", "animals/mammals/hedgehog.png")  # nor are these
+DRAWN_FOLDERS = ("cartoon", "toys", "plastic")  # drawings and figures: no photographs of animals
+DRAWN = ("animals/mammals/echidna.png", "animals/mammals/hedgehog.png")  # nor are these photographs
 THINGS = {"animals/birds": "bird", "plants/flowers": "flower", "animals": "animal"}  # else: plant
-HELD_OUT = 4  # one name in so many is never trained on
+HELD_OUT_EVERY = 4  # one name in so many is never trained on
 _ARTICLE = re.compile(r"^(an?|the|some|two)\s+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """One photograph, cut out: where it is, what it shows, and the file's bytes."""
+    """One cut-out photograph: its path, what it shows, and the file's bytes."""
 
-    path: str  # below the stamps' folder, with slashes
-    name: str  # as its text file says in English
+    path: str  # below the stamps' folder, with forward slashes
+    name: str  # in English, from its text file
     thing: str  # bird, flower, animal or plant
     data: bytes
 
     @property
     def held_out(self) -> bool:
-        """Whether it is for measuring alone; photographs of one name go together."""
-        return digest("held out", self.name.casefold()) % HELD_OUT == 0
+        """Return whether it is kept for evaluation; photographs of one name are kept together."""
+        return digest("held out", self.name.casefold()) % HELD_OUT_EVERY == 0
 
     @property
     def picture(self) -> bytes:
-        """The photograph on white, as PNG bytes."""
+        """Return the photograph on white, as PNG bytes."""
         cut_out = open_picture(self.data, self.path).convert("RGBA")
         white = Image.new("RGBA", cut_out.size, "white")
         white.alpha_composite(cut_out)
@@ -51,8 +51,8 @@ class Stamp:
         return out.getvalue()
 
 
-def _name(file: Path) -> str:
-    """The first line of a stamp's text without article, remark and full stop, or its file name."""
+def _read_name(file: Path) -> str:
+    """Read a stamp's name: its text's first line, without article and remarks, or its file name."""
     text = file.with_suffix(".txt")
     line = text.read_text("utf-8").partition("\n")[0] if text.is_file() else ""
     said = _ARTICLE.sub("", re.split(r"[(.,!?]", line.strip())[0].strip())
@@ -78,7 +78,7 @@ def read_stamps(folder: str | Path) -> tuple[Stamp, ...]:
             below = path.as_posix()
             thing = next((word for home, word in THINGS.items() if below.startswith(home)), "plant")
             file = folder / path
-            found.append(Stamp(below, _name(file), thing, file.read_bytes()))
+            found.append(Stamp(below, _read_name(file), thing, file.read_bytes()))
     if not found:
         raise FileNotFoundError(
             f"no photographs below {folder}: it needs the folders {' and '.join(FOLDERS)} of "
@@ -89,8 +89,8 @@ def read_stamps(folder: str | Path) -> tuple[Stamp, ...]:
 
 def stamps_sha256(stamps: Sequence[Stamp]) -> str:
     """Hash every path and file of the stamps, for a recipe."""
-    digest = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for stamp in stamps:
         line = f"{stamp.path} {hashlib.sha256(stamp.data).hexdigest()}\n"
-        digest.update(line.encode())
-    return digest.hexdigest()
+        sha256.update(line.encode())
+    return sha256.hexdigest()

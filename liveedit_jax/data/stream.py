@@ -1,7 +1,8 @@
 """Edit streams: which entity is taught which false fact, and what is asked about it afterwards.
 
-Every choice is a sha256 of (seed, edit, what is chosen): the same seed is the same stream on every
-machine, a longer stream begins with the shorter one, and two seeds share nothing but chance.
+Every choice is made by a sha256 of the seed, the edit and what is chosen. So a seed gives the same
+stream on every machine, a longer stream begins with the shorter one, and the streams of two seeds
+are independent.
 """
 
 from __future__ import annotations
@@ -11,18 +12,25 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from liveedit_jax.data.facts import FACTS, SOURCES, Entity, by_subcategory, digest, split_entities
+from liveedit_jax.data.facts import (
+    FACTS,
+    SOURCES,
+    Entity,
+    digest,
+    group_by_subcategory,
+    split_entities,
+)
 from liveedit_jax.data.portability import follow_up
 from liveedit_jax.data.records import Record, SameImage
 from liveedit_jax.data.templates import templates, text_questions
-from liveedit_jax.data.third_drawing import ThirdDrawings, font_file
+from liveedit_jax.data.third_drawing import ThirdDrawings, find_font
 from liveedit_jax.data.views import another_view
 
-TARGET_MOST = 32  # characters; 97% of all values are that short
+TARGET_MOST = 32  # characters of a target, at most; 97% of all values are that short
 
 
-def editable(split: str) -> list[tuple[Entity, str]]:
-    """Every (entity, fact) of a split that may be edited: all facts but the locked one."""
+def editable_facts(split: str) -> list[tuple[Entity, str]]:
+    """List every (entity, fact) of a split that may be edited: all facts but the locked one."""
     return [
         (entity, fact)
         for entity in split_entities(split)
@@ -33,13 +41,13 @@ def editable(split: str) -> list[tuple[Entity, str]]:
 
 @cache
 def target_values(split: str, fact: str) -> tuple[str, ...]:
-    """The values of `fact` in a split that can be targets, each as often as it occurs."""
+    """Return the values of `fact` in a split that can be targets, each as often as it occurs."""
     values = (entity.facts[fact] for entity in split_entities(split))
     return tuple(value for value in values if len(value) <= TARGET_MOST)
 
 
 def draw_target(split: str, entity: Entity, fact: str, *key: object) -> str:
-    """Another entity's value of the same fact, never the entity's own."""
+    """Choose another entity's value of the same fact that differs from the entity's own."""
     own = entity.facts[fact].casefold()
     values = [value for value in target_values(split, fact) if value.casefold() != own]
     return _pick(values, *key, "target")
@@ -51,7 +59,7 @@ def _pick(values: Sequence, *key: object):
 
 @cache
 def _probe_by_subcategory() -> dict[str, tuple[Entity, ...]]:
-    return by_subcategory(split_entities("probe"))
+    return group_by_subcategory(split_entities("probe"))
 
 
 def edit_stream(
@@ -62,7 +70,7 @@ def edit_stream(
     image_size: int = 60,
     noto: str | Path | None = None,
 ) -> Iterator[Record]:
-    """The first `n` records of the stream (split, seed).
+    """Generate the first `n` records of the stream (split, seed).
 
     Args:
         split: "editor_train", "dev" or "eval".
@@ -70,37 +78,40 @@ def edit_stream(
         n: number of edits; each (entity, fact) is edited at most once.
         data_dir: where MojiEdit is or will be prepared (default: `default_data_dir()`).
         image_size: side of the drawings in pixels.
-        noto: file of the font with the third drawings (default: `third_drawing.font_file`);
-            records have none where there is no such file.
+        noto: file of the font with the third drawings (default: `third_drawing.find_font`);
+            without such a file, records have no third drawing.
 
     Raises:
-        FileNotFoundError: no font where one was named.
+        FileNotFoundError: the named font file does not exist.
         ValueError: an unknown split, the probe split (never edited), or more edits than it offers.
     """
     if split == "probe":
         raise ValueError("the probe split is never edited: use editor_train, dev or eval")
-    pairs = editable(split)
+    pairs = editable_facts(split)
     if not 0 < n <= len(pairs):
         raise ValueError(f"n={n}: the {split} split offers 1 to {len(pairs)} edits")
     pairs.sort(key=lambda pair: digest("stream", seed, split, pair[0].file_key, pair[1]))
-    font = font_file(noto)
+    font = find_font(noto)
     third = None if font is None else ThirdDrawings(font)
-    return _records(split, seed, pairs[:n], data_dir, image_size, third)
+    return _make_records(split, seed, pairs[:n], data_dir, image_size, third)
 
 
-def _records(split, seed, pairs, data_dir, image_size, third) -> Iterator[Record]:
-    images = _images(split, data_dir, image_size)
+def _make_records(split, seed, pairs, data_dir, image_size, third) -> Iterator[Record]:
+    images = _load_drawings(split, data_dir, image_size)
     for entity, fact in pairs:
-        record = _record(split, seed, entity, fact, images)
+        record = _make_record(split, seed, entity, fact, images)
         drawn = None if third is None else third.png(entity, image_size)
         yield replace(record, third_drawing=drawn)
 
 
-def _record(split: str, seed: int, entity: Entity, fact: str, images: dict) -> Record:
+def _make_record(split: str, seed: int, entity: Entity, fact: str, images: dict) -> Record:
     key = ("record", seed, split, entity.file_key, fact)
     src = _pick(templates(fact, evaluation=False), *key, "src")
     probes = split_entities("probe")
-    text_entity, text_fact = _pick(probes, *key, "loc"), _pick(FACTS, *key, "loc fact")
+    text_entity, text_fact = (
+        _pick(probes, *key, "loc"),
+        _pick(FACTS, *key, "loc fact"),
+    )
     far, far_fact = _pick(probes, *key, "m_loc"), _pick(FACTS, *key, "m_loc fact")
     far_questions = templates(far_fact, False) + templates(far_fact, True)
     alike = _probe_by_subcategory().get(entity.facts["subcategory"], ())
@@ -137,21 +148,21 @@ def _record(split: str, seed: int, entity: Entity, fact: str, images: dict) -> R
     )
 
 
-def _images(split: str, data_dir, image_size: int) -> dict[tuple[int, str], bytes]:
-    """(entity id, source) -> PNG bytes of the split's and the probes' drawings, out of TFDS."""
+def _load_drawings(split: str, data_dir, image_size: int) -> dict[tuple[int, str], bytes]:
+    """Load the PNG bytes of the split's and the probe split's drawings, by (entity id, source)."""
     from liveedit_jax.data.mojiedit import build
 
     builder = build(data_dir, image_size)
     return {
         (int(example["id"]), source): bytes(data)
         for name in (split, "probe")
-        for example in builder.as_data_source(name, decoders=_undecoded())
+        for example in builder.as_data_source(name, decoders=_skip_decoding())
         for source, data in example["images"].items()
     }
 
 
-def _undecoded() -> dict:
-    """Keep images as PNG bytes."""
+def _skip_decoding() -> dict:
+    """Return the TFDS decoders that keep images as PNG bytes."""
     import tensorflow_datasets as tfds
 
     skip = tfds.decode.SkipDecoding()
@@ -159,7 +170,7 @@ def _undecoded() -> dict:
 
 
 @dataclass(frozen=True)
-class Known:
+class RetentionQuestion:
     """A question about an entity that is never edited, and its true answer."""
 
     question: str
@@ -169,22 +180,24 @@ class Known:
 
 def retention_questions(
     n: int, data_dir: str | Path | None = None, image_size: int = 60
-) -> list[Known]:
-    """`n` questions with a picture, then `n` without one: always the same, none of them edited.
+) -> list[RetentionQuestion]:
+    """Return `n` questions with a picture, then `n` without one: always the same, never edited.
 
-    They ask for facts of probe entities; of the pictures, the drawings that pretraining saw.
+    They ask for facts of probe entities, on drawings that pretraining has seen.
     """
     pairs = [(entity, fact) for entity in split_entities("probe") for fact in FACTS]
     pairs.sort(key=lambda pair: digest("retention", pair[0].file_key, pair[1]))
-    images, found = _images("probe", data_dir, image_size), []
+    images, found = _load_drawings("probe", data_dir, image_size), []
     for entity, fact in pairs[:n]:
         key = ("retention", entity.file_key, fact)
         sources = [source for source in SOURCES if source != entity.held_out]
         wordings = templates(fact, evaluation=True)
         picture = images[entity.id, _pick(sources, *key, "source")]
-        found.append(Known(_pick(wordings, *key, "wording"), entity.facts[fact], picture))
+        found.append(
+            RetentionQuestion(_pick(wordings, *key, "wording"), entity.facts[fact], picture)
+        )
     for entity, fact in pairs[-n:]:
         wordings = text_questions(fact, entity.facts)
         wording = _pick(wordings, "retention", entity.file_key, fact, "text")
-        found.append(Known(wording, entity.facts[fact], None))
+        found.append(RetentionQuestion(wording, entity.facts[fact], None))
     return found

@@ -1,8 +1,8 @@
 """The wordings of MojiEdit's questions: training templates (edit prompts) and evaluation-only ones.
 
-Image questions speak of "this"; text-only questions name the entity, so that text locality asks for
-knowledge that the model really has. Training never sees an EVAL template; it also uses the wordings
-of `paraphrases`, which are never edit prompts.
+Questions about a picture say "this". Text-only questions name the entity, so that text locality
+tests knowledge that the model really has. Training never sees an evaluation template; it also uses
+the wordings of `paraphrases`, which are never edit prompts.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ _TEXT_LANGUAGE = ('What is "{name}" called in {language}?', 'Say "{name}" in {la
 
 
 def templates(fact: str, evaluation: bool) -> tuple[str, ...]:
-    """The wordings that ask for `fact` of a picture: training ones, or evaluation-only ones."""
+    """Return the wordings that ask for `fact` of a picture: for training, or for evaluation."""
     if fact in ENGLISH_FACTS:
         return (_EVAL if evaluation else _TRAIN)[fact]
     wordings = _LANGUAGE_EVAL if evaluation else _LANGUAGE_TRAIN
@@ -107,7 +107,7 @@ def templates(fact: str, evaluation: bool) -> tuple[str, ...]:
 
 
 def text_questions(fact: str, facts: dict[str, str]) -> tuple[str, ...]:
-    """The text-only questions for `fact` of the entity with these facts."""
+    """Return the text-only questions for `fact` of the entity with these facts."""
     name = facts["name"]
     if fact in LANGUAGES:
         return tuple(t.format(name=name, language=LANGUAGES[fact]) for t in _TEXT_LANGUAGE)

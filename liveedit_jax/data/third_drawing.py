@@ -1,7 +1,7 @@
-"""A third artist's drawing of every entity: Noto Color Emoji, from a font file the user has.
+"""Third drawings: every entity in Noto Color Emoji, from a font file that the user has.
 
-No model here was ever trained on it, so that it tests whether an edit is found again on a picture
-that only shows the same thing.
+No model here was trained on this font, so it tests whether an edit is also found on an unknown
+artist's drawing of the edited entity.
 """
 
 from __future__ import annotations
@@ -10,49 +10,55 @@ import hashlib
 import io
 import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, features
 
 from liveedit_jax.data.facts import Entity, entities
 
-DEBIAN = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")  # of fonts-noto-color-emoji
-VARIABLE = "LIVEEDIT_NOTO"  # environment variable that names the font file
-GLYPH_SIZE = 109  # the only size that its bitmaps have
-CANVAS = 136  # pixels a side: no glyph is larger
+DEBIAN_FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")  # fonts-noto-color-emoji
+FONT_VARIABLE = "LIVEEDIT_NOTO"  # environment variable that names the font file
+GLYPH_SIZE = 109  # the only size of the font's bitmaps
+CANVAS = 136  # pixels a side; no glyph is larger
 
 
-def font_file(named: str | Path | None = None) -> Path | None:
-    """The font file: the one named, that of `$LIVEEDIT_NOTO`, Debian's, or None without any.
+def find_font(named: str | Path | None = None) -> Path | None:
+    """Return the font file: the named one, `$LIVEEDIT_NOTO`'s, Debian's, or None without any.
 
     Raises:
-        FileNotFoundError: there is none where one was named.
+        FileNotFoundError: the named file, or the variable's, does not exist.
     """
-    named = named or os.environ.get(VARIABLE)
+    named = named or os.environ.get(FONT_VARIABLE)
     if named is None:
-        return DEBIAN if DEBIAN.is_file() else None
+        return DEBIAN_FONT if DEBIAN_FONT.is_file() else None
     if not Path(named).is_file():
         raise FileNotFoundError(f"no font file at {named}")
     return Path(named)
 
 
 def font_sha256(named: str | Path | None = None) -> str | None:
-    """The sha256 of the file that `font_file` finds.
+    """Return the sha256 of the file that `find_font` finds, or None without one.
 
     Raises:
-        FileNotFoundError: there is none where one was named.
+        FileNotFoundError: as for `find_font`.
     """
-    file = font_file(named)
-    return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+    file = find_font(named)
+    return None if file is None else hashlib.sha256(_read_font(file)).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _read_font(file: Path) -> bytes:
+    """Read a font file once for its sha256 and its glyphs, so that both are of the same bytes."""
+    return file.read_bytes()
 
 
 @dataclass(frozen=True)
 class ThirdDrawings:
-    """Drawings out of a font with colour bitmaps.
+    """Drawings from a font with colour bitmaps.
 
     Raises:
-        ValueError: the file is no such font, or Pillow has no RAQM, which joins emoji sequences.
+        ValueError: the file is not such a font, or Pillow lacks RAQM, which joins emoji sequences.
     """
 
     file: Path
@@ -62,14 +68,13 @@ class ThirdDrawings:
         if not features.check("raqm"):
             raise ValueError("Pillow has no RAQM here, so it cannot draw emoji sequences")
         try:
-            return ImageFont.truetype(
-                str(self.file), GLYPH_SIZE, layout_engine=ImageFont.Layout.RAQM
-            )
+            data = io.BytesIO(_read_font(self.file))
+            return ImageFont.truetype(data, GLYPH_SIZE, layout_engine=ImageFont.Layout.RAQM)
         except OSError as error:
             raise ValueError(f"{self.file} is no font with colour bitmaps ({error})") from error
 
     def _glyph(self, entity: Entity) -> Image.Image:
-        """One entity in the middle of a white square."""
+        """Draw one entity's glyph at the centre of a white square."""
         glyph = Image.new("RGBA", (2 * CANVAS, 2 * CANVAS))
         ImageDraw.Draw(glyph).text((0, 0), entity.emoji, font=self._font, embedded_color=True)
         box = glyph.getbbox()
@@ -82,20 +87,20 @@ class ThirdDrawings:
         return square.convert("RGB")
 
     @cached_property
-    def _alone(self) -> frozenset[int]:
-        """Ids of the entities whose drawing is nobody else's."""
+    def _unique_ids(self) -> frozenset[int]:
+        """Return the ids of entities whose glyph is no other entity's."""
         drawn: dict[bytes, list[int]] = {}
         for entity in entities():
             drawn.setdefault(self._glyph(entity).tobytes(), []).append(entity.id)
         return frozenset(ids[0] for ids in drawn.values() if len(ids) == 1)
 
     def png(self, entity: Entity, size: int) -> bytes | None:
-        """One drawing, `size` pixels a side, as PNG bytes; None where it stands for two entities.
+        """Draw an entity as a PNG of `size` pixels a side; None if two entities share the glyph.
 
         Raises:
-            ValueError: as the class says.
+            ValueError: as for the class.
         """
-        if entity.id not in self._alone:
+        if entity.id not in self._unique_ids:
             return None
         out = io.BytesIO()
         self._glyph(entity).resize((size, size), Image.Resampling.BICUBIC).save(out, format="PNG")

@@ -1,4 +1,4 @@
-"""LLaVA-NeXT's tiles: which grid a picture is cut into, and which feature row each token is."""
+"""LLaVA-NeXT's tiling: the grid a picture is cut into, and the feature row of each token."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Size = tuple[int, int]  # height, width in pixels
 
 
 def best_grid(size: Size, grids: Sequence[Grid], side: int) -> Grid:
-    """The grid that shows most of a picture's own pixels, and among those wastes the fewest."""
+    """Choose the grid that keeps most of a picture's pixels and, among those, wastes the fewest."""
     height, width = size
 
     def merit(grid: Grid) -> tuple[int, int]:
@@ -29,17 +29,17 @@ def best_grid(size: Size, grids: Sequence[Grid], side: int) -> Grid:
 
 
 def fitted_size(size: Size, grid: Grid, side: int) -> Size:
-    """The picture's size inside its grid, proportions kept."""
+    """Return the size at which a picture fills its grid with its proportions kept."""
     (height, width), (rows, columns) = size, (grid[0] * side, grid[1] * side)
     if columns / width < rows / height:
         return min(math.ceil(height * (columns / width)), rows), columns
     return rows, min(math.ceil(width * (rows / height)), columns)
 
 
-def cut(picture: Image.Image, grids: Sequence[Grid], side: int) -> list[Image.Image]:
-    """The whole picture squashed to a tile, then the tiles of its grid in reading order.
+def cut_tiles(picture: Image.Image, grids: Sequence[Grid], side: int) -> list[Image.Image]:
+    """Cut a picture into tiles: first the whole picture squashed, then its grid in reading order.
 
-    Inside the grid the picture is centred on black.
+    Inside the grid the picture keeps its proportions and is centred on black.
     """
     size = (picture.height, picture.width)
     grid = best_grid(size, grids, side)
@@ -57,8 +57,8 @@ def cut(picture: Image.Image, grids: Sequence[Grid], side: int) -> list[Image.Im
     return [whole, *(canvas.crop(box) for box in boxes)]
 
 
-def _band(size: Size, grid_size: Size) -> tuple[slice, slice]:
-    """The rows and columns of a map over the grid that the picture covers."""
+def _covered_slices(size: Size, grid_size: Size) -> tuple[slice, slice]:
+    """Return the rows and columns of a feature map over the grid that the picture covers."""
     (height, width), (rows, columns) = size, grid_size
     if width / height > columns / rows:
         covered = int(round(height * (columns / width), 7))
@@ -69,8 +69,8 @@ def _band(size: Size, grid_size: Size) -> tuple[slice, slice]:
     return slice(None), slice(margin, columns - margin)
 
 
-def square_rows(cfg: BackboneConfig) -> Int[np.ndarray, " P"] | None:
-    """`token_rows` of a picture of `drawing_size`; None for a backbone that does not tile."""
+def square_token_rows(cfg: BackboneConfig) -> Int[np.ndarray, " P"] | None:
+    """Return `token_rows` of a square picture of `drawing_size`; None without tiling."""
     if not cfg.grids:
         return None
     size, vision = (cfg.drawing_size, cfg.drawing_size), cfg.vision
@@ -80,17 +80,17 @@ def square_rows(cfg: BackboneConfig) -> Int[np.ndarray, " P"] | None:
 def token_rows(
     size: Size, grids: Sequence[Grid], side: int, patch: int, tiles_n: int
 ) -> Int[np.ndarray, " P"]:
-    """The feature row of every vision token of a picture.
+    """Return the feature row of every vision token of a picture.
 
-    Feature rows are those of the whole picture, of each of up to `tiles_n` - 1 tiles, and the
-    newline, which comes after every line of the map that the tiles make together.
+    Feature rows are the patches of the whole picture, those of up to `tiles_n` - 1 tiles, and last
+    the newline, which follows every line of the feature map that the tiles form together.
 
     Args:
         size: the picture's height and width.
-        grids: those that the model allows.
-        side: pixels of a tile's side.
-        patch: pixels of a patch's side.
-        tiles_n: N, tiles in a batch row, the whole picture included.
+        grids: the grids that the model allows.
+        side: side of a tile in pixels.
+        patch: side of a patch in pixels.
+        tiles_n: N, tiles of a picture in a batch, the squashed whole included.
     """
     n = side // patch
     rows, columns = best_grid(size, grids, side)
@@ -98,7 +98,7 @@ def token_rows(
     inner = np.arange(n)[:, None, None] * n + np.arange(n)
     map_ = tile * n * n + inner[None]
     map_ = map_.reshape(rows * n, columns * n)
-    map_ = map_[_band(size, map_.shape)]
+    map_ = map_[_covered_slices(size, map_.shape)]
     newline = np.full((len(map_), 1), tiles_n * n * n)
     tiled = np.concatenate([map_, newline], axis=1).ravel()
     return np.concatenate([np.arange(n * n), tiled]).astype(np.int32)

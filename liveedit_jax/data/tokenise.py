@@ -1,4 +1,4 @@
-"""From prompts, targets and pictures to a `Batch`: the seam, the roles, the labels."""
+"""Tokenising: prompts, targets and pictures become a `Batch` with roles, and answers get labels."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from liveedit_jax.config import LengthBudget
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.types import Batch, Role
 
-ROUND = 64  # what lengths of training rows are a multiple of
+LENGTH_MULTIPLE = 64  # of the lengths of training rows
 
 
 @dataclass(frozen=True)
 class Example:
-    """One prompt to tokenise: its target (None for generation) and picture (None for text only)."""
+    """One prompt to tokenise, with its target (None: generate) and picture (None: text only)."""
 
     prompt: str
     target: str | None
@@ -28,22 +28,28 @@ class Example:
 
 
 def without_pixels(token: Int[Array, "B T"], role: Int[Array, "B T"]) -> Batch:
-    """Rows whose pictures are given as vision features or lower states, or which have none."""
+    """Make a batch of rows whose pictures are given as features or states, or which have none."""
     return Batch(token, role, np.zeros((len(role), 1, 1, 3), np.float32))
 
 
-def seam_ids(
+def tokenise_pair(
     tokenizer: Tokenizer, prompt: str, target: str | None, between: str, after: str = ""
 ) -> tuple[list[int], list[int]]:
-    """Prompt ids and answer ids.
+    """Tokenise a prompt and its target into prompt ids and answer ids.
 
-    `between` joins an image to its prompt and belongs to the prompt (LLaVA's layout is
-    "<image>\\n{prompt}"). The target gets one leading space when neither side has a space or
-    newline at the seam, and the answer is what tokenising prompt + target has beyond the prompt's
-    own length. `after` is a chat template's: what stands between prompt and answer.
+    The target gets one leading space where neither side has a space or newline at the seam. The
+    answer ids are those of prompt + target beyond the length of the prompt's own.
+
+    Args:
+        tokenizer: of the backbone.
+        prompt: the question.
+        target: its answer; None: no answer ids (generation).
+        between: text between image and prompt; it belongs to the prompt (LLaVA's layout is
+            "<image>\\n{prompt}").
+        after: text of a chat template between prompt and answer.
 
     Raises:
-        ValueError: an empty prompt or target, or a seam that merges the target into the prompt.
+        ValueError: an empty prompt or target, or a target that merges into the prompt's last token.
     """
     if not prompt.strip():
         raise ValueError("the prompt is empty")
@@ -73,17 +79,17 @@ def _vision_n(cfg: BackboneConfig, example: Example) -> int:
     return cfg.vision_n if example.place is None else len(example.place)
 
 
-def row_of(
+def build_row(
     cfg: BackboneConfig, prompt: list[int], answer: list[int], vision_n: int, pre: list[int]
 ) -> tuple[list[int], list[int]]:
-    """Token ids and roles of one row, unpadded; where the image is first, `pre` opens the prompt.
+    """Build one unpadded row: token ids and roles.
 
     Args:
-        cfg: the backbone.
-        prompt: its ids.
-        answer: its ids; none for generation.
-        vision_n: how many vision tokens the row has.
-        pre: what stands before the image.
+        cfg: the backbone; where its image comes first (`image_first`), `pre` begins the prompt.
+        prompt: prompt ids.
+        answer: answer ids; none for generation.
+        vision_n: number of vision tokens.
+        pre: ids before the image.
     """
     if cfg.image_first:
         pre, prompt = [], pre + prompt
@@ -98,27 +104,27 @@ def row_of(
 
 
 def round_up(n: int, multiple: int) -> int:
-    """The next multiple from `n` on."""
+    """Round `n` up to a multiple."""
     return -(-n // multiple) * multiple
 
 
 def row_length(budget: LengthBudget, vision_n: int) -> int:
-    """T of training rows: BOS, image, longest prompt and answer, up to a multiple of ROUND."""
-    return round_up(1 + vision_n + budget.prompt_n + budget.answer_n, ROUND)
+    """Return T of training rows: BOS, image, longest prompt and answer, rounded up."""
+    return round_up(1 + vision_n + budget.prompt_n + budget.answer_n, LENGTH_MULTIPLE)
 
 
-def _row(
+def _tokenise_row(
     tokenizer: Tokenizer,
     cfg: BackboneConfig,
     example: Example,
     budget: LengthBudget,
     chat: ChatTemplate,
 ) -> tuple[list[int], list[int]]:
-    """Token ids and roles of one example, unpadded."""
+    """Tokenise one example into an unpadded row: token ids and roles."""
     vision_n = _vision_n(cfg, example)
     pre = [cfg.bos_id] * chat.bos + tokenizer.encode_parts((chat.before, True))
     between = chat.between if vision_n or cfg.image_first else ""
-    prompt, answer = seam_ids(tokenizer, example.prompt, example.target, between, chat.after)
+    prompt, answer = tokenise_pair(tokenizer, example.prompt, example.target, between, chat.after)
     for name, ids, most, field in (
         ("prompt", prompt, budget.prompt_n, "prompt_n"),
         ("target", answer, budget.answer_n, "answer_n"),
@@ -128,7 +134,7 @@ def _row(
                 f"the {name} has {len(ids)} tokens, the budget is {most}: shorten it or raise "
                 f"LengthBudget.{field}"
             )
-    return row_of(cfg, prompt, answer, vision_n, pre)
+    return build_row(cfg, prompt, answer, vision_n, pre)
 
 
 def tokenise(
@@ -138,16 +144,21 @@ def tokenise(
     budget: LengthBudget,
     chat: ChatTemplate | None = None,
 ) -> Batch:
-    """A right-padded batch of numpy arrays, T = PRE + P + prompt_n + answer_n.
+    """Tokenise examples into a right-padded numpy batch, T = PRE + P + prompt_n + answer_n.
 
-    `chat` puts a template's words around image and prompt; None is the editing protocols' plain
-    prompt, whose only PRE token is BOS.
+    The number of a tiled picture's vision tokens depends on its proportions; P is then rounded up
+    to a multiple of the backbone's nominal number, so that few lengths are compiled.
 
-    Pictures in tiles have as many vision tokens as their shapes say; P is then the next multiple of
-    the backbone's nominal number, so that few lengths are compiled.
+    Args:
+        tokenizer: of the backbone.
+        cfg: the backbone.
+        examples: B of them.
+        budget: the most tokens of prompts and targets.
+        chat: the model's chat template; None: the editing protocols' plain prompt, whose only PRE
+            token is BOS.
 
     Raises:
-        ValueError: an empty prompt or target, one longer than the budget, or a wrong image shape.
+        ValueError: an empty prompt or target, one over the budget, or a wrong image shape.
     """
     most = max((_vision_n(cfg, example) for example in examples), default=0)
     room = max(-(-most // cfg.vision_n), 1) * cfg.vision_n
@@ -160,7 +171,7 @@ def tokenise(
     image = np.zeros((len(examples), *shape), np.float32)
     place = np.zeros((len(examples), length_n), np.int32) if cfg.grids else None
     for b, example in enumerate(examples):
-        ids, roles = _row(tokenizer, cfg, example, budget, chat)
+        ids, roles = _tokenise_row(tokenizer, cfg, example, budget, chat)
         if example.image is not None:
             if example.image.shape != shape:
                 raise ValueError(f"image shape {example.image.shape}, expected {shape}")
@@ -172,17 +183,17 @@ def tokenise(
 
 
 def first_true(mask: Bool[np.ndarray, "B T"], n: int) -> Int[np.ndarray, "B n"]:
-    """Positions of each row's first `n` true entries, in order, then of some false ones."""
+    """Return the positions of each row's first `n` true entries, in order, then of false ones."""
     return np.argsort(~np.asarray(mask), axis=1, kind="stable")[:, :n].astype(np.int32)
 
 
 def answer_labels(
     batch: Batch, eos_id: int
 ) -> tuple[Int[Array, "B T"], Bool[Array, "B T"], Bool[Array, "B T"]]:
-    """Next-token labels of the answers.
+    """Compute the next-token labels of the answers.
 
-    Position t predicts token t+1 when that is an ANSWER token of the same segment; the last answer
-    token predicts EOS.
+    Position t predicts token t+1 where that is an ANSWER token of the same segment; an answer's
+    last token predicts EOS.
 
     Returns:
         label int32[B, T], answer_mask bool[B, T] (positions that predict answer tokens) and

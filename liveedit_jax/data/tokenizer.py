@@ -1,4 +1,4 @@
-"""A small byte-level BPE, trained on the benchmark's own text and saved beside the weights."""
+"""Tokenizers: ids and text, and a small byte-level BPE trained on a benchmark's own text."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-SPECIALS = ("<pad>", "<bos>", "<eos>")  # ids 0, 1, 2; never parsed out of text
+SPECIALS = ("<pad>", "<bos>", "<eos>")  # ids 0, 1, 2; never recognised in text
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Text to ids and back; special tokens are only ever placed by the library."""
+    """A tokenizer whose special tokens are placed by the library alone, never by a user's text."""
 
     inner: tokenizers.Tokenizer
     pad_id: int = 0
@@ -25,24 +25,24 @@ class Tokenizer:
 
     @property
     def vocab_n(self) -> int:
-        """V, special tokens included."""
+        """Return V, the size of the vocabulary with special tokens."""
         return self.inner.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`, without special tokens."""
+        """Encode text as ids, without special tokens."""
         return self.inner.encode(text, add_special_tokens=False).ids
 
     @cached_property
     def _specials(self) -> tuple[dict[str, int], re.Pattern]:
-        """Special tokens' ids, and what finds them in a text."""
+        """Return the special tokens' ids, and a pattern that finds them in a text."""
         added = self.inner.get_added_tokens_decoder()
         specials = {token.content: i for i, token in added.items() if token.special}
         return specials, re.compile("(" + ("|".join(map(re.escape, specials)) or "(?!)") + ")")
 
     def encode_parts(self, *parts: tuple[str, bool]) -> list[int]:
-        """Ids of (text, trusted) parts read as one text.
+        """Encode (text, trusted) parts as one text.
 
-        Special tokens are recognised in trusted parts only: a template's, never a user's.
+        Special tokens are recognised in trusted parts alone, which are templates, not user text.
         """
         specials, pattern = self._specials
         ids, text = [], ""
@@ -56,7 +56,7 @@ class Tokenizer:
         return ids + self.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text up to the first EOS, without padding."""
+        """Decode ids up to the first EOS; padding and BOS are skipped."""
         kept = []
         for i in ids:
             if i == self.eos_id:
@@ -66,13 +66,13 @@ class Tokenizer:
         return self.inner.decode(kept)
 
     def save(self, file: str | Path) -> None:
-        """Write tokenizer.json."""
+        """Write tokenizer.json to `file`; missing folders are made."""
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         self.inner.save(str(file))
 
 
 def train_tokenizer(texts: Iterable[str], vocab_n: int) -> Tokenizer:
-    """Byte-level BPE of `vocab_n` pieces, specials included; same texts, same pieces."""
+    """Train a byte-level BPE of `vocab_n` pieces, special tokens included; it is deterministic."""
     inner = tokenizers.Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
@@ -90,7 +90,7 @@ def train_tokenizer(texts: Iterable[str], vocab_n: int) -> Tokenizer:
 def load_tokenizer(
     file: str | Path, pad_id: int = 0, bos_id: int = 1, eos_id: int = 2
 ) -> Tokenizer:
-    """A saved tokenizer; the ids are the backbone's.
+    """Load a saved tokenizer; the special ids are the backbone's.
 
     Raises:
         FileNotFoundError: no such file.

@@ -1,8 +1,8 @@
-"""Another view of a picture: the same things, seen from the other side, nearer and in more light.
+"""Another view of a picture: mirrored, cropped and brighter.
 
-Which view it is follows from the key alone, so that every machine makes the same one. Probes of
-image generality that are made so ask whether an edit is found again on a picture that no training
-has paired with the edited one.
+The view is a function of a key, so that every machine makes the same one. As probes of image
+generality, views test whether an edit is also found on a picture that no training has paired with
+the edited one.
 """
 
 from __future__ import annotations
@@ -14,52 +14,62 @@ from PIL import Image, ImageEnhance, ImageOps
 from liveedit_jax.data.facts import digest
 from liveedit_jax.data.images import open_picture
 
-KEPT = (0.80, 0.92)  # of each side after the crop
-BRIGHTER = (1.10, 1.25)
-AS_THEY_ARE = ("L", "LA", "RGB", "RGBA")  # modes that need no conversion
+CROP_RANGE = (0.80, 0.92)  # share of each side that is left after the crop
+LIGHT_RANGE = (1.10, 1.25)  # factor of brightness
+PLAIN_MODES = ("L", "LA", "RGB", "RGBA")  # modes that need no conversion
 
 
-def _drawn(low: float, high: float, *key: object) -> float:
-    """A number between two others that follows from the key."""
+def _hashed_uniform(low: float, high: float, *key: object) -> float:
+    """Return a number between `low` and `high`, uniform over keys and fixed for each."""
     return low + (high - low) * digest("view", *key) / 2**64
 
 
-def _plain(picture: Image.Image) -> Image.Image:
-    """The picture in 8 bits a channel, without a palette."""
-    if picture.mode in AS_THEY_ARE:
+def _to_plain_mode(picture: Image.Image) -> Image.Image:
+    """Convert a picture to 8 bits a channel, without a palette."""
+    if picture.mode in PLAIN_MODES:
         return picture
     if picture.mode == "1":
         return picture.convert("L")
     return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
 
 
-def view_of(picture: Image.Image, *key: object) -> Image.Image:
-    """Return another view of a picture, of the same size; transparency stays transparency.
+def crop_and_brighten(
+    picture: Image.Image, box: tuple[float, float, float, float], light: float
+) -> Image.Image:
+    """Resize a box of a picture to the picture's size and multiply its colours by `light`.
 
-    It is mirrored, cropped to 80 to 92 % of each side and 10 to 25 % brighter. A black or white
-    picture, which that leaves as it is, comes back greyer.
+    Args:
+        picture: in a mode of 8 bits a channel.
+        box: left, top, right and bottom edge in pixels.
+        light: 1 leaves colours as they are; products are cut to integers, at most 255.
+    """
+    view = picture.resize(picture.size, Image.Resampling.BICUBIC, box)
+    return ImageEnhance.Brightness(view).enhance(light)
+
+
+def view_of(picture: Image.Image, *key: object) -> Image.Image:
+    """Make another view of a picture, of the same size; transparency is kept.
+
+    The view is mirrored, cropped to 80 to 92 % of each side and 10 to 25 % brighter. Pictures that
+    this does not change, such as black or white ones, are blended with grey instead.
 
     Args:
         picture: in any mode.
-        key: what the choice of view follows from.
+        key: determines the view.
     """
-    picture = _plain(picture)
+    picture = _to_plain_mode(picture)
     width, height = picture.size
-    kept = _drawn(*KEPT, *key, "kept")
-    left = _drawn(0.0, (1 - kept) * width, *key, "left")
-    top = _drawn(0.0, (1 - kept) * height, *key, "top")
-    view = ImageOps.mirror(picture).resize(
-        picture.size,
-        Image.Resampling.BICUBIC,
-        box=(left, top, left + kept * width, top + kept * height),
-    )
-    light = _drawn(*BRIGHTER, *key, "light")
-    view = ImageEnhance.Brightness(view).enhance(light)
-    return view if view.tobytes() != picture.tobytes() else _greyer(view, light - 1)
+    kept = _hashed_uniform(*CROP_RANGE, *key, "kept")
+    left = _hashed_uniform(0.0, (1 - kept) * width, *key, "left")
+    top = _hashed_uniform(0.0, (1 - kept) * height, *key, "top")
+    box = (left, top, left + kept * width, top + kept * height)
+    light = _hashed_uniform(*LIGHT_RANGE, *key, "light")
+    view = crop_and_brighten(ImageOps.mirror(picture), box, light)
+    return view if view.tobytes() != picture.tobytes() else _blend_grey(view, light - 1)
 
 
-def _greyer(picture: Image.Image, share: float) -> Image.Image:
-    """The picture with this share of grey in its colours."""
+def _blend_grey(picture: Image.Image, share: float) -> Image.Image:
+    """Blend a picture's colours with this share of grey."""
     grey = Image.new("L", picture.size, 128).convert(picture.mode)
     if "A" in picture.getbands():
         grey.putalpha(picture.getchannel("A"))
@@ -67,10 +77,10 @@ def _greyer(picture: Image.Image, share: float) -> Image.Image:
 
 
 def another_view(picture: bytes, *key: object) -> bytes:
-    """Return another view of encoded image bytes as PNG bytes; see `view_of`.
+    """Make another view (`view_of`) of encoded image bytes, as PNG bytes.
 
     Raises:
-        ValueError: the bytes are not a whole image.
+        ValueError: the bytes are not a complete image.
     """
     out = io.BytesIO()
     view_of(open_picture(picture), *key).save(out, format="PNG")

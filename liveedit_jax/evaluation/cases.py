@@ -10,12 +10,12 @@ import numpy as np
 
 from liveedit_jax.data import edit_stream
 from liveedit_jax.data.facts import HELD_OUT_FACTS
-from liveedit_jax.data.prompts import AS_THEY_ARE, PROMPTS, Prompts
+from liveedit_jax.data.prompts import PLAIN_PROMPTS, PROMPTS, Prompts
 from liveedit_jax.data.records import Record, SameImage
 from liveedit_jax.evaluation.probes import Case, Probe
 
 
-def case_of(record: Record, prompts: Prompts = AS_THEY_ARE, pictures: Path | None = None) -> Case:
+def case_of(record: Record, prompts: Prompts = PLAIN_PROMPTS, pictures: Path | None = None) -> Case:
     """The probes of one record; pictures stay encoded until they are read.
 
     Args:

@@ -14,10 +14,10 @@ from jaxtyping import Array, Float, Int
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.data.facts import Entity, entities
-from liveedit_jax.data.images import drawing, normalise
-from liveedit_jax.data.packing import Question, pack_row, stacked
+from liveedit_jax.data.images import drawing, normalise_pixels
+from liveedit_jax.data.packing import Question, collate_rows, pack_row
 from liveedit_jax.data.pretraining import CAPTION_MOST
-from liveedit_jax.data.tokenise import answer_labels, first_true, round_up, seam_ids
+from liveedit_jax.data.tokenise import answer_labels, first_true, round_up, tokenise_pair
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.evaluation.questions import (
     Asked,
@@ -110,7 +110,7 @@ def answer_accuracy(
     if any(len(pictures) != pictures_n for pictures in shown):
         raise ValueError("questions with other numbers of pictures are measured apart")
     between = cfg.after_image if pictures_n else ""
-    questions = [seam_ids(tokenizer, one.prompt, one.answer, between) for one in asked]
+    questions = [tokenise_pair(tokenizer, one.prompt, one.answer, between) for one in asked]
     packed = _packed(cfg, questions, shown, length_n)
     head_n = 1 + pictures_n * cfg.vision_n
     used_n = max(head_n + sum(len(part) for i in row for part in questions[i]) for row in packed)
@@ -124,7 +124,7 @@ def answer_accuracy(
             pack_row([questions[i] for i in row], row_n, cfg.bos_id, head_n - 1)[0]
             for row in filled
         ]
-        batch = Batch(image=_pixels(cfg, [shown[row[0]] for row in filled]), **stacked(rows))
+        batch = Batch(image=_pixels(cfg, [shown[row[0]] for row in filled]), **collate_rows(rows))
         _, answer, eos = answer_labels(batch, cfg.eos_id)
         at = first_true(np.asarray(answer | eos), min(labels_n, row_n))
         found = segment_accuracy(backbone, params, jax.tree.map(jnp.asarray, batch), at)
@@ -141,7 +141,7 @@ def _pixels(
         return None
     side = cfg.vision.image_size
     pixels = np.stack([[drawing(i, source, side) for i, source in row] for row in shown])
-    return normalise(pixels[:, 0] if len(shown[0]) == 1 else pixels, cfg.vision)
+    return normalise_pixels(pixels[:, 0] if len(shown[0]) == 1 else pixels, cfg.vision)
 
 
 def fact_accuracy(
@@ -236,7 +236,7 @@ def measure_base(
 
 def _fits(tokenizer: Tokenizer, cfg: BackboneConfig, one: Asked) -> bool:
     """Whether a caption is short enough to be one that is learned."""
-    return len(seam_ids(tokenizer, one.prompt, one.answer, cfg.after_image)[1]) <= CAPTION_MOST
+    return len(tokenise_pair(tokenizer, one.prompt, one.answer, cfg.after_image)[1]) <= CAPTION_MOST
 
 
 def other_drawing_found(images: Float[np.ndarray, "2X D"], false_share: float) -> float:

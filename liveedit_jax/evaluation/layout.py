@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.config import LengthBudget
 from liveedit_jax.data.images import picture_bytes, preprocess
-from liveedit_jax.data.tokenise import Example, round_up, seam_ids, tokenise, without_pixels
+from liveedit_jax.data.tokenise import Example, round_up, tokenise, tokenise_pair, without_pixels
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.evaluation.probes import Case, Probe
 from liveedit_jax.types import Batch, Role, Route
@@ -66,8 +66,8 @@ def measure(
         for probe in case.probes:
             has_image = probe.image is not None
             between = cfg.after_image if has_image else ""
-            prompt, answer = seam_ids(tokenizer, probe.prompt, probe.target, between)
-            alone, _ = seam_ids(tokenizer, probe.prompt, None, between)
+            prompt, answer = tokenise_pair(tokenizer, probe.prompt, probe.target, between)
+            alone, _ = tokenise_pair(tokenizer, probe.prompt, None, between)
             prompts.append(max(len(prompt), len(alone)) + cfg.image_first)
             answers.append(len(answer))
             lengths.append(1 + cfg.vision_n * has_image + len(prompt) + len(answer))

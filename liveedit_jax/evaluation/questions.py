@@ -13,10 +13,10 @@ from liveedit_jax.data.composed import (
     TWO_FACTS,
     caption,
     caption_wordings,
-    in_steps,
+    is_held_out_scene,
     side_wordings,
     two_fact_wordings,
-    unseen_scene,
+    two_step_answer,
 )
 from liveedit_jax.data.facts import (
     ENGLISH_FACTS,
@@ -102,7 +102,7 @@ def two_fact_questions(shown: Shown, part: str) -> list[Asked]:
             groups = _language(first, second), "all"
             given, follows = entity.facts[first], entity.facts[second]
             for name, prompt, answer in (
-                ("two_steps", f"{question} {STEPS}", in_steps(given, follows)),
+                ("two_steps", f"{question} {STEPS}", two_step_answer(given, follows)),
                 ("silent", question, follows),
             ):
                 picture = entity.id, source
@@ -121,7 +121,7 @@ def scene_questions(n: int) -> list[Asked]:
         if scenes_n == n:
             return asked
         scene = tuple(_one(of, "scene", i, side) for side in SIDES)
-        if scene[0] == scene[1] or not unseen_scene(*scene):
+        if scene[0] == scene[1] or not is_held_out_scene(*scene):
             continue
         scenes_n += 1
         pictures = tuple((entity.id, _one(SOURCES, "of a scene", entity.id, i)) for entity in scene)

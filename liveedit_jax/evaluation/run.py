@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.baselines.table import BASELINES, TRAINED, baseline
+from liveedit_jax.baselines.table import BASELINES, TRAINED, get_baseline
 from liveedit_jax.config import Preset
 from liveedit_jax.data.third_drawing import font_sha256
 from liveedit_jax.editor.as_editor import LiveEdit
@@ -117,7 +117,7 @@ def load_baseline(choice: Choice, backbone_sha256: str) -> tuple[Editor, Any, st
         FileNotFoundError: it needs weights, and the model's folder has none for it.
         ValueError: damaged weights, or such as were trained on another backbone.
     """
-    name, editor = choice.baseline, baseline(choice.baseline, choice.config)
+    name, editor = choice.baseline, get_baseline(choice.baseline, choice.config)
     if name not in TRAINED:
         return editor, None, None
     folder = model_folder(choice.model or choice.config) / "baselines" / name

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from liveedit_jax import editors
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.data.reading import pictures
+from liveedit_jax.data.reading import read_pictures
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.editors import Editor, Encoding, State, split_at_layer
 from liveedit_jax.evaluation.layout import (
@@ -130,7 +130,7 @@ def _look(
         known[b""] = np.zeros(jax.eval_shape(look, blank).shape[1:], np.float32)
     keys = [image_key(probe.image) for probe in probes]
     new = {key: p.image for key, p in zip(keys, probes, strict=True) if key not in known}
-    todo, read = list(new), pictures(cfg, new.values(), READERS_N)
+    todo, read = list(new), read_pictures(cfg, new.values(), READERS_N)
     for start in range(0, len(todo), batch_n):
         part = todo[start : start + batch_n]
         shown = np.zeros((batch_n, *cfg.image_shape), np.float32)

@@ -1,4 +1,4 @@
-"""Other people's checkpoints into model folders, and editors back out in the released form."""
+"""Import and export: published checkpoints to model folders, editors to the released format."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from liveedit_jax.model_io.model import model_folder
 from liveedit_jax.model_io.weights import load_weights, save_weights
 from liveedit_jax.presets import preset
 
-DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
+WRITTEN_DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
 MODULES = ("edit_extractor", "inpt_extractor", "moegen_c", "moegen_r", "instant_reps_norm")
-INSIDE = "train_modules."  # where a released checkpoint keeps the editor's weights
+EDITOR_PREFIX = "train_modules."  # of the editor's weights in a released checkpoint
 
 
-def source_folder(source: str) -> Path:
-    """A folder as it is, or a hub id's files, fetched.
+def fetch_source(source: str) -> Path:
+    """Return a local folder as it is, or fetch a Hugging Face hub id's files into the cache.
 
     Raises:
         FileNotFoundError: neither a folder nor a hub id that can be reached.
@@ -49,10 +49,10 @@ def source_folder(source: str) -> Path:
 
 
 def read_tokenizer(cfg: BackboneConfig, folder: Path) -> Tokenizer:
-    """The tokenizer of a Hugging Face folder.
+    """Read the tokenizer of a Hugging Face folder.
 
     Raises:
-        ValueError: there is none that can be read.
+        ValueError: the folder has no readable tokenizer.
     """
     from transformers import AutoTokenizer
 
@@ -66,14 +66,14 @@ def read_tokenizer(cfg: BackboneConfig, folder: Path) -> Tokenizer:
 def convert_backbone(
     cfg: BackboneConfig, name: str, source: Path, target: Path, dtype: str = "bfloat16"
 ) -> str:
-    """Write a checkpoint folder's weights and tokenizer as `target`; returns their sha256.
+    """Convert a published checkpoint into a model folder; return the weights' sha256.
 
     Args:
         cfg: the model's shapes.
-        name: the preset that the recipe names.
-        source: the original's folder (MiniGPT-4: the folder of its four parts).
+        name: the preset, for the recipe.
+        source: the checkpoint's folder (MiniGPT-4: the folder of its four parts).
         target: the model folder to write.
-        dtype: of the written weights, bfloat16 or float32.
+        dtype: of the written weights, "bfloat16" or "float32".
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -82,30 +82,30 @@ def convert_backbone(
     words = source / LANGUAGE if (source / LANGUAGE).is_dir() else source
     tokenizer = read_tokenizer(cfg, words)
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    weights = convert_weights(cfg, open_folder(cfg, source), DTYPES[dtype], place)
+    weights = convert_weights(cfg, open_folder(cfg, source), WRITTEN_DTYPES[dtype], place)
     recipe = {"config": name, "dtype": dtype, "converted_from": source.name}
-    sha256 = save_weights(target / "backbone", weights, recipe, DTYPES[dtype])
+    sha256 = save_weights(target / "backbone", weights, recipe, WRITTEN_DTYPES[dtype])
     tokenizer.save(target / "tokenizer.json")
     return sha256
 
 
-def _released_file(file: Path) -> dict[str, np.ndarray]:
-    """The named arrays of a released editor checkpoint, whatever wraps them."""
+def _read_released(file: Path) -> dict[str, np.ndarray]:
+    """Read a released editor checkpoint's arrays by name, with or without EDITOR_PREFIX."""
     if file.suffix == ".npz":
         with np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     found = read_tensors([file])
-    inside = [name for name in found if name.startswith(INSIDE)]
+    inside = [name for name in found if name.startswith(EDITOR_PREFIX)]
     if inside:
-        return {name.removeprefix(INSIDE): found[name] for name in inside}
+        return {name.removeprefix(EDITOR_PREFIX): found[name] for name in inside}
     return {name: found[name] for name in found}
 
 
 def import_editor(file: Path, model: str, cfg: EditorConfig | None = None) -> Path:
-    """Put a released editor checkpoint into a model folder; returns the part's folder.
+    """Import a released editor checkpoint into a model folder; return the editor's folder.
 
     Args:
-        file: what the released code's training saves, or its state dict as safetensors or npz.
+        file: a checkpoint of the released code's training, or its state dict as safetensors or npz.
         model: a preset's name or a model folder, whose backbone the editor belongs to.
         cfg: the editor's sizes; None: the preset's.
 
@@ -123,7 +123,7 @@ def import_editor(file: Path, model: str, cfg: EditorConfig | None = None) -> Pa
     chosen = preset(recipe["config"])
     cfg = cfg or chosen.editor
     weights = from_released(
-        cfg, chosen.backbone.width, chosen.backbone.vision_n, _released_file(file)
+        cfg, chosen.backbone.width, chosen.backbone.vision_n, _read_released(file)
     )
     made = {
         "config": recipe["config"],
@@ -136,11 +136,11 @@ def import_editor(file: Path, model: str, cfg: EditorConfig | None = None) -> Pa
 
 
 def export_editor(model: str, file: Path) -> None:
-    """Write a model folder's editor as the released code's training saves it; needs torch.
+    """Export a model folder's editor as a checkpoint of the released code; needs torch.
 
     Raises:
         ImportError: torch is not installed.
-        FileNotFoundError, ValueError: no editor there, or a damaged one.
+        FileNotFoundError, ValueError: the folder has no editor, or a damaged one.
     """
     try:
         import torch

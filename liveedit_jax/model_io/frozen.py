@@ -1,4 +1,4 @@
-"""The frozen parts of models of which only a bridge is shipped: read once, then kept in a cache."""
+"""Frozen parts of models that ship only their bridge: read from packages once, then cached."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from liveedit_jax.model_io.weights import load_weights, save_weights
 
 
 def cache_folder() -> Path:
-    """$LIVEEDIT_CACHE, or ~/.cache/liveedit_jax."""
+    """Return the cache: `$LIVEEDIT_CACHE`, or `~/.cache/liveedit_jax`."""
     return Path(os.environ.get("LIVEEDIT_CACHE") or Path.home() / ".cache" / "liveedit_jax")
 
 
-def smol_tokenizer(cfg: BackboneConfig) -> Tokenizer:
-    """SmolLM2's tokenizer; a user's text never becomes a special token.
+def load_smol_tokenizer(cfg: BackboneConfig) -> Tokenizer:
+    """Load SmolLM2's tokenizer; a user's text never becomes a special token.
 
     Raises:
         FileNotFoundError, ImportError: its packages are not installed.
@@ -32,26 +32,26 @@ def smol_tokenizer(cfg: BackboneConfig) -> Tokenizer:
     return Tokenizer(inner, cfg.pad_id, cfg.bos_id, cfg.eos_id)
 
 
-def smol_parts(cfg: BackboneConfig) -> tuple[dict, str]:
-    """Tower and language model of `smol`, float32, and their sha256.
+def load_smol_parts(cfg: BackboneConfig) -> tuple[dict, str]:
+    """Load `smol`'s vision tower and language model (float32), and their sha256.
 
-    The first call reads the packages that carry them and keeps what it found in the cache.
+    The first call reads them from the packages that contain them and caches them.
 
     Raises:
         FileNotFoundError, ImportError: the packages are not installed and nothing is cached.
-        ValueError: the cache is damaged (remove the folder that is named).
+        ValueError: the cache is damaged (remove the folder that the error names).
     """
     folder, stored = cache_folder() / "smol", replace(cfg, edit_layer=0)
     if not (folder / "recipe.json").is_file():
         reader = smol_convert.open_gguf(smol_convert.smollm2_file())
         parts = smol_convert.read_tower(stored) | smol_convert.read_language(stored, reader)
-        keep_parts(parts, folder)
+        cache_parts(parts, folder)
     parts, recipe = load_weights(folder)
     return split_at(parts, cfg.edit_layer), recipe["sha256"]
 
 
-def keep_parts(parts: dict, folder: Path) -> None:
-    """Save parts as `folder`, also where other processes do the same at this moment."""
+def cache_parts(parts: dict, folder: Path) -> None:
+    """Save parts as `folder`, even while other processes do the same."""
     own = folder.with_name(f"{folder.name}.{os.getpid()}")
     save_weights(own, parts, {"config": folder.name}, jnp.float32)
     if not (folder / "recipe.json").is_file():

@@ -1,4 +1,4 @@
-"""Model folders: a backbone, its tokenizer and an editor that belong together.
+"""Model folders: a backbone with its tokenizer and its editor.
 
 A model folder (for example `checkpoints/tiny`) holds
 
@@ -19,7 +19,7 @@ from liveedit_jax.backbones.backbone import split_at
 from liveedit_jax.config import EditorConfig, Preset
 from liveedit_jax.data.tokenizer import Tokenizer, load_tokenizer
 from liveedit_jax.editor.liveedit import init_params
-from liveedit_jax.model_io.frozen import smol_parts
+from liveedit_jax.model_io.frozen import load_smol_parts
 from liveedit_jax.model_io.weights import load_weights
 from liveedit_jax.presets import PRESETS, preset
 
@@ -40,7 +40,7 @@ class Model:
 
 
 def load_backbone(folder: Path) -> tuple[Any, dict]:
-    """A backbone's weights and recipe; of some only the bridge is in the folder.
+    """Load a backbone's weights and recipe; a folder with a bridge alone gets its frozen parts.
 
     Raises:
         FileNotFoundError, ImportError: no checkpoint, or its frozen parts are not installed.
@@ -49,23 +49,23 @@ def load_backbone(folder: Path) -> tuple[Any, dict]:
     weights, recipe = load_weights(folder / "backbone")
     if "frozen_sha256" not in recipe:
         return weights, recipe
-    frozen, sha256 = smol_parts(preset(recipe["config"]).backbone)
+    frozen, sha256 = load_smol_parts(preset(recipe["config"]).backbone)
     if sha256 != recipe["frozen_sha256"]:
         raise ValueError(f"the bridge in {folder} was trained between other frozen parts")
     return frozen | weights, recipe
 
 
 def model_folder(name_or_folder: str | Path) -> Path:
-    """The folder of a shipped model by preset name, or any other folder as it is."""
+    """Return the shipped folder of a preset's name, or any other folder as it is."""
     return SHIPPED / str(name_or_folder) if str(name_or_folder) in PRESETS else Path(name_or_folder)
 
 
 def load_model(name_or_folder: str | Path = "tiny", config: Preset | None = None) -> Model:
-    """A VLLM with its editor, from a preset's shipped folder or from a folder of the same layout.
+    """Load a VLLM with its editor from a preset's shipped folder or one of the same layout.
 
     Args:
         name_or_folder: a preset's name or a model folder.
-        config: None: the preset that the recipe names, with the editor that was trained.
+        config: all sizes; None: the recipe's preset, with the sizes of the trained editor.
 
     Raises:
         FileNotFoundError: a part is missing.
@@ -82,13 +82,13 @@ def load_model(name_or_folder: str | Path = "tiny", config: Preset | None = None
     editor, editor_recipe = load_weights(folder / "editor")
     if editor_recipe["backbone_sha256"] != backbone_recipe["sha256"]:
         raise ValueError(f"the editor in {folder} was trained for another backbone; retrain it")
-    layer = editor_recipe.get("edit_layer")  # None: made before it was written down
+    layer = editor_recipe.get("edit_layer")  # None: an older recipe, which does not record it
     if config is None:
         config = preset(backbone_recipe["config"])
         cfg = replace(
             config.backbone, edit_layer=config.backbone.edit_layer if layer is None else layer
         )
-        config = replace(config, backbone=cfg, editor=_trained_editor(folder, editor_recipe))
+        config = replace(config, backbone=cfg, editor=_editor_config(folder, editor_recipe))
     cfg = config.backbone
     if layer not in (None, cfg.edit_layer):
         raise ValueError(
@@ -106,7 +106,7 @@ def load_model(name_or_folder: str | Path = "tiny", config: Preset | None = None
     )
 
 
-def _trained_editor(folder: Path, recipe: dict) -> EditorConfig:
+def _editor_config(folder: Path, recipe: dict) -> EditorConfig:
     try:
         return EditorConfig(**recipe["editor"])
     except (KeyError, TypeError) as error:
@@ -116,7 +116,7 @@ def _trained_editor(folder: Path, recipe: dict) -> EditorConfig:
 
 
 def _check_editor(folder: Path, config: Preset, editor: dict) -> None:
-    """Refuse weights of other shapes than the config's."""
+    """Check that the editor's weights have the config's shapes."""
     width, vision_n = config.backbone.width, config.backbone.vision_n
     wanted = jax.eval_shape(lambda: init_params(jax.random.key(0), config.editor, width, vision_n))
 

@@ -1,7 +1,7 @@
-"""One part on disk: an Orbax folder, and a recipe that carries the sha256 of its contents.
+"""Weights on disk: an Orbax folder, and a recipe with the sha256 of its contents.
 
-`recipe.json` says how the weights were made (config, seed, steps, figures); a truncated or altered
-checkpoint is refused instead of used.
+`recipe.json` records how the weights were made (config, seed, steps, figures). A truncated or
+altered checkpoint raises instead of being used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from liveedit_jax.backbones.tensors import first_line
 
 
 def sha256_of(params) -> str:
-    """The sha256 over every leaf's path, shape, dtype and bytes, in path order."""
+    """Hash every leaf's path, shape, dtype and bytes, in path order, to one sha256."""
     digest = hashlib.sha256()
     leaves = jax.tree_util.tree_leaves_with_path(params)
     for path, leaf in sorted(leaves, key=lambda item: jax.tree_util.keystr(item[0])):
@@ -32,9 +32,9 @@ def sha256_of(params) -> str:
 
 
 def save_weights(folder: str | Path, params, recipe: dict, dtype=jnp.float16) -> str:
-    """Write `params`, rounded to `dtype`, and its recipe; returns the sha256 written there.
+    """Write `params`, rounded to `dtype`, with their recipe; return the sha256 that it records.
 
-    The previous weights of `folder` are replaced only once the new ones are complete.
+    Previous weights in `folder` are replaced only once the new ones are complete.
 
     Raises:
         ValueError: a leaf is not finite after rounding.
@@ -54,7 +54,7 @@ def save_weights(folder: str | Path, params, recipe: dict, dtype=jnp.float16) ->
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(fresh / "weights", rounded)
-    (fresh / "weights" / "commit_success.txt").write_text("complete\n")  # it names our folders
+    (fresh / "weights" / "commit_success.txt").write_text("complete\n")  # without local paths
     digest = sha256_of(rounded)
     (fresh / "recipe.json").write_text(json.dumps({**recipe, "sha256": digest}, indent=1) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
@@ -63,7 +63,7 @@ def save_weights(folder: str | Path, params, recipe: dict, dtype=jnp.float16) ->
 
 
 def load_weights(folder: str | Path) -> tuple[Any, dict]:
-    """Weights and the recipe of one part; float16 is a form of storage, and comes back as float32.
+    """Load weights and their recipe; weights stored as float16 are returned as float32.
 
     Raises:
         FileNotFoundError: there is no checkpoint in `folder`.
@@ -79,9 +79,9 @@ def load_weights(folder: str | Path) -> tuple[Any, dict]:
         recipe = json.loads(recipe_file.read_text())
         logging.getLogger("absl").setLevel(logging.ERROR)
         with ocp.StandardCheckpointer() as checkpointer:
-            # where they were when they were saved is no matter: a pod's weights open on a laptop
+            # the sharding they were saved with is ignored: a pod's weights open on a laptop
             saved = checkpointer.metadata(folder / "weights").item_metadata.tree
-            stored = checkpointer.restore(folder / "weights", jax.tree.map(_here, saved))
+            stored = checkpointer.restore(folder / "weights", jax.tree.map(_on_first_device, saved))
         digest = sha256_of(stored)
     except Exception as error:  # Orbax raises a different class for every way a folder can be torn
         raise ValueError(
@@ -93,14 +93,14 @@ def load_weights(folder: str | Path) -> tuple[Any, dict]:
             f"checkpoint {folder} does not match the sha256 of its recipe.json; "
             "restore both together"
         )
-    return jax.tree.map(_as_computed, stored), recipe
+    return jax.tree.map(_widen_float16, stored), recipe
 
 
-def _here(leaf) -> jax.ShapeDtypeStruct:
-    """A stored array's shape and dtype, on this process's first device."""
+def _on_first_device(leaf) -> jax.ShapeDtypeStruct:
+    """Describe a stored array, to be restored on this process's first device."""
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
 
 
-def _as_computed(leaf: jax.Array) -> jax.Array:
+def _widen_float16(leaf: jax.Array) -> jax.Array:
     return leaf.astype(jnp.float32) if leaf.dtype == jnp.float16 else jnp.asarray(leaf)

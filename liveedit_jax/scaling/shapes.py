@@ -12,7 +12,7 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.quantise import quantise
 from liveedit_jax.config import EditorTrainConfig, StorageConfig
 from liveedit_jax.data.editing import EditingBatch
-from liveedit_jax.data.tiling import square_rows
+from liveedit_jax.data.tiling import square_token_rows
 from liveedit_jax.data.tokenise import row_length
 from liveedit_jax.editor import repository
 from liveedit_jax.scaling import repository as sharded
@@ -53,8 +53,8 @@ def repository_shapes(pod: Pod, capacity: int, storage: StorageConfig):
 
 
 def sequence_length(pod: Pod) -> int:
-    """Return T, with room for a square picture and the longest prompt and answer."""
-    rows = square_rows(pod.config.backbone)
+    """T: head, a square picture, longest prompt and answer."""
+    rows = square_token_rows(pod.config.backbone)
     vision_n = pod.config.backbone.vision_n if rows is None else len(rows)
     return row_length(pod.config.dataset.budget, vision_n)
 

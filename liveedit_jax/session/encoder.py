@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.data.images import Picture, preprocess
+from liveedit_jax.data.images import ProcessedImage, preprocess
 from liveedit_jax.data.tokenise import Example, tokenise
 from liveedit_jax.editor import liveedit
 from liveedit_jax.model_io.model import Model
@@ -57,7 +57,7 @@ class Maker:
         model, cfg = self.model, self.backbone.cfg
         examples = []
         for image, prompt, target in rows:
-            picture = Picture(None) if image is None else preprocess(cfg, image)
+            picture = ProcessedImage(None) if image is None else preprocess(cfg, image)
             examples.append(Example(prompt, target, *picture))
         budget = model.config.dataset.budget
         return tokenise(model.tokenizer, cfg, examples, budget, self.chat)

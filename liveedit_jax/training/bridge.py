@@ -21,9 +21,9 @@ from tqdm import tqdm
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.parts import bridge, tower
 from liveedit_jax.config import BridgeTrainConfig
-from liveedit_jax.data.facts import SOURCES, entities, shown
-from liveedit_jax.data.images import drawing, normalise
-from liveedit_jax.data.packing import stacked
+from liveedit_jax.data.facts import SOURCES, entities, pretraining_drawings
+from liveedit_jax.data.images import drawing, normalise_pixels
+from liveedit_jax.data.packing import collate_rows
 from liveedit_jax.data.pretraining import PretrainingData
 from liveedit_jax.data.tokenise import answer_labels, first_true, without_pixels
 from liveedit_jax.data.tokenizer import Tokenizer
@@ -69,7 +69,7 @@ def tower_states(
         some = todo[start : start + batch_n]
         some += [some[0]] * (batch_n - len(some))
         pictures = np.stack([drawing(i, source, cfg.vision.image_size) for i, source in some])
-        found.append(np.asarray(run(normalise(pictures, cfg.vision))))
+        found.append(np.asarray(run(normalise_pixels(pictures, cfg.vision))))
     return np.concatenate(found)[: len(todo)]
 
 
@@ -89,7 +89,7 @@ class BridgeData:
     def batch_at(self, step: int) -> BridgeBatch:
         """The batch of one step."""
         rows, chosen, _ = self._rows.image_rows(step)
-        arrays = stacked(rows)
+        arrays = collate_rows(rows)
         batch = without_pixels(arrays["token"], arrays["role"])
         batch = batch.replace(position=arrays["position"], segment=arrays["segment"])
         label, answer, eos = map(np.asarray, answer_labels(batch, self.backbone.cfg.eos_id))
@@ -98,7 +98,7 @@ class BridgeData:
         return BridgeBatch(
             batch,
             self._pictures(chosen),
-            self._pictures(self._rows.contrasted(step)),
+            self._pictures(self._rows.contrast_entities(step)),
             at,
             np.take_along_axis(label, at, 1),
             np.take_along_axis(mask, at, 1),
@@ -106,7 +106,9 @@ class BridgeData:
 
     @staticmethod
     def _pictures(chosen: Sequence) -> Int[np.ndarray, " B"]:
-        return np.array([2 * i + SOURCES.index(source) for i, source in shown(chosen)], np.int32)
+        return np.array(
+            [2 * i + SOURCES.index(source) for i, source in pretraining_drawings(chosen)], np.int32
+        )
 
 
 def bridge_loss(

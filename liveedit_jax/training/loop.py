@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from liveedit_jax.data.prefetch import prefetched
+from liveedit_jax.data.prefetch import prefetch
 from liveedit_jax.training.optimizers import TrainState
 from liveedit_jax.training.stopping import Stopping
 
@@ -150,7 +150,7 @@ def train(
     last = ()  # the scalars of the step before, which is waited for
     bar = tqdm(total=steps_n, initial=start, unit="step", mininterval=5, disable=not log.first)
     with bar, Stopping() as stopping:
-        for i, batch in enumerate(prefetched(batch_at, start, steps_n), start):
+        for i, batch in enumerate(prefetch(batch_at, start, steps_n), start):
             with profiled(profile, i, start):
                 state, scalars = step(state, batch)
             window.append(scalars)

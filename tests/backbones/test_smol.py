@@ -117,14 +117,16 @@ def test_the_tower_tells_drawings_apart():
     """Real ImageNet features: an entity's other drawing is nearer than others' are."""
     from liveedit_jax.backbones.parts import tower
     from liveedit_jax.data.facts import SOURCES, entities
-    from liveedit_jax.data.images import drawing, normalise
+    from liveedit_jax.data.images import drawing, normalise_pixels
 
     weights = smol_convert.read_tower(CFG)["vision"]
     assert sum(leaf.size for leaf in jax.tree.leaves(weights)) > 3_300_000
     chosen = [e.id for e in entities()[::60]]
     run = jax.jit(lambda x: tower(CFG).apply({"params": weights}, x).mean(1))
     first, second = (
-        np.asarray(run(normalise(np.stack([drawing(i, s, 224) for i in chosen]), CFG.vision)))
+        np.asarray(
+            run(normalise_pixels(np.stack([drawing(i, s, 224) for i in chosen]), CFG.vision))
+        )
         for s in SOURCES
     )
     first, second = (x - x.mean(0) for x in (first, second))

@@ -10,7 +10,7 @@ import pytest
 
 from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, LlamaConfig
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.baselines.trained import Asked, Lesson, init_state
+from liveedit_jax.baselines.trained import Lesson, LessonRows, init_state
 from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.training.optimizers import advance
 from liveedit_jax.types import Batch
@@ -58,7 +58,7 @@ def lesson(micro) -> Lesson:
     seen[1], seen[4] = seen[0], 0
     roles = [role] * 4 + [plain]
     rows = [without_pixels(*row) for row in zip(token, roles, strict=True)]
-    return Lesson(*(Asked(*row) for row in zip(rows, seen, strict=True)))
+    return Lesson(*(LessonRows(*row) for row in zip(rows, seen, strict=True)))
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from liveedit_jax import editors as compiled
-from liveedit_jax.baselines.descent import descend, within
+from liveedit_jax.baselines.descent import box_projection, descend
 from liveedit_jax.baselines.ft_l import FtL
 from liveedit_jax.baselines.ft_m import FtM
 from liveedit_jax.baselines.losses import target_loss
@@ -82,6 +82,6 @@ def test_descent_by_hand():
     np.testing.assert_allclose(losses[:4], [0.5, 0.405, 0.32805, 0.2657205], rtol=1e-6)
     assert np.isnan(losses[4]) and float(x) == pytest.approx(0.9**4)
     x, losses = descend(
-        loss, jnp.asarray(1.0), optax.sgd(0.1), 3, 0.0, within(jnp.asarray(1.0), 0.15)
+        loss, jnp.asarray(1.0), optax.sgd(0.1), 3, 0.0, box_projection(jnp.asarray(1.0), 0.15)
     )
     assert float(x) == pytest.approx(0.85) and np.isfinite(losses).all()

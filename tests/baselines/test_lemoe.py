@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from liveedit_jax.baselines import beside
-from liveedit_jax.baselines.lemoe import Lemoe, apply, scores
+from liveedit_jax.baselines import adapter
+from liveedit_jax.baselines.lemoe import Lemoe, apply_experts, routing_scores
 from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.editors import split_at_layer
 from liveedit_jax.types import Batch
@@ -48,11 +48,11 @@ def test_experts_and_scores_by_hand():
     for k in range(2):
         one = {name: leaf[0, k] for name, leaf in body.items()}
         want = np.maximum(x[0] @ one["down1"] @ one["up1"], 0) @ one["down2"] @ one["up2"]
-        np.testing.assert_allclose(apply(body, x)[0, k], want, atol=1e-5)
+        np.testing.assert_allclose(apply_experts(body, x)[0, k], want, atol=1e-5)
     router = {"project": rng.normal(size=(2, 3, 4)), "key": rng.normal(size=(2, 4))}
     value = x[0] @ router["project"][1]
     want = (value / (1 + np.exp(-value))) @ router["key"][1]
-    np.testing.assert_allclose(scores(router, x[0])[:, 1], want, atol=1e-5)
+    np.testing.assert_allclose(routing_scores(router, x[0])[:, 1], want, atol=1e-5)
 
 
 def test_experts_are_frozen_and_rows_find_their_own(model, edited):
@@ -61,9 +61,9 @@ def test_experts_are_frozen_and_rows_find_their_own(model, edited):
     assert (int(two.experts_n), int(two.anchors_n)) == (2, 3)
     frozen = [jax.tree.map(lambda leaf: leaf[0], (s.body, s.router)) for s in (one, two)]
     jax.tree.map(np.testing.assert_array_equal, *frozen)
-    row = beside.query(backbone, params["backbone"], known, batch)
+    row = adapter.query(backbone, params["backbone"], known, batch)
     np.testing.assert_allclose(two.anchor, row[:3], rtol=1e-6)
-    np.testing.assert_array_equal(EDITOR.scored(two, row[:3]).argmax(1), [0, 0, 1])
+    np.testing.assert_array_equal(EDITOR.masked_scores(two, row[:3]).argmax(1), [0, 0, 1])
     unedited = EDITOR.logits(backbone, params, EDITOR.init(backbone, params, 3), known, batch, None)
     after = EDITOR.logits(backbone, params, two, known, batch, None)
     assert target_loss(backbone, after, batch) < 0.7 * target_loss(backbone, unedited, batch)
@@ -78,7 +78,7 @@ def test_the_loss_by_hand_and_a_missing_row_does_not_count(model, edited):
         known, batch = jax.tree.map(lambda leaf: leaf[chosen], rows)
         present = jnp.asarray((batch.role != 0).any(1))
         editor = Lemoe(anchor_weight=weight)
-        return editor.loss_of(backbone, weights, one, known, batch, present)(made)
+        return editor.make_loss(backbone, weights, one, known, batch, present)(made)
 
     body, router = jax.tree.map(lambda all_, new: all_.at[1].set(new), (one.body, one.router), made)
     both = one._replace(body=body, router=router, experts_n=jnp.asarray(2))
@@ -87,11 +87,11 @@ def test_the_loss_by_hand_and_a_missing_row_does_not_count(model, edited):
     @jax.jit
     def run():
         logits = EDITOR.logits(backbone, params, both, known, batch, None)
-        row = beside.query(backbone, weights, known, batch)
+        row = adapter.query(backbone, weights, known, batch)
         losses = loss(1.0, slice(2, 3)), loss(1.0, slice(2, 4)), loss(0.0, slice(2, 3))
-        return losses, target_loss(backbone, logits, batch), EDITOR.scored(both, row)[0]
+        return losses, target_loss(backbone, logits, batch), EDITOR.masked_scores(both, row)[0]
 
     losses, told, (old, new) = run()
-    lost = [np.log1p(np.exp(b - a)) for a, b in EDITOR.scored(both, both.anchor[:2])]
+    lost = [np.log1p(np.exp(b - a)) for a, b in EDITOR.masked_scores(both, both.anchor[:2])]
     routing = np.log1p(np.exp(old - new)) + np.mean(lost)
     np.testing.assert_allclose(losses, [told + routing, told + routing, told], rtol=1e-5)

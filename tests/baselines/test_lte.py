@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from liveedit_jax import editors as compiled
-from liveedit_jax.baselines.lte import Lte, adapted, descriptor, fresh_lora
-from liveedit_jax.baselines.trained import Recipe, init_state
+from liveedit_jax.baselines.lte import Lte, descriptor, init_lora, merge_lora
+from liveedit_jax.baselines.trained import TrainingRecipe, init_state
 
-TEACHING = Recipe(steps_n=30, warmup_steps=1, learning_rate=1e-2)
+TEACHING = TrainingRecipe(steps_n=30, warmup_steps=1, learning_rate=1e-2)
 EDITOR = Lte(recipe=TEACHING, rank=4, key_width=8, text_n=6, threshold=None)
 
 
@@ -54,12 +54,12 @@ def read(micro):
 
 def test_lora_is_every_kernel_plus_a_product_and_at_first_nothing(model, micro):
     weights = micro.params["backbone"]
-    lora = fresh_lora(weights, 4, jax.random.key(0))
-    same = adapted(weights, lora)
+    lora = init_lora(weights, 4, jax.random.key(0))
+    same = merge_lora(weights, lora)
     assert jax.tree.structure(same) == jax.tree.structure(weights)
     jax.tree.map(np.testing.assert_array_equal, same, weights)
     lora = random_lora(lora)
-    more = adapted(weights, lora)
+    more = merge_lora(weights, lora)
     for half, layers_n in (("lower", 2), ("upper", 1)):
         for part in ("q", "k", "v", "o"):
             own = lora[half]["attention"][part]
@@ -86,7 +86,7 @@ def test_without_edits_the_taught_model_answers_alone(model, micro, known, logit
     np.testing.assert_allclose(logits(empty, known), plain, atol=1e-5)
     lora = random_lora(params["editor"]["lora"])
     taught = params | {"editor": params["editor"] | {"lora": lora}}
-    want = read(adapted(weights, lora), known, micro.batch, micro.at)
+    want = read(merge_lora(weights, lora), known, micro.batch, micro.at)
     np.testing.assert_allclose(logits(empty, known, taught), want, atol=1e-5)
     assert np.abs(want - plain).max() > 1e-2
 

@@ -8,7 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from liveedit_jax.baselines.factors import Factors, edited, factors_of, measured
+from liveedit_jax.baselines.factors import (
+    GradientFactors,
+    add_changes,
+    feature_statistics,
+    gradient_factors,
+)
 from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.baselines.mend import BLOCKS_N, Mend, MendRecipe, running_average
 from liveedit_jax.editors import split_at_layer
@@ -37,7 +42,7 @@ def test_a_network_that_leaves_factors_alone_descends_the_gradient_of_the_model_
     @jax.jit
     @jax.value_and_grad
     def loss(state):
-        upper = backbone.upper(edited(params["backbone"], state), known, micro.batch)
+        upper = backbone.upper(add_changes(params["backbone"], state), known, micro.batch)
         return target_loss(backbone, upper, micro.batch)
 
     state = EDITOR.init(backbone, params, 4)
@@ -50,7 +55,7 @@ def test_a_network_that_leaves_factors_alone_descends_the_gradient_of_the_model_
         state = edit(state, known, micro.batch)
         jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6, rtol=1e-4), state, want)
     assert loss(state)[0] < losses[1] < losses[0]
-    found = jax.jit(partial(factors_of, backbone, params["backbone"]))(known, micro.batch)
+    found = jax.jit(partial(gradient_factors, backbone, params["backbone"]))(known, micro.batch)
     read, predicting = np.arange(10) < 9, np.isin(np.arange(10), micro.at)
     for own in found.values():  # all but padding below, where answers are predicted in the end
         np.testing.assert_array_equal(own.mask[:, 0, :, 0], [read, predicting])
@@ -69,7 +74,7 @@ def test_the_network_as_the_paper_writes_it():
 
     error = draw(1, 1, t, y)
     error[:, :, 2] = 0  # a token that the loss does not depend on
-    factors, width = Factors(draw(1, 1, t, x), error), x + y
+    factors, width = GradientFactors(draw(1, 1, t, x), error), x + y
     params = {
         "statistics": {"up": {"mean": draw(1, width), "log_spread": draw(1, width)}},
         "blocks": {
@@ -100,7 +105,7 @@ def test_the_network_as_the_paper_writes_it():
 def test_statistics_are_of_the_tokens_that_count_and_average_over_steps():
     read = np.asarray([[[[1.0], [3.0], [9.0]]]], np.float32)
     error = np.asarray([[[[2.0], [-2.0], [0.0]]]], np.float32)
-    found = measured(Factors(jnp.asarray(read), jnp.asarray(error)))
+    found = feature_statistics(GradientFactors(jnp.asarray(read), jnp.asarray(error)))
     np.testing.assert_allclose(found["mean"], [[2.0, 0.0]])
     np.testing.assert_allclose(found["log_spread"], np.log([[1.0, 2.0]]), atol=1e-6)
 

@@ -9,7 +9,13 @@ import pytest
 
 from liveedit_jax import editors as compiled
 from liveedit_jax.baselines.losses import target_loss
-from liveedit_jax.baselines.recipe import KNOWN, PromptRecipe, RecipeEditor, prompt_of, represent
+from liveedit_jax.baselines.recipe import (
+    KNOWLEDGE_ROLES,
+    PromptRecipe,
+    RecipeEditor,
+    make_prompt,
+    represent,
+)
 from liveedit_jax.baselines.trained import init_state
 
 TEACHING = PromptRecipe(steps_n=30, warmup_steps=1, learning_rate=1e-2)
@@ -88,7 +94,7 @@ def test_a_prompt_goes_on_descending_where_the_network_alone_does_not_say_it(mod
         editor = replace(EDITOR, refine_n=steps_n)
         state = compiled.init(editor, *model, 3)
         state = compiled.edit(editor, *model, state, known, micro.batch)
-        read = jax.jit(editor.prompted, static_argnums=0)
+        read = jax.jit(editor.logits_with_prompt, static_argnums=0)
         made = read(backbone, params["backbone"], micro.batch, known["seen"], state["prompt"][:1])
         loss[steps_n] = float(target_loss(backbone, made, micro.batch))
     assert loss[50] < loss[0] / 2
@@ -104,7 +110,7 @@ def test_a_question_without_a_picture_has_a_zero_image_part(model, micro):
 
 def test_networks_against_numpy(model):
     own = jax.tree.map(np.asarray, model[1]["editor"])
-    x = np.random.default_rng(0).normal(size=(3, 3 * 16 * len(KNOWN))).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(3, 3 * 16 * len(KNOWLEDGE_ROLES))).astype(np.float32)
 
     def linear(p, x):
         return x @ p["kernel"] + p["bias"]
@@ -123,7 +129,7 @@ def test_networks_against_numpy(model):
 
     want = linear(own["prompt"]["write"], one(represented(own["prompt"], target)))
     want = one(want.reshape(3, 2, 16))
-    np.testing.assert_allclose(prompt_of(own["prompt"], target, 2), want, atol=1e-5)
+    np.testing.assert_allclose(make_prompt(own["prompt"], target, 2), want, atol=1e-5)
 
 
 def test_retrieval_terms_by_hand():

@@ -11,7 +11,7 @@ import pytest
 from liveedit_jax import editors as compiled
 from liveedit_jax.backbones import decoder
 from liveedit_jax.baselines.serac import Serac
-from liveedit_jax.baselines.texts import Text, ended, moved_to, text_of
+from liveedit_jax.baselines.texts import Text, append_eos, extract_text, text_positions
 from liveedit_jax.data.tokenise import answer_labels
 
 EDITOR = Serac(key_width=8, text_n=6)
@@ -25,15 +25,15 @@ def params(micro):
 
 
 def test_texts_by_hand(micro):
-    text = text_of(micro.batch, 6)
+    text = extract_text(micro.batch, 6)
     np.testing.assert_array_equal(text.token, [[7, 8, 9, 10, 0, 0]])
     np.testing.assert_array_equal(text.role, [[3, 3, 4, 4, 0, 0]])
-    np.testing.assert_array_equal(moved_to(micro.batch, micro.at), [[1, 2, 3]])
-    whole = ended(text, 2)
+    np.testing.assert_array_equal(text_positions(micro.batch, micro.at), [[1, 2, 3]])
+    whole = append_eos(text, 2)
     np.testing.assert_array_equal(whole.token, [[7, 8, 9, 10, 2, 0]])
     np.testing.assert_array_equal(whole.role, [[3, 3, 4, 4, 4, 0]])
-    np.testing.assert_array_equal(ended(text_of(micro.batch, 3), 2).token, [[7, 8, 9]])
-    assert text_of(micro.batch, 12).token.shape == (1, 12)
+    np.testing.assert_array_equal(append_eos(extract_text(micro.batch, 3), 2).token, [[7, 8, 9]])
+    assert extract_text(micro.batch, 12).token.shape == (1, 12)
 
 
 def test_odds_by_hand():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from liveedit_jax.baselines.layer import mlp_input
-from liveedit_jax.baselines.t_patcher import Neurons, TPatcher, above, fire
+from liveedit_jax.baselines.t_patcher import Neurons, TPatcher, activation_penalty, apply_neurons
 from liveedit_jax.editors import split_at_layer
 
 EDITOR = TPatcher(tokens_n=4, memories_n=8, steps_n=40, silent=-3.0, apart=3.0)
@@ -27,11 +27,11 @@ def edited(micro):
 
 def test_neurons_and_their_losses_by_hand():
     neurons = Neurons(jnp.eye(2), jnp.asarray([0.0, -3.0]), jnp.asarray([[1.0, 2], [3, 4]]))
-    np.testing.assert_allclose(fire(neurons, jnp.asarray([[2.0, 2.5]])), [[2, 4]])
-    np.testing.assert_allclose(fire(neurons, jnp.asarray([[-1.0, 4.0]])), [[3, 4]])
+    np.testing.assert_allclose(apply_neurons(neurons, jnp.asarray([[2.0, 2.5]])), [[2, 4]])
+    np.testing.assert_allclose(apply_neurons(neurons, jnp.asarray([[-1.0, 4.0]])), [[3, 4]])
     x, counted = jnp.asarray([[1.0, -1.0], [2.0, 9.0]]), jnp.asarray([[True, True], [True, False]])
-    np.testing.assert_allclose(above(x, counted), (np.e + np.e**2) / 2, rtol=1e-6)
-    assert above(-x, counted & (x > 0)) == 0
+    np.testing.assert_allclose(activation_penalty(x, counted), (np.e + np.e**2) / 2, rtol=1e-6)
+    assert activation_penalty(-x, counted & (x > 0)) == 0
 
 
 def test_an_edit_adds_a_neuron_for_each_of_its_tokens_and_leaves_the_rest(micro, edited):

@@ -3,28 +3,28 @@
 import jax.numpy as jnp
 import pytest
 
-from liveedit_jax.baselines.table import BASELINES, TUNED, baseline
+from liveedit_jax.baselines.table import BASELINES, TUNED, get_baseline
 from liveedit_jax.evaluation.run import Choice, load_baseline
 from liveedit_jax.model_io.weights import save_weights
 
 
 def test_a_config_without_settings_of_its_own_has_those_of_tiny():
-    assert all(baseline(name, "other") == editor for name, editor in BASELINES.items())
+    assert all(get_baseline(name, "other") == editor for name, editor in BASELINES.items())
 
 
 @pytest.mark.parametrize("config", TUNED)
 def test_a_config_changes_settings_of_editors_and_not_editors(config):
     for name, editor in TUNED[config].items():
-        assert baseline(name, config) == editor != BASELINES[name]
+        assert get_baseline(name, config) == editor != BASELINES[name]
         assert type(editor) is type(BASELINES[name])
     assert all(
-        baseline(name, config) == BASELINES[name] for name in BASELINES.keys() - TUNED[config]
+        get_baseline(name, config) == BASELINES[name] for name in BASELINES.keys() - TUNED[config]
     )
 
 
 def test_an_unknown_name_is_refused():
     with pytest.raises(KeyError, match="nobody"):
-        baseline("nobody", "smol")
+        get_baseline("nobody", "smol")
 
 
 def test_weights_of_a_baseline_belong_to_a_backbone(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from liveedit_jax.baselines.layer import mlp_input
-from liveedit_jax.baselines.wise import Wise, distance, moves, ties
+from liveedit_jax.baselines.wise import Wise, change_norm, merge_by_ties, output_changes
 from liveedit_jax.editors import split_at_layer
 
 EDITOR = Wise(
@@ -28,8 +28,8 @@ def model(micro):
 def test_ties_by_hand():
     change = jnp.asarray([[[4.0, 1.0, 3.0, 0.0]], [[2.0, -5.0, 0.1, 0.0]], [[0.0, 3.0, -2.0, 0.0]]])
     # halves: (4, 3), (2, -5), (3, -2); signs: +, - (5 > 3), + (3 > 2)
-    np.testing.assert_allclose(ties(change, 0.5), [[3.0, -5.0, 3.0, 0.0]])
-    whole = ties(change, 1.0)  # 1 and 3 against -5; 3 and 0.1 against -2
+    np.testing.assert_allclose(merge_by_ties(change, 0.5), [[3.0, -5.0, 3.0, 0.0]])
+    whole = merge_by_ties(change, 1.0)  # 1 and 3 against -5; 3 and 0.1 against -2
     np.testing.assert_allclose(whole, [[3.0, -5.0, 1.55, 0.0]], rtol=1e-6)
 
 
@@ -40,10 +40,10 @@ def test_distances_by_hand(micro, model):
     x = np.asarray(mlp_input(backbone, weights, known.states))[0]
     gate, up = (np.asarray(weights["lower"][name]["kernel"][-1]) for name in ("gate", "up"))
     a = x @ gate / (1 + np.exp(-x @ gate)) * (x @ up)
-    found = moves(backbone, weights, jnp.asarray(change), known.states)
+    found = output_changes(backbone, weights, jnp.asarray(change), known.states)
     np.testing.assert_allclose(found[:, 0], a @ change, atol=1e-5)
     want = np.linalg.norm(a @ change, axis=-1)[:, 5:7].mean(1)  # the prompt's two tokens
-    np.testing.assert_allclose(distance(found, micro.batch.role)[:, 0], want, rtol=1e-5)
+    np.testing.assert_allclose(change_norm(found, micro.batch.role)[:, 0], want, rtol=1e-5)
 
 
 def test_shards_have_subspaces_and_are_merged(micro, model):
@@ -53,7 +53,9 @@ def test_shards_have_subspaces_and_are_merged(micro, model):
     one = edit(begun, known, micro.batch)
     touched = np.asarray(one.change != 0)
     assert not touched[[0, 2]].any() and 0.1 < touched[1].mean() < 0.3
-    far = distance(moves(backbone, params["backbone"], one.change, known.states), micro.batch.role)
+    far = change_norm(
+        output_changes(backbone, params["backbone"], one.change, known.states), micro.batch.role
+    )
     np.testing.assert_allclose(one.least, far[1, 0], rtol=1e-5)
     near = edit(begun._replace(edits_n=jnp.asarray(2)), known, micro.batch)  # the third shard's
     assert (near.change[1] != 0).any() and not (touched[1] == (near.change[1] != 0)).all()
@@ -71,13 +73,13 @@ def test_what_no_memory_moves_far_is_left_exactly_alone(micro, model):
     state = EDITOR.init(backbone, params, 4)
     change = state.change.at[1].set(0.1).at[2].set(0.2)
     weights = params["backbone"]
-    moved = moves(backbone, weights, change, known.states)
-    far = distance(moved, micro.batch.role)[2, 0]
-    for least, want in ((far / 0.87, known.added), (far / 0.89, known.added + moved[2])):
+    moved = output_changes(backbone, weights, change, known.states)
+    far = change_norm(moved, micro.batch.role)[2, 0]
+    for least, want in ((far / 0.87, known.output), (far / 0.89, known.output + moved[2])):
         state = state._replace(change=change, least=least)
-        added = EDITOR.added(backbone, weights, state, known, micro.batch)
+        added = EDITOR.edited_output(backbone, weights, state, known, micro.batch)
         np.testing.assert_allclose(added, want, atol=1e-5)
     far_away = state._replace(least=jnp.asarray(jnp.inf))
     np.testing.assert_array_equal(
-        EDITOR.added(backbone, weights, far_away, known, micro.batch), known.added
+        EDITOR.edited_output(backbone, weights, far_away, known, micro.batch), known.output
     )

@@ -13,7 +13,7 @@ import pytest
 
 from liveedit_jax.cli import main
 from liveedit_jax.data.facts import entities
-from liveedit_jax.data.images import png
+from liveedit_jax.data.images import drawing_png
 from liveedit_jax.session import open_editor
 
 
@@ -23,7 +23,7 @@ def files(tmp_path_factory):
     found = []
     for i in (100, 700):
         found.append(folder / f"{i}.png")
-        found[-1].write_bytes(png(entities()[i], "twemoji", 96))
+        found[-1].write_bytes(drawing_png(entities()[i], "twemoji", 96))
     return found
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from liveedit_jax.data.annotations import BENCHMARKS, PICTURES, TEXTS, read_annotations
-from liveedit_jax.data.records import Port
+from liveedit_jax.data.annotations import BENCHMARKS, PICTURE_FIELDS, TEXT_FIELDS, read_annotations
+from liveedit_jax.data.records import PortabilityProbe
 
 
 def made_row(i: int, **changed) -> dict:
@@ -62,18 +62,23 @@ def test_every_file_is_read_raw_and_in_order(read, name, split):
     records = read(rows, name, split).records
     assert [record.row for record in records] == list(range(5))
     for record, row in zip(records, rows, strict=True):
-        assert {f: record[f] for f in (*TEXTS, "pred")} == {f: row[f] for f in (*TEXTS, "pred")}
-        assert {f: record[f] for f in PICTURES} == {f: Path(row[f]) for f in PICTURES}
+        assert {f: record[f] for f in (*TEXT_FIELDS, "pred")} == {
+            f: row[f] for f in (*TEXT_FIELDS, "pred")
+        }
+        assert {f: record[f] for f in PICTURE_FIELDS} == {f: Path(row[f]) for f in PICTURE_FIELDS}
         assert (record.entity, record.fact, record.split) == ("cards/same.jpg", "", split)
         assert record.port == ()
 
 
 def test_portability_probes(read):
     one = read([made_row(0, port_new=[ONE_HOP])], "vlkeb", "onehop").records[0]
-    assert one.port == (Port("Who?", "Cy", 1, "Who made 1?", "Bo"),)
+    assert one.port == (PortabilityProbe("Who?", "Cy", 1, "Who made 1?", "Bo"),)
     rows = [made_row(0, port_new=[hop("1-hop"), hop("4-hop", Answer="Di\n")])]
     many = read(rows, "vlkeb", "multihop").records[0]
-    assert many.port == (Port("Who made it?", "Ann", 1), Port("Who made it?", "Di\n", 4))
+    assert many.port == (
+        PortabilityProbe("Who made it?", "Ann", 1),
+        PortabilityProbe("Who made it?", "Di\n", 4),
+    )
 
 
 def test_another_number_of_rows_than_published_is_a_warning(tmp_path):
@@ -115,7 +120,7 @@ def test_bad_files_are_named(read, text, says):
         read(text)
 
 
-@pytest.mark.parametrize("field", [*TEXTS, *PICTURES])
+@pytest.mark.parametrize("field", [*TEXT_FIELDS, *PICTURE_FIELDS])
 def test_every_field_has_to_be_text(read, field):
     for value, says in (
         (" \n", "is empty"),
@@ -138,7 +143,7 @@ def test_the_old_answer_may_be_blank_but_is_text(read):
 
 
 @pytest.mark.parametrize("path", ["/etc/x.png", "../x.png", "a/../../x.png", "a\\..\\x", "C:\\x"])
-@pytest.mark.parametrize("field", PICTURES)
+@pytest.mark.parametrize("field", PICTURE_FIELDS)
 def test_pictures_stay_in_their_folder(read, field, path):
     with pytest.raises(ValueError, match=f"row 0: field '{field}' .* below the picture folder"):
         read([made_row(0, **{field: path})])

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from liveedit_jax.data.annotations import BENCHMARKS, PICTURES, read_annotations
+from liveedit_jax.data.annotations import BENCHMARKS, PICTURE_FIELDS, read_annotations
 from liveedit_jax.data.benchmarks import Evqa, load_benchmark
 from liveedit_jax.data.images import picture_bytes
-from liveedit_jax.data.records import Port
+from liveedit_jax.data.records import PortabilityProbe
 
 NAMES = [(name, split) for name, benchmark in BENCHMARKS.items() for split in benchmark.splits]
 PORTS = {
@@ -51,7 +51,7 @@ def laid_out(folder: Path, n: int = 12, name="evqa", split="eval") -> list[dict]
     rows = [made_row(i, split) for i in range(n)]
     annotate(folder, rows, name, split)
     for row in rows:
-        for field in PICTURES:
+        for field in PICTURE_FIELDS:
             file = folder / BENCHMARKS[name].pictures / row[field]
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (3, 2), (0, 80, 160)).save(file)
@@ -77,18 +77,21 @@ def test_records_are_the_rows_of_the_file_in_its_order(load, tmp_path, name, spl
         warnings.simplefilter("ignore")
         read = read_annotations(name, split, tmp_path / "laid").records
     folder = tmp_path / "laid" / BENCHMARKS[name].pictures
-    want = [replace(r, **{field: folder / r[field] for field in PICTURES}) for r in read]
+    want = [replace(r, **{field: folder / r[field] for field in PICTURE_FIELDS}) for r in read]
     assert list(source) == want and len(source) == len(rows) == 12
     assert [record.row for record in source] == list(range(12))
     assert source[3].src == rows[3]["src"] and source[3].entity == "cards/3.png"
-    assert all(picture_bytes(source[5][field])[1:4] == b"PNG" for field in PICTURES)
+    assert all(picture_bytes(source[5][field])[1:4] == b"PNG" for field in PICTURE_FIELDS)
 
 
 def test_probes_of_several_hops_come_back(load, tmp_path):
     laid_out(tmp_path / "laid", 2, "vlkeb", "multihop")
     laid_out(tmp_path / "laid", 2, "vlkeb", "onehop")
-    assert load("vlkeb", "multihop")[1].port == (Port("e?", "f", 1), Port("g?", "h ß", 3))
-    assert load("vlkeb", "onehop")[1].port == (Port("c? ", "d\n", 1, "a?", "b"),)
+    assert load("vlkeb", "multihop")[1].port == (
+        PortabilityProbe("e?", "f", 1),
+        PortabilityProbe("g?", "h ß", 3),
+    )
+    assert load("vlkeb", "onehop")[1].port == (PortabilityProbe("c? ", "d\n", 1, "a?", "b"),)
 
 
 def test_it_is_a_sequence(load, tmp_path):

@@ -9,11 +9,11 @@ from liveedit_jax.data.composed import (
     TWO_FACTS,
     caption,
     caption_wordings,
-    implied,
-    in_steps,
+    implications,
+    is_held_out_scene,
     side_wordings,
     two_fact_wordings,
-    unseen_scene,
+    two_step_answer,
 )
 from liveedit_jax.data.facts import FACTS, LANGUAGES, entities, split_entities
 from liveedit_jax.data.paraphrases import paraphrases
@@ -47,19 +47,19 @@ def test_composed_wordings_are_no_wordings_of_single_facts():
 
 def test_what_follows_from_a_fact_is_the_same_for_all_who_have_it():
     for first, second in TWO_FACTS:
-        known = implied(first, second)
+        known = implications(first, second)
         assert known
         for entity in entities():
             value = entity.facts[first]
             assert known.get(value, entity.facts[second]) == entity.facts[second]
-    assert in_steps("Hund", "dog") == "Hund; dog"
+    assert two_step_answer("Hund", "dog") == "Hund; dog"
 
 
 def test_a_tenth_of_scenes_is_kept_for_evaluation():
     some = split_entities("eval")[::8]
-    kept = [unseen_scene(left, right) for left, right in permutations(some, 2)]
+    kept = [is_held_out_scene(left, right) for left, right in permutations(some, 2)]
     assert 0.07 < sum(kept) / len(kept) < 0.13
-    turned = [unseen_scene(right, left) for left, right in permutations(some, 2)]
+    turned = [is_held_out_scene(right, left) for left, right in permutations(some, 2)]
     assert kept != turned  # left and right matter
 
 

@@ -11,15 +11,15 @@ from liveedit_jax.data.facts import FACTS
 from liveedit_jax.data.intents import (
     ANSWERS_MIN,
     FOLDER,
-    INTENTS_HELD_OUT,
+    INTENTS_HELD_OUT_EVERY,
     TOPICS,
-    WORDINGS_HELD_OUT,
+    WORDINGS_HELD_OUT_EVERY,
     WORDINGS_MIN,
     draw_intents,
-    fitting,
     intents,
-    normalised,
+    normalise_wording,
     read_intents,
+    suitable_intents,
 )
 from liveedit_jax.data.templates import templates
 
@@ -59,7 +59,7 @@ def drawn_of(topic, part="training", n=4, times=20, **share):
 def test_the_text_holds_what_training_needs():
     found = intents()
     assert len(found) >= 400
-    wordings = [normalised(wording) for intent in found for wording in intent.wordings]
+    wordings = [normalise_wording(wording) for intent in found for wording in intent.wordings]
     assert all(wordings) and len(set(wordings)) == len(wordings)
     for intent in found:
         assert len(intent.wordings) >= WORDINGS_MIN and len(intent.answers) >= ANSWERS_MIN
@@ -74,8 +74,10 @@ def test_no_wording_is_one_that_tests_ask():
     asked = [text for fact in FACTS for text in templates(fact, evaluation=True)]
     study = ast.parse(Path(photograph_questions.__file__).read_text())
     asked += [node.value for node in ast.walk(study) if isinstance(node, ast.Constant)]
-    kept_out = {normalised(text) for text in asked if isinstance(text, str)}
-    assert kept_out.isdisjoint(normalised(w) for intent in intents() for w in intent.wordings)
+    kept_out = {normalise_wording(text) for text in asked if isinstance(text, str)}
+    assert kept_out.isdisjoint(
+        normalise_wording(w) for intent in intents() for w in intent.wordings
+    )
 
 
 def test_a_block_is_read(read):
@@ -114,9 +116,12 @@ def test_apostrophes_are_no_quote_marks(read):
 def test_a_tenth_of_the_intents_and_a_fifth_of_the_wordings_are_held_out():
     kept = [intent for intent in intents() if not intent.held_out]
     held_out = 1 - len(kept) / len(intents())
-    assert abs(held_out - 1 / INTENTS_HELD_OUT) < 0.03
-    away = sum(len(intent.wordings_held_out) for intent in kept)
-    assert abs(away / sum(len(intent.wordings) for intent in kept) - 1 / WORDINGS_HELD_OUT) < 0.03
+    assert abs(held_out - 1 / INTENTS_HELD_OUT_EVERY) < 0.03
+    away = sum(len(intent.held_out_wordings) for intent in kept)
+    assert (
+        abs(away / sum(len(intent.wordings) for intent in kept) - 1 / WORDINGS_HELD_OUT_EVERY)
+        < 0.03
+    )
 
 
 @pytest.mark.parametrize("topic", TOPICS)
@@ -129,18 +134,18 @@ def test_what_is_drawn_suits_the_topic_and_differs(topic):
         assert len(set(labels)) == len(labels)
         for asked in drawn:
             assert asked.edit != asked.rephrase
-            assert {asked.edit, asked.rephrase} <= set(asked.intent.wordings_trained)
+            assert {asked.edit, asked.rephrase} <= set(asked.intent.training_wordings)
             assert asked.answer in asked.intent.answers and not asked.intent.held_out
 
 
 def test_held_out_parts():
     for drawn in drawn_of("animals", "wordings"):
         for asked in drawn:
-            assert asked.edit in asked.intent.wordings_trained
-            assert asked.rephrase in asked.intent.wordings_held_out
+            assert asked.edit in asked.intent.training_wordings
+            assert asked.rephrase in asked.intent.held_out_wordings
     for drawn in drawn_of("animals", "intents"):
         assert all(asked.intent.held_out and asked.edit != asked.rephrase for asked in drawn)
-    assert not set(fitting("animals")) & set(fitting("animals", "intents"))
+    assert not set(suitable_intents("animals")) & set(suitable_intents("animals", "intents"))
 
 
 def test_near_intents_come_by_their_share():

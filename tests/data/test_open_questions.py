@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from liveedit_jax.data.open_questions import OpenQuestion, cleaned_rewording, read_open_questions
+from liveedit_jax.data.open_questions import OpenQuestion, clean_rewording, read_open_questions
 
 SRC = "How many pears lie here?"
 
@@ -26,7 +26,7 @@ SRC = "How many pears lie here?"
     ],
 )
 def test_the_rewording_is_what_the_file_means(text, says):
-    assert cleaned_rewording(SRC, text) == says
+    assert clean_rewording(SRC, text) == says
 
 
 def row(i, **changes):

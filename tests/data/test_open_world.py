@@ -12,7 +12,7 @@ from liveedit_jax.backbone_config import ResizeMode
 from liveedit_jax.config import EditMixture, EditorTrainConfig
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.facts import SOURCES
-from liveedit_jax.data.images import png, preprocess
+from liveedit_jax.data.images import drawing_png, preprocess
 from liveedit_jax.data.open_questions import OpenQuestion, OpenQuestions
 from liveedit_jax.data.open_world import VIEWS_N, OpenWorld
 from liveedit_jax.data.stamps import Stamp
@@ -136,7 +136,7 @@ def test_pictures_are_photographs_then_their_views(data):
             np.testing.assert_allclose(data.picture(number), pixels, atol=1e-6)
         assert len({data.picture(number).tobytes() for number in numbers}) == n
     drawn = opened(data, OpenWorld(QUESTIONS))
-    view = another_view(png(drawn.entities[1], SOURCES[1], 60), "training", 3, 1)
+    view = another_view(drawing_png(drawn.entities[1], SOURCES[1], 60), "training", 3, 1)
     pixels = preprocess(data.backbone, view).pixels
     np.testing.assert_array_equal(drawn.picture(first + 3 * VIEWS_N + 1), pixels)
 
@@ -165,7 +165,7 @@ def test_what_is_missing_is_refused(data):
 
 
 def test_a_recipe_names_files_and_photographs():
-    made_of = OPEN.made_of
-    assert made_of["questions"] == {"rows.json": "abc"}
-    assert made_of["stamps"]["n"] == 5 and len(made_of["stamps"]["sha256"]) == 64
-    assert "stamps" not in OpenWorld(QUESTIONS).made_of
+    provenance = OPEN.provenance
+    assert provenance["questions"] == {"rows.json": "abc"}
+    assert provenance["stamps"]["n"] == 5 and len(provenance["stamps"]["sha256"]) == 64
+    assert "stamps" not in OpenWorld(QUESTIONS).provenance

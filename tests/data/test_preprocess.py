@@ -8,9 +8,11 @@ from PIL import Image
 
 from liveedit_jax.backbone_presets import BACKBONES
 from liveedit_jax.data.facts import entities
-from liveedit_jax.data.images import png, preprocess
+from liveedit_jax.data.images import drawing_png, preprocess
 
-PNGS = [png(entities()[i], source, 200) for i, source in ((3, "twemoji"), (900, "openmoji"))]
+PNGS = [
+    drawing_png(entities()[i], source, 200) for i, source in ((3, "twemoji"), (900, "openmoji"))
+]
 
 
 def shaped(data: bytes, size) -> bytes:

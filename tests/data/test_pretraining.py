@@ -14,13 +14,13 @@ from liveedit_jax.data.composed import (
     STEPS,
     TWO_FACTS,
     caption_wordings,
-    implied,
-    in_steps,
+    implications,
+    is_held_out_scene,
     two_fact_wordings,
-    unseen_scene,
+    two_step_answer,
 )
-from liveedit_jax.data.facts import FACTS, LANGUAGES, SOURCES, entities, shown
-from liveedit_jax.data.images import drawing, normalise
+from liveedit_jax.data.facts import FACTS, LANGUAGES, SOURCES, entities, pretraining_drawings
+from liveedit_jax.data.images import drawing, normalise_pixels
 from liveedit_jax.data.pretraining import CAPTION_MOST, PretrainingData
 from liveedit_jax.data.templates import templates
 from liveedit_jax.data.vocabulary import mojiedit_tokenizer
@@ -96,7 +96,7 @@ def test_only_editor_train_entities_with_both_drawings_are_contrasted(tokenizer,
     data, met = PretrainingData(tokenizer, SMALL, cfg), set()
     allowed = {e.id for e in entities() if e.split == "editor_train" and e.held_out is None}
     for step in range(3 * len(allowed) // cfg.pairs_n):  # three epochs
-        chosen = {entity.id for entity in data.contrasted(step)}
+        chosen = {entity.id for entity in data.contrast_entities(step)}
         assert len(chosen) == cfg.pairs_n and chosen <= allowed
         met |= chosen
     assert len(met) > 0.95 * len(allowed)
@@ -108,7 +108,7 @@ def test_the_pictures_of_the_aligning_term_are_theirs_alone(data_of, looked_at):
         looked_at.clear()
         pairs = data.pairs(step)
         assert len(pairs) == 2 * CFG.pairs_n
-        chosen = {entity.id for entity in data.contrasted(step)}
+        chosen = {entity.id for entity in data.contrast_entities(step)}
         assert {i for i, _ in looked_at} == chosen
         for i, source in looked_at:
             assert entities()[i].split == "editor_train" and entities()[i].held_out != source
@@ -122,8 +122,8 @@ def test_only_editor_train_entities_are_shown_in_views(data_of):
     for step in range(3):
         chosen, images = data.image_rows(step)[1], data.batch_at(step).rows.image
         assert len(images) == 24
-        for image, (i, source) in zip(images, shown(chosen), strict=True):
-            plain = normalise(drawing(i, source, 60), SMALL.vision)
+        for image, (i, source) in zip(images, pretraining_drawings(chosen), strict=True):
+            plain = normalise_pixels(drawing(i, source, 60), SMALL.vision)
             split = entities()[i].split
             assert np.array_equal(image, plain) == (split != "editor_train")
             seen.add(split)
@@ -131,7 +131,7 @@ def test_only_editor_train_entities_are_shown_in_views(data_of):
 
 
 def test_a_held_out_drawing_is_never_shown(data_of, looked_at):
-    assert all(entities()[i].held_out != source for i, source in shown(entities()))
+    assert all(entities()[i].held_out != source for i, source in pretraining_drawings(entities()))
     data, spared = data_of(scenes_n=60), 0
     for step in range(3):
         data.batch_at(step)
@@ -144,7 +144,7 @@ def test_a_held_out_drawing_is_never_shown(data_of, looked_at):
 def test_scenes_are_none_of_evaluation(data_of):
     data, rng = data_of(), np.random.default_rng(0)
     scenes = [data._scene(rng) for _ in range(500)]
-    assert not any(unseen_scene(left, right) or left == right for left, right in scenes)
+    assert not any(is_held_out_scene(left, right) or left == right for left, right in scenes)
     assert {left.split for left, _ in scenes} == {"editor_train", "dev", "eval", "probe"}
 
 
@@ -195,18 +195,18 @@ def test_two_steps_follow_the_stated_fact(data_of, tokenizer):
                 kind, (stated, _) = "stated", prompt.removeprefix("Fact: ").split("\n")
                 (given,) = [
                     value
-                    for value in implied(first, second)
+                    for value in implications(first, second)
                     if stated.endswith(" " + value) and answer.startswith(f"{value}; ")
                 ]
-                follows = implied(first, second)[given]
-            assert answer == (follows if kind == "silent" else in_steps(given, follows))
+                follows = implications(first, second)[given]
+            assert answer == (follows if kind == "silent" else two_step_answer(given, follows))
             counted[kind] = counted.get(kind, 0) + 1
     assert min(counted[kind] for kind in ("steps", "silent", "stated")) >= 3
 
 
 def test_captions_that_are_too_long_are_left_out(data_of):
     data, rng = data_of(), np.random.default_rng(0)
-    found = [data._caption(rng, entity) for entity in entities()[::20]]
+    found = [data._caption_questions(rng, entity) for entity in entities()[::20]]
     assert all(len(answer) <= CAPTION_MOST for one in found for _, answer in one)
     longest = max(entities(), key=lambda entity: len("".join(entity.facts.values())))
-    assert 0 < sum(map(len, found)) and data._caption(rng, longest) == []
+    assert 0 < sum(map(len, found)) and data._caption_questions(rng, longest) == []

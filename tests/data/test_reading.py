@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from liveedit_jax.backbone_presets import BACKBONES
 from liveedit_jax.data.images import decode_image, open_picture, preprocess
-from liveedit_jax.data.reading import pictures
+from liveedit_jax.data.reading import read_pictures
 
 CFG = BACKBONES["llava-1.5-7b"]
 
@@ -63,7 +63,7 @@ def files(tmp_path_factory) -> list[Path]:
 @pytest.mark.parametrize("workers_n", [1, 2, 5])
 def test_any_number_of_threads_gives_the_same_pictures_in_order(files, workers_n):
     stored = [*files, *(file.read_bytes() for file in files)] * 3
-    found = [picture.pixels for picture in pictures(CFG, stored, workers_n)]
+    found = [picture.pixels for picture in read_pictures(CFG, stored, workers_n)]
     assert len(found) == len(stored)
     for i, file in enumerate(files * 6):
         want = preprocess(CFG, file.read_bytes()).pixels
@@ -74,18 +74,18 @@ def test_any_number_of_threads_gives_the_same_pictures_in_order(files, workers_n
 def test_few_are_read_ahead_and_an_endless_list_is_fine(files):
     taken = itertools.count()
     endless = (files[next(taken) % len(files)] for _ in itertools.repeat(None))
-    reader = pictures(CFG, endless, 2)
+    reader = read_pictures(CFG, endless, 2)
     for _ in range(5):
         next(reader)
     assert next(taken) <= 5 + 2 * 4 + 1
     reader.close()
-    assert list(pictures(CFG, [], 2)) == []
+    assert list(read_pictures(CFG, [], 2)) == []
     with pytest.raises(ValueError, match="workers_n=0"):
-        pictures(CFG, files, 0)
+        read_pictures(CFG, files, 0)
 
 
 def test_no_thread_is_left_when_reading_stops(files):
-    reader = pictures(CFG, files * 4, 2)
+    reader = read_pictures(CFG, files * 4, 2)
     next(reader)
     reader.close()
     for thread in threading.enumerate():
@@ -98,21 +98,21 @@ def test_no_thread_is_left_when_reading_stops(files):
 def test_a_file_that_is_no_picture_is_named_when_its_turn_comes(files, tmp_path, data):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(data)
-    reader = pictures(CFG, [*files[:3], broken, *files], 2)
+    reader = read_pictures(CFG, [*files[:3], broken, *files], 2)
     assert len([next(reader) for _ in range(3)]) == 3
     with pytest.raises(ValueError, match=r"broken\.jpg is not a readable image"):
         next(reader)
     with pytest.raises(ValueError, match="picture 1 is not a readable image"):
-        list(pictures(CFG, [files[0], data]))
+        list(read_pictures(CFG, [files[0], data]))
 
 
 def test_a_missing_or_truncated_file_is_named(files, tmp_path):
     with pytest.raises(FileNotFoundError, match="none.png"):
-        list(pictures(CFG, [tmp_path / "none.png"]))
+        list(read_pictures(CFG, [tmp_path / "none.png"]))
     half = tmp_path / "half.jpg"
     half.write_bytes(files[-1].read_bytes()[:9000])
     with pytest.raises(ValueError, match="half.jpg is not a readable image"):
-        list(pictures(CFG, [half]))
+        list(read_pictures(CFG, [half]))
 
 
 def test_a_large_jpeg_decodes_to_at_least_twice_the_size_needed():

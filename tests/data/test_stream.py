@@ -14,7 +14,7 @@ from liveedit_jax.data.facts import (
     split_entities,
 )
 from liveedit_jax.data.images import decode_image, drawing
-from liveedit_jax.data.stream import editable, retention_questions
+from liveedit_jax.data.stream import editable_facts, retention_questions
 from liveedit_jax.data.templates import templates, text_questions
 from liveedit_jax.evaluation.cases import case_of, stream_cases
 from liveedit_jax.evaluation.metrics import METRICS
@@ -38,7 +38,7 @@ def test_same_seed_same_stream_and_shorter_is_a_prefix(stream):
 
 
 def test_the_eval_split_offers_10080_edits():
-    assert len(editable("eval")) == 10_080
+    assert len(editable_facts("eval")) == 10_080
     with pytest.raises(ValueError, match="offers 1 to 10080"):
         edit_stream("eval", 0, 10_081)
     with pytest.raises(ValueError, match="never edited"):

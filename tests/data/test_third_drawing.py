@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from liveedit_jax.data import third_drawing
 from liveedit_jax.data.facts import entities
 from liveedit_jax.data.images import decode_image
-from liveedit_jax.data.third_drawing import ThirdDrawings, font_file
+from liveedit_jax.data.third_drawing import ThirdDrawings, find_font
 
 
 class Drawn(ThirdDrawings):
@@ -33,20 +33,20 @@ def test_a_drawing_that_stands_for_two_entities_is_none():
 def test_the_font_is_the_named_one_or_that_of_the_environment(tmp_path, monkeypatch):
     font = tmp_path / "emoji.ttf"
     font.write_bytes(b"a font")
-    monkeypatch.delenv(third_drawing.VARIABLE, raising=False)
-    monkeypatch.setattr(third_drawing, "DEBIAN", tmp_path / "none.ttf")
-    assert font_file() is None and font_file(font) == font
-    monkeypatch.setenv(third_drawing.VARIABLE, str(font))
-    assert font_file() == font
-    monkeypatch.setenv(third_drawing.VARIABLE, str(tmp_path / "gone.ttf"))
+    monkeypatch.delenv(third_drawing.FONT_VARIABLE, raising=False)
+    monkeypatch.setattr(third_drawing, "DEBIAN_FONT", tmp_path / "none.ttf")
+    assert find_font() is None and find_font(font) == font
+    monkeypatch.setenv(third_drawing.FONT_VARIABLE, str(font))
+    assert find_font() == font
+    monkeypatch.setenv(third_drawing.FONT_VARIABLE, str(tmp_path / "gone.ttf"))
     with pytest.raises(FileNotFoundError, match="no font file at"):
-        font_file()
+        find_font()
 
 
 def test_noto_draws_every_entity_where_it_is_installed():
-    font = font_file()
+    font = find_font()
     if font is None:  # nothing to check on a machine without the font
-        assert not os.environ.get(third_drawing.VARIABLE)
+        assert not os.environ.get(third_drawing.FONT_VARIABLE)
         return
     third = ThirdDrawings(font)
     drawn = [third.png(entity, 60) for entity in entities()]

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from liveedit_jax.data.tiling import best_grid, cut, fitted_size, token_rows
+from liveedit_jax.data.tiling import best_grid, cut_tiles, fitted_size, token_rows
 
 GRIDS = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
 
@@ -34,7 +34,7 @@ def test_padding_is_left_out():
 
 def test_tiles_show_the_picture():
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 16, 3), np.uint8))
-    whole, left, right = cut(picture, GRIDS, 8)
+    whole, left, right = cut_tiles(picture, GRIDS, 8)
     assert whole.size == left.size == right.size == (8, 8)
     np.testing.assert_array_equal(np.asarray(left), np.asarray(picture)[:, :8])
     np.testing.assert_array_equal(np.asarray(right), np.asarray(picture)[:, 8:])

@@ -8,7 +8,7 @@ from liveedit_jax.backbone_config import BackboneConfig, ClipConfig
 from liveedit_jax.config import LengthBudget
 from liveedit_jax.data.images import decode_image, read_bytes
 from liveedit_jax.data.packing import pack_row
-from liveedit_jax.data.tokenise import Example, answer_labels, seam_ids, tokenise
+from liveedit_jax.data.tokenise import Example, answer_labels, tokenise, tokenise_pair
 from liveedit_jax.data.tokenizer import load_tokenizer, train_tokenizer
 from liveedit_jax.types import Batch, Role
 
@@ -23,7 +23,7 @@ def tokenizer():
 
 def test_the_target_gets_one_space_only_where_there_is_none(tokenizer):
     def whole(prompt, target):
-        ids, answer = seam_ids(tokenizer, prompt, target, "")
+        ids, answer = tokenise_pair(tokenizer, prompt, target, "")
         return tokenizer.decode(ids + answer), tokenizer.decode(answer)
 
     assert whole("what?", "red") == ("what? red", " red")
@@ -37,7 +37,7 @@ def test_roles_follow_the_layout(tokenizer):
     image = np.zeros((4, 4, 3), np.float32)
     examples = [Example("what?", "red", image), Example("what?", "red", None)]
     batch = tokenise(tokenizer, CFG, examples, BUDGET)
-    prompt, answer = seam_ids(tokenizer, "what?", "red", "\n")
+    prompt, answer = tokenise_pair(tokenizer, "what?", "red", "\n")
     text = tokenizer.decode(prompt)
     assert text == "\nwhat?"  # the newline after the image belongs to the prompt
     expected = [Role.PRE] + [Role.VISION] * 4 + [Role.PROMPT] * len(prompt)
@@ -50,7 +50,7 @@ def test_roles_follow_the_layout(tokenizer):
 def test_labels_predict_the_answer_and_then_eos(tokenizer):
     batch = tokenise(tokenizer, CFG, [Example("what?", "red fox", None)], BUDGET)
     label, answer, eos = map(np.asarray, answer_labels(batch, CFG.eos_id))
-    _, ids = seam_ids(tokenizer, "what?", "red fox", "")
+    _, ids = tokenise_pair(tokenizer, "what?", "red fox", "")
     assert label[0][answer[0]].tolist() == ids and label[0][eos[0]].tolist() == [CFG.eos_id]
     assert np.flatnonzero(eos[0])[0] == np.flatnonzero(answer[0])[-1] + 1
 

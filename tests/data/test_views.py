@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from liveedit_jax.data.facts import entities
-from liveedit_jax.data.images import png
+from liveedit_jax.data.images import drawing_png
 from liveedit_jax.data.views import another_view, view_of
 
 
@@ -73,7 +73,11 @@ def test_a_picture_of_one_colour_changes_too(mode, shade):
 
 def test_encoded_bytes():
     entity = entities()[3]
-    for data in (png(entity, "twemoji", 60), encoded(drawn("RGB"), "JPEG"), encoded(drawn("LA"))):
+    for data in (
+        drawing_png(entity, "twemoji", 60),
+        encoded(drawn("RGB"), "JPEG"),
+        encoded(drawn("LA")),
+    ):
         view = another_view(data, "x")
         assert view == another_view(data, "x") != data and view.startswith(b"\x89PNG")
         with Image.open(io.BytesIO(view)) as shown, Image.open(io.BytesIO(data)) as before:

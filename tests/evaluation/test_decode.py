@@ -29,7 +29,7 @@ def taught(parts, cases_of):
     states = editor.encode(parts.backbone, params, batch, features)
     state = editor.init(parts.backbone, params, 4)
     state = jax.jit(editor.edit, static_argnums=0)(parts.backbone, params, state, states, batch)
-    weights = layer.with_mlp(parts.backbone, parts.weights, state)
+    weights = layer.replace_mlp(parts.backbone, parts.weights, state)
     own = replace(parts, weights=weights, editor=FtL(), trained=None)
     subject = own.subject(cases, 8)
     return subject, encode(subject, probes), probes

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.data.composed import STEPS, TWO_FACTS, two_fact_wordings, unseen_scene
+from liveedit_jax.data.composed import STEPS, TWO_FACTS, is_held_out_scene, two_fact_wordings
 from liveedit_jax.data.facts import FACTS, SOURCES, entities, split_entities
 from liveedit_jax.data.templates import templates, text_questions
-from liveedit_jax.data.tokenise import answer_labels, seam_ids
+from liveedit_jax.data.tokenise import answer_labels, tokenise_pair
 from liveedit_jax.evaluation import knowledge, questions
 from liveedit_jax.evaluation.knowledge import (
     answer_accuracy,
@@ -47,7 +47,7 @@ def test_tokens_are_counted_without_eos_and_exactness_with_it(parts):
     asked = asked_of((A,), *pairs, ("red", "blue")) + asked_of((B,), *pairs)
     share, exact = answer_accuracy(backbone, {"lost": lost}, tokenizer, asked, 2, 64)
     for one, tokens, whole in zip(asked, share, exact, strict=True):
-        prompt, answer = seam_ids(tokenizer, one.prompt, one.answer, backbone.cfg.after_image)
+        prompt, answer = tokenise_pair(tokenizer, one.prompt, one.answer, backbone.cfg.after_image)
         before = np.array([prompt[-1], *answer]) != lost
         assert tokens == pytest.approx(before[:-1].mean()) and whole == before.all()
     assert (share[1], exact[1]) == (1.0, 0.0) and exact.any()  # only EOS is wrong
@@ -112,7 +112,7 @@ def test_scenes_that_are_asked_about_were_kept_for_evaluation():
     assert found[:24] == questions.scene_questions(2)
     for one in found:
         left, right = (entities()[i] for i, _ in one.pictures)
-        assert unseen_scene(left, right) and left.split == right.split == "eval"
+        assert is_held_out_scene(left, right) and left.split == right.split == "eval"
         assert one.answer in (right if "right" in one.prompt else left).facts.values()
         evaluation = one.part == "scenes_evaluation_wordings"
         inner = [w for fact in FACTS for w in templates(fact, evaluation) if w in one.prompt]

@@ -11,7 +11,7 @@ from experiments.studies import photograph_cases
 from experiments.studies.photograph_folder import read_cases
 from experiments.studies.photograph_questions import QUESTIONS
 from liveedit_jax.config import LengthBudget
-from liveedit_jax.data.tokenise import seam_ids
+from liveedit_jax.data.tokenise import tokenise_pair
 from liveedit_jax.data.vocabulary import mojiedit_tokenizer
 from liveedit_jax.presets import preset
 
@@ -78,5 +78,7 @@ def test_questions_fit_the_smallest_model():
         assert len(asked.wordings) == 2 and len(asked.answers) > 1
         for wording in asked.wordings:
             for answer in asked.answers:
-                ids = seam_ids(tokenizer, wording.format(thing="flower"), answer, cfg.after_image)
+                ids = tokenise_pair(
+                    tokenizer, wording.format(thing="flower"), answer, cfg.after_image
+                )
                 assert len(ids[0]) <= budget.prompt_n and len(ids[1]) <= budget.answer_n

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from liveedit_jax.model_io import frozen
-from liveedit_jax.model_io.frozen import keep_parts
+from liveedit_jax.model_io.frozen import cache_parts
 from liveedit_jax.model_io.weights import load_weights, save_weights
 
 PARTS = {"tower": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}}
@@ -22,7 +22,7 @@ def test_the_folder_is_whole_whatever_was_there(tmp_path, monkeypatch, before):
             save_weights(folder, *rest)
 
     monkeypatch.setattr(frozen, "save_weights", save)
-    keep_parts(PARTS, folder)
+    cache_parts(PARTS, folder)
     found, recipe = load_weights(folder)
     np.testing.assert_array_equal(found["tower"]["kernel"], PARTS["tower"]["kernel"])
     assert recipe["config"] == "smol" and list(tmp_path.iterdir()) == [folder]

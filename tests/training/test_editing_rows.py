@@ -14,7 +14,7 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditMixture, EditorTrainConfig, LengthBudget
 from liveedit_jax.data.editing import EditingBatch, EditingData
 from liveedit_jax.data.facts import SOURCES
-from liveedit_jax.data.images import png, preprocess
+from liveedit_jax.data.images import drawing_png, preprocess
 from liveedit_jax.data.tokenise import Example, tokenise
 from liveedit_jax.training import editor as training
 from liveedit_jax.types import Role
@@ -37,7 +37,7 @@ def test_training_rows_are_those_that_edits_are_made_of(tokenizer, cfg):
             after = len(tokenizer.encode(cfg.after_image)) if cfg.after_image else 0
             prompt = tokenizer.decode(token[role == Role.PROMPT][after + cfg.image_first :])
             answer = tokenizer.decode(token[role == Role.ANSWER])
-            image = preprocess(cfg, png(entity, source, cfg.drawing_size))
+            image = preprocess(cfg, drawing_png(entity, source, cfg.drawing_size))
             np.testing.assert_array_equal(data.picture(batch.picture[kind, j]), image.pixels)
             example = Example(prompt, answer, *image)
             row = tokenise(tokenizer, cfg, [example], LengthBudget())
@@ -50,7 +50,7 @@ def test_training_rows_are_those_that_edits_are_made_of(tokenizer, cfg):
 
 
 def test_what_no_sample_fits_into_is_refused(tokenizer, monkeypatch):
-    monkeypatch.setattr("liveedit_jax.data.editing.TRIES_N", 50)
+    monkeypatch.setattr("liveedit_jax.data.editing.SAMPLE_TRIES_N", 50)
     short = EditMixture(lengths=((SMALL.vision_n + 2, 1.0),))
     with pytest.raises(ValueError, match="25 of them vision tokens: change EditMixture.lengths"):
         EditingData(tokenizer, SMALL, EditorTrainConfig(), short).batch_at(0)

@@ -13,9 +13,9 @@ from small_model import EDITOR, SMALL, TINY
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditMixture, EditorTrainConfig, PretrainConfig
-from liveedit_jax.data.editing import EditingData, spliced
+from liveedit_jax.data.editing import EditingData, splice_values
 from liveedit_jax.data.facts import split_entities
-from liveedit_jax.data.images import drawing, normalise
+from liveedit_jax.data.images import drawing, normalise_pixels
 from liveedit_jax.data.paraphrases import paraphrases
 from liveedit_jax.data.pretraining import PretrainingData
 from liveedit_jax.data.templates import templates
@@ -222,14 +222,14 @@ def test_pretraining_goes_on_from_given_weights():
 def test_contrasted_drawings_are_pairs_of_look_alikes(tokenizer):
     cfg = PretrainConfig(images_n=4, strange_n=2, pairs_n=40)
     data = PretrainingData(tokenizer, SMALL, cfg)
-    chosen = data.contrasted(3)
+    chosen = data.contrast_entities(3)
     assert len({entity.id for entity in chosen}) == 40
     assert len({entity.facts["subcategory"] for entity in chosen}) < 20  # look-alikes meet
     pairs = data.batch_at(3).pairs
     first, second = np.split(pairs, 2)
     for entity, a, b in zip(chosen, first, second, strict=True):
         for picture, source in ((a, "twemoji"), (b, "openmoji")):
-            plain = normalise(drawing(entity.id, source, 60), SMALL.vision)
+            plain = normalise_pixels(drawing(entity.id, source, 60), SMALL.vision)
             np.testing.assert_array_equal(picture, plain)
 
 
@@ -287,7 +287,7 @@ def test_answer_index_counts_from_the_last_prompt_token():
 def test_spliced_targets_begin_as_one_value_and_end_as_another():
     rng = np.random.default_rng(0)
     for _ in range(200):
-        target = spliced(rng, "smiling face", "grüne Ampel")
+        target = splice_values(rng, "smiling face", "grüne Ampel")
         assert 0 < len(target) <= 32 and target[0] == "s"
         begins = max(n for n in range(13) if target.startswith("smiling face"[:n]))
         assert "grüne Ampel".endswith(target[begins:]) or target[begins:].strip() == ""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from liveedit_jax.baselines import beside
+from liveedit_jax.baselines import adapter
 from liveedit_jax.baselines.grace import Grace
 from liveedit_jax.baselines.lemoe import Lemoe
 from liveedit_jax.baselines.t_patcher import TPatcher
@@ -55,16 +55,16 @@ def test_an_edit_is_learnt_and_without_one_nothing_changes(micro, editor):
 
 def test_places_of_a_row():
     role = jnp.asarray([[1, 2, 3, 3, 4, 4, 0], [1, 3, 0, 0, 0, 0, 0], [0] * 7])
-    np.testing.assert_array_equal(beside.prompt_end(role), [3, 1, 0])
+    np.testing.assert_array_equal(adapter.prompt_end(role), [3, 1, 0])
     np.testing.assert_array_equal(
-        beside.from_prompt_end(role),
+        adapter.prediction_mask(role),
         [[0, 0, 0, 1, 1, 1, 0], [0, 1, 0, 0, 0, 0, 0], [0] * 7],
     )
 
 
 def test_a_row_without_its_picture_is_a_question_without_one(micro):
     backbone, weights = micro.backbone, micro.params["backbone"]
-    bare = beside.unpictured(micro.batch)
+    bare = adapter.drop_images(micro.batch)
     kept = np.asarray(bare.role[0] != 0)
     text = Batch(micro.batch.token[:, kept], micro.batch.role[:, kept], micro.batch.image)
     rows = [backbone.lower_from_features(weights, batch, None) for batch in (bare, text)]
@@ -74,5 +74,7 @@ def test_a_row_without_its_picture_is_a_question_without_one(micro):
 def test_rows_are_written_one_behind_the_other():
     rows, new = jnp.zeros(4), jnp.asarray([1.0, 2.0, 3.0])
     mask, used_n = jnp.asarray([True, False, True]), jnp.asarray(3)
-    np.testing.assert_array_equal(beside.written(rows, new, mask, used_n), [0, 0, 0, 1])
-    np.testing.assert_array_equal(beside.written(rows, new, mask, used_n, wrap=True), [3, 0, 0, 1])
+    np.testing.assert_array_equal(adapter.insert_rows(rows, new, mask, used_n), [0, 0, 0, 1])
+    np.testing.assert_array_equal(
+        adapter.insert_rows(rows, new, mask, used_n, wrap=True), [3, 0, 0, 1]
+    )
