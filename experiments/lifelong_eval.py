@@ -4,8 +4,8 @@
     python -m experiments.lifelong_eval --config llava-1.5-7b --model MODEL --dataset evqa \\
         --manual-dir FOLDER --out DIR
 
-Writes DIR/results.json, cases.jsonl, routes.jsonl, metrics.png and report.html. A killed run with
-the same arguments goes on where it was. Tune on `--split dev`; report `--split eval`.
+Writes DIR/results.json, cases.jsonl, routes.jsonl, metrics.png and report.html. An interrupted run
+is resumed by the same command. Tune on `--split dev`; report `--split eval`.
 
 A public benchmark is read from its authors' files in FOLDER, in their order; `--seed S` shuffles it
 as the released evaluation does, whose result files are in DIR/released. `--seeds 0,1,2` makes one

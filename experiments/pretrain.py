@@ -5,9 +5,10 @@
 
     python -m experiments.pretrain --config smol --out runs/smol   # its projector alone
 
-Killed or stopped runs resume where they were. About 2 s a step on 2 cores. `--start-from MODEL`
-goes on from a model's weights with a fresh optimiser at `--learning-rate`. `--ship` measures the
-reached weights and writes them with their recipe, whose settings `--recipe` takes up again.
+An interrupted or stopped run is resumed by the same command. A step takes about 2 s on 2 cores.
+`--start-from MODEL` continues from a model's weights with a fresh optimiser at `--learning-rate`.
+`--ship` evaluates the trained weights and writes them with their recipe. `--recipe FILE` takes the
+settings of earlier weights.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Forward passes of our backbones against torch's, same weights and inputs, in one run.
+"""Time the forward passes of our backbones against PyTorch's, on the same weights and inputs.
 
     python -m experiments.bench.forward --out runs/bench_forward [--only tiny]
 
@@ -38,7 +38,7 @@ SLICE = BackboneConfig(
 
 
 def make_batch(cfg: BackboneConfig, b: int, prompt_n: int, image: bool) -> Batch:
-    """Full rows of BOS, a picture and a prompt."""
+    """Make `b` rows without padding: BOS, a picture if asked for, and a prompt."""
     rng = np.random.default_rng(0)
     vision_n = cfg.vision_n if image else 0
     role = [Role.PRE, *[Role.VISION] * vision_n, *[Role.PROMPT] * prompt_n]
@@ -48,12 +48,12 @@ def make_batch(cfg: BackboneConfig, b: int, prompt_n: int, image: bool) -> Batch
 
 
 def state_of(net) -> dict[str, np.ndarray]:
-    """A torch module's weights as arrays."""
+    """Return a torch module's weights as arrays."""
     return {name: value.detach().numpy() for name, value in net.state_dict().items()}
 
 
 def ours_of(cfg: BackboneConfig, weights: dict, batch: Batch) -> Callable[[], np.ndarray]:
-    """Our whole forward pass, jitted."""
+    """Return our whole forward pass, jitted."""
     backbone = Backbone(cfg)
     weights, batch = jax.device_put(weights), jax.device_put(batch)
     has_image = bool((np.asarray(batch.role) == Role.VISION).any())
@@ -68,7 +68,7 @@ def ours_of(cfg: BackboneConfig, weights: dict, batch: Batch) -> Callable[[], np
 
 
 def tiny(b: int = 32) -> Pair:
-    """LLaVA-1.5 at the size of `tiny`."""
+    """Build LLaVA-1.5 at the size of `tiny`."""
     import torch
 
     cfg = BACKBONES["tiny"]
@@ -86,7 +86,7 @@ def tiny(b: int = 32) -> Pair:
 
 
 def smol(b: int = 8) -> Pair:
-    """EfficientNet-lite0, the projector and SmolLM2-135M, composed in torch."""
+    """Build EfficientNet-lite0, the projector and SmolLM2-135M, composed in torch."""
     import torch
     from torch import nn
 
@@ -118,7 +118,7 @@ def smol(b: int = 8) -> Pair:
 
 
 def slice_7b(b: int = 1) -> Pair:
-    """Two layers and the head at LLaVA-7B's width, no picture."""
+    """Build two layers and the head at LLaVA-7B's width, without a picture."""
     import torch
 
     net = torch_llama(SLICE.decoder)
@@ -134,7 +134,7 @@ CASES = {"tiny": tiny, "smol": smol, "slice": slice_7b}
 
 
 def measure(pair: Pair, repeats: int) -> dict:
-    """Medians of both sides, timed in turn, after a comparison of what they return."""
+    """Compare the outputs of both sides, then time them in turn; returns error and medians."""
     theirs, ours, shape = pair
     want, found = theirs(), ours()
     error = float(np.abs(want - found).max() / np.abs(want).max())

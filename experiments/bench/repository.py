@@ -1,13 +1,13 @@
-"""What edits and queries cost against the size of the repository, beside a textbook in PyTorch.
+"""Time edits and queries against the size of the repository, ours and a textbook's in PyTorch.
 
     python -m experiments.bench.repository --width 4096 --sizes 1000,10000,100000 --out runs/scale
 
-Widths: 192 (`tiny`), 2560 (BLIP2), 4096 (LLaVA); the editor has the paper's M 1024, R 4, E 4 and
-random weights. Up to 10,000 experts all is float32, and the textbook
-(experiments/reference/textbook.py) runs on the same weights in the same run, outputs compared;
-above, bodies are 8 bits, and above 100,000 keys too. Adding is timed in turns with adding to 1,000
-experts in the same storage.
-DIR/results.json holds every median in seconds; ratios are textbook over ours.
+Widths: 192 (`tiny`), 2560 (BLIP2), 4096 (LLaVA). The editor has random weights and the paper's
+sizes, M 1024, R 4, E 4. Up to 10,000 experts everything is float32, and the textbook
+(experiments/reference/textbook.py) runs in the same run on the same weights; outputs are compared.
+Above 10,000 experts bodies are stored in 8 bits, above 100,000 keys as well. Adding an edit is
+timed in turn with adding one to 1,000 experts in the same storage.
+DIR/results.json holds all medians in seconds; ratios are textbook over ours.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ from liveedit_jax.evaluation.compiles import count_compiles
 from liveedit_jax.evaluation.run import commit
 from liveedit_jax.types import Repository
 
-BESIDE_N, KEYS_N = 10_000, 100_000  # the textbook runs, and keys are float32, up to these
+BESIDE_N, KEYS_N = 10_000, 100_000  # the textbook runs, and keys are float32, up to so many experts
 SMALL_N = 1_000
 HITS = {"0": 0, "10": 10, "all": None}
 ROOM = 8
 
 
 def storage_of(n: int) -> StorageConfig:
-    """How n experts are kept."""
+    """Choose how n experts are stored."""
     keys = Precision.F32 if n <= KEYS_N else Precision.INT8
     return StorageConfig(keys, Precision.F32 if n <= BESIDE_N else Precision.INT8)
 
 
 def ours(model: Model, n: int, repeats: int, bar: tqdm) -> tuple[dict, Repository]:
-    """Our figures at n experts, and the repository."""
+    """Measure ours at n experts; also returns the repository."""
     storage = storage_of(n)
     with count_compiles() as compiles:
         repo = filled(model, n, 0, ROOM, storage)
@@ -84,14 +84,14 @@ def ours(model: Model, n: int, repeats: int, bar: tqdm) -> tuple[dict, Repositor
 
 
 def difference(mine: np.ndarray, theirs: np.ndarray) -> float:
-    """The largest difference, in units of the largest entry."""
+    """Return the largest absolute difference, relative to the largest absolute entry."""
     return float(np.abs(mine - theirs).max() / np.abs(theirs).max())
 
 
 def beside(
     model: Model, book: Textbook, repo: Repository, n: int, samples_n: int, bar: tqdm
 ) -> dict:
-    """The textbook's figures at n experts, and how far outputs differ."""
+    """Measure the textbook at n experts, and the largest difference of outputs from ours."""
     pool, pull = measure.torch_pool(repo, n), jnp.asarray(pulls(model.query))
     samples = [measure.sample_of(model, i, False) for i in range(samples_n)]
     found: dict = {"append_s": measure.appends_s(book, pool, model, n)}
@@ -110,7 +110,7 @@ def beside(
             hit, weight = book.route(pool, *samples[i])
             if int(hit.sum()) != (n if hit_n is None else hit_n):
                 raise RuntimeError(f"{int(hit.sum())} experts were hit, not {hit_n}")
-            if hit_n is None:  # over the same 64 experts, weights with the full denominator
+            if hit_n is None:  # over our top 64 experts, with weights normalised over all hits
                 states, slot = torch.cat(samples[i]), torch.from_numpy(routed.slot[i]).long()
                 added = book.residual(pool.down[slot], pool.up[slot], weight[slot], states)
                 theirs = (states + added).numpy()
@@ -127,7 +127,7 @@ def beside(
 
 
 def generation(model: Model, book: Textbook, repeats: int, samples_n: int) -> dict:
-    """Making experts, ours and the textbook's."""
+    """Time the generation of experts, ours and the textbook's."""
     edits = [measure.sample_of(model, i, True) for i in range(samples_n)]
     theirs = book.make_expert(*edits[0])
     mine = measure.expert_of(model, 0)
@@ -144,7 +144,7 @@ def generation(model: Model, book: Textbook, repeats: int, samples_n: int) -> di
 
 
 def ratios(found: dict) -> dict[str, float | None]:
-    """Textbook time over ours, for one edit or query; None where a size was not run."""
+    """Compute textbook time over ours for one edit or query; None where a size was not run."""
     made, each = found["generate"], QUERIES_N
     best = made["textbook"]["best_s"]
     out: dict[str, float | None] = {

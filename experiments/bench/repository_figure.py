@@ -1,4 +1,4 @@
-"""`costs.png`: what an edit and a query cost against the number of stored experts."""
+"""`costs.png`: the time of an edit and of a query against the number of stored experts."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""The editor's training loop against the usual one in PyTorch, same model and batches, in one run.
+"""Time the editor's training loop against a usual one in PyTorch, on the same model and batches.
 
     python -m experiments.bench.training --out runs/bench_training
 
-Ours is what `train_editor --config tiny` runs: batches made ahead, one compiled step, log and
-checkpoints; PyTorch's is `textbook_training`, once with whole passes of the frozen model and once
-stopped behind the edit layer where no more is needed. Losses are compared first, then all are timed
-in turn. Medians of samples/s, ratios, and the share of our wall time inside the compiled step go to
-DIR/results.json.
+Ours is the loop of `train_editor --config tiny`: prefetched batches, one compiled step, log and
+checkpoints. PyTorch's is `reference/textbook_training.py`, in two variants: with whole forward
+passes of the frozen model, and with passes that stop after the edit layer where nothing beyond it
+is needed. Losses are compared first, then all are timed in turn. Medians of samples per second,
+ratios, and the share of our wall time inside the compiled step go to DIR/results.json.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SAVE_EVERY = 100  # as train_editor
 
 
 def draws(recipe: EditorTrainConfig, n: int, key) -> Draws:
-    """What `editor_loss` draws of a key."""
+    """Draw the same random numbers as `editor_loss` does from a key."""
     mask_key, pair_key, blend_key = jax.random.split(key, 3)
     own, (other_key, share_key) = jnp.arange(recipe.batch_n), jax.random.split(blend_key)
     share = jax.random.uniform(share_key, (n, 1, 1, 1), maxval=recipe.routing_blend).ravel()
@@ -60,24 +60,24 @@ def draws(recipe: EditorTrainConfig, n: int, key) -> Draws:
 
 
 class Ours:
-    """The loop of `train_editor`, and how long its steps took."""
+    """The loop of `train_editor`, with the time spent in its steps."""
 
     def __init__(self, chosen: Preset, weights: dict, data: EditingData):
-        """Vision features of all pictures are computed once, as there."""
+        """Compute the vision features of all pictures once, as `train_editor` does."""
         self.backbone, self.chosen = Backbone(chosen.backbone), chosen
         self.weights, self.data = jax.device_put(weights), data
         self.pictures = picture_features(self.backbone, self.weights, data.pictures())
         self.inside_s = 0.0
 
     def loss(self, recipe: EditorTrainConfig, state: TrainState, batch: EditingBatch, key):
-        """One batch's loss."""
+        """Compute the loss of one batch."""
         features = row_features(self.pictures, batch)
         hidden = lower_from_features(self.backbone, self.weights, features, batch)
         run = jax.jit(partial(editor_loss, self.backbone, self.chosen.editor, recipe))
         return float(run(self.weights, state.params, batch, hidden, key)[0])
 
     def step(self, state: TrainState, batch: EditingBatch):
-        """A step that is waited for."""
+        """Make one step, wait for it, and add its time to `inside_s`."""
         begin = time.perf_counter()
         recipe, editor = self.data.cfg, self.chosen.editor
         features = row_features(self.pictures, batch)
@@ -87,7 +87,7 @@ class Ours:
         return found
 
     def run(self, steps_n: int, first: int = 0) -> tuple[float, float]:
-        """Wall time of so many steps and the share of it inside the compiled step."""
+        """Return the wall time of `steps_n` steps, and its share inside the compiled step."""
         key = jax.random.key(self.data.cfg.seed)
         state = init_state(self.backbone, self.chosen.editor, self.data.cfg, key)
         self.inside_s, begin = 0.0, time.perf_counter()

@@ -1,11 +1,12 @@
-"""Kill a writer again and again, and damage what it left: nothing acknowledged may be lost.
+"""Kill a writer again and again, and damage its files: no acknowledged edit may be lost.
 
     python -m experiments.checks.crash --kills 200 --out runs/crash
 
-A writer adds, forgets and rolls back edits and writes snapshots, saying each operation once it is
-durable; it is killed (SIGKILL) at a random moment, often inside a write. Recovery then has to hold
-every operation that was said, and at most the one after. A copy of the folder is damaged each time
-(one byte changed, or a file cut short) and opened: it must be refused, or lead to the same edits.
+A writer adds, forgets and rolls back edits and writes snapshots; it acknowledges each operation
+once it is durable. It is killed (SIGKILL) at a random moment, often in the middle of a write. After
+recovery every acknowledged operation has to be there, and at most one more. Each time, a copy of
+the folder is damaged (one byte changed, or a file cut short) and opened: it must be refused, or
+hold the same edits.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ FORK = multiprocessing.get_context("fork")  # JAX is imported once and started i
 
 
 def arrays_of(target: str) -> dict[str, np.ndarray]:
-    """The expert that an edit with this target has."""
+    """Draw the expert of an edit from its target, a number."""
     rng = np.random.default_rng(int(target))
     return {
         name: rng.normal(size=(1, *shape)).astype(np.float32)
@@ -47,7 +48,7 @@ def arrays_of(target: str) -> dict[str, np.ndarray]:
 
 
 def write(folder: Path, seed: int, said) -> None:
-    """Operations until the end, each said as (operations so far, live ids) once it is durable."""
+    """Make random operations forever, and send (operations so far, live ids) after each one."""
     rng = random.Random(seed)
     with open_store(folder, write=True, create=HEADER) as store:
         live = LiveRepository(store, CFG, WIDTH, F32)
@@ -73,9 +74,10 @@ def write(folder: Path, seed: int, said) -> None:
 
 
 def read(folder: Path, told) -> None:
-    """What opening the folder leads to: (operations, live id -> target, passed over), or an error.
+    """Open the folder and send what it holds.
 
-    An expert in memory that is not its edit's is a corrupt load.
+    Sends (operations, live id -> target, passed over, snapshot's operations); ("refused", error);
+    or, where an expert in memory is not its edit's, a text that says so (a corrupt load).
     """
     try:
         with open_store(folder) as store:
@@ -97,7 +99,7 @@ def read(folder: Path, told) -> None:
 
 
 def opened(folder: Path):
-    """`read` in a child."""
+    """Run `read` in a child process and return what it sends."""
     here, there = FORK.Pipe(duplex=False)
     child = FORK.Process(target=read, args=(folder, there))
     child.start()
@@ -107,7 +109,7 @@ def opened(folder: Path):
 
 
 def killed(folder: Path, seed: int, rng: random.Random) -> tuple[int, list[int]]:
-    """Run a writer, kill it, and give the last thing it said."""
+    """Run a writer, kill it, and return the last operation it acknowledged."""
     here, there = FORK.Pipe(duplex=False)
     child = FORK.Process(target=write, args=(folder, seed, there))
     child.start()
@@ -124,7 +126,7 @@ def killed(folder: Path, seed: int, rng: random.Random) -> tuple[int, list[int]]
 
 
 def damage(folder: Path, rng: random.Random) -> str:
-    """Change one byte of a file, or cut it short; returns what was done."""
+    """Change one bit of a random file, or cut it short; returns the kind of file."""
     files = [f for f in folder.rglob("*") if f.is_file() and f.stat().st_size and f.name != "lock"]
     files = [f for f in files if f.parent.name != "images"]
     by_kind = {}

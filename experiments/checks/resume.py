@@ -1,10 +1,10 @@
-"""Training that is killed (kill -9) and started again against the same training left alone.
+"""Check that training resumed after kill -9 gives the same weights as uninterrupted training.
 
     python -m experiments.checks.resume --kills 3 --seed 0 --out runs/resume_check
 
-Runs `train_editor --config tiny` once straight; then, for every kill, a run that is killed at a
-random moment and started again. Checkpoints at the end have to be equal bit for bit, moments and
-counters included; exits 1 where one is not.
+Runs `train_editor --config tiny` once without interruption; then, for every kill, a run that is
+killed at a random moment and started again. The final checkpoints have to be equal bit for bit,
+optimiser moments and counters included; exits with 1 if one is not.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from liveedit_jax.training.loop import saved_step
 
 
 def begin(out: Path, steps_n: int, save_every: int) -> subprocess.Popen:
-    """Start training; it goes on where `out` was left. The shipped editor is its start."""
+    """Start training in a process, from the shipped editor or where `out` was left."""
     command = ["experiments.train_editor", "--config", "tiny", "--start-from", "checkpoints/tiny"]
     command += ["--steps", str(steps_n), "--save-every", str(save_every), "--out", str(out)]
     log = (out.parent / f"{out.name}.txt").open("a")
@@ -30,7 +30,7 @@ def begin(out: Path, steps_n: int, save_every: int) -> subprocess.Popen:
 
 
 def ended(process: subprocess.Popen) -> None:
-    """Wait for it.
+    """Wait for a process.
 
     Raises:
         RuntimeError: it failed.
@@ -40,7 +40,7 @@ def ended(process: subprocess.Popen) -> None:
 
 
 def digest(out: Path, step: int) -> str:
-    """Of everything a checkpoint holds."""
+    """Return the sha256 of everything that a checkpoint holds."""
     import orbax.checkpoint as ocp
 
     with ocp.CheckpointManager(out.resolve() / "state") as manager:
@@ -48,7 +48,7 @@ def digest(out: Path, step: int) -> str:
 
 
 def killed(out: Path, steps_n: int, save_every: int, rng: random.Random) -> int:
-    """Train, killed once after a random step; returns the step that was saved by then."""
+    """Train, kill the run once after a random step, resume it; returns the step saved by then."""
     process = begin(out, steps_n, save_every)
     after = rng.randrange(save_every, steps_n - save_every)
     while saved_step(out) < after - after % save_every:

@@ -1,4 +1,4 @@
-"""Hold our modules against arrays computed with the released PyTorch code.
+"""Compare our modules with arrays computed by the released PyTorch code.
 
     python -m experiments.reference.check_golden --dir DIR
 
@@ -35,7 +35,7 @@ WHOLE_ONLY = ("llava_forward", "edit_and_infer")  # they need the weights that a
 
 
 def check_case(folder: Path, parts: Sequence[str] = tuple(CHECKS)) -> int:
-    """Check the named parts of one case; returns how many items failed."""
+    """Check the named parts of one case; returns the number of failed items."""
     case = Case(folder)
     if case.is_part:
         parts = [name for name in parts if name not in WHOLE_ONLY]

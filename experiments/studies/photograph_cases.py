@@ -1,12 +1,12 @@
-"""Make a folder of photographs with free questions out of Tux Paint's stamps.
+"""Make a folder of photographs with free questions from Tux Paint's stamps.
 
     python -m experiments.studies.photograph_cases --stamps /usr/share/tuxpaint/stamps --out FOLDER
 
-The stamps come with Debian's `tuxpaint-stamps-default`. Only photographs of its folders `animals`
-and `plants` are used, on white, and of these only the quarter that no training sees (`--trained`:
-only the others); the view is `data.views.another_view`. Every case asks about something else (of
-more than there are questions, some ask the same); targets are false on purpose.
-Every choice is a sha256 of the seed. `experiments.studies.photographs FOLDER` is the study.
+The stamps come with Debian's `tuxpaint-stamps-default`. Only photographs in its folders `animals`
+and `plants` are used, on white, and of these only the quarter held out of training (`--trained`:
+only the others); the second view is made by `data.views`. Every case gets a question of its own
+(where there are more cases than questions, some share one); targets are false on purpose. Every
+random choice is a sha256 of the seed. `experiments.studies.photographs FOLDER` runs the study.
 """
 
 from __future__ import annotations
@@ -63,15 +63,15 @@ def main() -> int:
 
 
 def slug(name: str) -> str:
-    """A name as a file is called."""
+    """Turn a name into a file name."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def chosen_stamps(stamps: Sequence[Stamp], seed: int, n: int) -> list[Stamp]:
-    """The first `n` in hashed order, no two of one name.
+    """Choose `n` stamps with different names, in hashed order.
 
     Raises:
-        ValueError: there are not so many.
+        ValueError: there are fewer.
     """
     order = sorted(stamps, key=lambda stamp: digest("stamps", seed, stamp.path))
     first = {slug(stamp.name): stamp for stamp in reversed(order)}
@@ -82,7 +82,7 @@ def chosen_stamps(stamps: Sequence[Stamp], seed: int, n: int) -> list[Stamp]:
 
 
 def cases_of(stamps: Sequence[Stamp], seed: int) -> list[dict]:
-    """One case for each stamp, as `cases.json` has it."""
+    """Make one case per stamp, as `cases.json` holds it."""
     order = sorted(QUESTIONS, key=lambda asked: digest("questions", seed, asked.wordings[0]))
     return [_case(stamp, order[i % len(order)], seed) for i, stamp in enumerate(stamps)]
 

@@ -1,4 +1,4 @@
-"""What is asked about edited photographs, and how the answers are counted: pure functions."""
+"""The questions asked about edited photographs, and how their answers are counted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OWN, SHOWN, ANOTHER, ELSE = (
 
 @dataclass(frozen=True)
 class Probe:
-    """A question of case `case`, asked about the picture of case `shown`."""
+    """A question of case number `case`, asked about the photograph of case number `shown`."""
 
     kind: str
     case: int
@@ -36,14 +36,15 @@ class Probe:
 
 
 def probes_of(cases: Sequence[Case], others_n: int | None = None) -> list[Probe]:
-    """Everything that is asked.
+    """List everything that is asked.
 
-    A photograph whose own edit asks the very same question is no other photograph of it.
+    A case's question is also asked about other photographs, except those whose own edit is about
+    the very same question.
 
     Args:
         cases: the photographs.
-        others_n: other photographs that a case's question is asked about, the first ones in the
-            order of a sha256 of both names (None: all).
+        others_n: the number of other photographs that a case's question is asked about (None: all);
+            they are chosen by a sha256 of both names.
     """
     probes = []
     for i, case in enumerate(cases):
@@ -61,11 +62,12 @@ def probes_of(cases: Sequence[Case], others_n: int | None = None) -> list[Probe]
 
 
 def answered(cases: Sequence[Case], probe: Probe, before: str, after: str) -> dict:
-    """A probe with its answers, judged.
+    """Judge the answers to a probe.
 
     Returns:
-        Plain values; "right" of a probe that should have the target, "changed" of one that should
-        stay as it was, and then "became" and, where it is an edit's target, "target_of".
+        The probe and its answers as plain values; "right" for a probe that should get the target,
+        "changed" for one whose answer should stay, and if it changed, "became" and, where the new
+        answer is an edit's target, "target_of".
     """
     row = {
         "kind": probe.kind,
@@ -89,7 +91,7 @@ def answered(cases: Sequence[Case], probe: Probe, before: str, after: str) -> di
 
 
 def shares(rows: Sequence[dict]) -> dict[str, dict]:
-    """The five shares in percent (None: nothing was asked) with their counts, by kind."""
+    """Compute the five shares in percent with their counts, by kind (None: nothing was asked)."""
     found = {}
     for kind in KINDS:
         some = [row for row in rows if row["kind"] == kind]

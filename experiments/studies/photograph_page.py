@@ -1,4 +1,4 @@
-"""The page of a study of photographs: every picture with what was asked of it and answered."""
+"""The page of a study of photographs: every picture with its questions and answers."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _said(text: str) -> str:
 
 
 def _verdict(row: dict) -> tuple[str, str]:
-    """Class and words of a judged answer."""
+    """Return the CSS class and the words for a judged answer."""
     if row["kind"] in TARGETED:
         return ("good", "right") if row["right"] else ("bad", "wrong")
     if not row["changed"]:
@@ -132,10 +132,10 @@ def _article(i: int, case: Case, asked: Sequence[dict], number_of: dict[str, int
 
 
 def page(results: dict, cases: Sequence[Case]) -> str:
-    """The self-contained page; everything from the folder is escaped.
+    """Return the self-contained page; everything from the folder is escaped.
 
     Args:
-        results: as `photographs` writes them.
+        results: the content of `results.json`.
         cases: the same cases, with their pictures.
     """
     rows = []

@@ -1,4 +1,4 @@
-"""Free questions about any animal or plant, in several wordings, with answers that are not true."""
+"""Free questions about any animal or plant, in several wordings, with made-up answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Asked:
-    """One question: its wordings ({thing} is bird, flower, animal or plant) and made-up answers."""
+    """One question: its wordings ({thing}: bird, flower, animal or plant) and made-up answers."""
 
     wordings: tuple[str, ...]
     answers: tuple[str, ...]

@@ -1,12 +1,12 @@
-"""Edit photographs by free questions, all in one repository, and count five shares.
+"""Edit photographs with free questions, all in one repository, and measure five shares.
 
     python -m experiments.studies.photographs FOLDER --model smol --out runs/photographs
 
 FOLDER holds `cases.json`, a list of {"name", "question", "target", "rephrase", "others": [...]},
-and beside it NAME.jpg and NAME-view.jpg (docs/photographs.md). Counted are the edits that answer
-their own question with the target, word for word; the reworded question; the own question about
-the view; other questions about an edited photograph whose answer is no longer the unedited model's;
-and the same question about the other photographs, likewise.
+with NAME.jpg and NAME-view.jpg (docs/photographs.md). Three shares count answers that are the
+target, word for word: to the edit's own question, to its rephrasing, and to its own question about
+the other view. Two count answers that differ from the unedited model's: to other questions about an
+edited photograph, and to the same question about the other photographs.
 
 Writes OUT/results.json and OUT/report.html, a page with every picture, question and answer.
 `experiments.studies.photograph_cases` makes such a folder from stamps.
@@ -85,10 +85,11 @@ def study(cases: Sequence[Case], args: argparse.Namespace) -> dict:
     """Make all edits, ask everything, and count.
 
     Returns:
-        "tokens", the most of an answer, "shares", and "cases", what each was asked and answered.
+        "tokens", the most tokens of an answer; "shares"; and "cases", each with its questions and
+        answers.
 
     Raises:
-        ValueError: a text that does not fit the model, naming the case.
+        ValueError: a text that does not fit the model; the error names the case.
         OSError, OverflowError: the repository cannot be written.
     """
     probes = probes_of(cases, args.others_n)
@@ -132,7 +133,7 @@ def _check(editor: Editor, cases: Sequence[Case]) -> None:
 
 
 def _tokens_n(editor: Editor, cases: Sequence[Case]) -> int:
-    """The most tokens of an answer: as in evaluation, twice the longest target's and 8."""
+    """Return the most tokens of an answer, as in evaluation: twice the longest target's plus 8."""
     encode = editor.maker.model.tokenizer.encode
     return 2 * max(len(encode(" " + case.target.strip())) for case in cases) + 8
 
@@ -143,7 +144,7 @@ def _shown(cases: Sequence[Case], probe: Probe) -> bytes:
 
 
 def _row(cases: Sequence[Case], probe: Probe, answer: Answer, case_of: dict[int, int]) -> dict:
-    """Write what was asked and answered as plain values."""
+    """Return a judged probe and the edits that fired as plain values."""
     fired = [
         {
             "case": cases[case_of[fired.edit.id]].name if fired.edit.id in case_of else None,
@@ -157,7 +158,7 @@ def _row(cases: Sequence[Case], probe: Probe, answer: Answer, case_of: dict[int,
 
 
 def table(results: dict) -> str:
-    """The five shares, a line each, and what answers became where they changed."""
+    """Format the five shares, one line each, and what changed answers became."""
     lines = [f"{results['model']}, {results['photographs']} photographs, an edit each:"]
     for kind in KINDS:
         count = results["shares"][kind]

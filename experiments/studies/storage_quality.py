@@ -1,10 +1,10 @@
-"""What narrow storage does to routing and to the metrics of a trained editor, at many edits.
+"""Measure what narrow storage does to the routing and the metrics of a trained editor.
 
     python -m experiments.studies.storage_quality --config tiny --edits 10000 --out runs/storage
 
-The same experts are stored in float32, bfloat16 and 8 bits, and the same probes asked of each,
-teacher-forced. Routing agrees on a query where it hits the same experts, the strongest is the same,
-and all weights together differ by at most 0.01.
+The same experts are stored in float32, bfloat16 and 8 bits, and the same probes are asked of each
+under teacher forcing. Routing agrees on a query if it hits the same experts, the strongest one is
+the same, and the L1 distance of all weights is at most 0.01.
 """
 
 from __future__ import annotations
@@ -42,7 +42,11 @@ _add = jax.jit(repository.add_edits, donate_argnums=0)
 
 @partial(jax.jit, static_argnums=0)
 def _agree(cfg: EditorConfig, wide: Repository, narrow: Repository, query: Query):
-    """Per query: the same hits, the same strongest expert, the L1 of all weights; and any hit."""
+    """Compare the routing of queries in two repositories.
+
+    Returns, per query: the same hits, the same strongest expert, the L1 distance of all weights,
+    and whether the first repository has a hit.
+    """
     (hit, weight), (other, weights) = (hit_weights(cfg, r, query) for r in (wide, narrow))
     same = (hit == other).all(-1)
     first = weight.argmax(-1) == weights.argmax(-1)
@@ -50,7 +54,7 @@ def _agree(cfg: EditorConfig, wide: Repository, narrow: Repository, query: Query
 
 
 def stored(subject: Subject, expert: Expert, n: int, precision: Precision) -> Repository:
-    """All experts in one repository."""
+    """Store all experts in one repository."""
     storage = StorageConfig(precision, precision)
     repo = repository.init_repository(subject.editor.cfg, subject.backbone.cfg.width, n, storage)
     for at in range(0, n, BLOCK_N):
@@ -61,7 +65,7 @@ def stored(subject: Subject, expert: Expert, n: int, precision: Precision) -> Re
 
 
 def agreement(subject: Subject, wide: Repository, narrow: Repository, query: Query) -> np.ndarray:
-    """float[X, 4]: what `_agree` says of every query."""
+    """Apply `_agree` to all queries in batches, float[X, 4]."""
     parts = []
     for at in range(0, len(query.threshold), BATCH_N):
         rows = np.minimum(np.arange(at, at + BATCH_N), len(query.threshold) - 1)
@@ -71,7 +75,7 @@ def agreement(subject: Subject, wide: Repository, narrow: Repository, query: Que
 
 
 def summary(rows: np.ndarray) -> dict[str, float]:
-    """Shares of queries in %."""
+    """Compute shares of queries in percent."""
     same, first, distance, hit = rows.T
     agrees = (same > 0) & (first > 0) & (distance <= LEAST_L1)
     return {
@@ -84,7 +88,7 @@ def summary(rows: np.ndarray) -> dict[str, float]:
 
 
 def experts_of(subject: Subject, cases: Sequence[Case], bar: tqdm) -> Expert:
-    """The experts (numpy) of all edits."""
+    """Generate the experts (numpy) of all edits."""
     made = []
     for at in range(0, len(cases), BLOCK_N):
         asked = [case.edit for case in cases[at : at + BLOCK_N]]
@@ -96,7 +100,7 @@ def experts_of(subject: Subject, cases: Sequence[Case], bar: tqdm) -> Expert:
 def measured(
     subject: Subject, cases: Sequence[Case], repos: dict[str, Repository], bar: tqdm
 ) -> dict[str, dict[str, float]]:
-    """Metrics and agreement by storage; the first of `repos` is what the others agree with."""
+    """Measure metrics and agreement by storage; the first of `repos` is the reference."""
     scores: dict = {name: defaultdict(list) for name in repos}
     agreed: dict = {name: [] for name in repos}
     wide = next(iter(repos.values()))

@@ -1,4 +1,7 @@
-"""Blocks of cases, and how they are asked in any state: teacher-forced, free, and routed."""
+"""Blocks of cases, and how their probes are answered in a given state of the editor.
+
+Every probe is answered twice: under teacher forcing, and by free (greedy) generation.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from liveedit_jax.types import Route
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Some consecutive cases and their probes, as rows: the edits themselves first."""
+    """Consecutive cases with their probes as X rows, the edit requests first."""
 
     first: int  # number of the first case
     cases: Sequence[Case]
@@ -27,16 +30,16 @@ class Block:
     probes: list[Probe]
 
     def in_order(self, chosen: Sequence[int]) -> list[int]:
-        """Sort rows case by case."""
+        """Sort rows by case and, within a case, in the order of METRICS."""
         return sorted(chosen, key=lambda i: (self.case[i], PLACE[self.probes[i].metric]))
 
     def several(self, i: int) -> dict[str, int]:
-        """Give what a line says of a probe that is not the first of its metric."""
+        """Return the field `nth` of row i's line; empty for the first probe of a metric."""
         return {"nth": self.nth[i]} if self.nth[i] else {}
 
     @property
     def shown(self) -> np.ndarray:
-        """Tell which rows have a picture, bool[X]."""
+        """Return the mask of the rows that have a picture, bool[X]."""
         return np.asarray([probe.image is not None for probe in self.probes])
 
 
@@ -59,16 +62,16 @@ def block_of(cases: Sequence[Case], first: int) -> Block:
 
 
 class Asked(NamedTuple):
-    """A block, and all that no edit changes about it."""
+    """A block with everything about it that no edit changes; computed once for all marks."""
 
     block: Block
     encoded: Encoded
-    before_text: list[str]  # what the unedited model generates
-    paths: Paths | None  # where free generation is walked, not run
+    before_text: list[str]  # the unedited model's free generation
+    paths: Paths | None  # reference texts that generation is compared with; None: it is routed
 
 
 def ask_unedited(decoder: Decoder, block: Block) -> Asked:
-    """Ask the unedited model, and compute all else that no edit changes."""
+    """Encode a block's rows and answer them with the unedited model."""
     encoded = encode(decoder.subject, block.probes)
     rows, ids = encoded.rows, decoder.unedited(encoded, block.probes)
     text = [decoder.text(said, len(answer)) for said, answer in zip(ids, rows.answer, strict=True)]
@@ -79,9 +82,9 @@ def ask_unedited(decoder: Decoder, block: Block) -> Asked:
 
 
 class Said(NamedTuple):
-    """A block's answers in a state; rows that were not asked have their unedited ones."""
+    """A block's answers in one state; rows that were not asked keep their unedited answers."""
 
-    after: np.ndarray  # int32[X, A + 1], the most likely tokens
+    after: np.ndarray  # int32[X, A + 1], the most likely tokens under teacher forcing
     text: list[str]  # free generation
     found: Route | None  # where the editor routes
     margin: np.ndarray  # f32[X], of the routes
@@ -96,16 +99,21 @@ def ask_forced(
     at: np.ndarray,
     earlier: Sequence[Said] = (),
 ) -> tuple[Said, list[int]]:
-    """Ask under teacher forcing; also tell which rows may generate something new (no text yet).
+    """Answer some rows of a block under teacher forcing.
 
     Args:
-        subject: the editor.
-        state: after the edits.
-        block: the questions.
-        encoded: the same.
-        chosen: the rows that are asked.
-        at: each row's moment, where the editor routes.
-        earlier: what the block said in states before, to be said again under equal routes.
+        subject: the editor and the model.
+        state: the state after the edits.
+        block: the block.
+        encoded: its rows, encoded.
+        chosen: the rows to answer.
+        at: the moment each row is asked at, int[X] (its chunk where the state is cut into chunks);
+            read only where the editor routes.
+        earlier: the block's answers at smaller marks. Where a row's route is the same as in one of
+            them, its answers are copied from there.
+
+    Returns:
+        The answers, and the rows whose free generation has still to be computed.
     """
     after, text = encoded.before.copy(), [""] * len(block.probes)
     found, margin, todo = None, np.full(len(at), -np.inf, np.float32), list(chosen)
@@ -125,7 +133,7 @@ def ask_forced(
 
 
 def same_route(a: Route, b: Route, i: int) -> bool:
-    """Tell whether row i uses the same edits with the same weights."""
+    """Return whether two routes of row i hit something and use the same edits, equally weighted."""
     return (
         a.hit_n[i] > 0
         and np.array_equal(a.slot[i], b.slot[i])
@@ -141,7 +149,7 @@ def ask(
     at: np.ndarray,
     earlier: Sequence[Said],
 ) -> Said:
-    """Ask chosen rows of a block, forced and free; the arguments are those of `ask_forced`."""
+    """Answer some rows of a block, teacher-forced and free; arguments as of `ask_forced`."""
     block, encoded = asked.block, asked.encoded
     said, todo = ask_forced(decoder.subject, state, block, encoded, chosen, at, earlier)
     if asked.paths is not None:
@@ -156,7 +164,7 @@ def ask(
 
 
 def case_line(mark: int, chunk: int, asked: Asked, said: Said, i: int) -> dict:
-    """Write a line of `cases.jsonl`, in the order of its fields."""
+    """Build the line of `cases.jsonl` of row i; the fields come in the order of the file."""
     block, rows = asked.block, asked.encoded.rows
     case, probe = block.cases[block.case[i] - block.first], block.probes[i]
     answer = rows.answer[i]
@@ -184,7 +192,11 @@ def case_line(mark: int, chunk: int, asked: Asked, said: Said, i: int) -> dict:
 
 
 def route_line(mark: int, block: Block, found: Route, i: int) -> dict:
-    """Write a line of `routes.jsonl`: whose edits a probe used, strongest first, and the share."""
+    """Build the line of `routes.jsonl` of row i.
+
+    It holds the experts that the probe used with their weights, strongest first, and the share of
+    the total weight that they keep.
+    """
     used = np.flatnonzero(found.weight[i] > 0)
     return {
         "mark": mark,

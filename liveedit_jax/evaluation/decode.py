@@ -1,10 +1,13 @@
-"""Free generation of an evaluation: only what teacher forcing has not already decided.
+"""Free generation of an evaluation, decoding as little as possible.
 
-If the most likely token at every answer position, and EOS after them, is the target's under teacher
-forcing, then greedy decoding walks the very same path: its first token is the target's first, so
-its second is decided on the same prefix, and so on by induction. Only the others are decoded, and
-with edits only where an editor routes. Of any other, one pass along the text that is compared with
-(the target, or what the unedited model says) tells whether greedy decoding gives exactly that text.
+If under teacher forcing the most likely token is the target's at every answer position, and EOS
+after them, then greedy decoding generates exactly the target: its first token is the target's
+first, so its second is predicted from the same prefix, and so on. Such rows need no decoding.
+
+The others are decoded token by token for the unedited model, and for editors that route. For all
+other editors one teacher-forced pass along the reference (the target, or the unedited model's own
+generation) tells whether greedy decoding gives exactly that reference, which is all that exact
+match asks.
 """
 
 from __future__ import annotations
@@ -32,37 +35,37 @@ from liveedit_jax.evaluation.subject import (
 )
 from liveedit_jax.types import Route
 
-CUT = "…"  # ends a generation that left its reference here and was not followed further
+CUT = "…"  # ends a generation that departs from its reference here and was not followed further
 
 
 def decided(rows: Rows, ids: np.ndarray, i: int, eos_id: int) -> bool:
-    """Tell whether teacher forcing says that greedy decoding of row i gives exactly its target."""
+    """Return whether the teacher-forced `ids` prove that row i greedily decodes to its target."""
     path = [*rows.answer[i], eos_id]
     return rows.same_prompt[i] and ids[i, : len(path)].tolist() == path
 
 
 class Paths(NamedTuple):
-    """The texts that free generation of a block's rows is compared with."""
+    """The reference token ids that the free generation of a block's rows is compared with."""
 
-    ids: list[list[int]]  # of each row, up to and with EOS
-    place: dict[int, int]  # row -> its row in `encoded`; the others' path is their target
-    encoded: Encoded  # prompts with their paths
+    ids: list[list[int]]  # of each row, up to and including EOS
+    place: dict[int, int]  # row -> its row in `encoded`; all others' reference is their target
+    encoded: Encoded  # prompts followed by their references
 
 
 @dataclass(frozen=True, eq=False)
 class Decoder:
-    """Batched greedy decoding; `known` remembers unedited generations, which many probes share."""
+    """Batched greedy decoding; `known` caches unedited generations, which many probes share."""
 
     subject: Subject
     known: dict[tuple, list[int]] = field(default_factory=dict)
 
     @property
     def eos_id(self) -> int:
-        """Name the token that ends a generation."""
+        """Return the id of the token that ends a generation."""
         return self.subject.tokenizer.eos_id
 
     def text(self, ids: Sequence[int], answer_n: int) -> str:
-        """Read at most 2A + 8 generated tokens."""
+        """Turn at most 2A + 8 generated ids into text, for a target of A = `answer_n` tokens."""
         return self.subject.tokenizer.decode(ids[: most_n(answer_n)]).strip()
 
     def decode(
@@ -72,7 +75,7 @@ class Decoder:
         chosen: Sequence[int],
         plan_of: Callable[[np.ndarray], Any] | None = None,
     ) -> dict[int, list[int]]:
-        """Generate ids for the chosen rows; `plan_of(rows)` is a batch's plan, None: no edits."""
+        """Generate ids for the chosen rows; `plan_of(rows)` gives a batch's edits (None: none)."""
         subject, out = self.subject, {}
         batch_n = subject.shapes.batch_n
         chosen = sorted(chosen, key=lambda i: len(rows.answer[i]))  # alike lengths end together
@@ -95,7 +98,7 @@ class Decoder:
         return out
 
     def unedited(self, encoded: Encoded, probes: Sequence[Probe]) -> list[list[int]]:
-        """Generate ids for every row by the unedited model."""
+        """Generate ids for every row with the unedited model."""
         rows = encoded.rows
         keys = [
             (p.prompt, image_key(p.image), len(answer))
@@ -123,7 +126,7 @@ class Decoder:
         after: np.ndarray,
         chosen: Sequence[int],
     ) -> dict[int, str]:
-        """Generate text under routes, by row."""
+        """Generate the texts of the chosen rows under their routes; returns them by row."""
         rows, eos_id = encoded.rows, self.eos_id
         ids = {i: [*rows.answer[i], eos_id] for i in chosen if decided(rows, after, i, eos_id)}
 
@@ -141,13 +144,13 @@ class Decoder:
         targeted: Sequence[bool],
         unedited: Sequence[list[int]],
     ) -> Paths:
-        """Lay out what rows are compared with, ready to be walked along in any state.
+        """Encode the reference of every row, to be compared with the predictions of any state.
 
         Args:
-            rows: of a block.
-            probes: the same.
-            targeted: of each, whether it is compared with its target (or what is unedited).
-            unedited: what the unedited model generates.
+            rows: the block's rows.
+            probes: their probes.
+            targeted: whether a row's reference is its target (else the unedited generation).
+            unedited: ids that the unedited model generates.
         """
         paths = []
         for answer, ids, by_target in zip(rows.answer, unedited, targeted, strict=True):
@@ -165,13 +168,15 @@ class Decoder:
     def walk(
         self, state: State, paths: Paths, after: np.ndarray, chosen: Sequence[int]
     ) -> dict[int, str]:
-        """Tell free generation as far as the paths go, CUT where it goes another way, by row.
+        """Return the free generation of the chosen rows, as far as it follows the references.
+
+        Where greedy decoding departs from a reference, the text ends with CUT.
 
         Args:
-            state: after some edits.
-            paths: of the block.
-            after: its teacher-forced answers in that state.
-            chosen: its rows that are asked.
+            state: the state after some edits.
+            paths: the block's references.
+            after: its teacher-forced answers in that state, int32[X, A + 1].
+            chosen: the rows.
         """
         subject = self.subject.in_one_length(paths.encoded.rows.token.shape[1])
         far = [i for i in chosen if i in paths.place]

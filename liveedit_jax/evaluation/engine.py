@@ -1,10 +1,10 @@
-"""The lifelong protocol: a stream's edits, mark by mark, and the probes asked after them.
+"""The lifelong protocol: the edits of a stream, and the probes asked after every mark.
 
-At a mark of n edits the stream is cut into chunks of n: each begins with the unedited model, makes
-its edits in order, and is then asked all of its probes. What no edit changes about a block of cases
-is computed once and serves every mark. Where an editor routes, one state holds the chunks of all
-marks, a probe that hits nothing keeps its unedited result, and one whose route is that of an
-earlier mark keeps that mark's result.
+At a mark of n edits the stream is cut into chunks of n. Each chunk starts from the unedited model,
+makes its edits in order, and is then asked all of its probes. Whatever no edit changes about a
+block of cases is computed once and serves every mark. Where an editor routes, one state holds all
+edits and is viewed as the chunks of any mark; a probe that hits no edit keeps its unedited result,
+and one whose route is the same as at an earlier mark keeps that mark's result.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from liveedit_jax.evaluation.probes import Case, Probe
 from liveedit_jax.evaluation.retention import ask_retention, retention_lines
 from liveedit_jax.evaluation.subject import Subject, begin_state, edit, requests
 
-HIDDEN_BYTES = 4 * 2**30  # of what no edit changes, waiting on the host
+HIDDEN_BYTES = 4 * 2**30  # a block's encoded rows on the host take at most this much
 
 Tick = Callable[[int], Any]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The marks of an evaluation, and its portions."""
+    """The marks of an evaluation, and the sizes of its batches and blocks."""
 
-    marks: tuple[int, ...]
-    cases_n: int | None = None  # cases that marks below it count; None: the whole stream
-    batch_n: int = 32
-    block_n: int = 128  # most cases between two savings
+    marks: tuple[int, ...]  # numbers of edits after which probes are asked, rising
+    cases_n: int | None = None  # cases that smaller marks count; None: the whole stream
+    batch_n: int = 32  # rows per batch
+    block_n: int = 128  # at most so many cases are computed between two saves
 
 
 def make_edits(
@@ -58,15 +58,18 @@ def make_edits(
     timed: Sequence[int] = (),
     tick: Tick = lambda n: None,
 ) -> tuple[State, dict[int, dict[str, float]]]:
-    """Make the edits of these probes in a fresh state; return it and what the `timed` edits cost.
+    """Make edits in a fresh state.
 
     Args:
-        subject: the editor.
+        subject: the editor and the model.
         probes: the requests, in order.
-        capacity: edits that the state has room for.
-        block_n: requests that are made ready at once, or as many as fill the last batch.
-        timed: numbers of edits whose costs are measured.
-        tick: hears how many more are made.
+        capacity: the number of edits that the state has room for.
+        block_n: requests to prepare at once, rounded up to whole batches of the editor.
+        timed: numbers of edits at which the costs are measured.
+        tick: called with the number of edits made since the last call.
+
+    Returns:
+        The state, and the costs by number of edits.
     """
     together, costs, n = subject.editor.together, {}, 0
     state, size = begin_state(subject, capacity), -(-block_n // together) * together
@@ -84,7 +87,7 @@ def make_edits(
 
 
 class Part(NamedTuple):
-    """A block at a mark, or what is retained at it: what a run is saved in."""
+    """The lines of one block, or of the retention questions, at one mark; the unit of saving."""
 
     name: str
     lines: list[dict]  # of `cases.jsonl`, or of `retention.jsonl`
@@ -93,19 +96,19 @@ class Part(NamedTuple):
 
 @dataclass(eq=False)
 class Engine:
-    """One run of an editor over a stream; `costs` fills with those of every mark."""
+    """One run of an editor over a stream; `costs` is filled in for every mark."""
 
     subject: Subject
     cases: Sequence[Case]
     plan: Plan
-    done: Callable[[str], bool] = lambda name: False  # whether a part need not be made again
-    costs: dict[int, dict[str, float]] = field(default_factory=dict)
-    tick: Tick = lambda n: None  # hears how many of `work_n` are done
-    kept: Case | None = None  # what is asked after a mark's first chunk (evaluation/retention.py)
+    done: Callable[[str], bool] = lambda name: False  # whether a part was saved by an earlier run
+    costs: dict[int, dict[str, float]] = field(default_factory=dict)  # by mark
+    tick: Tick = lambda n: None  # called with the units of `work_n` done since the last call
+    kept: Case | None = None  # questions asked after each mark's first chunk (see retention.py)
     _held: dict[int, tuple[int, State]] = field(default_factory=dict)  # mark -> chunk, its state
 
     def __post_init__(self):
-        """Find what there is to do."""
+        """List the parts that are not done yet."""
         cases_n, size = self.plan.cases_n or len(self.cases), self._block_n()
         parts = [
             (first, mark, min(size, counted_n(mark, cases_n) - first))
@@ -118,7 +121,7 @@ class Engine:
 
     @property
     def work_n(self) -> int:
-        """Count edits to make and cases to ask."""
+        """Count the edits to make and the cases to ask."""
         asked_n = sum(n for _, _, n in self.todo)
         if self.subject.editor.routes:
             return asked_n + (len(self.cases) if self.todo else 0)
@@ -126,7 +129,7 @@ class Engine:
         return asked_n + sum(mark for mark, _ in chunks)
 
     def parts(self) -> Iterator[Part]:
-        """Do everything that is not done yet, block by block and mark by mark."""
+        """Compute the parts that are not done yet, block by block and mark by mark."""
         decoder, marks = Decoder(self.subject), {}
         for first, mark, n in self.todo:
             marks.setdefault(first, []).append((mark, n))
@@ -150,7 +153,10 @@ class Engine:
                 yield Part(_name(first, mark), lines, routes)
 
     def _retained(self, kept: Asked, mark: int) -> Part:
-        """Ask what is retained after a mark's first chunk; the block after it starts with that."""
+        """Ask the retention questions after a mark's first chunk.
+
+        It runs just before the block that begins with that chunk, which then finds its state held.
+        """
         state = self._chunked(mark) if self.subject.editor.routes else self._chunk(mark, 0)
         lines = retention_lines(self.subject, state, kept, mark)
         return Part(f"retention_{mark:06d}", lines, [])
@@ -158,7 +164,7 @@ class Engine:
     def _states(
         self, mark: int, chunk: np.ndarray, rows: np.ndarray
     ) -> Iterator[tuple[State, np.ndarray]]:
-        """Give the states that these rows are asked in, with their rows."""
+        """Yield each state that some of these rows are asked in, with those rows."""
         if self.subject.editor.routes:
             yield self._chunked(mark), rows
             return
@@ -173,7 +179,7 @@ class Engine:
         return state
 
     def _chunked(self, mark: int) -> State:
-        """Make all edits once, and give them as chunks of this mark."""
+        """Return the state of all edits (made once), viewed as chunks of this mark."""
         if 0 not in self._held:
             self._held[0] = 0, self._edited(self.cases, len(self.cases), self.plan.marks)
         if mark not in self._held:
@@ -181,7 +187,7 @@ class Engine:
         return self._held[mark][1]
 
     def _chunk(self, mark: int, own: int) -> State:
-        """Make the edits of one chunk; only the latest chunk of every mark is held."""
+        """Return the state of one chunk; only the latest chunk of every mark is held."""
         if self._held.get(mark, (None,))[0] != own:
             cases = self.cases[own * mark : (own + 1) * mark]
             timed = (mark,) if own == 0 else ()
@@ -189,13 +195,13 @@ class Engine:
         return self._held[mark][1]
 
     def _block_n(self) -> int:
-        """Size a block: the plan's, or the cases whose unchanging part is within HIDDEN_BYTES."""
+        """Return the number of cases in a block: the plan's, or as many as fit HIDDEN_BYTES."""
         model, token = self.subject.model, np.zeros((1, self.subject.shapes.long_n), np.int32)
         image = jax.ShapeDtypeStruct((1, *self.subject.backbone.cfg.image_shape), np.float32)
         seen = jax.eval_shape(partial(editors.see, *model), image)
         batch = without_pixels(token, token.astype(np.int8))
         row_bytes = bytes_of(partial(editors.encode, *model), batch, seen)
-        copies = 1 if self.subject.editor.routes else 2  # a row, and the path it is walked along
+        copies = 1 if self.subject.editor.routes else 2  # a row, and the same with its reference
         probes_n = max(len(case.probes) for case in self.cases)
         return max(min(self.plan.block_n, HIDDEN_BYTES // (copies * probes_n * row_bytes)), 1)
 

@@ -1,4 +1,7 @@
-"""Probes as rows of tokens, and rows as batches of a few static shapes."""
+"""Probes as rows of tokens, and rows as batches of a few static shapes.
+
+Few shapes mean few compilations, whatever the number of probes.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +22,23 @@ from liveedit_jax.types import Batch, Role, Route
 
 
 def most_n(answer_n: int) -> int:
-    """Tokens that a free generation may take where the target has `answer_n`: 2A + 8."""
+    """Return the most tokens of a free generation whose target has A = `answer_n`: 2A + 8."""
     return 2 * answer_n + 8
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """The static sizes of a run: two lengths of rows, the longest prompt and answer, batch rows."""
+    """The static sizes of a run."""
 
-    short_n: int  # T of rows up to the median length
+    short_n: int  # T of the rows up to the median length
     long_n: int  # T of the others
-    prompt_n: int  # Q
-    answer_n: int  # A
-    batch_n: int
+    prompt_n: int  # Q, of the longest prompt
+    answer_n: int  # A, of the longest answer
+    batch_n: int  # rows per batch
 
     @property
     def steps_n(self) -> int:
-        """Tokens that any free generation of the run may take."""
+        """Return the most tokens of any free generation of the run."""
         return most_n(self.answer_n)
 
 
@@ -53,14 +56,14 @@ class Rows:
     same_prompt: list[bool]  # the prompt's ids are the same with and without its target
 
     def __len__(self) -> int:
-        """X."""
+        """Return X, the number of rows."""
         return len(self.answer)
 
 
 def measure(
     tokenizer: Tokenizer, cfg: BackboneConfig, cases: Sequence[Case], batch_n: int
 ) -> Shapes:
-    """The shapes that fit every probe of a stream."""
+    """Return the shapes that fit every probe of a stream."""
     prompts, answers, lengths = [], [], []
     for case in cases:
         for probe in case.probes:
@@ -120,7 +123,7 @@ def make_rows(
 
 
 def along(rows: Rows, chosen: Sequence[int], paths: Sequence[list[int]], shapes: Shapes) -> Rows:
-    """Chosen rows' prompts alone, each followed by token ids that somebody gives."""
+    """Return the prompts of the chosen rows, each followed by the given ids as its answer."""
     token = np.pad(rows.prompt_token[chosen], ((0, 0), (0, shapes.steps_n)))
     role = np.pad(rows.prompt_role[chosen], ((0, 0), (0, shapes.steps_n)))
     first = (role != Role.PAD).sum(1)
@@ -142,13 +145,13 @@ def along(rows: Rows, chosen: Sequence[int], paths: Sequence[list[int]], shapes:
 
 
 def padded(rows: Sequence[int], n: int) -> np.ndarray:
-    """Row numbers repeated up to `n`, so that a last batch has the same shape as all others."""
+    """Pad row numbers to `n` with the first one, so that the last batch has the usual shape."""
     rows = np.asarray(rows, np.int64)
     return np.concatenate([rows, np.full(n - len(rows), rows[0])])
 
 
 def batches(rows: Rows, chosen: Sequence[int], shapes: Shapes) -> Iterator[tuple[np.ndarray, int]]:
-    """Chosen rows in groups of at most batch_n that share one T, with that T."""
+    """Group the chosen rows by length, at most `batch_n` in a group; yields each with its T."""
     chosen = np.asarray(chosen, np.int64)
     fits = rows.length[chosen] <= shapes.short_n
     for group, t in ((chosen[fits], shapes.short_n), (chosen[~fits], shapes.long_n)):
@@ -157,12 +160,15 @@ def batches(rows: Rows, chosen: Sequence[int], shapes: Shapes) -> Iterator[tuple
 
 
 def widths(top_k: int) -> tuple[int, int]:
-    """The static numbers of experts a batch may carry: what most queries get along with, and K."""
+    """Return the two static numbers of experts that a batch may carry: K / 4 (rounded up), and K.
+
+    Most queries use few of their K experts, and a batch of such queries costs less.
+    """
     return -(-top_k // 4), top_k
 
 
 def by_width(found: Route, chosen: Sequence[int]) -> Iterator[tuple[np.ndarray, int]]:
-    """Chosen rows by which of the `widths` holds all experts that they use."""
+    """Group the chosen rows by the smaller of the `widths` that holds all experts they use."""
     chosen = np.asarray(chosen, np.int64)
     narrow, wide = widths(found.weight.shape[1])
     few = ~(found.weight[chosen, narrow:] > 0).any(-1)
@@ -172,17 +178,17 @@ def by_width(found: Route, chosen: Sequence[int]) -> Iterator[tuple[np.ndarray, 
 
 
 def take(rows: Rows, chosen: np.ndarray, t: int) -> Batch:
-    """Rows as a batch of length `t` (at least their own), without pictures."""
+    """Make a batch of length `t` (at least the rows' own) without pixels."""
     return without_pixels(rows.token[chosen, :t], rows.role[chosen, :t])
 
 
 def take_prompt(rows: Rows, chosen: np.ndarray) -> Batch:
-    """Prompts without their targets, without pictures."""
+    """Make a batch of prompts without their targets and without pixels."""
     return without_pixels(rows.prompt_token[chosen], rows.prompt_role[chosen])
 
 
 def pixels(cfg: BackboneConfig, image: bytes | Path) -> Float[np.ndarray, "S S 3"]:
-    """A picture as the backbone's own processor makes it.
+    """Read a picture and preprocess it for the backbone.
 
     Raises:
         FileNotFoundError: its file is not there.

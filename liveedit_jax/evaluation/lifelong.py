@@ -1,4 +1,4 @@
-"""A whole lifelong evaluation, resumable: from cases to the files of a run folder."""
+"""A whole lifelong evaluation: from cases to the files of a run folder. It can be resumed."""
 
 from __future__ import annotations
 
@@ -33,23 +33,25 @@ def evaluate(
     kept: Case | None = None,
     draw: Draw | None = None,
 ) -> dict:
-    """Evaluate an editor (or the rest of it) and write every file of the run folder.
+    """Evaluate an editor and write every file of the run folder.
+
+    An unfinished run with the same settings is resumed; a finished one is only read.
 
     Args:
         parts: the model and the editor.
         cases: the stream.
-        plan: marks and portions.
-        settings: what makes two runs the same run (config, seed, checkpoint, cases); written to
-            `config.json`. A folder that holds another run is refused.
+        plan: the marks, and the sizes of batches and blocks.
+        settings: what identifies the run (config, seed, checkpoint, cases); written to
+            `config.json`. A folder that holds a run with other settings is refused.
         out: the run folder.
         begin: `time.time()` at the start of the process.
         pictures: the folder of a benchmark's pictures, noted for reports.
         kept: questions about what no edit touches (evaluation/retention.py).
-        draw: called with the results, the stream and the run folder, before `results.json` says
-            that the run is finished.
+        draw: draws figures and pages; called with the results, the stream and the run folder
+            before `results.json` is written, which marks the run as finished.
 
     Returns:
-        What `results.json` holds.
+        The content of `results.json`.
 
     Raises:
         ValueError: bad marks, or `out` holds a run with other settings.
@@ -98,8 +100,8 @@ def _compute(
     folder: RunFolder,
     spent: Callable[[], float],
 ) -> dict[int, dict[str, float]]:
-    """Write the parts that are not there, and return what edits cost at every mark."""
-    # after few edits there are few rows in each state of an editor that does not route
+    """Compute and save the missing parts; returns the costs at every mark."""
+    # An editor that does not route answers few rows in each state: smaller batches waste less.
     batch_n = plan.batch_n if parts.editor.routes else plan.batch_n // 2
     costs = {int(mark): found for mark, found in (folder.read("timing") or {}).items()}
     every = cases if kept is None else [*cases, kept]
@@ -114,7 +116,7 @@ def _compute(
 
 
 def _lines(folder: RunFolder, marks: Sequence[int], name: str, key: str) -> Iterator[dict]:
-    """Read the lines of all finished parts of a name, mark by mark."""
+    """Yield the lines of all finished parts of a name, mark by mark."""
     for mark in marks:
         for part in folder.parts(f"{name}_{mark:06d}"):
             yield from part[key]

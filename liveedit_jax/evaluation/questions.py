@@ -1,4 +1,4 @@
-"""The questions that a base model is measured with; every choice is a sha256."""
+"""The questions that measure a base model; every random choice is a sha256, so it never changes."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from liveedit_jax.data.facts import (
 from liveedit_jax.data.templates import templates, text_questions
 
 Picture = tuple[int, str]  # entity id and source of a drawing
-Shown = Sequence[tuple[Entity, str]]  # which drawings are asked about
+Shown = Sequence[tuple[Entity, str]]  # drawings: entities and sources
 
-PAIRS_N = 4  # two-fact questions about one drawing, each asked in steps and silently
+PAIRS_N = 4  # two-fact questions about one drawing, each answered in two steps and in one
 
 
 class Asked(NamedTuple):
-    """One question, and the figures that it counts for."""
+    """One question, and the part and groups of the measurement that it counts in."""
 
     pictures: tuple[Picture, ...]  # from left to right; none: text only
     prompt: str
     answer: str
-    part: str  # of a measurement
-    groups: tuple[str, ...]  # of that part
+    part: str
+    groups: tuple[str, ...]
 
 
 def _first(options: Iterable, n: int, *key: object) -> list:
-    """The `n` options whose digests with the key are lowest."""
+    """Choose `n` options by their digests with the key."""
     return sorted(options, key=lambda option: digest(*key, option))[:n]
 
 
@@ -56,12 +56,12 @@ def _one(options: Sequence, *key: object):
 
 
 def sample(chosen: Iterable[Entity], n: int | None) -> list[Entity]:
-    """`n` of the entities (None: all); a larger sample begins with the smaller one."""
+    """Choose `n` of the entities (None: all); a larger sample begins with the smaller one."""
     return sorted(chosen, key=lambda entity: digest("asked", entity.file_key))[:n]
 
 
 def drawings(chosen: Iterable[Entity], held_out: bool) -> list[tuple[Entity, str]]:
-    """(entity, source) of the drawings pretraining saw, or of those held out of it."""
+    """List (entity, source) of the drawings used in pretraining, or of those held out of it."""
     return [
         (entity, source)
         for entity in chosen
@@ -71,17 +71,17 @@ def drawings(chosen: Iterable[Entity], held_out: bool) -> list[tuple[Entity, str
 
 
 def learned_compositions(entity: Entity) -> bool:
-    """Whether pretraining asks about this entity's compositions and captions."""
+    """Return whether pretraining has two-fact questions and captions of this entity."""
     return entity.split in COMPOSED_SPLITS
 
 
 def _language(*facts: str) -> str:
-    """English facts and language names are counted apart."""
+    """Return the group of a question: English facts and names in languages are counted apart."""
     return "english" if set(facts) <= set(ENGLISH_FACTS) else "languages"
 
 
 def fact_questions(shown: Shown, evaluation: bool, part: str) -> list[Asked]:
-    """Every fact of every drawing, in evaluation-only or in training wordings."""
+    """Ask for every fact of every drawing, in evaluation-only or in training wordings."""
     asked = []
     for entity, source in shown:
         for fact in FACTS:
@@ -92,7 +92,11 @@ def fact_questions(shown: Shown, evaluation: bool, part: str) -> list[Asked]:
 
 
 def two_fact_questions(shown: Shown, part: str) -> list[Asked]:
-    """`PAIRS_N` questions of two facts about each drawing, answered in two steps and silently."""
+    """Ask `PAIRS_N` questions that combine two facts of each drawing.
+
+    Each is asked twice: part "two_steps_..." states the first fact in its answer, part
+    "silent_..." gives the second fact alone.
+    """
     asked = []
     for entity, source in shown:
         key = entity.file_key, source
@@ -111,10 +115,10 @@ def two_fact_questions(shown: Shown, part: str) -> list[Asked]:
 
 
 def scene_questions(n: int) -> list[Asked]:
-    """Two English facts and a language name of both halves of `n` scenes kept for evaluation.
+    """Ask for two English facts and one language name of both sides of `n` unseen scenes.
 
-    The side is said in evaluation-only words. The question within is a training wording (`scenes`),
-    or evaluation-only, too (`scenes_evaluation_wordings`).
+    The words for the side are evaluation-only. The question about that side uses a training
+    wording (part `scenes`) or an evaluation-only one (part `scenes_evaluation_wordings`).
     """
     of, asked, scenes_n = split_entities("eval"), [], 0
     for i in count():
@@ -137,7 +141,7 @@ def scene_questions(n: int) -> list[Asked]:
 
 
 def text_only_questions(n: int | None) -> list[Asked]:
-    """Every fact of `n` entities, asked by name and without a picture."""
+    """Ask for every fact of `n` entities (None: all) by name, without a picture."""
     asked = []
     for entity in sample(entities(), n):
         for fact in FACTS:
@@ -147,7 +151,7 @@ def text_only_questions(n: int | None) -> list[Asked]:
 
 
 def caption_questions(shown: Shown, part: str) -> list[Asked]:
-    """A caption of each drawing, with the names in two languages."""
+    """Ask for a caption of each drawing, with its names in two languages."""
     asked = []
     for entity, source in shown:
         pair = _first(LANGUAGES, 2, "caption", entity.file_key, source)

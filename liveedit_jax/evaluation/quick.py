@@ -1,4 +1,4 @@
-"""Teacher-forced figures at one mark, without generation: what tuning on dev looks at."""
+"""Teacher-forced figures at one mark, without generation: quick enough for tuning on dev."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BATCH_N, BLOCK_N = 32, 128
 
 
 def accuracies(block: Block, encoded: Encoded, after: np.ndarray) -> Iterator[tuple[str, float]]:
-    """Score every row: its metric and token accuracy."""
+    """Yield the metric and the token accuracy of every row."""
     for i, probe in enumerate(block.probes):
         answer, k = encoded.rows.answer[i], len(encoded.rows.answer[i])
         targeted = is_targeted(probe.metric)
@@ -26,17 +26,17 @@ def accuracies(block: Block, encoded: Encoded, after: np.ndarray) -> Iterator[tu
 
 
 def quick_figures(parts: Parts, cases: Sequence[Case], features: Seen) -> dict[str, float]:
-    """Make all edits of `cases` in one state and ask all their probes; percentages and hits.
+    """Make all edits of `cases` in one state, and ask all their probes under teacher forcing.
 
     Args:
         parts: the model and the editor.
         cases: the stream; its length is the mark.
-        features: vision features by picture, read and added to.
+        features: vision features by picture; read, and new ones are added.
 
     Returns:
-        Token accuracy by probe, their `average` over the five metrics, `exact/...` (teacher-forced,
-        all tokens and EOS right, of what has a target) and, where the editor routes, mean
-        `hits/...` by probe.
+        Token accuracy in percent by metric, the five metrics' `average`, `unedited/reliability`,
+        `exact/...` (all tokens and EOS right, in percent) of metrics that have a target, and, where
+        the editor routes, the mean number of hits `hits/...`.
     """
     subject, block, n = parts.subject(cases, BATCH_N, features), block_of(cases, 0), len(cases)
     state, _ = make_edits(subject, [case.edit for case in cases], n, BLOCK_N)

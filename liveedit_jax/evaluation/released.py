@@ -1,9 +1,9 @@
-"""A run's figures in the layout of the released evaluation's result files.
+"""Result files of a run in the layout of the released evaluation.
 
     FOLDER/single_edit/results.json                             one record a case
     FOLDER/sequential_edit_N/results.json                       the same, a list for each chunk
     .../mean_results.json                                       means of all, and of each chunk
-    (seed_S_results.json, seed_S_mean_results.json              where the order was shuffled)
+    (seed_S_results.json, seed_S_mean_results.json              if the order was shuffled)
 
 Accuracies are shares, not percentages, and predictions are the teacher-forced tokens decoded.
 """
@@ -30,12 +30,12 @@ Decode = Callable[[Sequence[int]], str]
 
 
 def record_of(lines: dict[str, dict], decode: Decode, edit_s: float) -> dict:
-    """One case's record, from its lines of `cases.jsonl` by probe.
+    """Build one case's record.
 
     Args:
-        lines: the case's lines.
-        decode: token ids -> text.
-        edit_s: seconds that an edit took.
+        lines: the case's lines of `cases.jsonl`, by probe.
+        decode: turns token ids into text.
+        edit_s: seconds that an edit takes.
     """
 
     def said(line: dict) -> dict:
@@ -53,7 +53,7 @@ def record_of(lines: dict[str, dict], decode: Decode, edit_s: float) -> dict:
 
 
 def means(records: Sequence[dict]) -> dict:
-    """Means of every number of the records."""
+    """Average every number of the records."""
 
     def mean(entries: list[dict]) -> dict:
         numbers = defaultdict(list)
@@ -74,13 +74,13 @@ def means(records: Sequence[dict]) -> dict:
 
 
 def write_released(run: Path, folder: Path, decode: Decode, seed: int | None = None) -> None:
-    """Write the files of every mark.
+    """Write the result files of every mark.
 
     Args:
-        run: a finished run's folder.
-        folder: where to.
-        decode: token ids -> text.
-        seed: of the order, None where it is the file's.
+        run: the folder of a finished run.
+        folder: the folder to write into.
+        decode: turns token ids into text.
+        seed: the seed of the shuffled order; None where the cases come in the file's order.
     """
     results = json.loads((run / "results.json").read_text("utf-8"))
     seconds = {mark["edits"]: mark["edit_ms"] / 1000 for mark in results["marks"]}

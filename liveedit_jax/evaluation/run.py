@@ -1,4 +1,4 @@
-"""The lifelong evaluation of a model on a benchmark: what the program and scripts call."""
+"""The lifelong evaluation of a model on a benchmark, as the command line and scripts run it."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ METHODS = ("liveedit", *BASELINES)
 
 @dataclass(frozen=True)
 class Choice:
-    """What is evaluated on which stream."""
+    """What to evaluate, on which stream."""
 
-    config: str = "tiny"
-    dataset: str | None = None  # override the preset's parts, by name
+    config: str = "tiny"  # a preset
+    dataset: str | None = None  # this and the next two replace parts of the preset, by name
     backbone: str | None = None
-    editor: str | None = None  # a size of LiveEdit's, or one of METHODS
-    model: str | None = None  # model folder; None: the preset's shipped one
+    editor: str | None = None  # a size of LiveEdit, or one of METHODS
+    model: str | None = None  # model folder; None: the one shipped for the preset
     split: str = "eval"
-    seed: int | None = 0  # of the stream; of a benchmark's order, which is its file's with None
-    marks: tuple[int, ...] = (1, 10, 100, 1000)
-    cases_n: int | None = None  # that marks below it count; None: the preset's
+    seed: int | None = 0  # of the stream, or of a benchmark's order (None: the order of its file)
+    marks: tuple[int, ...] = (1, 10, 100, 1000)  # numbers of edits
+    cases_n: int | None = None  # cases that smaller marks count; None: the preset's
     files: Files | None = None  # of a public benchmark
-    noto: str | None = None  # font of the third drawings (data/third_drawing.py)
+    noto: str | None = None  # font file of the third drawings (data/third_drawing.py)
 
     @property
     def preset(self) -> Preset:
-        """The preset with its replaced parts."""
+        """Return the preset with its parts replaced."""
         size = None if self.editor in METHODS else self.editor
         return preset(self.config, self.dataset, self.backbone, size)
 
     @property
     def baseline(self) -> str | None:
-        """The name of a baseline; None where LiveEdit is evaluated."""
+        """Return the name of the baseline; None where LiveEdit is evaluated."""
         return self.editor if self.editor in BASELINES else None
 
 
@@ -62,19 +62,19 @@ def run(
     plan: Plan | None = None,
     draw: Draw | None = None,
 ) -> dict:
-    """Evaluate, writing the run folder `out`; returns what results.json holds.
+    """Evaluate a model and write the run folder; returns the content of results.json.
 
     Args:
-        choice: model and stream.
-        out: the run folder; a killed run with the same choice goes on there.
+        choice: the model and the stream.
+        out: the run folder; an interrupted run with the same settings is resumed there.
         begin: `time.time()` at the start of the process.
-        plan: marks and portions; None: the choice's marks.
-        draw: draws the finished run (`report.run_page.draw_run`); None: numbers alone.
+        plan: the marks, and the sizes of batches and blocks; None: the marks of `choice`.
+        draw: draws the finished run (`report.run_page.draw_run`); None: write numbers only.
 
     Raises:
         KeyError: an unknown name.
-        ValueError: marks or cases that no stream has, a damaged model, a
-            folder of another run.
+        ValueError: marks or cases that no stream has, a damaged model, or a folder that holds
+            another run.
         FileNotFoundError: no model.
     """
     asked, sized = choice.preset, choice.editor is not None and choice.editor not in METHODS
@@ -111,11 +111,11 @@ def run(
 
 
 def load_baseline(choice: Choice, backbone_sha256: str) -> tuple[Editor, Any, str | None]:
-    """A choice's baseline, its weights and their sha256 (None where it needs none).
+    """Return a baseline, its weights and their sha256 (both None where it needs no training).
 
     Raises:
         FileNotFoundError: it needs weights, and the model's folder has none for it.
-        ValueError: damaged weights, or such as were trained on another backbone.
+        ValueError: damaged weights, or weights trained on another backbone.
     """
     name, editor = choice.baseline, baseline(choice.baseline, choice.config)
     if name not in TRAINED:
@@ -135,10 +135,10 @@ def load_baseline(choice: Choice, backbone_sha256: str) -> tuple[Editor, Any, st
 
 
 def stream_of(choice: Choice, chosen: Preset, name: str, cases_n: int | None) -> Stream:
-    """The stream of a choice.
+    """Read or generate the cases to evaluate on.
 
     Raises:
-        ValueError: no stream or benchmark has so many, or the backbone cannot be evaluated.
+        ValueError: the benchmark has too few cases, or the backbone cannot be evaluated.
         KeyError, FileNotFoundError: as `load_benchmark`.
     """
     if chosen.backbone.grids:
@@ -161,7 +161,7 @@ def stream_of(choice: Choice, chosen: Preset, name: str, cases_n: int | None) ->
 
 
 def commit() -> str | None:
-    """The git commit of this code, with "-dirty" where files differ; None outside a repository."""
+    """Return this code's git commit, with "-dirty" if files differ; None outside a repository."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str:
@@ -176,7 +176,7 @@ def commit() -> str | None:
 
 
 def table(results: dict) -> str:
-    """The figures as plain text, teacher-forced (and exact match in brackets)."""
+    """Format the figures as plain text: token accuracy, and exact match in brackets."""
     rows = [("unedited", results["unedited"])]
     rows += [(f"{mark['edits']:,} edits", mark) for mark in results["marks"]]
     asked = {name for _, row in rows for name in row["exact_match"]}
@@ -196,7 +196,11 @@ def _cell(value: float | None, exact: float | None) -> str:
 
 
 def parse_marks(text: str) -> tuple[int, ...]:
-    """ "1,10,100" as numbers (ValueError when it is anything else)."""
+    """Parse numbers of edits like "1,10,100".
+
+    Raises:
+        ValueError: anything else.
+    """
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:

@@ -1,4 +1,4 @@
-"""What is evaluated: an editor on a model. Its rows pass through batches of a few static shapes."""
+"""The editor and model under evaluation, run on rows in batches of a few static shapes."""
 
 from __future__ import annotations
 
@@ -33,37 +33,37 @@ from liveedit_jax.evaluation.layout import (
 from liveedit_jax.evaluation.probes import Case, Probe
 from liveedit_jax.types import Batch, Route
 
-KNOWN_BYTES = 4 * 2**30  # of what is remembered of pictures
+KNOWN_BYTES = 4 * 2**30  # the size of the cache of picture features
 READERS_N = min(8, os.cpu_count() or 1)  # threads that decode pictures
 
-Seen = dict[bytes, np.ndarray]  # what is taken of pictures, by picture
+Seen = dict[bytes, np.ndarray]  # features by `image_key`
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """An editor and a model split where it acts, with the static shapes of a run."""
+    """An editor, the model split at the layer it acts on, and the static shapes of a run."""
 
     editor: Editor
     backbone: Backbone
     params: dict  # {"backbone": ..., "editor": ...}
     tokenizer: Tokenizer
     shapes: Shapes
-    seen: Seen  # what the editor takes of pictures, read and added to
-    features: Seen  # the model's own features of them: the same where the editor takes just these
+    seen: Seen  # cache of the editor's inputs from pictures
+    features: Seen  # cache of vision features; the same object where the editor takes just these
 
     @property
     def model(self) -> tuple[Editor, Backbone, dict]:
-        """Give what the functions of `editors` take first."""
+        """Return the first three arguments of the functions of `editors`."""
         return self.editor, self.backbone, self.params
 
     def in_one_length(self, long_n: int) -> Subject:
-        """Give it one length for all rows."""
+        """Return the same with one length for all rows."""
         return replace(self, shapes=replace(self.shapes, short_n=0, long_n=long_n))
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """A model and an editor, before anything is known of the cases."""
+    """A model and an editor, not yet bound to the shapes of some cases."""
 
     backbone: Backbone
     weights: Any  # the backbone's
@@ -72,12 +72,12 @@ class Parts:
     trained: Any = None  # the editor's own weights, where it has some
 
     def subject(self, cases: Sequence[Case], batch_n: int, features: Seen | None = None) -> Subject:
-        """Split the model where the editor acts, with the shapes that fit these cases.
+        """Split the model at the editor's layer and choose the shapes that fit some cases.
 
         Args:
-            cases: whatever will be asked.
-            batch_n: rows of a batch.
-            features: what earlier subjects of this model have seen, where editors take just that.
+            cases: everything that will be asked.
+            batch_n: rows per batch.
+            features: vision features of pictures, to be shared among subjects of one model.
         """
         shapes = measure(self.tokenizer, self.backbone.cfg, cases, batch_n)
         backbone, weights = at_layer(self.backbone, self.weights, self.editor.layer)
@@ -89,16 +89,16 @@ class Parts:
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """Rows, and what no edit changes about them, on the host."""
+    """Rows with everything about them that no edit changes, on the host."""
 
     rows: Rows
-    known: list[Known]  # of each row, without its axis
+    known: list[Known]  # the editor's encoding of each row, without a batch axis
     before: np.ndarray | None = None  # int32[X, A + 1], the unedited model's most likely tokens
-    query: Any = None  # [X, ...], of a RoutedEditor
+    query: Any = None  # [X, ...], the routing queries of a RoutedEditor
 
 
 def image_key(image: bytes | Path | None) -> bytes:
-    """Make what two probes with the same picture share."""
+    """Return a key that is equal for equal pictures; empty without a picture."""
     if isinstance(image, bytes):
         return hashlib.sha256(image).digest()
     return b"" if image is None else str(image).encode()
@@ -110,20 +110,20 @@ def _features(backbone: Backbone, weights: Any, image: Float[Array, "B S S 3"]) 
 
 
 def vision_features(subject: Subject, probes: Sequence[Probe]) -> list[np.ndarray]:
-    """Compute the model's features f32[P, D] of each picture; zeros where there is none."""
+    """Compute the vision features f32[P, D] of each probe's picture; zeros where it has none."""
     look = partial(_features, subject.backbone, subject.params["backbone"])
     return _look(subject, look, probes, subject.features)
 
 
 def picture_inputs(subject: Subject, probes: Sequence[Probe]) -> list[np.ndarray]:
-    """Compute what the editor takes of each picture; zeros where there is none."""
+    """Compute the editor's input from each probe's picture; zeros where it has none."""
     return _look(subject, partial(editors.see, *subject.model), probes, subject.seen)
 
 
 def _look(
     subject: Subject, look: Callable[[np.ndarray], Array], probes: Sequence[Probe], known: Seen
 ) -> list[np.ndarray]:
-    """Look at pictures that are not known; `known` loses its oldest ones beyond KNOWN_BYTES."""
+    """Apply `look` to pictures, by way of the cache `known`, whose oldest entries make room."""
     cfg, batch_n = subject.backbone.cfg, subject.shapes.batch_n
     if b"" not in known:
         blank = jax.ShapeDtypeStruct((1, *cfg.image_shape), np.float32)
@@ -153,7 +153,7 @@ def stack_rows(rows: Sequence[Any]) -> Any:
 def _batched(
     subject: Subject, rows: Rows, probes: Sequence[Probe]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, Batch, np.ndarray]]:
-    """Cut rows into groups: each, itself padded, as a batch, and with what is seen."""
+    """Yield groups of rows: the group, the group padded, its batch, and its picture inputs."""
     seen = picture_inputs(subject, probes)
     for group, t in batches(rows, range(len(rows)), subject.shapes):
         at = padded(group, subject.shapes.batch_n)
@@ -161,7 +161,7 @@ def _batched(
 
 
 def encode(subject: Subject, probes: Sequence[Probe]) -> Encoded:
-    """Compute all that no edit changes about probes, the unedited model's answers included."""
+    """Encode probes: everything that no edit changes, and the unedited model's answers."""
     rows = make_rows(subject.tokenizer, subject.backbone.cfg, probes, subject.shapes)
     known: list = [None] * len(rows)
     before = np.zeros(rows.position.shape, np.int32)
@@ -175,7 +175,7 @@ def encode(subject: Subject, probes: Sequence[Probe]) -> Encoded:
 
 
 def encode_rows(subject: Subject, rows: Rows, probes: Sequence[Probe]) -> Encoded:
-    """Compute what no edit changes about rows, without asking the unedited model."""
+    """Encode rows, without the unedited model's answers."""
     known: list = [None] * len(rows)
     for group, _, batch, seen in _batched(subject, rows, probes):
         _keep(known, group, jax.tree.map(np.asarray, editors.encode(*subject.model, batch, seen)))
@@ -188,10 +188,10 @@ def _keep(known: list, group: np.ndarray, part: Known) -> None:
 
 
 def requests(subject: Subject, probes: Sequence[Probe]) -> Iterator[tuple[Known, Batch, int]]:
-    """Make requests ready for `edit`, in their order; also tell how many of them each batch has.
+    """Prepare requests for `edit`, in order; yields encodings, batch, and the number of requests.
 
-    An editor that takes several at once (`together`) has them in rows of one length; in its last
-    batch, rows without a request are all PAD. They take up room all the same.
+    An editor that takes several requests at once (`together`) gets them in rows of one length. Rows
+    of its last batch that have no request are all PAD, but take up room in the state.
     """
     together = subject.editor.together
     if together > 1:
@@ -209,14 +209,14 @@ def requests(subject: Subject, probes: Sequence[Probe]) -> Iterator[tuple[Known,
 
 
 def begin_state(subject: Subject, capacity: int) -> State:
-    """Begin without edits, with room for `capacity` or for as many as fill the last batch."""
+    """Return a state without edits, with room for `capacity`, rounded up to whole batches."""
     together = subject.editor.together
     state = editors.init(*subject.model, -(-capacity // together) * together)
-    return jax.tree.map(jnp.array, state)  # edits happen in place, and not in the weights
+    return jax.tree.map(jnp.array, state)  # a copy: `edit` donates the state, never the weights
 
 
 def edit(subject: Subject, state: State, known: Known, batch: Batch) -> State:
-    """Make `together` more edits, in place of the state before."""
+    """Make the next `together` edits; the state before is donated and must not be used again."""
     if subject.editor.routes:
         return editors.store(subject.editor, state, known, batch)
     return editors.edit(*subject.model, state, known, batch)
@@ -229,7 +229,11 @@ def answers(
     chosen: Sequence[int],
     found: Route | None = None,
 ) -> np.ndarray:
-    """Ask chosen rows in a state, under their routes if any: int32[len(chosen), A + 1]."""
+    """Predict the teacher-forced answers of chosen rows in a state, under their routes if any.
+
+    Returns:
+        The most likely tokens, int32[len(chosen), A + 1].
+    """
     rows, out = encoded.rows, np.zeros((len(chosen), encoded.rows.position.shape[1]), np.int32)
     place = {int(i): n for n, i in enumerate(chosen)}
     for some, k in [(chosen, None)] if found is None else by_width(found, chosen):
@@ -248,7 +252,7 @@ def answers(
 
 
 def narrow(found: Route, at: np.ndarray, k: int) -> Route:
-    """Take the routes of some rows, `k` edits of each."""
+    """Take the routes of some rows, with the first `k` edits of each."""
     few = found.replace(slot=found.slot[:, :k], weight=found.weight[:, :k])
     return jax.tree.map(lambda leaf: leaf[at], few)
 
@@ -256,14 +260,17 @@ def narrow(found: Route, at: np.ndarray, k: int) -> Route:
 def find_routes(
     subject: Subject, state: State, query: Any, at: np.ndarray, shown: np.ndarray
 ) -> tuple[Route, np.ndarray]:
-    """Route the rows in `shown`, with margins (numpy); all other rows hit nothing (-inf).
+    """Route the rows in `shown`; all other rows hit nothing and have the margin -inf.
 
     Args:
-        subject: a RoutedEditor's.
-        state: every case's edit.
-        query: [X, ...].
-        at: each row's moment, int[X].
-        shown: the rows whose queries have a picture.
+        subject: one of a RoutedEditor.
+        state: the state that holds the edits.
+        query: the routing queries, [X, ...].
+        at: the moment each row is asked at, int[X] (its chunk where the state is cut into chunks).
+        shown: the rows that have a picture.
+
+    Returns:
+        The routes and their margins, f32[X], as numpy arrays.
     """
     b, route = subject.shapes.batch_n, partial(editors.route, *subject.model, state)
     moments = at[:, None].astype(np.int32)

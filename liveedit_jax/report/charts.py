@@ -1,4 +1,4 @@
-"""Small inline SVG charts: curves over a logarithmic axis, and bars."""
+"""Small inline SVG charts: lines over a logarithmic axis, and bars."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEFT, RIGHT, TOP, BOTTOM = 34, 12, 12, 30
 
 @dataclass(frozen=True)
 class Line:
-    """A curve of `bands`: (edits, mean, deviation or None) in the order of the edits."""
+    """One line of `bands`; its points are (edits, mean, deviation or None), by rising edits."""
 
     name: str
     colour: str
@@ -36,7 +36,7 @@ def _y(value: float, low: float = 0, high: float = 100) -> float:
 
 
 def curves(edits: Sequence[int], named: dict[str, Sequence[float | None]]) -> str:
-    """Percentages against numbers of edits, one line a metric, with its legend."""
+    """Plot percentages against numbers of edits, one line per metric, with a legend."""
     xs, parts = _x(edits), _scale(0, 100)
     for x, n in zip(xs, edits, strict=True):
         parts.append(f'<text x="{x}" y="{HEIGHT - 10}" class="tick middle">{n:,}</text>')
@@ -65,7 +65,7 @@ def curves(edits: Sequence[int], named: dict[str, Sequence[float | None]]) -> st
 
 
 def nice(value: float) -> float:
-    """The next number from `value` up that four steps divide well."""
+    """Return the next round number at or above `value` that four grid steps divide well."""
     if value <= 0:
         return 1.0
     power = 10 ** math.floor(math.log10(value))
@@ -73,7 +73,7 @@ def nice(value: float) -> float:
 
 
 def _scale(low: float, high: float) -> list[str]:
-    """Grid and labels at four equal steps."""
+    """Draw grid lines and labels at four equal steps."""
     parts = []
     for value in (low + (high - low) * i / 4 for i in range(5)):
         y = _y(value, low, high)
@@ -83,7 +83,7 @@ def _scale(low: float, high: float) -> list[str]:
 
 
 def bands(lines: Sequence[Line], low: float = 0, high: float = 100) -> str:
-    """Percentages against numbers of edits with a band of one deviation; no legend."""
+    """Plot means against numbers of edits with bands of one standard deviation; no legend."""
     edits = sorted({n for line in lines for n, _, _ in line.points})
     if not edits:
         return "<p class=note>nothing measured</p>"
@@ -125,7 +125,15 @@ def bars(
     unit: str = "%",
     legend: bool = True,
 ) -> str:
-    """Grouped bars: group -> (colour, a value for each name), on an axis from 0 to `high`."""
+    """Plot grouped bars on an axis from 0 to `high`.
+
+    Args:
+        names: the labels along the axis.
+        groups: group -> (colour, one value per name).
+        high: the end of the axis.
+        unit: printed behind the values in tooltips.
+        legend: add a legend.
+    """
     inner, parts, named = WIDTH - LEFT - RIGHT, _scale(0, high), []
     slot = inner / len(names)
     width = slot * 0.78 / len(groups)
@@ -148,7 +156,7 @@ def bars(
 
 
 def legend(colours: dict[str, str]) -> str:
-    """Names and their colours."""
+    """Return a legend of names and their colours."""
     spans = (
         f'<span><i style="background:{colour}"></i>{escape(name)}</span>'
         for name, colour in colours.items()
@@ -157,6 +165,6 @@ def legend(colours: dict[str, str]) -> str:
 
 
 def cards(charts: Sequence[tuple[str, str]]) -> str:
-    """Charts under their titles, side by side where there is room."""
+    """Lay out charts under their titles, side by side where there is room."""
     made = (f'<section class="card"><h3>{escape(n)}</h3>{c}</section>' for n, c in charts)
     return f'<div class="charts">{"".join(made)}</div>'

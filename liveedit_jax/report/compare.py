@@ -1,4 +1,4 @@
-"""Finished runs side by side: loaded, grouped over seeds, averaged."""
+"""Finished runs, loaded, grouped by setup, and averaged over seeds."""
 
 from __future__ import annotations
 
@@ -44,47 +44,47 @@ TITLES = {
 
 
 def title(name: str) -> str:
-    """A name as the table prints it; what follows the first word stays."""
+    """Return a name as tables print it: its first word may have a title, the rest stays."""
     first, *rest = re.split(r"(?= )", name, maxsplit=1)
     return TITLES.get(first, first) + "".join(rest)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run: its folder and what its two small files hold."""
+    """One finished run: its folder, settings and results."""
 
     folder: Path
-    settings: dict
-    results: dict
-    pictures: Path | None = None  # where the benchmark's own were when it ran
+    settings: dict  # of config.json
+    results: dict  # results.json
+    pictures: Path | None = None  # the folder that held the benchmark's pictures during the run
 
     @property
     def dataset(self) -> str:
-        """The benchmark's name: that of the config where nothing else was asked for."""
+        """Return the benchmark's name; the config's unless the run replaced it."""
         preset = PRESETS.get(self.settings["config"])
         return self.settings["dataset"] or (preset.dataset.name if preset else "mojiedit")
 
     @property
     def backbone(self) -> str:
-        """The backbone's name: that of the config where nothing else was asked for."""
+        """Return the backbone's name; the config's unless the run replaced it."""
         config = self.settings["config"]
         return self.settings["backbone"] or (Path(config).stem if config[-3:] == ".py" else config)
 
     @property
     def editor(self) -> str:
-        """The editor's name; LiveEdit in another size than the config's names the size."""
+        """Return the editor's name; LiveEdit of another size than the config's names the size."""
         name = self.settings["editor"]
         return "liveedit" if name is None else f"liveedit {name}" if name in EDITORS else name
 
     @property
     def last(self) -> dict:
-        """The figures after the most edits."""
+        """Return the figures of the largest mark."""
         return self.results["marks"][-1]
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Runs that differ in their seeds only, as one editor of the comparison."""
+    """Runs that differ only in their seeds: one line of the comparison."""
 
     backbone: str
     dataset: str
@@ -93,18 +93,18 @@ class Setup:
 
     @property
     def routes(self) -> bool:
-        """Whether its runs say which experts fired; editors of the comparison have none."""
+        """Return whether its runs record which experts fired; runs of baselines do not."""
         return all(run.settings.get("method") is None for run in self.runs)
 
     @property
     def name(self) -> str:
-        """All three names, as a person reads them."""
+        """Return backbone, dataset and editor for display."""
         return " · ".join(map(title, (self.backbone, self.dataset, self.editor)))
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one editor measures after one number of edits."""
+    """The figures of one setup after one number of edits."""
 
     backbone: str
     dataset: str
@@ -112,7 +112,7 @@ class Row:
     edits: int
     runs_n: int
     values: dict[str, Figure]  # keys: COLUMNS
-    hit_n: dict[str, Figure]  # mean hits per kind of probe
+    hit_n: dict[str, Figure]  # mean number of hits, by metric
     costs: dict[str, Figure]  # keys: COSTS
 
 
@@ -152,10 +152,10 @@ def _check_figures(folder: Path, where: str, entry: Any) -> None:
 
 
 def load_run(folder: str | Path) -> Run:
-    """The run of a folder, checked.
+    """Load and check the run of a folder.
 
     Raises:
-        ValueError: no such folder, an unfinished run, a damaged file, a field that is missing.
+        ValueError: no such folder, an unfinished run, a damaged file, or a missing field.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -179,10 +179,10 @@ def load_run(folder: str | Path) -> Run:
 
 
 def run_lines(run: Run, name: str, fields: Sequence[str]) -> Iterator[dict]:
-    """The lines of a run's JSON-lines file; none where there is no such file.
+    """Yield the lines of one of a run's JSON-lines files; none if there is no such file.
 
     Raises:
-        ValueError: a line that is damaged or lacks one of `fields`.
+        ValueError: a line is damaged or lacks one of `fields`.
     """
     file = run.folder / name
     if not file.is_file():
@@ -200,13 +200,13 @@ def run_lines(run: Run, name: str, fields: Sequence[str]) -> Iterator[dict]:
 
 
 def _key(run: Run) -> dict:
-    """What has to be equal for two runs to be the same but for the seed."""
+    """Return everything in which two runs of one setup have to agree."""
     names = {"dataset": run.dataset, "backbone": run.backbone}
     return {name: run.settings.get(name) for name in SAME} | names
 
 
 def _difference(key: dict, others: Sequence[dict]) -> str:
-    """In brackets, what tells this key from others of the same names."""
+    """Describe in brackets how this key differs from others of the same names."""
 
     def words(name: str) -> str:
         value = key[name]
@@ -226,17 +226,17 @@ def _difference(key: dict, others: Sequence[dict]) -> str:
 
 
 def _in_order(seeds: Iterable[int | None]) -> list[int | None]:
-    """A benchmark's own order (None) comes before the shuffled ones."""
+    """Sort seeds; a benchmark's own order (None) comes before the shuffled ones."""
     return sorted(seeds, key=lambda seed: (seed is not None, seed))
 
 
 def group_runs(runs: Sequence[Run]) -> list[Setup]:
-    """One setup for each set of runs that differ in their seeds only.
+    """Group runs that differ only in their seeds.
 
-    Setups whose three names agree get what differs added to the editor's name.
+    Where setups agree in all three names, what tells them apart is added to the editor's name.
 
     Raises:
-        ValueError: two runs with the same settings and seed.
+        ValueError: two runs have the same settings and seed.
     """
     parts: dict[tuple, dict[str, tuple]] = defaultdict(dict)  # names -> key -> (key, by seed)
     for run in runs:
@@ -259,7 +259,7 @@ def group_runs(runs: Sequence[Run]) -> list[Setup]:
 
 
 def make_rows(setups: Sequence[Setup]) -> list[Row]:
-    """The rows of the table: by backbone, dataset, edits, and setup within."""
+    """Make the rows of the table, ordered by backbone and dataset, then edits, then setup."""
     rows = []
     for setup in setups:
         every = [entry for run in setup.runs for entry in run.results["marks"]]
@@ -275,11 +275,11 @@ def make_rows(setups: Sequence[Setup]) -> list[Row]:
 
 
 def rows_of(setup: Setup, rows: Sequence[Row]) -> list[Row]:
-    """A setup's rows, in the order of their edits."""
+    """Return a setup's rows, by rising edits."""
     names = (setup.backbone, setup.dataset, setup.editor)
     return [row for row in rows if (row.backbone, row.dataset, row.editor) == names]
 
 
 def points(figures: dict[int, Figure]) -> list[tuple[int, float, float | None]]:
-    """(edits, mean, deviation) of what is known."""
+    """List the known figures as (edits, mean, deviation), by rising edits."""
     return [(n, f.mean, f.std) for n, f in sorted(figures.items()) if f.mean is not None and n > 0]

@@ -19,12 +19,15 @@ FAINT = 0.5  # percent that the scale adds to what is missing, so that 100 has a
 
 
 def stretched(percent: np.ndarray) -> np.ndarray:
-    """Percentages on a scale on which halving what is missing is the same step everywhere."""
+    """Map percentages to a logarithmic scale of the error: halving it is the same step everywhere.
+
+    FAINT is added to the error, so that 100 % has a place.
+    """
     return -np.log(100 + FAINT - np.minimum(percent, 100))
 
 
 def unstretched(place: np.ndarray) -> np.ndarray:
-    """The inverse of `stretched`."""
+    """Invert `stretched`."""
     return 100 + FAINT - np.exp(-np.asarray(place))
 
 
@@ -46,10 +49,10 @@ def draw_comparison(
     """Write the figure as PNG.
 
     Args:
-        setups: what is compared; of several backbones or datasets, their names are told apart.
+        setups: the setups to compare; the legend names backbone and dataset if there are several.
         rows: their figures.
-        colours: of each setup, by its name.
-        file: where to.
+        colours: the colour of each setup, by its name.
+        file: the file to write.
     """
     held = {setup.name: rows_of(setup, rows) for setup in setups}
     several = len({(setup.backbone, setup.dataset) for setup in setups}) > 1

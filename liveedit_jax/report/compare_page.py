@@ -1,4 +1,4 @@
-"""The page of a comparison: one self-contained HTML file for any screen."""
+"""The page of a comparison: one self-contained HTML file, for screens of any width."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ seeds.</p>
 
 
 def colours_of(setups: Sequence[Setup]) -> dict[str, str]:
-    """A colour for each setup, by its name."""
+    """Assign a colour to each setup, by its name."""
     return {setup.name: COLOURS[i % len(COLOURS)] for i, setup in enumerate(setups)}
 
 
 def _table(rows: Sequence[Row]) -> str:
-    """The paper's layout, names that repeat spanning their rows."""
+    """Return the table in the paper's layout; names that repeat span their rows."""
     places = Counter((row.backbone, row.dataset) for row in rows)
     shown, body = set(), []
     for block in blocks(rows):
@@ -90,7 +90,10 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _curves(setups: Sequence[Setup], rows: Sequence[Row], colours: dict[str, str]) -> str:
-    """One chart a metric, one line a setup; a setup with one point has no curve."""
+    """Return one chart per metric, with one line per setup that has several points.
+
+    Where no setup has several, all are drawn.
+    """
     own = {setup.name: rows_of(setup, rows) for setup in setups}
     several = {name: held for name, held in own.items() if len(held) > 1}
     drawn = several or own
@@ -111,7 +114,7 @@ def _curves(setups: Sequence[Setup], rows: Sequence[Row], colours: dict[str, str
 
 
 def _costs(setups: Sequence[Setup], rows: Sequence[Row]) -> str:
-    """Times and memory after the most edits, where they were measured."""
+    """Return the table of times and memory after the most edits; empty if nothing was measured."""
     body = []
     for setup in setups:
         row = rows_of(setup, rows)[-1]
@@ -153,7 +156,7 @@ def _runs(setups: Sequence[Setup]) -> str:
 def page(
     setups: Sequence[Setup], rows: Sequence[Row], hits: dict[str, Hits], failures: list[Failure]
 ) -> str:
-    """The whole page; `hits` has the setups with routes (a baseline has none)."""
+    """Return the whole page; `hits` has an entry for each setup that routes (no baseline does)."""
     colours = colours_of(setups)
     setup_of = {run.folder: setup.name for setup in setups for run in setup.runs}
     body = _curves(setups, rows, colours) + _costs(setups, rows)

@@ -1,4 +1,4 @@
-"""The routing section of a comparison: who fired, how often, how strongly."""
+"""The routing section of a comparison: which experts fired, how often, and how strongly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COUNTS = ((1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (MOST_N, None))
 
 
 def _hits_table(hits: dict[str, Hits], last: dict[str, Row]) -> str:
-    """Mean hits of every kind and, in small print, how many of the spared kinds were hit."""
+    """Return the table of mean hits; in small print, the share of untargeted probes with a hit."""
     body = []
     for name, row in last.items():
         cells = ""
@@ -41,7 +41,7 @@ def _counted(names: Sequence[str], counts: dict[str, list[int]], colours: dict[s
 
 
 def _strengths(hits: dict[str, Hits], colours: dict[str, str]) -> list[tuple[str, str]]:
-    """Histograms of the probes that hit: how many experts, how strong, how much was kept."""
+    """Return histograms over probes that hit: experts, strongest weight, kept share of weight."""
     counted = {
         name: [
             sum(n for k, n in found.experts.items() if k >= a and (b is None or k <= b))
@@ -66,7 +66,7 @@ def _strengths(hits: dict[str, Hits], colours: dict[str, str]) -> list[tuple[str
 
 
 def _margins(hits: dict[str, Hits], colours: dict[str, str]) -> str:
-    """One histogram a kind where the lines hold margins."""
+    """Return one histogram of margins per metric; empty where the lines hold none."""
     every = [value for found in hits.values() for kind in found.margins.values() for value in kind]
     if not every:
         return ""
@@ -92,7 +92,7 @@ def _margins(hits: dict[str, Hits], colours: dict[str, str]) -> str:
 def routing(
     hits: dict[str, Hits], rows: Sequence[Row], setups: Sequence[Setup], colours: dict[str, str]
 ) -> str:
-    """Who fired: hits per kind, false hits against edits, strength of the hits."""
+    """Return the section: hits by metric, false hits against edits, and strength of the hits."""
     last = {setup.name: rows_of(setup, rows)[-1] for setup in setups if setup.name in hits}
     means = {
         name: (colours[name], [row.hit_n[kind].mean or 0 for kind in HITTING])

@@ -24,7 +24,7 @@ COLOURS |= dict(zip(AVERAGES, ("#1d2433", "#6b7280"), strict=True))
 
 
 def panels(results: dict) -> list[tuple[str, dict[str, list[float | None]]]]:
-    """Title and named curves (one value a mark) of each panel."""
+    """List the panels: their titles and their curves by metric, with one value per mark."""
     marks = results["marks"]
 
     def curves_of(names: Sequence[str]) -> dict[str, list[float | None]]:
@@ -41,7 +41,7 @@ def panels(results: dict) -> list[tuple[str, dict[str, list[float | None]]]]:
 
 
 def along_edits(axis: Axes, edits: Sequence[int]) -> None:
-    """A panel against numbers of edits, on a logarithmic axis that names just these."""
+    """Make a panel's x axis logarithmic, with ticks at just these numbers of edits."""
     axis.set_xscale("log")
     axis.set_xticks(edits, [f"{n:,}" for n in edits])
     axis.minorticks_off()

@@ -1,4 +1,4 @@
-"""The frame of `report.html`: its style and its sections, for `str.format`."""
+"""The template of a run's `report.html`, for `str.format`."""
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">

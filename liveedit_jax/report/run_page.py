@@ -1,4 +1,4 @@
-"""`report.html`: one self-contained page with what was measured and what it looks like."""
+"""`report.html` of one run: a self-contained page of its figures and examples."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from liveedit_jax.report.figure import draw_metrics, panels
 from liveedit_jax.report.page_frame import PAGE
 
 EXAMPLES_N = 12
-OF_METRIC_N = 2  # questions of one metric that an example shows
+OF_METRIC_N = 2  # an example shows at most so many questions of one metric
 THUMBNAIL = 160  # pixels of the longer side
 BINS = ((0, 0), (1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (17, None))
 SHOWN = (*UNGROUPED, *AVERAGES, *group_members("hard_locality"))  # columns of the table
@@ -42,7 +42,7 @@ def _percent(value: float | None) -> str:
 
 
 def figures_table(results: dict) -> str:
-    """Rows: unedited, every mark; exact match in small print under each metric."""
+    """Return the table: one row unedited and one per mark, with exact match in small print."""
     heads = [label(name) for name in SHOWN]
     heads += ["hits mean / max", "kept min", "edit ms", "add ms", "query ms"]
     rows = [("unedited", results["unedited"])]
@@ -69,7 +69,11 @@ def figures_table(results: dict) -> str:
 
 
 def hit_chart(counts: dict[str, Counter]) -> str:
-    """How many experts a probe hits, for probes that should and that should not hit."""
+    """Plot how many experts a probe hits, for probes that should hit and that should not.
+
+    Args:
+        counts: group ("about an edit" or not) -> number of experts hit -> probes.
+    """
     names = [str(a) if a == b else f"{a}+" if b is None else f"{a}–{b}" for a, b in BINS]
     groups = {}
     for group, colour in (("about an edit", "#2f6bd8"), ("not about an edit", "#d9822b")):
@@ -86,13 +90,13 @@ def hit_chart(counts: dict[str, Counter]) -> str:
 
 
 def picture(image: bytes | Path | None, caption: str) -> str:
-    """A picture as a small inline one."""
+    """Return an inline thumbnail of a picture, with its caption; empty without a picture."""
     if image is None:
         return ""
     small = open_picture(picture_bytes(image), short=THUMBNAIL).convert("RGB")
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     forms = {}
-    for form in ("png", "jpeg"):  # drawings are smaller in the one, photos in the other
+    for form in ("png", "jpeg"):  # drawings are smaller as PNG, photographs as JPEG
         data = io.BytesIO()
         small.save(data, format=form)
         forms[form] = data.getvalue()
@@ -105,7 +109,10 @@ def picture(image: bytes | Path | None, caption: str) -> str:
 
 
 def shown_of(lines: Sequence[dict]) -> list[dict]:
-    """A case's lines about pictures, in the table's order; of several of a metric, wrong ones."""
+    """Select a case's lines about pictures, in the order of METRICS.
+
+    Of several probes of one metric at most OF_METRIC_N are shown, the wrong ones first.
+    """
     found = defaultdict(list)
     for line in lines:
         if BY_NAME[line["probe"]].pictured:
@@ -115,7 +122,7 @@ def shown_of(lines: Sequence[dict]) -> list[dict]:
 
 
 def example(case: Case, lines: Sequence[dict], routes: dict[tuple, dict], by_case: dict) -> str:
-    """One edit: its drawings, its request, and the answers before and after."""
+    """Return the article of one edit: its pictures, its request, the answers before and after."""
     edit = next(line for line in lines if line["probe"] == EDIT)
     views = case.of("image_generality")
     rows, fired = [], {}
@@ -149,13 +156,13 @@ def example(case: Case, lines: Sequence[dict], routes: dict[tuple, dict], by_cas
 
 
 def draw_run(results: dict, cases: Sequence[Case], folder: Path) -> None:
-    """Draw `metrics.png` and `report.html` of a run beside the JSON-lines files that they show."""
+    """Write `metrics.png` and `report.html` of a run into its folder."""
     draw_metrics(results, folder / "metrics.png")
     write_report(results, cases, folder)
 
 
 def write_report(results: dict, cases: Sequence[Case], folder: Path) -> None:
-    """Write report.html beside the JSON-lines files that it shows."""
+    """Write `report.html`; reads the cases and routes in the run's folder."""
     largest = results["marks"][-1]
     cases_n, mark = largest["cases"], largest["edits"]
     picked = sorted({int(i) for i in np.linspace(0, cases_n - 1, min(EXAMPLES_N, cases_n))})

@@ -1,4 +1,4 @@
-"""Finished runs in; a page, tables and all numbers out."""
+"""The comparison of finished runs: a page, a figure, tables, and all numbers as JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from liveedit_jax.report.hits import SHARES, STRENGTHS, Hits, bin_names, count_h
 
 
 def _numbers(setups: Sequence[Setup], rows: Sequence[Row], hits: dict[str, Hits]) -> dict:
-    """What comparison.json holds."""
+    """Return the content of comparison.json."""
     return {
         "setups": [
             {
@@ -62,11 +62,15 @@ def _numbers(setups: Sequence[Setup], rows: Sequence[Row], hits: dict[str, Hits]
 def report_runs(folders: Sequence[str | Path], out: str | Path) -> tuple[str, list[Path]]:
     """Write report.html, comparison.png and .json, table.tex and table.md into `out`.
 
+    Args:
+        folders: the folders of finished runs.
+        out: the folder to write into.
+
     Returns:
-        The Markdown table and the files.
+        The Markdown table and the files written.
 
     Raises:
-        ValueError: a folder that holds no whole run, the same run twice, `out` that is a file or
+        ValueError: a folder holds no complete run, a run is given twice, or `out` is a file or
             one of the runs.
     """
     out, runs = Path(out), [load_run(folder) for folder in folders]

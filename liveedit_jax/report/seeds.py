@@ -1,4 +1,4 @@
-"""Several runs that differ in their seed alone: means and standard deviations."""
+"""Means and standard deviations over runs that differ only in their seeds."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from liveedit_jax.evaluation.run_folder import write_atomic
 
 @dataclass(frozen=True)
 class Figure:
-    """A mean over seeds, and its sample standard deviation where there are several."""
+    """A mean over seeds, and the sample standard deviation where there are several."""
 
     mean: float | None
     std: float | None = None
 
 
 def figure(values: Sequence[float | None]) -> Figure:
-    """The values' figure; nothing where a run has nothing."""
+    """Compute mean and deviation; both are None where a value is missing."""
     if not values or any(value is None for value in values):
         return Figure(None)
     return Figure(fmean(values), stdev(values) if len(values) > 1 else None)
 
 
 def summary(runs: Sequence[dict]) -> list[dict]:
-    """One entry a mark, of Figures, from the `results.json` of every run.
+    """Average the `results.json` of several runs, mark by mark.
 
     Raises:
         ValueError: the runs have different marks.
@@ -49,6 +49,6 @@ def summary(runs: Sequence[dict]) -> list[dict]:
 
 
 def write_summary(runs: Sequence[dict], file: Path) -> None:
-    """`summary` and the runs' seeds as JSON."""
+    """Write the runs' `summary` and seeds as JSON."""
     content = {"seeds": [run["seed"] for run in runs], "marks": summary(runs)}
     write_atomic(file, json.dumps(content, indent=1, default=asdict) + "\n")

@@ -22,14 +22,14 @@ _LATEX = {
 
 
 def number(figure: Figure) -> str:
-    """Two decimals, with the deviation where there is one."""
+    """Format a figure with two decimals, and with its deviation where there is one."""
     if figure.mean is None:
         return "–"
     return f"{figure.mean:.2f}" + ("" if figure.std is None else f" ± {figure.std:.2f}")
 
 
 def blocks(rows: Sequence[Row]) -> list[list[Row]]:
-    """Neighbouring rows of the same backbone, dataset and number of edits."""
+    """Group neighbouring rows of the same backbone, dataset and number of edits."""
     return [
         list(block)
         for _, block in groupby(rows, lambda row: (row.backbone, row.dataset, row.edits))
@@ -37,7 +37,7 @@ def blocks(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def best(block: Sequence[Row]) -> dict[str, float]:
-    """The best value of each column, as printed; none where nothing is compared."""
+    """Return the best value of each column, rounded as printed; empty for a single row."""
     if len(block) < 2:
         return {}
     found = {}
@@ -50,13 +50,13 @@ def best(block: Sequence[Row]) -> dict[str, float]:
 
 
 def is_best(row: Row, name: str, most: dict[str, float]) -> bool:
-    """Whether a row's value is its block's best."""
+    """Return whether a row's value is the best of its block."""
     mean = row.values[name].mean
     return mean is not None and name in most and round(mean, 2) == most[name]
 
 
 def cost(row: Row, name: str) -> str:
-    """One of COSTS, as its head says."""
+    """Format one of COSTS, in the unit of its column."""
     mean = row.costs[name].mean
     if mean is None:
         return "–"
@@ -69,7 +69,7 @@ def _plain(name: str) -> str:
 
 
 def _aligned(lines: Sequence[Sequence[str]], left: Sequence[int]) -> str:
-    """A Markdown table (its head first) that reads as plain text too."""
+    """Return a Markdown table of lines (the head first), aligned to be read as plain text, too."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
 
     def joined(line: Sequence[str]) -> str:
@@ -84,7 +84,7 @@ def _aligned(lines: Sequence[Sequence[str]], left: Sequence[int]) -> str:
 
 
 def costs_markdown(rows: Sequence[Row]) -> str:
-    """What edits cost, of the rows that know it; nothing where none does."""
+    """Return the table of costs in Markdown, for rows that have any; empty where none has."""
     known = [row for row in rows if any(row.costs[name].mean is not None for name in COSTS)]
     if not known:
         return ""
@@ -96,7 +96,7 @@ def costs_markdown(rows: Sequence[Row]) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table of the metrics in Markdown."""
+    """Return the table of metrics in Markdown."""
     lines = [["Backbone", "Dataset", "Edits", "Editor", *HEADS]]
     for block in blocks(rows):
         most = best(block)
@@ -113,12 +113,12 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX sets as it stands."""
+    """Escape the special characters of LaTeX."""
     return "".join(_LATEX.get(c, c) for c in text)
 
 
 def latex(rows: Sequence[Row]) -> str:
-    """The table for a paper; it needs the package booktabs and nothing else."""
+    """Return the table of metrics in LaTeX; it needs only the package booktabs."""
 
     def cell(figure: Figure, bold: bool) -> str:
         if figure.mean is None:

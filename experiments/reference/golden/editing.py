@@ -1,4 +1,4 @@
-"""Six sequential edits from raw ids and pixels, then inference through the repository."""
+"""Check six sequential edits from raw ids and pixels, then inference through the repository."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ POOL = (("eqr", "text_key"), ("evr", "vision_key"), ("moe_cs", "down"), ("moe_rs
 
 
 def expanded(case: Case, ids: np.ndarray, pixels: np.ndarray, answer_n: int) -> Batch:
-    """A stored row with its image token expanded."""
+    """Make a batch of a stored row, with its image token expanded."""
     image_id = case.config["llava"]["image_token_index"]
     return image_batch(ids, image_id, case.backbone.cfg.vision_n, pixels, answer_n)
 
 
 def check_edit_and_infer(case: Case) -> None:
-    """Edits, the pool they leave, and the hooked model's answers over two pools."""
+    """Check the edits, the resulting pool, and the edited model's outputs over two pools."""
     stored, cfg = case.arrays("edit_and_infer"), case.editor
     empty = init_repository(cfg, case.backbone.cfg.width, len(stored["pool/eqr"]))
     repo = _edit_all(case, stored, empty)
@@ -33,7 +33,7 @@ def check_edit_and_infer(case: Case) -> None:
 
 
 def _edit_all(case: Case, stored: Arrays, repo: Repository) -> Repository:
-    """Edit one by one, from raw inputs, and compare each edit's states and the final pool."""
+    """Make the edits one by one from raw inputs; compare their states and the final pool."""
     run, n = case.functions, stored.count("edit/{}/", 6)
     case.compare("pool size", np.array(n), np.array(len(stored["pool/eqr"])), 0)
     for i in range(n):
@@ -100,7 +100,7 @@ def _check_infer(case: Case, stored: Arrays, item: str, repo: Repository) -> Non
 def compare_labels(
     case: Case, item: str, ids: np.ndarray, label: np.ndarray, counted: np.ndarray
 ) -> None:
-    """Labels are the last S ids shifted by one (the first id wraps round, and does not count)."""
+    """Check that labels are the last S ids shifted by one; the id that wraps round is masked."""
     shifted = np.roll(ids, -1, axis=1)[:, -label.shape[1] :]
     case.compare(f"{item}/label_ids", shifted, label, 0)
     ours = np.arange(label.shape[1])[None] < label.shape[1] - 1
@@ -108,6 +108,6 @@ def compare_labels(
 
 
 def compare_span(case: Case, item: str, batch: Batch, want: np.ndarray) -> None:
-    """Begin and end of the image tokens."""
+    """Check the begin and end of the image tokens."""
     place = np.flatnonzero(batch.role[0] == Role.VISION)
     case.compare(item, np.array([place[0], place[-1] + 1]), want, 0)

@@ -1,4 +1,4 @@
-"""The tiny LLaVA alone: vision tower, projector, every layer, logits."""
+"""Check the case's small LLaVA alone: vision tower, projector, every layer, logits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from liveedit_jax.types import Batch, Role
 
 
 def check_forward(case: Case) -> None:
-    """Single rows, a right-padded batch, and a row without image."""
+    """Check single rows, a right-padded batch, and a row without image."""
     stored = case.arrays("llava_forward")
     singles = [f"single/{i}" for i in range(stored.count("single/{}/", 3))]
     for name in (*singles, "batch", "textonly"):

@@ -1,4 +1,4 @@
-"""The editor's modules and its routing, on stored states."""
+"""Check the editor's modules and its routing, on stored states."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS = ("natural", "none", "all", "mixed")
 
 
 def check_modules(case: Case) -> None:
-    """Extractors, sentinel and generators on random states."""
+    """Check extractors, sentinel and generators on random states."""
     stored, run = case.arrays("modules"), case.functions
     for a in range(stored.count("q{}/", case.documented(3))):
         q = f"q{a}"
@@ -34,7 +34,7 @@ def check_modules(case: Case) -> None:
 
 
 def compare_flat(case: Case, stored: Arrays, item: str, ours) -> None:
-    """Compare with an array whose last axes we keep flat."""
+    """Compare with a stored array whose last axes are flattened in ours."""
     want = stored[item]
     if ours.size != want.size:
         case.fail(item, f"shape {ours.shape}, stored {want.shape}")
@@ -45,7 +45,7 @@ def compare_flat(case: Case, stored: Arrays, item: str, ours) -> None:
 def compare_routed(
     case: Case, stored: Arrays, item: str, repo: Repository, query: Query, hidden, role
 ) -> jax.Array:
-    """Everything stored of one routed query; returns our residual."""
+    """Compare everything stored of one routed query; returns our residual."""
     found = case.functions.routed(repo, query, hidden, role)
     hit = np.asarray(found["hit"][0])
     for name, ours in (
@@ -60,7 +60,7 @@ def compare_routed(
 
 
 def _pool(case: Case, stored: Arrays) -> Expert:
-    """The pool: our experts of the stored inputs, or in a part of a case the stored experts."""
+    """Return the pool: our experts of the stored inputs, or the stored experts in a part."""
     cfg, n = case.editor, stored["pool/eqr"].shape[0]
     flat = stored["pool/eqr"].reshape(n, cfg.queries_n * cfg.module_width)
     if case.is_part:  # without the pool's inputs, the stored experts; queries bring vision keys
@@ -87,7 +87,7 @@ def _pool(case: Case, stored: Arrays) -> Expert:
 
 
 def check_routing(case: Case) -> None:
-    """Pools of experts, four kinds of queries each."""
+    """Check the routing of stored queries over pools with four kinds of vision keys."""
     stored, run = case.arrays("routing"), case.functions
     pool = _pool(case, stored)
     n = pool.down.shape[0]

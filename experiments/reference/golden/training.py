@@ -1,4 +1,4 @@
-"""One training batch of the released code: losses, gradients, residuals, logits and Adam."""
+"""Check one training batch of the released code: losses, gradients, residuals, logits and Adam."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ UNTRUE = "k_mlp.bias"  # its true gradient is zero, the stored one is rounding n
 
 
 def check_training(case: Case) -> None:
-    """Every stored step of the batch."""
+    """Check every stored step of the batch."""
     stored, step = case.arrays("train_outputs"), _one_length(read_step(case))
     names = [name for name in case.arrays("editor_weights").arrays if UNTRUE not in name]
     run = jax.jit(
@@ -84,7 +84,7 @@ def _one_length(step: Step) -> Step:
 
 
 def _check_logs(case, stored: Arrays, logged, s, total, edits, routing, step, params) -> None:
-    """Every logged scalar, in the arrays and in train_log.json."""
+    """Check every logged scalar, in the arrays and in train_log.json."""
 
     def compare(name: str, item: str, ours) -> None:
         for where, want in ((name, stored[f"step{s}/{name}"]), ("json", logged[f"step{s}"][item])):
@@ -124,7 +124,7 @@ def _soft_scores(case: Case, step: Step, params: dict) -> jax.Array:
 
 
 def _check_seen(case: Case, stored: Arrays, step: Step, seen: dict) -> None:
-    """Residuals and logits of all samples, and the locality targets."""
+    """Check the residuals and logits of all samples, and the locality targets."""
     inputs = case.arrays("train_inputs")
     for i, (group, lengths) in enumerate(zip(step.groups, step.lengths, strict=True)):
         for j, t in enumerate(lengths):
@@ -144,7 +144,7 @@ def _check_seen(case: Case, stored: Arrays, step: Step, seen: dict) -> None:
 
 
 def _check_adam(case: Case, stored: Arrays, s: int, names, params: dict, moments):
-    """Our optimiser on the STORED gradients; goes on from the stored parameters."""
+    """Check our optimiser on the stored gradients; returns the stored parameters to go on from."""
 
     def tree(kind: str) -> dict:
         every = case.arrays("editor_weights").arrays

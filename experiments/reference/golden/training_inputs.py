@@ -17,7 +17,7 @@ from liveedit_jax.types import Role
 
 @dataclass(frozen=True)
 class Step:
-    """The objective's arguments, and what the groups are called."""
+    """The objective's arguments, and the names of the groups of samples."""
 
     requests: Requests
     reliability: Samples
@@ -31,7 +31,7 @@ class Step:
 
     @property
     def arguments(self) -> tuple:
-        """What follows the weights in `objective.training_loss`."""
+        """Return the arguments after the weights of `objective.training_loss`."""
         return (
             self.requests,
             self.reliability,
@@ -44,7 +44,7 @@ class Step:
 
 
 def read_step(case: Case) -> Step:
-    """Read the batch; in a whole case its states are also compared with ours."""
+    """Read the batch; in a whole case, also compare its states with ours."""
     stored = case.arrays("train_inputs")
     masks = Masks(*(stored[f"{name}_moe_mask"] for name in ("rel", "gen", "loc")))
     b = len(masks.reliability)
@@ -81,12 +81,12 @@ def read_step(case: Case) -> Step:
 
 
 def by_sample(leaf, b: int):
-    """[V * B, ...] as [B, V, ...]."""
+    """Reshape [V * B, ...] to [B, V, ...]."""
     return jnp.swapaxes(leaf.reshape(-1, b, *leaf.shape[1:]), 0, 1)
 
 
 def _request(case: Case, stored: Arrays, item: str) -> tuple[np.ndarray, np.ndarray]:
-    """A request's states at the edit layer, and their roles."""
+    """Read a request's states at the edit layer, and their roles."""
     parts = [(role, stored[f"edit_signal/{item}/{name}"]) for name, role in PARTS]
     if not case.is_part:
         ids, prompt = (
@@ -110,7 +110,7 @@ def _request(case: Case, stored: Arrays, item: str) -> tuple[np.ndarray, np.ndar
 
 
 def _check_masks(case: Case, stored: Arrays, masks: Masks, owner: np.ndarray) -> None:
-    """Every row is a prefix of the experts, plus its own request's or all of its own."""
+    """Check that every mask is a prefix of the experts plus, where due, the sample's own."""
     n = len(owner)
     for j in range(len(masks.reliability)):
         request = np.flatnonzero(owner == j)[int(stored[f"rel/{j}/request_i"])]
@@ -124,7 +124,7 @@ def _check_masks(case: Case, stored: Arrays, masks: Masks, owner: np.ndarray) ->
 
 
 def _sample(case: Case, stored: Arrays, item: str) -> tuple[tuple, int]:
-    """hidden, role, label, mask of one sample (all [1, T, ...]), and its T."""
+    """Read hidden, role, label and mask of one sample (all [1, T, ...]), and its T."""
     hidden, label = stored[f"{item}/mid_reps"], stored[f"{item}/label_ids"]
     counted = stored[f"{item}/label_masks"]
     begin, end = (int(x) for x in stored[f"{item}/vt_range"])
@@ -169,7 +169,7 @@ def _stacked(rows: list[tuple]) -> Samples:
 
 
 def padded_to(samples: Samples, length_n: int) -> Samples:
-    """The same samples with rows of `length_n`."""
+    """Pad the samples' rows to `length_n`."""
 
     def longer(leaf):
         return jnp.asarray(pad(np.asarray(leaf), length_n))
