@@ -34,7 +34,7 @@ from liveedit_jax.data.pretraining import PretrainingData
 from liveedit_jax.data.vocabulary import mojiedit_tokenizer
 from liveedit_jax.evaluation.knowledge import fact_accuracy, measure_base
 from liveedit_jax.evaluation.questions import drawings
-from liveedit_jax.evaluation.run import commit
+from liveedit_jax.evaluation.run import git_commit
 from liveedit_jax.model_io.weights import load_weights, save_weights
 from liveedit_jax.presets import preset
 from liveedit_jax.training.loop import record_start, train
@@ -104,7 +104,7 @@ def _main() -> None:
             "steps": step,
             "started_from": before,
             "starts": starts,  # more than one where a resumed run went on with another recipe
-            "commit": commit(),
+            "commit": git_commit(),
             "pretrain": asdict(cfg),
             "backbone": as_dict(chosen.backbone),
             "token_accuracy": figures,

@@ -38,7 +38,7 @@ from experiments.bench.repository_figure import draw_costs
 from experiments.reference.textbook import Pool, Textbook, tensors
 from liveedit_jax.config import Precision, StorageConfig
 from liveedit_jax.evaluation.compiles import count_compiles
-from liveedit_jax.evaluation.run import commit
+from liveedit_jax.evaluation.run import git_commit
 from liveedit_jax.types import Repository
 
 BESIDE_N, KEYS_N = 10_000, 100_000  # the textbook runs, and keys are float32, up to so many experts
@@ -182,7 +182,7 @@ def main() -> None:
     found: dict = {
         "width": args.width,
         "seed": args.seed,
-        "commit": commit(),
+        "commit": git_commit(),
         "editor": {"M": CFG.module_width, "R": CFG.rank, "E": CFG.queries_n},
         "tokens": {"vision": model.vision_n, "query": model.asked[0].shape[1]},
         "ours": {},

@@ -26,13 +26,13 @@ from liveedit_jax.config import EditorConfig, Precision, StorageConfig
 from liveedit_jax.editor import repository
 from liveedit_jax.editor.as_editor import LiveEdit
 from liveedit_jax.editor.routing import hit_weights
-from liveedit_jax.evaluation.asking import ask_forced, block_of
+from liveedit_jax.evaluation.blocks import ask_teacher_forced, make_block
 from liveedit_jax.evaluation.cases import stream_cases
 from liveedit_jax.evaluation.metrics import average_members
 from liveedit_jax.evaluation.probes import Case
-from liveedit_jax.evaluation.quick import accuracies
-from liveedit_jax.evaluation.run import commit
-from liveedit_jax.evaluation.subject import Parts, Subject, encode, requests
+from liveedit_jax.evaluation.quick import row_accuracies
+from liveedit_jax.evaluation.run import git_commit
+from liveedit_jax.evaluation.subject import ModelParts, Subject, encode, prepare_requests
 from liveedit_jax.model_io.model import load_model
 from liveedit_jax.types import Expert, Query, Repository
 
@@ -92,7 +92,7 @@ def experts_of(subject: Subject, cases: Sequence[Case], bar: tqdm) -> Expert:
     made = []
     for at in range(0, len(cases), BLOCK_N):
         asked = [case.edit for case in cases[at : at + BLOCK_N]]
-        made += [expert for expert, _, _ in requests(subject, asked)]
+        made += [expert for expert, _, _ in prepare_requests(subject, asked)]
         bar.update(len(asked))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *made)
 
@@ -105,13 +105,13 @@ def measured(
     agreed: dict = {name: [] for name in repos}
     wide = next(iter(repos.values()))
     for first in range(0, len(cases), BLOCK_N):
-        block = block_of(cases[first : first + BLOCK_N], first)
+        block = make_block(cases[first : first + BLOCK_N], first)
         encoded, rows = encode(subject, block.probes), np.arange(len(block.probes))
-        query = jax.tree.map(lambda leaf, shown=block.shown: leaf[shown], encoded.query)
+        query = jax.tree.map(lambda leaf, shown=block.has_picture: leaf[shown], encoded.query)
         for name, repo in repos.items():
             now = np.full(len(rows), int(repo.clock))
-            said, _ = ask_forced(subject, repo, block, encoded, rows, now)
-            for kind, value in accuracies(block, encoded, said.after):
+            answers, _ = ask_teacher_forced(subject, repo, block, encoded, rows, now)
+            for kind, value in row_accuracies(block, encoded, answers.after):
                 scores[name][kind].append(value)
             agreed[name].append(agreement(subject, wide, repo, query))
         bar.update(5 * len(block.cases))
@@ -135,14 +135,14 @@ def main() -> None:
     model = load_model(args.config)
     backbone = Backbone(model.config.backbone)
     editor = LiveEdit(model.config.editor)
-    parts = Parts(backbone, model.backbone, model.tokenizer, editor, model.editor)
+    parts = ModelParts(backbone, model.backbone, model.tokenizer, editor, model.editor)
     cases = stream_cases(args.split, args.seed, args.edits, backbone.cfg.vision.image_size)
     subject = parts.subject(cases, BATCH_N)
     with tqdm(total=6 * len(cases), desc="storage", unit_scale=True) as bar:
         expert = experts_of(subject, cases, bar)
         repos = {p.value: stored(subject, expert, len(cases), p) for p in Precision}
         found = measured(subject, cases, repos, bar)
-    run = {"config": args.config, "edits": args.edits, "seed": args.seed, "commit": commit()}
+    run = {"config": args.config, "edits": args.edits, "seed": args.seed, "commit": git_commit()}
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "results.json").write_text(json.dumps(run | found, indent=1) + "\n")
     print(json.dumps(run | found, indent=1))

@@ -11,14 +11,14 @@ from liveedit_jax.evaluation.metrics import (
     AVERAGES,
     BY_NAME,
     GROUPS,
-    HITTING,
+    HIT_METRICS,
     METRICS,
     UNGROUPED,
+    as_unedited,
     average_members,
     exact_match,
+    forced_accuracy,
     group_members,
-    teacher_forced,
-    unedited,
 )
 from liveedit_jax.evaluation.probes import key_of
 from liveedit_jax.evaluation.retention import retention_figures
@@ -45,7 +45,7 @@ class Tally:
         """Count one line of cases.jsonl."""
         row = self._sums[line["probe"]]
         row[0] += 1
-        row[1] += teacher_forced(line)
+        row[1] += forced_accuracy(line)
         row[2] += exact_match(line)
         row[3] += line["hit_n"]
         self._cases.add(line["case"])
@@ -61,7 +61,7 @@ class Tally:
         """Return one entry of results.json: percentages and counts.
 
         A figure is None where no probe of the metric was counted. `hit_n_mean` is taken over the
-        metrics in HITTING.
+        metrics in HIT_METRICS.
         """
 
         def mean(probe: str, column: int, scale: float = 100.0) -> float | None:
@@ -70,7 +70,7 @@ class Tally:
 
         shown = [metric.name for metric in METRICS if metric.always or self._sums[metric.name][0]]
         forced = {probe: mean(probe, 1) for probe in shown}
-        seen = [self._sums[probe] for probe in HITTING]
+        seen = [self._sums[probe] for probe in HIT_METRICS]
         shown_n = sum(row[0] for row in seen)
 
         def group(name: str, of: dict) -> dict:
@@ -113,7 +113,7 @@ def unedited_figures(lines: Iterable[dict]) -> dict:
     for line in lines:
         if key_of(line) not in seen:
             seen.add(key_of(line))
-            tally.add(unedited(line))
+            tally.add(as_unedited(line))
     return tally.figures(0)
 
 

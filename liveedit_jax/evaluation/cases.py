@@ -15,7 +15,7 @@ from liveedit_jax.data.records import Record, SameImage
 from liveedit_jax.evaluation.probes import Case, Probe
 
 
-def case_of(record: Record, prompts: Prompts = AS_THEY_ARE, pictures: Path | None = None) -> Case:
+def make_case(record: Record, prompts: Prompts = AS_THEY_ARE, pictures: Path | None = None) -> Case:
     """Make the case of one record; its pictures stay encoded until they are read.
 
     Args:
@@ -72,11 +72,11 @@ def stream_cases(
     def kept(record: Record) -> tuple[SameImage, ...]:
         return tuple(o for o in record.same_image if (record.entity, o.fact) not in edited)
 
-    return [case_of(replace(record, same_image=kept(record))) for record in records]
+    return [make_case(replace(record, same_image=kept(record))) for record in records]
 
 
 @dataclass(frozen=True)
-class Files:
+class BenchmarkFiles:
     """Where a public benchmark's files are."""
 
     manual_dir: str
@@ -93,7 +93,9 @@ class Stream:
     pictures: Path | None = None  # the folder that the probes' file names are relative to
 
 
-def benchmark_cases(name: str, split: str, seed: int | None, n: int | None, files: Files) -> Stream:
+def benchmark_cases(
+    name: str, split: str, seed: int | None, n: int | None, files: BenchmarkFiles
+) -> Stream:
     """Return the first `n` cases (None: all) of a public benchmark.
 
     They come in the order of the benchmark's file (`seed` None), or shuffled by the seed as the
@@ -113,7 +115,7 @@ def benchmark_cases(name: str, split: str, seed: int | None, n: int | None, file
     )
     if n is not None and n > len(source):
         raise ValueError(f"{n} cases: {name}'s {split} split has {len(source)} here")
-    cases = [case_of(record, PROMPTS[name], source.pictures) for record in source]
+    cases = [make_case(record, PROMPTS[name], source.pictures) for record in source]
     order = list(range(len(cases)))
     if seed is not None:
         np.random.default_rng(seed).shuffle(order)

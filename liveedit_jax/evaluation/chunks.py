@@ -19,7 +19,7 @@ def check_marks(marks: tuple[int, ...], cases_n: int) -> None:
         raise ValueError(f"cases={cases_n} is below the largest mark, {marks[-1]}")
 
 
-def counted_n(mark: int, cases_n: int) -> int:
+def count_cases(mark: int, cases_n: int) -> int:
     """Return how many cases a mark counts: as many whole chunks as fit `cases_n`, at least one."""
     return max(cases_n // mark, 1) * mark
 

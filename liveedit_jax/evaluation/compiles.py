@@ -10,16 +10,16 @@ import jax
 EVENT = "/jax/core/compile/backend_compile_duration"
 
 
-class Count:
+class CompileCount:
     """The number of programs compiled so far."""
 
     n = 0
 
 
 @contextmanager
-def count_compiles() -> Iterator[Count]:
+def count_compiles() -> Iterator[CompileCount]:
     """Count the programs that XLA compiles inside the `with` block."""
-    count, active = Count(), [True]
+    count, active = CompileCount(), [True]
 
     def listen(event: str, duration: float, **_) -> None:
         if active[0] and event == EVENT:

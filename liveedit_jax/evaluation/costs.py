@@ -13,7 +13,7 @@ import numpy as np
 
 from liveedit_jax import editors
 from liveedit_jax.editors import Known, State
-from liveedit_jax.evaluation.layout import make_rows, pixels, take
+from liveedit_jax.evaluation.batching import make_rows, read_pixels, take
 from liveedit_jax.evaluation.probes import Probe
 from liveedit_jax.evaluation.subject import Subject, edit
 from liveedit_jax.types import Batch
@@ -44,7 +44,7 @@ def _one(subject: Subject, probe: Probe) -> tuple[Batch, np.ndarray]:
     cfg, shapes = subject.backbone.cfg, subject.shapes
     rows = make_rows(subject.tokenizer, cfg, [probe], shapes)
     batch = take(rows, np.asarray([0]), shapes.long_n)
-    return batch.replace(image=pixels(cfg, probe.image)[None]), rows.position
+    return batch.replace(image=read_pixels(cfg, probe.image)[None]), rows.position
 
 
 def edit_costs(

@@ -22,15 +22,22 @@ import numpy as np
 from liveedit_jax import editors
 from liveedit_jax.backbones.generation import generate
 from liveedit_jax.editors import State
-from liveedit_jax.evaluation.layout import Rows, along, by_width, most_n, padded, take_prompt
+from liveedit_jax.evaluation.batching import (
+    ProbeRows,
+    group_by_width,
+    max_generated_n,
+    pad_group,
+    replace_answers,
+    take_prompt,
+)
 from liveedit_jax.evaluation.probes import Probe
 from liveedit_jax.evaluation.subject import (
-    Encoded,
+    EncodedRows,
     Subject,
-    answers,
     encode_rows,
     image_key,
-    narrow,
+    predict_answers,
+    take_routes,
     vision_features,
 )
 from liveedit_jax.types import Route
@@ -38,18 +45,18 @@ from liveedit_jax.types import Route
 CUT = "…"  # ends a generation that departs from its reference here and was not followed further
 
 
-def decided(rows: Rows, ids: np.ndarray, i: int, eos_id: int) -> bool:
+def decodes_to_target(rows: ProbeRows, ids: np.ndarray, i: int, eos_id: int) -> bool:
     """Return whether the teacher-forced `ids` prove that row i greedily decodes to its target."""
     path = [*rows.answer[i], eos_id]
     return rows.same_prompt[i] and ids[i, : len(path)].tolist() == path
 
 
-class Paths(NamedTuple):
+class ReferencePaths(NamedTuple):
     """The reference token ids that the free generation of a block's rows is compared with."""
 
     ids: list[list[int]]  # of each row, up to and including EOS
     place: dict[int, int]  # row -> its row in `encoded`; all others' reference is their target
-    encoded: Encoded  # prompts followed by their references
+    encoded: EncodedRows  # prompts followed by their references
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,13 +71,13 @@ class Decoder:
         """Return the id of the token that ends a generation."""
         return self.subject.tokenizer.eos_id
 
-    def text(self, ids: Sequence[int], answer_n: int) -> str:
+    def detokenise(self, ids: Sequence[int], answer_n: int) -> str:
         """Turn at most 2A + 8 generated ids into text, for a target of A = `answer_n` tokens."""
-        return self.subject.tokenizer.decode(ids[: most_n(answer_n)]).strip()
+        return self.subject.tokenizer.decode(ids[: max_generated_n(answer_n)]).strip()
 
     def decode(
         self,
-        rows: Rows,
+        rows: ProbeRows,
         probes: Sequence[Probe],
         chosen: Sequence[int],
         plan_of: Callable[[np.ndarray], Any] | None = None,
@@ -81,7 +88,7 @@ class Decoder:
         chosen = sorted(chosen, key=lambda i: len(rows.answer[i]))  # alike lengths end together
         for start in range(0, len(chosen), batch_n):
             group = chosen[start : start + batch_n]
-            at = padded(group, batch_n)
+            at = pad_group(group, batch_n)
             shown = vision_features(subject, [probes[i] for i in at])
             ids = generate(
                 subject.backbone,
@@ -90,14 +97,14 @@ class Decoder:
                 subject.shapes.steps_n,
                 None if plan_of is None else plan_of(at),
                 None if plan_of is None else subject.editor.add,
-                most_n(len(rows.answer[group[-1]])),
+                max_generated_n(len(rows.answer[group[-1]])),
                 features=np.stack(shown),
             )
             ids = np.asarray(ids)
             out |= {int(i): ids[b].tolist() for b, i in enumerate(group)}
         return out
 
-    def unedited(self, encoded: Encoded, probes: Sequence[Probe]) -> list[list[int]]:
+    def decode_unedited(self, encoded: EncodedRows, probes: Sequence[Probe]) -> list[list[int]]:
         """Generate ids for every row with the unedited model."""
         rows = encoded.rows
         keys = [
@@ -108,7 +115,7 @@ class Decoder:
         for i, key in enumerate(keys):
             if key in self.known or key in queued:
                 continue
-            if decided(rows, encoded.before, i, self.eos_id):
+            if decodes_to_target(rows, encoded.before, i, self.eos_id):
                 self.known[key] = [*rows.answer[i], self.eos_id]
             else:
                 todo.append(i)
@@ -120,7 +127,7 @@ class Decoder:
     def decode_routed(
         self,
         state: State,
-        encoded: Encoded,
+        encoded: EncodedRows,
         probes: Sequence[Probe],
         found: Route,
         after: np.ndarray,
@@ -128,22 +135,23 @@ class Decoder:
     ) -> dict[int, str]:
         """Generate the texts of the chosen rows under their routes; returns them by row."""
         rows, eos_id = encoded.rows, self.eos_id
-        ids = {i: [*rows.answer[i], eos_id] for i in chosen if decided(rows, after, i, eos_id)}
+        sure = [i for i in chosen if decodes_to_target(rows, after, i, eos_id)]
+        ids = {i: [*rows.answer[i], eos_id] for i in sure}
 
         def plan_of(at: np.ndarray, k: int) -> Any:
-            return editors.plan(*self.subject.model, state, narrow(found, at, k))
+            return editors.plan(*self.subject.model, state, take_routes(found, at, k))
 
-        for some, k in by_width(found, [i for i in chosen if i not in ids]):
+        for some, k in group_by_width(found, [i for i in chosen if i not in ids]):
             ids |= self.decode(rows, probes, some, partial(plan_of, k=k))
-        return {i: self.text(made, len(rows.answer[i])) for i, made in ids.items()}
+        return {i: self.detokenise(made, len(rows.answer[i])) for i, made in ids.items()}
 
-    def paths(
+    def encode_references(
         self,
-        rows: Rows,
+        rows: ProbeRows,
         probes: Sequence[Probe],
         targeted: Sequence[bool],
         unedited: Sequence[list[int]],
-    ) -> Paths:
+    ) -> ReferencePaths:
         """Encode the reference of every row, to be compared with the predictions of any state.
 
         Args:
@@ -154,19 +162,19 @@ class Decoder:
         """
         paths = []
         for answer, ids, by_target in zip(rows.answer, unedited, targeted, strict=True):
-            ids = [*answer, self.eos_id] if by_target else ids[: most_n(len(answer))]
+            ids = [*answer, self.eos_id] if by_target else ids[: max_generated_n(len(answer))]
             paths.append(ids[: ids.index(self.eos_id) + 1] if self.eos_id in ids else ids)
         far = [
             i for i, path in enumerate(paths)
             if not rows.same_prompt[i] or path != [*rows.answer[i], self.eos_id]
         ]  # fmt: skip
-        longer = along(rows, far, [paths[i] for i in far], self.subject.shapes)
-        subject = self.subject.in_one_length(longer.token.shape[1])
+        longer = replace_answers(rows, far, [paths[i] for i in far], self.subject.shapes)
+        subject = self.subject.with_one_length(longer.token.shape[1])
         encoded = encode_rows(subject, longer, [probes[i] for i in far])
-        return Paths(paths, {i: n for n, i in enumerate(far)}, encoded)
+        return ReferencePaths(paths, {i: n for n, i in enumerate(far)}, encoded)
 
-    def walk(
-        self, state: State, paths: Paths, after: np.ndarray, chosen: Sequence[int]
+    def decode_along(
+        self, state: State, paths: ReferencePaths, after: np.ndarray, chosen: Sequence[int]
     ) -> dict[int, str]:
         """Return the free generation of the chosen rows, as far as it follows the references.
 
@@ -178,9 +186,9 @@ class Decoder:
             after: its teacher-forced answers in that state, int32[X, A + 1].
             chosen: the rows.
         """
-        subject = self.subject.in_one_length(paths.encoded.rows.token.shape[1])
+        subject = self.subject.with_one_length(paths.encoded.rows.token.shape[1])
         far = [i for i in chosen if i in paths.place]
-        ids = answers(subject, state, paths.encoded, [paths.place[i] for i in far])
+        ids = predict_answers(subject, state, paths.encoded, [paths.place[i] for i in far])
         said = dict(zip(far, ids, strict=True))
         return {i: self._text_along(paths.ids[i], said.get(i, after[i]).tolist()) for i in chosen}
 

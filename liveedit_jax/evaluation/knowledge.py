@@ -20,12 +20,12 @@ from liveedit_jax.data.pretraining import CAPTION_MOST
 from liveedit_jax.data.tokenise import answer_labels, first_true, round_up, seam_ids
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.evaluation.questions import (
-    Asked,
+    KnowledgeQuestion,
     Picture,
     caption_questions,
     drawings,
     fact_questions,
-    learned_compositions,
+    has_learned_compositions,
     sample,
     scene_questions,
     text_only_questions,
@@ -67,7 +67,7 @@ def segment_accuracy(
     return share, total(~right & (answer | eos)) == 0
 
 
-def _packed(
+def _pack(
     cfg: BackboneConfig,
     questions: Sequence[Question],
     pictures: Sequence[tuple[Picture, ...]],
@@ -96,7 +96,7 @@ def answer_accuracy(
     backbone: Backbone,
     params: dict,
     tokenizer: Tokenizer,
-    asked: Sequence[Asked],
+    questions: Sequence[KnowledgeQuestion],
     batch_n: int = 64,
     length_n: int = 320,
 ) -> tuple[Float[np.ndarray, " X"], Float[np.ndarray, " X"]]:
@@ -108,7 +108,7 @@ def answer_accuracy(
         backbone: the model's functions.
         params: its weights.
         tokenizer: its tokenizer.
-        asked: the questions; all show the same number of pictures.
+        questions: the questions; all show the same number of pictures.
         batch_n: rows per batch.
         length_n: a row's maximal number of tokens.
 
@@ -118,24 +118,23 @@ def answer_accuracy(
     Raises:
         ValueError: a question too long for a row, or questions with different numbers of pictures.
     """
-    cfg, shown = backbone.cfg, [one.pictures for one in asked]
+    cfg, shown = backbone.cfg, [one.pictures for one in questions]
     pictures_n = len(shown[0])
     if any(len(pictures) != pictures_n for pictures in shown):
         raise ValueError("questions with other numbers of pictures are measured apart")
     between = cfg.after_image if pictures_n else ""
-    questions = [seam_ids(tokenizer, one.prompt, one.answer, between) for one in asked]
-    packed = _packed(cfg, questions, shown, length_n)
+    pairs = [seam_ids(tokenizer, one.prompt, one.answer, between) for one in questions]
+    packed = _pack(cfg, pairs, shown, length_n)
     head_n = 1 + pictures_n * cfg.vision_n
-    used_n = max(head_n + sum(len(part) for i in row for part in questions[i]) for row in packed)
-    labels_n = max(sum(len(questions[i][1]) + 1 for i in row) for row in packed)
+    used_n = max(head_n + sum(len(part) for i in row for part in pairs[i]) for row in packed)
+    labels_n = max(sum(len(pairs[i][1]) + 1 for i in row) for row in packed)
     row_n, labels_n = min(length_n, round_up(used_n, ROUND)), round_up(labels_n, ROUND)
-    share, exact = np.zeros(len(asked)), np.zeros(len(asked))
+    share, exact = np.zeros(len(questions)), np.zeros(len(questions))
     for start in range(0, len(packed), batch_n):
         chunk = packed[start : start + batch_n]
         filled = chunk + [chunk[0]] * (batch_n - len(chunk))
         rows = [
-            pack_row([questions[i] for i in row], row_n, cfg.bos_id, head_n - 1)[0]
-            for row in filled
+            pack_row([pairs[i] for i in row], row_n, cfg.bos_id, head_n - 1)[0] for row in filled
         ]
         batch = Batch(image=_pixels(cfg, [shown[row[0]] for row in filled]), **stacked(rows))
         _, answer, eos = answer_labels(batch, cfg.eos_id)
@@ -180,13 +179,16 @@ def fact_accuracy(
     Returns:
         fact -> accuracy in 0..1, with "english" and "languages" as means over those facts.
     """
-    asked = fact_questions(shown, evaluation, "facts")
-    share, exact = answer_accuracy(backbone, params, tokenizer, asked, batch_n, length_n)
-    return {name: one["tokens"] for name, one in figures(asked, share, exact)["facts"].items()}
+    questions = fact_questions(shown, evaluation, "facts")
+    share, exact = answer_accuracy(backbone, params, tokenizer, questions, batch_n, length_n)
+    found = average_scores(questions, share, exact)["facts"]
+    return {name: one["tokens"] for name, one in found.items()}
 
 
-def figures(
-    asked: Sequence[Asked], share: Float[np.ndarray, " X"], exact: Float[np.ndarray, " X"]
+def average_scores(
+    questions: Sequence[KnowledgeQuestion],
+    share: Float[np.ndarray, " X"],
+    exact: Float[np.ndarray, " X"],
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Average the scores of questions by part and group.
 
@@ -194,7 +196,7 @@ def figures(
         part -> group -> {"tokens": mean token accuracy, "exact": share all right, "questions": n}.
     """
     members = defaultdict(list)
-    for i, one in enumerate(asked):
+    for i, one in enumerate(questions):
         for group in one.groups:
             members[one.part, group].append(i)
     found: dict[str, dict] = defaultdict(dict)
@@ -231,7 +233,7 @@ def measure_base(
         length_n: a packed row's maximal number of tokens.
 
     Returns:
-        part -> group -> {"tokens", "exact", "questions"}; see `figures`.
+        part -> group -> {"tokens", "exact", "questions"}; see `average_scores`.
     """
     cfg = backbone.cfg
     some = sample(entities(), entities_n)
@@ -240,23 +242,23 @@ def measure_base(
     asked += fact_questions(seen, True, "evaluation_templates")
     asked += fact_questions(drawings(entities(), held_out=True), False, "held_out_drawings")
     for part, learned in (("learned", True), ("unseen", False)):
-        shown = [one for one in seen if learned_compositions(one[0]) == learned]
+        shown = [one for one in seen if has_learned_compositions(one[0]) == learned]
         captions = caption_questions(shown, part)
         asked += two_fact_questions(shown, part)
         asked += [one for one in captions if _fits(tokenizer, cfg, one)]
     found = {}
     for questions in (asked, scene_questions(len(some)), text_only_questions(entities_n)):
         accuracy = answer_accuracy(backbone, params, tokenizer, questions, batch_n, length_n)
-        found |= figures(questions, *accuracy)
+        found |= average_scores(questions, *accuracy)
     return found
 
 
-def _fits(tokenizer: Tokenizer, cfg: BackboneConfig, one: Asked) -> bool:
+def _fits(tokenizer: Tokenizer, cfg: BackboneConfig, one: KnowledgeQuestion) -> bool:
     """Return whether a caption is no longer than those that pretraining uses."""
     return len(seam_ids(tokenizer, one.prompt, one.answer, cfg.after_image)[1]) <= CAPTION_MOST
 
 
-def other_drawing_found(images: Float[np.ndarray, "2X D"], false_share: float) -> float:
+def other_drawing_recall(images: Float[np.ndarray, "2X D"], false_share: float) -> float:
     """Compute the recall of matching an entity's two drawings, at a given false-positive rate.
 
     Args:

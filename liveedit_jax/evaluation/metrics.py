@@ -24,7 +24,7 @@ UNEDITED = Reference("before_ids", "before_generated")  # the unedited model's o
 # name -> head of its column. The paper averages five metrics; the second average leaves out text
 # locality, which is 100 by construction where an edit acts only on questions with an image.
 AVERAGES = {"average": "Average", "average_of_four": "Of four"}
-FOUR = tuple(AVERAGES)  # both averages: of a metric that is one of the four
+BOTH = tuple(AVERAGES)  # both averages: of a metric that is one of the four
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +33,13 @@ class Metric:
 
     name: str  # of its probes, and the key of its figure in `results.json`
     title: str  # of a narrow column
-    asked: str  # describes the question on a page
+    question: str  # describes the question on a page
     reference: Reference  # what the answer should be
     averages: tuple[str, ...] = ()  # those of AVERAGES that it is part of
     head: str = ""  # its column in the paper's table, which has all metrics of an average
     group: str | None = None  # the key of `results.json` that holds it; None: the top level
     always: bool = True  # has a figure (maybe None) in every run, and its hits are counted
-    pictured: bool = True  # asked about a picture
+    has_picture: bool = True  # asked about a picture
 
 
 METRICS = (
@@ -47,75 +47,75 @@ METRICS = (
         name="reliability",
         title="reliab.",
         head="Rel.",
-        asked="the edit, asked back",
+        question="the edit, asked back",
         reference=TARGET,
-        averages=FOUR,
+        averages=BOTH,
     ),
     Metric(
         name="text_generality",
         title="text gen.",
         head="T-Gen.",
-        asked="in other words",
+        question="in other words",
         reference=TARGET,
-        averages=FOUR,
+        averages=BOTH,
     ),
     Metric(
         name="image_generality",
         title="image gen.",
         head="M-Gen.",
-        asked="on another view",
+        question="on another view",
         reference=TARGET,
-        averages=FOUR,
+        averages=BOTH,
     ),
     Metric(
         name="text_locality",
         title="text loc.",
         head="T-Loc.",
-        asked="a question without a picture",
+        question="a question without a picture",
         reference=UNEDITED,
         averages=("average",),
-        pictured=False,
+        has_picture=False,
     ),
     Metric(
         name="image_locality",
         title="image loc.",
         head="M-Loc.",
-        asked="an unrelated picture",
+        question="an unrelated picture",
         reference=UNEDITED,
-        averages=FOUR,
+        averages=BOTH,
     ),
     # Another artist's drawing, about which the base model was trained to answer questions, too.
     Metric(
         name="other_drawing",
         title="other dr.",
-        asked="on the other drawing",
+        question="on the other drawing",
         reference=TARGET,
     ),
     Metric(
         name="third_drawing",
         title="third dr.",
-        asked="on a third artist's drawing",
+        question="on a third artist's drawing",
         reference=TARGET,
     ),
     # Facts of the same picture that no edit changes; no editor was trained on the held-out ones.
     Metric(
         name="same_image",
         title="same image",
-        asked="another question about the same picture",
+        question="another question about the same picture",
         reference=UNEDITED,
         group="hard_locality",
     ),
     Metric(
         name="same_image_held_out",
         title="held-out fact",
-        asked="a held-out fact of the same picture",
+        question="a held-out fact of the same picture",
         reference=UNEDITED,
         group="hard_locality",
     ),
     Metric(
         name="look_alike",
         title="look-alike",
-        asked="the same question about a look-alike",
+        question="the same question about a look-alike",
         reference=UNEDITED,
         group="hard_locality",
     ),
@@ -124,7 +124,7 @@ METRICS = (
         Metric(
             name=f"portability_{n}",
             title=f"portability {n}",
-            asked=f"{n} facts beside the edit",
+            question=f"{n} facts beside the edit",
             reference=TARGET,
             group="portability",
             always=False,
@@ -134,11 +134,11 @@ METRICS = (
 )
 EDIT = METRICS[0].name
 BY_NAME = {metric.name: metric for metric in METRICS}
-PLACE = {metric.name: i for i, metric in enumerate(METRICS)}
+ORDER = {metric.name: i for i, metric in enumerate(METRICS)}
 GROUPS = tuple(dict.fromkeys(metric.group for metric in METRICS if metric.group))
 UNGROUPED = tuple(metric.name for metric in METRICS if metric.group is None)
 COLUMNS = (*(metric.name for metric in METRICS if metric.averages), *AVERAGES)
-HITTING = tuple(metric.name for metric in METRICS if metric.always and metric.pictured)
+HIT_METRICS = tuple(metric.name for metric in METRICS if metric.always and metric.has_picture)
 
 
 def average_members(average: str) -> tuple[str, ...]:
@@ -188,7 +188,7 @@ def token_accuracy(predicted: Sequence[int], reference: Sequence[int]) -> float:
     return sum(p == r for p, r in zip(predicted, reference, strict=True)) / len(reference)
 
 
-def teacher_forced(line: dict) -> float:
+def forced_accuracy(line: dict) -> float:
     """Compute the teacher-forced token accuracy of a line's answer against its reference."""
     return token_accuracy(line["after_ids"], line[BY_NAME[line["probe"]].reference.ids])
 
@@ -199,7 +199,7 @@ def exact_match(line: dict) -> float:
     return float(line["generated"].strip() == reference.strip())
 
 
-def unedited(line: dict) -> dict:
+def as_unedited(line: dict) -> dict:
     """Return the line as it would be had nothing been edited."""
     return line | {
         "after_ids": line["before_ids"],

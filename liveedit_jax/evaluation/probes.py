@@ -33,9 +33,9 @@ class Case:
     @property
     def edit(self) -> Probe:
         """Return the edit request, which is asked back after the edit."""
-        return self.of(EDIT)[0]
+        return self.probes_of(EDIT)[0]
 
-    def of(self, metric: str) -> list[Probe]:
+    def probes_of(self, metric: str) -> list[Probe]:
         """List the probes of a metric."""
         return [probe for probe in self.probes if probe.metric == metric]
 

@@ -31,12 +31,12 @@ from liveedit_jax.data.facts import (
 from liveedit_jax.data.templates import templates, text_questions
 
 Picture = tuple[int, str]  # entity id and source of a drawing
-Shown = Sequence[tuple[Entity, str]]  # drawings: entities and sources
+EntityDrawings = Sequence[tuple[Entity, str]]  # drawings: entities and sources
 
 PAIRS_N = 4  # two-fact questions about one drawing, each answered in two steps and in one
 
 
-class Asked(NamedTuple):
+class KnowledgeQuestion(NamedTuple):
     """One question, and the part and groups of the measurement that it counts in."""
 
     pictures: tuple[Picture, ...]  # from left to right; none: text only
@@ -46,12 +46,12 @@ class Asked(NamedTuple):
     groups: tuple[str, ...]
 
 
-def _first(options: Iterable, n: int, *key: object) -> list:
+def _pick(options: Iterable, n: int, *key: object) -> list:
     """Choose `n` options by their digests with the key."""
     return sorted(options, key=lambda option: digest(*key, option))[:n]
 
 
-def _one(options: Sequence, *key: object):
+def _pick_one(options: Sequence, *key: object):
     return options[digest(*key) % len(options)]
 
 
@@ -70,7 +70,7 @@ def drawings(chosen: Iterable[Entity], held_out: bool) -> list[tuple[Entity, str
     ]
 
 
-def learned_compositions(entity: Entity) -> bool:
+def has_learned_compositions(entity: Entity) -> bool:
     """Return whether pretraining has two-fact questions and captions of this entity."""
     return entity.split in COMPOSED_SPLITS
 
@@ -80,29 +80,29 @@ def _language(*facts: str) -> str:
     return "english" if set(facts) <= set(ENGLISH_FACTS) else "languages"
 
 
-def fact_questions(shown: Shown, evaluation: bool, part: str) -> list[Asked]:
+def fact_questions(shown: EntityDrawings, evaluation: bool, part: str) -> list[KnowledgeQuestion]:
     """Ask for every fact of every drawing, in evaluation-only or in training wordings."""
-    asked = []
+    found = []
     for entity, source in shown:
         for fact in FACTS:
-            wording = _one(templates(fact, evaluation), entity.file_key, source, fact)
+            wording = _pick_one(templates(fact, evaluation), entity.file_key, source, fact)
             pictures, groups = ((entity.id, source),), (_language(fact), fact)
-            asked.append(Asked(pictures, wording, entity.facts[fact], part, groups))
-    return asked
+            found.append(KnowledgeQuestion(pictures, wording, entity.facts[fact], part, groups))
+    return found
 
 
-def two_fact_questions(shown: Shown, part: str) -> list[Asked]:
+def two_fact_questions(shown: EntityDrawings, part: str) -> list[KnowledgeQuestion]:
     """Ask `PAIRS_N` questions that combine two facts of each drawing.
 
     Each is asked twice: part "two_steps_..." states the first fact in its answer, part
     "silent_..." gives the second fact alone.
     """
-    asked = []
+    found = []
     for entity, source in shown:
         key = entity.file_key, source
-        for first, second in _first(TWO_FACTS, PAIRS_N, "two facts", *key):
+        for first, second in _pick(TWO_FACTS, PAIRS_N, "two facts", *key):
             wordings = two_fact_wordings(first, second, evaluation=True)
-            question = _one(wordings, *key, first, second)
+            question = _pick_one(wordings, *key, first, second)
             groups = _language(first, second), "all"
             given, follows = entity.facts[first], entity.facts[second]
             for name, prompt, answer in (
@@ -110,52 +110,60 @@ def two_fact_questions(shown: Shown, part: str) -> list[Asked]:
                 ("silent", question, follows),
             ):
                 picture = entity.id, source
-                asked.append(Asked((picture,), prompt, answer, f"{name}_{part}", groups))
-    return asked
+                found.append(
+                    KnowledgeQuestion((picture,), prompt, answer, f"{name}_{part}", groups)
+                )
+    return found
 
 
-def scene_questions(n: int) -> list[Asked]:
+def scene_questions(n: int) -> list[KnowledgeQuestion]:
     """Ask for two English facts and one language name of both sides of `n` unseen scenes.
 
     The words for the side are evaluation-only. The question about that side uses a training
     wording (part `scenes`) or an evaluation-only one (part `scenes_evaluation_wordings`).
     """
-    of, asked, scenes_n = split_entities("eval"), [], 0
+    of, found, scenes_n = split_entities("eval"), [], 0
     for i in count():
         if scenes_n == n:
-            return asked
-        scene = tuple(_one(of, "scene", i, side) for side in SIDES)
+            return found
+        scene = tuple(_pick_one(of, "scene", i, side) for side in SIDES)
         if scene[0] == scene[1] or not unseen_scene(*scene):
             continue
         scenes_n += 1
-        pictures = tuple((entity.id, _one(SOURCES, "of a scene", entity.id, i)) for entity in scene)
+        pictures = tuple(
+            (entity.id, _pick_one(SOURCES, "of a scene", entity.id, i)) for entity in scene
+        )
         for side, entity in zip(SIDES, scene, strict=True):
-            facts = _first(ENGLISH_FACTS, 2, i, side) + _first(LANGUAGES, 1, i, side)
+            facts = _pick(ENGLISH_FACTS, 2, i, side) + _pick(LANGUAGES, 1, i, side)
             for fact in facts:
                 for part, evaluation in (("scenes", False), ("scenes_evaluation_wordings", True)):
-                    inner = _one(templates(fact, evaluation), i, side, fact)
-                    prompt = _one(side_wordings(inner, side, evaluation=True), side, i, fact)
+                    inner = _pick_one(templates(fact, evaluation), i, side, fact)
+                    prompt = _pick_one(side_wordings(inner, side, evaluation=True), side, i, fact)
                     groups = (_language(fact),)
-                    asked.append(Asked(pictures, prompt, entity.facts[fact], part, groups))
-    return asked
+                    found.append(
+                        KnowledgeQuestion(pictures, prompt, entity.facts[fact], part, groups)
+                    )
+    return found
 
 
-def text_only_questions(n: int | None) -> list[Asked]:
+def text_only_questions(n: int | None) -> list[KnowledgeQuestion]:
     """Ask for every fact of `n` entities (None: all) by name, without a picture."""
-    asked = []
+    found = []
     for entity in sample(entities(), n):
         for fact in FACTS:
-            wording = _one(text_questions(fact, entity.facts), "text", entity.file_key, fact)
-            asked.append(Asked((), wording, entity.facts[fact], "text_only", (_language(fact),)))
-    return asked
+            wording = _pick_one(text_questions(fact, entity.facts), "text", entity.file_key, fact)
+            found.append(
+                KnowledgeQuestion((), wording, entity.facts[fact], "text_only", (_language(fact),))
+            )
+    return found
 
 
-def caption_questions(shown: Shown, part: str) -> list[Asked]:
+def caption_questions(shown: EntityDrawings, part: str) -> list[KnowledgeQuestion]:
     """Ask for a caption of each drawing, with its names in two languages."""
-    asked = []
+    found = []
     for entity, source in shown:
-        pair = _first(LANGUAGES, 2, "caption", entity.file_key, source)
-        wording = _one(caption_wordings(*pair, evaluation=True), entity.file_key, source)
+        pair = _pick(LANGUAGES, 2, "caption", entity.file_key, source)
+        wording = _pick_one(caption_wordings(*pair, evaluation=True), entity.file_key, source)
         answer, picture = caption(entity.facts, *pair), (entity.id, source)
-        asked.append(Asked((picture,), wording, answer, f"captions_{part}", ("all",)))
-    return asked
+        found.append(KnowledgeQuestion((picture,), wording, answer, f"captions_{part}", ("all",)))
+    return found

@@ -14,7 +14,7 @@ import numpy as np
 
 from liveedit_jax.data.stream import retention_questions
 from liveedit_jax.editors import State
-from liveedit_jax.evaluation.asking import Asked, ask_forced, block_of, case_line
+from liveedit_jax.evaluation.blocks import PreparedBlock, ask_teacher_forced, case_line, make_block
 from liveedit_jax.evaluation.probes import Case, Probe
 from liveedit_jax.evaluation.subject import Subject, encode
 
@@ -31,17 +31,21 @@ def retention_case(image_size: int) -> Case:
     return Case("", "", tuple(probes))
 
 
-def ask_retention(subject: Subject, case: Case) -> Asked:
+def prepare_retention(subject: Subject, case: Case) -> PreparedBlock:
     """Encode the questions and answer them with the unedited model."""
-    block = block_of([case], 0)
-    return Asked(block, encode(subject, block.probes), [""] * len(block.probes), None)
+    block = make_block([case], 0)
+    return PreparedBlock(block, encode(subject, block.probes), [""] * len(block.probes), None)
 
 
-def retention_lines(subject: Subject, state: State, asked: Asked, mark: int) -> list[dict]:
+def retention_lines(
+    subject: Subject, state: State, prepared: PreparedBlock, mark: int
+) -> list[dict]:
     """Build the lines of `retention.jsonl` at a mark; a routed state is asked as of chunk 0."""
-    rows = np.arange(len(asked.block.probes))
-    said, _ = ask_forced(subject, state, asked.block, asked.encoded, rows, np.zeros_like(rows))
-    lines = [case_line(mark, 0, asked, said, int(i)) for i in rows]
+    rows = np.arange(len(prepared.block.probes))
+    answers, _ = ask_teacher_forced(
+        subject, state, prepared.block, prepared.encoded, rows, np.zeros_like(rows)
+    )
+    lines = [case_line(mark, 0, prepared, answers, int(i)) for i in rows]
     return [{k: v for k, v in line.items() if k not in TEXTS} for line in lines]
 
 

@@ -13,13 +13,13 @@ from liveedit_jax.config import Preset
 from liveedit_jax.data.third_drawing import font_sha256
 from liveedit_jax.editor.as_editor import LiveEdit
 from liveedit_jax.editors import Editor
-from liveedit_jax.evaluation.cases import Files, Stream, benchmark_cases, stream_cases
-from liveedit_jax.evaluation.engine import Plan
+from liveedit_jax.evaluation.cases import BenchmarkFiles, Stream, benchmark_cases, stream_cases
+from liveedit_jax.evaluation.engine import Schedule
 from liveedit_jax.evaluation.lifelong import Draw, evaluate
-from liveedit_jax.evaluation.metrics import AVERAGES, PLACE, UNGROUPED, figure_of, title
+from liveedit_jax.evaluation.metrics import AVERAGES, ORDER, UNGROUPED, figure_of, title
 from liveedit_jax.evaluation.released import write_released
 from liveedit_jax.evaluation.retention import retention_case
-from liveedit_jax.evaluation.subject import Parts
+from liveedit_jax.evaluation.subject import ModelParts
 from liveedit_jax.model_io.model import load_model, model_folder
 from liveedit_jax.model_io.weights import load_weights
 from liveedit_jax.presets import preset
@@ -28,7 +28,7 @@ METHODS = ("liveedit", *BASELINES)
 
 
 @dataclass(frozen=True)
-class Choice:
+class RunSpec:
     """What to evaluate, on which stream."""
 
     config: str = "tiny"  # a preset
@@ -40,7 +40,7 @@ class Choice:
     seed: int | None = 0  # of the stream, or of a benchmark's order (None: the order of its file)
     marks: tuple[int, ...] = (1, 10, 100, 1000)  # numbers of edits
     cases_n: int | None = None  # cases that smaller marks count; None: the preset's
-    files: Files | None = None  # of a public benchmark
+    files: BenchmarkFiles | None = None  # of a public benchmark
     noto: str | None = None  # font file of the third drawings (data/third_drawing.py)
 
     @property
@@ -56,19 +56,19 @@ class Choice:
 
 
 def run(
-    choice: Choice,
+    spec: RunSpec,
     out: str | Path,
     begin: float,
-    plan: Plan | None = None,
+    schedule: Schedule | None = None,
     draw: Draw | None = None,
 ) -> dict:
     """Evaluate a model and write the run folder; returns the content of results.json.
 
     Args:
-        choice: the model and the stream.
+        spec: the model and the stream.
         out: the run folder; an interrupted run with the same settings is resumed there.
         begin: `time.time()` at the start of the process.
-        plan: the marks, and the sizes of batches and blocks; None: the marks of `choice`.
+        schedule: the marks, and the sizes of batches and blocks; None: the marks of `spec`.
         draw: draws the finished run (`report.run_page.draw_run`); None: write numbers only.
 
     Raises:
@@ -77,50 +77,52 @@ def run(
             another run.
         FileNotFoundError: no model.
     """
-    asked, sized = choice.preset, choice.editor is not None and choice.editor not in METHODS
-    overridden = choice.backbone is not None or sized
-    model = load_model(choice.model or choice.config, asked if overridden else None)
-    chosen = model.config
-    cases_n = chosen.evaluation.cases_n if choice.cases_n is None else choice.cases_n
+    wanted, sized = spec.preset, spec.editor is not None and spec.editor not in METHODS
+    overridden = spec.backbone is not None or sized
+    model = load_model(spec.model or spec.config, wanted if overridden else None)
+    cfg = model.config
+    cases_n = cfg.evaluation.cases_n if spec.cases_n is None else spec.cases_n
     if cases_n is not None and cases_n < 1:
         raise ValueError(f"cases={cases_n}: give 1 or more")
-    name = asked.dataset.name
-    stream = stream_of(choice, chosen, name, cases_n)
+    name = wanted.dataset.name
+    stream = open_stream(spec, cfg, name, cases_n)
     if cases_n is None:
-        cases_n = max(choice.marks) if choice.files is None else len(stream.cases)
-    plan = plan or Plan(choice.marks, cases_n=cases_n)
+        cases_n = max(spec.marks) if spec.files is None else len(stream.cases)
+    schedule = schedule or Schedule(spec.marks, cases_n=cases_n)
     settings = {
-        **{name: value for name, value in asdict(choice).items() if name not in ("files", "noto")},
-        "third_drawings": font_sha256(choice.noto) if name == "mojiedit" else None,
-        **({} if choice.files is None else {"rows_sha256": stream.rows_sha256, "dataset": name}),
+        **{name: value for name, value in asdict(spec).items() if name not in ("files", "noto")},
+        "third_drawings": font_sha256(spec.noto) if name == "mojiedit" else None,
+        **({} if spec.files is None else {"rows_sha256": stream.rows_sha256, "dataset": name}),
         "cases_n": cases_n,
         "model": {"backbone": model.backbone_sha256, "editor": model.editor_sha256},
-        "commit": commit(),
+        "commit": git_commit(),
     }
-    editor, trained = LiveEdit(chosen.editor), model.editor
-    if choice.baseline is not None:
-        editor, trained, made_by = load_baseline(choice, model.backbone_sha256)
+    editor, trained = LiveEdit(cfg.editor), model.editor
+    if spec.baseline is not None:
+        editor, trained, made_by = load_baseline(spec, model.backbone_sha256)
         settings |= {"method": {"settings": asdict(editor), "weights": made_by}}
-    parts = Parts(Backbone(chosen.backbone), model.backbone, model.tokenizer, editor, trained)
-    kept = retention_case(chosen.backbone.vision.image_size) if name == "mojiedit" else None
-    results = evaluate(parts, stream.cases, plan, settings, out, begin, stream.pictures, kept, draw)
-    if choice.files is not None:
+    parts = ModelParts(Backbone(cfg.backbone), model.backbone, model.tokenizer, editor, trained)
+    retention = retention_case(cfg.backbone.vision.image_size) if name == "mojiedit" else None
+    results = evaluate(
+        parts, stream.cases, schedule, settings, out, begin, stream.pictures, retention, draw
+    )
+    if spec.files is not None:
         folder = Path(out) / "released"
-        write_released(Path(out), folder, model.tokenizer.decode, choice.seed)
+        write_released(Path(out), folder, model.tokenizer.decode, spec.seed)
     return results
 
 
-def load_baseline(choice: Choice, backbone_sha256: str) -> tuple[Editor, Any, str | None]:
+def load_baseline(spec: RunSpec, backbone_sha256: str) -> tuple[Editor, Any, str | None]:
     """Return a baseline, its weights and their sha256 (both None where it needs no training).
 
     Raises:
         FileNotFoundError: it needs weights, and the model's folder has none for it.
         ValueError: damaged weights, or weights trained on another backbone.
     """
-    name, editor = choice.baseline, baseline(choice.baseline, choice.config)
+    name, editor = spec.baseline, baseline(spec.baseline, spec.config)
     if name not in TRAINED:
         return editor, None, None
-    folder = model_folder(choice.model or choice.config) / "baselines" / name
+    folder = model_folder(spec.model or spec.config) / "baselines" / name
     if not folder.is_dir():
         raise FileNotFoundError(
             f"no weights of {name} at {folder}: train them with train_editor --editor {name}"
@@ -134,33 +136,31 @@ def load_baseline(choice: Choice, backbone_sha256: str) -> tuple[Editor, Any, st
     return editor, weights, recipe["sha256"]
 
 
-def stream_of(choice: Choice, chosen: Preset, name: str, cases_n: int | None) -> Stream:
+def open_stream(spec: RunSpec, cfg: Preset, name: str, cases_n: int | None) -> Stream:
     """Read or generate the cases to evaluate on.
 
     Raises:
         ValueError: the benchmark has too few cases, or the backbone cannot be evaluated.
         KeyError, FileNotFoundError: as `load_benchmark`.
     """
-    if chosen.backbone.grids:
+    if cfg.backbone.grids:
         raise ValueError("backbones that tile pictures (LLaVA-NeXT) are not evaluated yet")
     if name != "mojiedit":
-        if choice.files is None:
+        if spec.files is None:
             raise ValueError(f"{name} is read from its own files: give --manual-dir FOLDER")
-        most = None if cases_n is None else max(cases_n, *choice.marks)
-        stream = benchmark_cases(name, choice.split, choice.seed, most, choice.files)
-        if max(choice.marks) > len(stream.cases):
-            raise ValueError(
-                f"{max(choice.marks)} edits: {name} has {len(stream.cases)} cases here"
-            )
+        most = None if cases_n is None else max(cases_n, *spec.marks)
+        stream = benchmark_cases(name, spec.split, spec.seed, most, spec.files)
+        if max(spec.marks) > len(stream.cases):
+            raise ValueError(f"{max(spec.marks)} edits: {name} has {len(stream.cases)} cases here")
         return stream
-    if choice.files is not None:
+    if spec.files is not None:
         raise ValueError("--manual-dir is for public benchmarks; mojiedit is made, not read")
-    stream_n = max(cases_n or 1, *choice.marks)
-    side = chosen.backbone.vision.image_size
-    return Stream(stream_cases(choice.split, choice.seed or 0, stream_n, side, choice.noto))
+    stream_n = max(cases_n or 1, *spec.marks)
+    side = cfg.backbone.vision.image_size
+    return Stream(stream_cases(spec.split, spec.seed or 0, stream_n, side, spec.noto))
 
 
-def commit() -> str | None:
+def git_commit() -> str | None:
     """Return this code's git commit, with "-dirty" if files differ; None outside a repository."""
     here = Path(__file__).parent
 
@@ -175,12 +175,12 @@ def commit() -> str | None:
         return None
 
 
-def table(results: dict) -> str:
+def format_table(results: dict) -> str:
     """Format the figures as plain text: token accuracy, and exact match in brackets."""
     rows = [("unedited", results["unedited"])]
     rows += [(f"{mark['edits']:,} edits", mark) for mark in results["marks"]]
     asked = {name for _, row in rows for name in row["exact_match"]}
-    others = [name for name in PLACE if name in asked and name not in UNGROUPED]
+    others = [name for name in ORDER if name in asked and name not in UNGROUPED]
     names = (*UNGROUPED, *AVERAGES, *others)
     lines = [" " * 17 + "".join(f"{title(name):>14}" for name in names)]
     for row_title, row in rows:

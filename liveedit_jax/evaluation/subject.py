@@ -20,49 +20,52 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.data.reading import pictures
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.editors import Editor, Known, State, at_layer
-from liveedit_jax.evaluation.layout import (
-    Rows,
+from liveedit_jax.evaluation.batching import (
+    ProbeRows,
     Shapes,
-    batches,
-    by_width,
+    group_by_length,
+    group_by_width,
     make_rows,
-    measure,
-    padded,
+    measure_shapes,
+    pad_group,
     take,
 )
 from liveedit_jax.evaluation.probes import Case, Probe
 from liveedit_jax.types import Batch, Route
 
-KNOWN_BYTES = 4 * 2**30  # the size of the cache of picture features
+CACHE_BYTES = 4 * 2**30  # the size of the cache of picture features
 READERS_N = min(8, os.cpu_count() or 1)  # threads that decode pictures
 
-Seen = dict[bytes, np.ndarray]  # features by `image_key`
+PictureCache = dict[bytes, np.ndarray]  # features by `image_key`
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """An editor, the model split at the layer it acts on, and the static shapes of a run."""
+    """The system under evaluation: an editor, its model, and the shapes of a run.
+
+    The model is split at the layer that the editor acts on.
+    """
 
     editor: Editor
     backbone: Backbone
     params: dict  # {"backbone": ..., "editor": ...}
     tokenizer: Tokenizer
     shapes: Shapes
-    seen: Seen  # cache of the editor's inputs from pictures
-    features: Seen  # cache of vision features; the same object where the editor takes just these
+    inputs: PictureCache  # cache of the editor's inputs from pictures
+    features: PictureCache  # cache of vision features; the same object if `inputs` are just these
 
     @property
     def model(self) -> tuple[Editor, Backbone, dict]:
         """Return the first three arguments of the functions of `editors`."""
         return self.editor, self.backbone, self.params
 
-    def in_one_length(self, long_n: int) -> Subject:
+    def with_one_length(self, long_n: int) -> Subject:
         """Return the same with one length for all rows."""
         return replace(self, shapes=replace(self.shapes, short_n=0, long_n=long_n))
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
+class ModelParts:
     """A model and an editor, not yet bound to the shapes of some cases."""
 
     backbone: Backbone
@@ -71,7 +74,9 @@ class Parts:
     editor: Editor
     trained: Any = None  # the editor's own weights, where it has some
 
-    def subject(self, cases: Sequence[Case], batch_n: int, features: Seen | None = None) -> Subject:
+    def subject(
+        self, cases: Sequence[Case], batch_n: int, features: PictureCache | None = None
+    ) -> Subject:
         """Split the model at the editor's layer and choose the shapes that fit some cases.
 
         Args:
@@ -79,7 +84,7 @@ class Parts:
             batch_n: rows per batch.
             features: vision features of pictures, to be shared among subjects of one model.
         """
-        shapes = measure(self.tokenizer, self.backbone.cfg, cases, batch_n)
+        shapes = measure_shapes(self.tokenizer, self.backbone.cfg, cases, batch_n)
         backbone, weights = at_layer(self.backbone, self.weights, self.editor.layer)
         params = {"backbone": weights, "editor": editors.prepare(self.editor, self.trained)}
         features = {} if features is None else features
@@ -88,10 +93,10 @@ class Parts:
 
 
 @dataclass(frozen=True, eq=False)
-class Encoded:
+class EncodedRows:
     """Rows with everything about them that no edit changes, on the host."""
 
-    rows: Rows
+    rows: ProbeRows
     known: list[Known]  # the editor's encoding of each row, without a batch axis
     before: np.ndarray | None = None  # int32[X, A + 1], the unedited model's most likely tokens
     query: Any = None  # [X, ...], the routing queries of a RoutedEditor
@@ -112,16 +117,19 @@ def _features(backbone: Backbone, weights: Any, image: Float[Array, "B S S 3"]) 
 def vision_features(subject: Subject, probes: Sequence[Probe]) -> list[np.ndarray]:
     """Compute the vision features f32[P, D] of each probe's picture; zeros where it has none."""
     look = partial(_features, subject.backbone, subject.params["backbone"])
-    return _look(subject, look, probes, subject.features)
+    return _cached_features(subject, look, probes, subject.features)
 
 
 def picture_inputs(subject: Subject, probes: Sequence[Probe]) -> list[np.ndarray]:
     """Compute the editor's input from each probe's picture; zeros where it has none."""
-    return _look(subject, partial(editors.see, *subject.model), probes, subject.seen)
+    return _cached_features(subject, partial(editors.see, *subject.model), probes, subject.inputs)
 
 
-def _look(
-    subject: Subject, look: Callable[[np.ndarray], Array], probes: Sequence[Probe], known: Seen
+def _cached_features(
+    subject: Subject,
+    look: Callable[[np.ndarray], Array],
+    probes: Sequence[Probe],
+    known: PictureCache,
 ) -> list[np.ndarray]:
     """Apply `look` to pictures, by way of the cache `known`, whose oldest entries make room."""
     cfg, batch_n = subject.backbone.cfg, subject.shapes.batch_n
@@ -139,7 +147,7 @@ def _look(
         found = np.asarray(look(shown))
         known |= {key: found[b].copy() for b, key in enumerate(part)}
     found = [known[key] for key in keys]
-    most = max(KNOWN_BYTES // known[b""].nbytes, 1)
+    most = max(CACHE_BYTES // known[b""].nbytes, 1)
     for key in [key for key in known if key][: max(len(known) - most, 0)]:
         del known[key]
     return found
@@ -151,16 +159,16 @@ def stack_rows(rows: Sequence[Any]) -> Any:
 
 
 def _batched(
-    subject: Subject, rows: Rows, probes: Sequence[Probe]
+    subject: Subject, rows: ProbeRows, probes: Sequence[Probe]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, Batch, np.ndarray]]:
     """Yield groups of rows: the group, the group padded, its batch, and its picture inputs."""
     seen = picture_inputs(subject, probes)
-    for group, t in batches(rows, range(len(rows)), subject.shapes):
-        at = padded(group, subject.shapes.batch_n)
+    for group, t in group_by_length(rows, range(len(rows)), subject.shapes):
+        at = pad_group(group, subject.shapes.batch_n)
         yield group, at, take(rows, at, t), np.stack([seen[i] for i in at])
 
 
-def encode(subject: Subject, probes: Sequence[Probe]) -> Encoded:
+def encode(subject: Subject, probes: Sequence[Probe]) -> EncodedRows:
     """Encode probes: everything that no edit changes, and the unedited model's answers."""
     rows = make_rows(subject.tokenizer, subject.backbone.cfg, probes, subject.shapes)
     known: list = [None] * len(rows)
@@ -169,25 +177,29 @@ def encode(subject: Subject, probes: Sequence[Probe]) -> Encoded:
         made = editors.ask_unedited(*subject.model, batch, seen, rows.position[at])
         part, ids = jax.tree.map(np.asarray, made)
         before[group] = ids[: len(group)]
-        _keep(known, group, part)
+        _store_rows(known, group, part)
     query = stack_rows([subject.editor.query(k) for k in known]) if subject.editor.routes else None
-    return Encoded(rows, known, before, query)
+    return EncodedRows(rows, known, before, query)
 
 
-def encode_rows(subject: Subject, rows: Rows, probes: Sequence[Probe]) -> Encoded:
+def encode_rows(subject: Subject, rows: ProbeRows, probes: Sequence[Probe]) -> EncodedRows:
     """Encode rows, without the unedited model's answers."""
     known: list = [None] * len(rows)
     for group, _, batch, seen in _batched(subject, rows, probes):
-        _keep(known, group, jax.tree.map(np.asarray, editors.encode(*subject.model, batch, seen)))
-    return Encoded(rows, known)
+        _store_rows(
+            known, group, jax.tree.map(np.asarray, editors.encode(*subject.model, batch, seen))
+        )
+    return EncodedRows(rows, known)
 
 
-def _keep(known: list, group: np.ndarray, part: Known) -> None:
+def _store_rows(known: list, group: np.ndarray, part: Known) -> None:
     for b, i in enumerate(group):
         known[i] = jax.tree.map(lambda leaf, b=b: leaf[b], part)
 
 
-def requests(subject: Subject, probes: Sequence[Probe]) -> Iterator[tuple[Known, Batch, int]]:
+def prepare_requests(
+    subject: Subject, probes: Sequence[Probe]
+) -> Iterator[tuple[Known, Batch, int]]:
     """Prepare requests for `edit`, in order; yields encodings, batch, and the number of requests.
 
     An editor that takes several requests at once (`together`) gets them in rows of one length. Rows
@@ -195,7 +207,7 @@ def requests(subject: Subject, probes: Sequence[Probe]) -> Iterator[tuple[Known,
     """
     together = subject.editor.together
     if together > 1:
-        subject = subject.in_one_length(subject.shapes.long_n)
+        subject = subject.with_one_length(subject.shapes.long_n)
     rows = make_rows(subject.tokenizer, subject.backbone.cfg, probes, subject.shapes)
     ready: dict[int, tuple] = {}
     for group, _, batch, seen in _batched(subject, rows, probes):
@@ -208,7 +220,7 @@ def requests(subject: Subject, probes: Sequence[Probe]) -> Iterator[tuple[Known,
         yield *jax.tree.map(lambda *leaves: np.concatenate(leaves), *own, *blank), len(own)
 
 
-def begin_state(subject: Subject, capacity: int) -> State:
+def empty_state(subject: Subject, capacity: int) -> State:
     """Return a state without edits, with room for `capacity`, rounded up to whole batches."""
     together = subject.editor.together
     state = editors.init(*subject.model, -(-capacity // together) * together)
@@ -222,10 +234,10 @@ def edit(subject: Subject, state: State, known: Known, batch: Batch) -> State:
     return editors.edit(*subject.model, state, known, batch)
 
 
-def answers(
+def predict_answers(
     subject: Subject,
     state: State,
-    encoded: Encoded,
+    encoded: EncodedRows,
     chosen: Sequence[int],
     found: Route | None = None,
 ) -> np.ndarray:
@@ -236,22 +248,22 @@ def answers(
     """
     rows, out = encoded.rows, np.zeros((len(chosen), encoded.rows.position.shape[1]), np.int32)
     place = {int(i): n for n, i in enumerate(chosen)}
-    for some, k in [(chosen, None)] if found is None else by_width(found, chosen):
-        for group, t in batches(rows, some, subject.shapes):
-            at = padded(group, subject.shapes.batch_n)
+    for some, k in [(chosen, None)] if found is None else group_by_width(found, chosen):
+        for group, t in group_by_length(rows, some, subject.shapes):
+            at = pad_group(group, subject.shapes.batch_n)
             ids = editors.answers(
                 *subject.model,
                 state,
                 stack_rows([encoded.known[i] for i in at]),
                 take(rows, at, t),
                 rows.position[at],
-                None if k is None else narrow(found, at, k),
+                None if k is None else take_routes(found, at, k),
             )
             out[[place[int(i)] for i in group]] = np.asarray(ids)[: len(group)]
     return out
 
 
-def narrow(found: Route, at: np.ndarray, k: int) -> Route:
+def take_routes(found: Route, at: np.ndarray, k: int) -> Route:
     """Take the routes of some rows, with the first `k` edits of each."""
     few = found.replace(slot=found.slot[:, :k], weight=found.weight[:, :k])
     return jax.tree.map(lambda leaf: leaf[at], few)
@@ -279,7 +291,7 @@ def find_routes(
     margin[:] = -np.inf
     for start in range(0, len(shown), b):
         group = shown[start : start + b]
-        rows = padded(group, b)
+        rows = pad_group(group, b)
         part = route(jax.tree.map(lambda leaf, rows=rows: leaf[rows], query), moments[rows])
         jax.tree.map(
             lambda to, leaf, at=group: to.__setitem__(at, np.asarray(leaf)[: len(at)]),

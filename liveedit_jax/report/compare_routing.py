@@ -7,7 +7,7 @@ from html import escape
 
 import numpy as np
 
-from liveedit_jax.evaluation.metrics import HITTING, label, title
+from liveedit_jax.evaluation.metrics import HIT_METRICS, label, title
 from liveedit_jax.report.charts import Line, bands, bars, cards, legend, nice
 from liveedit_jax.report.compare import Row, Setup, points, rows_of
 from liveedit_jax.report.hits import MOST_N, SHARES, SPARED, STRENGTHS, Hits, bin_names
@@ -23,12 +23,12 @@ def _hits_table(hits: dict[str, Hits], last: dict[str, Row]) -> str:
     body = []
     for name, row in last.items():
         cells = ""
-        for kind in HITTING:
+        for kind in HIT_METRICS:
             share = hits[name].false_hits.get(kind, {}).get(row.edits, Figure(None))
             small = "" if share.mean is None else f"<small>{number(share)} % hit</small>"
             cells += f"<td>{number(row.hit_n[kind])}{small}</td>"
         body.append(f"<tr><th>{escape(name)}<small>{row.edits:,} edits</small></th>{cells}</tr>")
-    head = "".join(f"<th>{escape(label(kind))}</th>" for kind in HITTING)
+    head = "".join(f"<th>{escape(label(kind))}</th>" for kind in HIT_METRICS)
     return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
@@ -74,7 +74,7 @@ def _margins(hits: dict[str, Hits], colours: dict[str, str]) -> str:
     edges = np.linspace(low, high if high > low else low + 1, BINS_N + 1)
     names = [f"{middle:.2g}" for middle in (edges[1:] + edges[:-1]) / 2]
     charts = []
-    for kind in HITTING:
+    for kind in HIT_METRICS:
         counts = {
             name: np.histogram(np.clip(found.margins[kind], edges[0], edges[-1]), edges)[0].tolist()
             for name, found in hits.items()
@@ -95,11 +95,11 @@ def routing(
     """Return the section: hits by metric, false hits against edits, and strength of the hits."""
     last = {setup.name: rows_of(setup, rows)[-1] for setup in setups if setup.name in hits}
     means = {
-        name: (colours[name], [row.hit_n[kind].mean or 0 for kind in HITTING])
+        name: (colours[name], [row.hit_n[kind].mean or 0 for kind in HIT_METRICS])
         for name, row in last.items()
     }
     high = nice(max((value for _, values in means.values() for value in values), default=1))
-    short = [title(kind) for kind in HITTING]
+    short = [title(kind) for kind in HIT_METRICS]
     charts = [("Mean hits of a probe", bars(short, means, high, "", legend=False))]
     for kind in SPARED:
         lines = [

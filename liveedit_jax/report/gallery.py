@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 
 from liveedit_jax.evaluation.cases import stream_cases
-from liveedit_jax.evaluation.metrics import BY_NAME, EDIT, PLACE, exact_match, is_targeted
+from liveedit_jax.evaluation.metrics import BY_NAME, EDIT, ORDER, exact_match, is_targeted
 from liveedit_jax.evaluation.probes import Case, key_of
 from liveedit_jax.report.compare import Run, run_lines
 from liveedit_jax.report.run_page import picture
@@ -49,7 +49,7 @@ def _wrong(run: Run, most_n: int) -> tuple[dict[str, list[dict]], dict[int, dict
             continue
         if line["probe"] == EDIT:
             edits[line["case"]] = {name: line.get(name) for name in ("prompt", "target", "image")}
-        if line["probe"] in PLACE and exact_match(line) == 0:
+        if line["probe"] in ORDER and exact_match(line) == 0:
             kept = wrong[line["probe"]]
             kept.append(line)
             if len(kept) >= 4 * most_n:
@@ -71,7 +71,7 @@ def _draw(run: Run, cases: Sequence[int]) -> dict[int, Case]:
 
 def _pictures(line: dict, case: Case | None) -> list[tuple[str, object]]:
     """Return the edited picture and, where another was asked about, that one."""
-    probes = case.of(line["probe"])[line.get("nth", 0) :] if case else ()
+    probes = case.probes_of(line["probe"])[line.get("nth", 0) :] if case else ()
     if not probes or (case.entity, probes[0].prompt) != (line["entity"], line["prompt"]):
         return []  # the stream has changed since the run
     probe, edited = probes[0], case.edit.image
@@ -103,7 +103,7 @@ def pick_failures(runs: Sequence[Run], most_n: int = SHOWN_N) -> list[Failure]:
         for lines in wrong.values()
         for place, line in enumerate(lines)
     ]
-    turns.sort(key=lambda turn: (turn[0], PLACE[turn[2]["probe"]], turn[1]))
+    turns.sort(key=lambda turn: (turn[0], ORDER[turn[2]["probe"]], turn[1]))
     chosen: dict[int, list[dict]] = defaultdict(list)
     for _, i, line in turns[:most_n]:
         chosen[i].append(line)
@@ -127,7 +127,7 @@ def pick_failures(runs: Sequence[Run], most_n: int = SHOWN_N) -> list[Failure]:
             if run.pictures is not None:
                 shown = _files(run.pictures, line, edits[line["case"]])
             failures.append(Failure(run, line, experts, shown))
-    failures.sort(key=lambda failure: PLACE[failure.line["probe"]])
+    failures.sort(key=lambda failure: ORDER[failure.line["probe"]])
     return failures
 
 
@@ -177,7 +177,7 @@ def gallery(failures: Sequence[Failure], setup_of: dict) -> str:
             ("fired", f"<ul>{''.join(fired)}</ul>" if fired else nothing, ""),
         )
         body = "".join(f"<tr><th>{n}</th><td class='{c}'>{v}</td></tr>" for n, v, c in rows)
-        kind, name = BY_NAME[line["probe"]].asked, setup_of[run.folder]
+        kind, name = BY_NAME[line["probe"]].question, setup_of[run.folder]
         articles.append(
             f'<article data-kind="{escape(line["probe"])}"><header>'
             f"{_shown(failure)}<div>"

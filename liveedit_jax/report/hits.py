@@ -7,11 +7,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from liveedit_jax.evaluation.metrics import HITTING, is_targeted
+from liveedit_jax.evaluation.metrics import HIT_METRICS, is_targeted
 from liveedit_jax.report.compare import Run, Setup, run_lines
 from liveedit_jax.report.seeds import Figure, figure
 
-SPARED = tuple(name for name in HITTING if not is_targeted(name))  # metrics that no edit is about
+SPARED = tuple(name for name in HIT_METRICS if not is_targeted(name))  # no edit is about these
 CASE = ("mark", "case", "probe", "hit_n")
 ROUTE = ("mark", "case", "probe", "experts", "kept")
 STRENGTHS = (0.01, 0.1, 0.5, 0.9, 0.99, 0.999)  # borders of the strongest weight's bins

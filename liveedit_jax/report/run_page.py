@@ -17,7 +17,7 @@ from liveedit_jax.evaluation.metrics import (
     AVERAGES,
     BY_NAME,
     EDIT,
-    PLACE,
+    ORDER,
     UNGROUPED,
     exact_match,
     figure_of,
@@ -115,16 +115,16 @@ def shown_of(lines: Sequence[dict]) -> list[dict]:
     """
     found = defaultdict(list)
     for line in lines:
-        if BY_NAME[line["probe"]].pictured:
+        if BY_NAME[line["probe"]].has_picture:
             found[line["probe"]].append(line)
-    order = sorted(found, key=PLACE.__getitem__)
+    order = sorted(found, key=ORDER.__getitem__)
     return [line for name in order for line in sorted(found[name], key=exact_match)[:OF_METRIC_N]]
 
 
 def example(case: Case, lines: Sequence[dict], routes: dict[tuple, dict], by_case: dict) -> str:
     """Return the article of one edit: its pictures, its request, the answers before and after."""
     edit = next(line for line in lines if line["probe"] == EDIT)
-    views = case.of("image_generality")
+    views = case.probes_of("image_generality")
     rows, fired = [], {}
     for line in shown_of(lines):
         metric, good = BY_NAME[line["probe"]], exact_match(line) == 1
@@ -133,7 +133,7 @@ def example(case: Case, lines: Sequence[dict], routes: dict[tuple, dict], by_cas
         weights = ", ".join(f"#{c} ({w:.2f})" for c, w in experts[:4]) or "none"
         weights += f" and {len(experts) - 4} more" if len(experts) > 4 else ""
         rows.append(
-            f"<tr><td>{escape(metric.asked)}<small>{escape(line['prompt'])}</small></td>"
+            f"<tr><td>{escape(metric.question)}<small>{escape(line['prompt'])}</small></td>"
             f"<td>{escape(line['before_generated']) or '<em>nothing</em>'}</td>"
             f"<td class={'good' if good else 'bad'}>"
             f"{escape(line['generated']) or '<em>nothing</em>'}</td><td>{weights}</td></tr>"
@@ -176,7 +176,7 @@ def write_report(results: dict, cases: Sequence[Case], folder: Path) -> None:
             lines[line["case"]].append(line)
         if line["probe"] == EDIT:
             by_case[line["case"]] = {"prompt": line["prompt"], "target": line["target"]}
-        if BY_NAME[line["probe"]].pictured:
+        if BY_NAME[line["probe"]].has_picture:
             group = "about an edit" if is_targeted(line["probe"]) else "not about an edit"
             counts[group][line["hit_n"]] += 1
     for line in read_lines(folder / "routes.jsonl"):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from liveedit_jax.cli import main
-from liveedit_jax.evaluation.metrics import PLACE
+from liveedit_jax.evaluation.metrics import ORDER
 from liveedit_jax.evaluation.probes import Case, Probe
 from liveedit_jax.report import gallery
 from liveedit_jax.report.compare import load_run
@@ -40,7 +40,7 @@ def drawn():
             Case(
                 "changed" if c == 3 else f"e{c}",
                 "colour",
-                tuple(Probe(p, f"{p} {c}?", "red", picture(i)) for i, p in enumerate(PLACE)),
+                tuple(Probe(p, f"{p} {c}?", "red", picture(i)) for i, p in enumerate(ORDER)),
             )
             for c in range(n)
         ]

@@ -21,7 +21,7 @@ from liveedit_jax.evaluation.probes import Case, Probe
 from liveedit_jax.types import Batch, Role, Route
 
 
-def most_n(answer_n: int) -> int:
+def max_generated_n(answer_n: int) -> int:
     """Return the most tokens of a free generation whose target has A = `answer_n`: 2A + 8."""
     return 2 * answer_n + 8
 
@@ -39,11 +39,11 @@ class Shapes:
     @property
     def steps_n(self) -> int:
         """Return the most tokens of any free generation of the run."""
-        return most_n(self.answer_n)
+        return max_generated_n(self.answer_n)
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class ProbeRows:
     """X tokenised probes; all arrays are numpy's."""
 
     token: Int[np.ndarray, "X T"]
@@ -60,7 +60,7 @@ class Rows:
         return len(self.answer)
 
 
-def measure(
+def measure_shapes(
     tokenizer: Tokenizer, cfg: BackboneConfig, cases: Sequence[Case], batch_n: int
 ) -> Shapes:
     """Return the shapes that fit every probe of a stream."""
@@ -86,7 +86,7 @@ def measure(
 
 def make_rows(
     tokenizer: Tokenizer, cfg: BackboneConfig, probes: Sequence[Probe], shapes: Shapes
-) -> Rows:
+) -> ProbeRows:
     """Tokenise probes; their images stay with the probes."""
     # A picture's pixels do not pass through here: a stand-in only gives its rows VISION tokens.
     blank = np.zeros(cfg.image_shape, np.float32)
@@ -110,7 +110,7 @@ def make_rows(
         and first[x] == int((alone.role[x] != Role.PAD).sum())
         for x in range(len(probes))
     ]
-    return Rows(
+    return ProbeRows(
         token=full.token,
         role=full.role,
         length=(full.role != Role.PAD).sum(1),
@@ -122,7 +122,9 @@ def make_rows(
     )
 
 
-def along(rows: Rows, chosen: Sequence[int], paths: Sequence[list[int]], shapes: Shapes) -> Rows:
+def replace_answers(
+    rows: ProbeRows, chosen: Sequence[int], paths: Sequence[list[int]], shapes: Shapes
+) -> ProbeRows:
     """Return the prompts of the chosen rows, each followed by the given ids as its answer."""
     token = np.pad(rows.prompt_token[chosen], ((0, 0), (0, shapes.steps_n)))
     role = np.pad(rows.prompt_role[chosen], ((0, 0), (0, shapes.steps_n)))
@@ -132,7 +134,7 @@ def along(rows: Rows, chosen: Sequence[int], paths: Sequence[list[int]], shapes:
         role[x, first[x] : first[x] + len(path)] = Role.ANSWER
     count = np.asarray([len(path) for path in paths], np.int64)[:, None]
     step = np.minimum(np.arange(shapes.steps_n), count - 1)
-    return Rows(
+    return ProbeRows(
         token=token,
         role=role,
         length=(role != Role.PAD).sum(1),
@@ -144,13 +146,15 @@ def along(rows: Rows, chosen: Sequence[int], paths: Sequence[list[int]], shapes:
     )
 
 
-def padded(rows: Sequence[int], n: int) -> np.ndarray:
+def pad_group(rows: Sequence[int], n: int) -> np.ndarray:
     """Pad row numbers to `n` with the first one, so that the last batch has the usual shape."""
     rows = np.asarray(rows, np.int64)
     return np.concatenate([rows, np.full(n - len(rows), rows[0])])
 
 
-def batches(rows: Rows, chosen: Sequence[int], shapes: Shapes) -> Iterator[tuple[np.ndarray, int]]:
+def group_by_length(
+    rows: ProbeRows, chosen: Sequence[int], shapes: Shapes
+) -> Iterator[tuple[np.ndarray, int]]:
     """Group the chosen rows by length, at most `batch_n` in a group; yields each with its T."""
     chosen = np.asarray(chosen, np.int64)
     fits = rows.length[chosen] <= shapes.short_n
@@ -159,7 +163,7 @@ def batches(rows: Rows, chosen: Sequence[int], shapes: Shapes) -> Iterator[tuple
             yield group[start : start + shapes.batch_n], t
 
 
-def widths(top_k: int) -> tuple[int, int]:
+def route_widths(top_k: int) -> tuple[int, int]:
     """Return the two static numbers of experts that a batch may carry: K / 4 (rounded up), and K.
 
     Most queries use few of their K experts, and a batch of such queries costs less.
@@ -167,27 +171,27 @@ def widths(top_k: int) -> tuple[int, int]:
     return -(-top_k // 4), top_k
 
 
-def by_width(found: Route, chosen: Sequence[int]) -> Iterator[tuple[np.ndarray, int]]:
-    """Group the chosen rows by the smaller of the `widths` that holds all experts they use."""
+def group_by_width(found: Route, chosen: Sequence[int]) -> Iterator[tuple[np.ndarray, int]]:
+    """Group the chosen rows by the smaller of `route_widths` that holds all their experts."""
     chosen = np.asarray(chosen, np.int64)
-    narrow, wide = widths(found.weight.shape[1])
+    narrow, wide = route_widths(found.weight.shape[1])
     few = ~(found.weight[chosen, narrow:] > 0).any(-1)
     for group, k in ((chosen[few], narrow), (chosen[~few], wide)):
         if len(group):
             yield group, k
 
 
-def take(rows: Rows, chosen: np.ndarray, t: int) -> Batch:
+def take(rows: ProbeRows, chosen: np.ndarray, t: int) -> Batch:
     """Make a batch of length `t` (at least the rows' own) without pixels."""
     return without_pixels(rows.token[chosen, :t], rows.role[chosen, :t])
 
 
-def take_prompt(rows: Rows, chosen: np.ndarray) -> Batch:
+def take_prompt(rows: ProbeRows, chosen: np.ndarray) -> Batch:
     """Make a batch of prompts without their targets and without pixels."""
     return without_pixels(rows.prompt_token[chosen], rows.prompt_role[chosen])
 
 
-def pixels(cfg: BackboneConfig, image: bytes | Path) -> Float[np.ndarray, "S S 3"]:
+def read_pixels(cfg: BackboneConfig, image: bytes | Path) -> Float[np.ndarray, "S S 3"]:
     """Read a picture and preprocess it for the backbone.
 
     Raises:

@@ -12,10 +12,16 @@ from typing import NamedTuple
 import numpy as np
 
 from liveedit_jax.editors import State
-from liveedit_jax.evaluation.decode import Decoder, Paths
-from liveedit_jax.evaluation.metrics import EDIT, PLACE, is_targeted
+from liveedit_jax.evaluation.decode import Decoder, ReferencePaths
+from liveedit_jax.evaluation.metrics import EDIT, ORDER, is_targeted
 from liveedit_jax.evaluation.probes import Case, Probe
-from liveedit_jax.evaluation.subject import Encoded, Subject, answers, encode, find_routes
+from liveedit_jax.evaluation.subject import (
+    EncodedRows,
+    Subject,
+    encode,
+    find_routes,
+    predict_answers,
+)
 from liveedit_jax.types import Route
 
 
@@ -29,25 +35,25 @@ class Block:
     nth: list[int]  # which of its case's probes of one metric each row is
     probes: list[Probe]
 
-    def in_order(self, chosen: Sequence[int]) -> list[int]:
+    def sort_by_case(self, chosen: Sequence[int]) -> list[int]:
         """Sort rows by case and, within a case, in the order of METRICS."""
-        return sorted(chosen, key=lambda i: (self.case[i], PLACE[self.probes[i].metric]))
+        return sorted(chosen, key=lambda i: (self.case[i], ORDER[self.probes[i].metric]))
 
-    def several(self, i: int) -> dict[str, int]:
+    def nth_field(self, i: int) -> dict[str, int]:
         """Return the field `nth` of row i's line; empty for the first probe of a metric."""
         return {"nth": self.nth[i]} if self.nth[i] else {}
 
     @property
-    def shown(self) -> np.ndarray:
+    def has_picture(self) -> np.ndarray:
         """Return the mask of the rows that have a picture, bool[X]."""
         return np.asarray([probe.image is not None for probe in self.probes])
 
 
-def block_of(cases: Sequence[Case], first: int) -> Block:
+def make_block(cases: Sequence[Case], first: int) -> Block:
     """Make a block of consecutive cases; `first` is the number of the first."""
     order, nth = [], {}
     for c, case in enumerate(cases):
-        for probe in sorted(case.probes, key=lambda probe: PLACE[probe.metric]):
+        for probe in sorted(case.probes, key=lambda probe: ORDER[probe.metric]):
             key = c, probe.metric
             nth[key] = nth.get(key, -1) + 1
             order.append((c, probe, nth[key]))
@@ -61,52 +67,56 @@ def block_of(cases: Sequence[Case], first: int) -> Block:
     )
 
 
-class Asked(NamedTuple):
+class PreparedBlock(NamedTuple):
     """A block with everything about it that no edit changes; computed once for all marks."""
 
     block: Block
-    encoded: Encoded
+    encoded: EncodedRows
     before_text: list[str]  # the unedited model's free generation
-    paths: Paths | None  # reference texts that generation is compared with; None: it is routed
+    references: ReferencePaths | None  # of the free generation; None: the editor routes
 
 
-def ask_unedited(decoder: Decoder, block: Block) -> Asked:
+def prepare_block(decoder: Decoder, block: Block) -> PreparedBlock:
     """Encode a block's rows and answer them with the unedited model."""
     encoded = encode(decoder.subject, block.probes)
-    rows, ids = encoded.rows, decoder.unedited(encoded, block.probes)
-    text = [decoder.text(said, len(answer)) for said, answer in zip(ids, rows.answer, strict=True)]
+    rows, ids = encoded.rows, decoder.decode_unedited(encoded, block.probes)
+    text = [
+        decoder.detokenise(answers, len(answer))
+        for answers, answer in zip(ids, rows.answer, strict=True)
+    ]
     if decoder.subject.editor.routes:
-        return Asked(block, encoded, text, None)
+        return PreparedBlock(block, encoded, text, None)
     targeted = [is_targeted(probe.metric) for probe in block.probes]
-    return Asked(block, encoded, text, decoder.paths(rows, block.probes, targeted, ids))
+    references = decoder.encode_references(rows, block.probes, targeted, ids)
+    return PreparedBlock(block, encoded, text, references)
 
 
-class Said(NamedTuple):
+class BlockAnswers(NamedTuple):
     """A block's answers in one state; rows that were not asked keep their unedited answers."""
 
     after: np.ndarray  # int32[X, A + 1], the most likely tokens under teacher forcing
     text: list[str]  # free generation
-    found: Route | None  # where the editor routes
+    route: Route | None  # None: the editor does not route
     margin: np.ndarray  # f32[X], of the routes
 
 
-def ask_forced(
+def ask_teacher_forced(
     subject: Subject,
     state: State,
     block: Block,
-    encoded: Encoded,
+    encoded: EncodedRows,
     chosen: np.ndarray,
     at: np.ndarray,
-    earlier: Sequence[Said] = (),
-) -> tuple[Said, list[int]]:
-    """Answer some rows of a block under teacher forcing.
+    earlier: Sequence[BlockAnswers] = (),
+) -> tuple[BlockAnswers, list[int]]:
+    """Ask some rows of a block under teacher forcing.
 
     Args:
         subject: the editor and the model.
         state: the state after the edits.
         block: the block.
         encoded: its rows, encoded.
-        chosen: the rows to answer.
+        chosen: the rows to ask.
         at: the moment each row is asked at, int[X] (its chunk where the state is cut into chunks);
             read only where the editor routes.
         earlier: the block's answers at smaller marks. Where a row's route is the same as in one of
@@ -118,18 +128,18 @@ def ask_forced(
     after, text = encoded.before.copy(), [""] * len(block.probes)
     found, margin, todo = None, np.full(len(at), -np.inf, np.float32), list(chosen)
     if subject.editor.routes:
-        shown = chosen[block.shown[chosen]]
+        shown = chosen[block.has_picture[chosen]]
         found, margin = find_routes(subject, state, encoded.query, at, shown)
         todo = []
         for i in chosen[found.hit_n[chosen] > 0]:
-            same = next((past for past in earlier if same_route(past.found, found, i)), None)
+            same = next((past for past in earlier if same_route(past.route, found, i)), None)
             if same is None:
                 todo.append(int(i))
             else:
                 after[i], text[i] = same.after[i], same.text[i]
     if todo:
-        after[todo] = answers(subject, state, encoded, todo, found)
-    return Said(after, text, found, margin), todo
+        after[todo] = predict_answers(subject, state, encoded, todo, found)
+    return BlockAnswers(after, text, found, margin), todo
 
 
 def same_route(a: Route, b: Route, i: int) -> bool:
@@ -144,32 +154,36 @@ def same_route(a: Route, b: Route, i: int) -> bool:
 def ask(
     decoder: Decoder,
     state: State,
-    asked: Asked,
+    prepared: PreparedBlock,
     chosen: np.ndarray,
     at: np.ndarray,
-    earlier: Sequence[Said],
-) -> Said:
-    """Answer some rows of a block, teacher-forced and free; arguments as of `ask_forced`."""
-    block, encoded = asked.block, asked.encoded
-    said, todo = ask_forced(decoder.subject, state, block, encoded, chosen, at, earlier)
-    if asked.paths is not None:
-        made = decoder.walk(state, asked.paths, said.after, todo)
+    earlier: Sequence[BlockAnswers],
+) -> BlockAnswers:
+    """Ask some rows, teacher-forced and free; the arguments are those of `ask_teacher_forced`."""
+    block, encoded = prepared.block, prepared.encoded
+    answers, todo = ask_teacher_forced(decoder.subject, state, block, encoded, chosen, at, earlier)
+    if prepared.references is not None:
+        made = decoder.decode_along(state, prepared.references, answers.after, todo)
     else:
-        made = decoder.decode_routed(state, encoded, block.probes, said.found, said.after, todo)
-        missed = chosen[said.found.hit_n[chosen] == 0]
-        made |= {int(i): asked.before_text[i] for i in missed}
+        made = decoder.decode_routed(
+            state, encoded, block.probes, answers.route, answers.after, todo
+        )
+        missed = chosen[answers.route.hit_n[chosen] == 0]
+        made |= {int(i): prepared.before_text[i] for i in missed}
     for i, text in made.items():
-        said.text[i] = text
-    return said
+        answers.text[i] = text
+    return answers
 
 
-def case_line(mark: int, chunk: int, asked: Asked, said: Said, i: int) -> dict:
+def case_line(
+    mark: int, chunk: int, prepared: PreparedBlock, answers: BlockAnswers, i: int
+) -> dict:
     """Build the line of `cases.jsonl` of row i; the fields come in the order of the file."""
-    block, rows = asked.block, asked.encoded.rows
+    block, rows = prepared.block, prepared.encoded.rows
     case, probe = block.cases[block.case[i] - block.first], block.probes[i]
     answer = rows.answer[i]
     image = {} if probe.file is None else {"image": probe.file}
-    margin = {"margin": float(said.margin[i])} if np.isfinite(said.margin[i]) else {}
+    margin = {"margin": float(answers.margin[i])} if np.isfinite(answers.margin[i]) else {}
     return {
         "mark": mark,
         "chunk": chunk,
@@ -177,16 +191,16 @@ def case_line(mark: int, chunk: int, asked: Asked, said: Said, i: int) -> dict:
         "entity": case.entity,
         "fact": case.fact,
         "probe": probe.metric,
-        **block.several(i),
+        **block.nth_field(i),
         "prompt": probe.prompt,
         **image,
         "target": probe.target,
         "target_ids": answer,
-        "before_ids": asked.encoded.before[i, : len(answer)].tolist(),
-        "after_ids": said.after[i, : len(answer)].tolist(),
-        "generated": said.text[i],
-        "before_generated": asked.before_text[i],
-        "hit_n": 0 if said.found is None else int(said.found.hit_n[i]),
+        "before_ids": prepared.encoded.before[i, : len(answer)].tolist(),
+        "after_ids": answers.after[i, : len(answer)].tolist(),
+        "generated": answers.text[i],
+        "before_generated": prepared.before_text[i],
+        "hit_n": 0 if answers.route is None else int(answers.route.hit_n[i]),
         **margin,
     }
 
@@ -202,7 +216,7 @@ def route_line(mark: int, block: Block, found: Route, i: int) -> dict:
         "mark": mark,
         "case": int(block.case[i]),
         "probe": block.probes[i].metric,
-        **block.several(i),
+        **block.nth_field(i),
         "experts": [[int(found.slot[i, k]), float(found.weight[i, k])] for k in used],
         "kept": float(found.kept[i]),
     }
