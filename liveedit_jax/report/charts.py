@@ -15,7 +15,7 @@ LEFT, RIGHT, TOP, BOTTOM = 34, 12, 12, 30
 
 
 @dataclass(frozen=True)
-class Line:
+class Series:
     """One line of `bands`; its points are (edits, mean, deviation or None), by rising edits."""
 
     name: str
@@ -35,9 +35,9 @@ def _y(value: float, low: float = 0, high: float = 100) -> float:
     return TOP + (HEIGHT - TOP - BOTTOM) * (1 - (value - low) / (high - low))
 
 
-def curves(edits: Sequence[int], named: dict[str, Sequence[float | None]]) -> str:
+def line_chart(edits: Sequence[int], named: dict[str, Sequence[float | None]]) -> str:
     """Plot percentages against numbers of edits, one line per metric, with a legend."""
-    xs, parts = _x(edits), _scale(0, 100)
+    xs, parts = _x(edits), _grid(0, 100)
     for x, n in zip(xs, edits, strict=True):
         parts.append(f'<text x="{x}" y="{HEIGHT - 10}" class="tick middle">{n:,}</text>')
     legend = []
@@ -64,7 +64,7 @@ def curves(edits: Sequence[int], named: dict[str, Sequence[float | None]]) -> st
     )
 
 
-def nice(value: float) -> float:
+def nice_ceiling(value: float) -> float:
     """Return the next round number at or above `value` that four grid steps divide well."""
     if value <= 0:
         return 1.0
@@ -72,7 +72,7 @@ def nice(value: float) -> float:
     return next(step * power for step in (1, 2, 4, 6, 8, 10) if step * power >= value - 1e-9)
 
 
-def _scale(low: float, high: float) -> list[str]:
+def _grid(low: float, high: float) -> list[str]:
     """Draw grid lines and labels at four equal steps."""
     parts = []
     for value in (low + (high - low) * i / 4 for i in range(5)):
@@ -82,12 +82,12 @@ def _scale(low: float, high: float) -> list[str]:
     return parts
 
 
-def bands(lines: Sequence[Line], low: float = 0, high: float = 100) -> str:
+def band_chart(lines: Sequence[Series], low: float = 0, high: float = 100) -> str:
     """Plot means against numbers of edits with bands of one standard deviation; no legend."""
     edits = sorted({n for line in lines for n, _, _ in line.points})
     if not edits:
         return "<p class=note>nothing measured</p>"
-    place, parts, taken = dict(zip(edits, _x(edits), strict=True)), _scale(low, high), -WIDTH
+    place, parts, taken = dict(zip(edits, _x(edits), strict=True)), _grid(low, high), -WIDTH
 
     def y(value: float) -> str:
         return f"{_y(min(max(value, low), high), low, high):.1f}"
@@ -118,7 +118,7 @@ def bands(lines: Sequence[Line], low: float = 0, high: float = 100) -> str:
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg>'
 
 
-def bars(
+def bar_chart(
     names: Sequence[str],
     groups: dict[str, tuple[str, Sequence[float]]],
     high: float = 100,
@@ -134,7 +134,7 @@ def bars(
         unit: printed behind the values in tooltips.
         legend: add a legend.
     """
-    inner, parts, named = WIDTH - LEFT - RIGHT, _scale(0, high), []
+    inner, parts, named = WIDTH - LEFT - RIGHT, _grid(0, high), []
     slot = inner / len(names)
     width = slot * 0.78 / len(groups)
     for g, (group, (colour, shares)) in enumerate(groups.items()):

@@ -13,16 +13,16 @@ from typing import Any
 
 from liveedit_jax.evaluation.metrics import COLUMNS, METRICS, average_members, figure_of
 from liveedit_jax.presets import EDITORS, PRESETS
-from liveedit_jax.report.seeds import Figure, figure
+from liveedit_jax.report.seeds import MeanStd, mean_std
 
 REQUIRED = (*average_members("average"), "average")
 ALWAYS = tuple(metric.name for metric in METRICS if metric.always)
 COSTS = {"edit_ms": "edit, ms", "query_ms": "query, ms", "state_bytes": "memory an edit, kB"}
-SAME = (
+SHARED_SETTINGS = (
     *("config", "dataset", "backbone", "editor", "model"),
     *("split", "rows_sha256", "marks", "cases_n", "method"),
 )
-AGAIN = "evaluate again into a new folder"
+ADVICE = "evaluate again into a new folder"
 
 TITLES = {
     "mojiedit": "MojiEdit",
@@ -43,7 +43,7 @@ TITLES = {
 }
 
 
-def title(name: str) -> str:
+def display_name(name: str) -> str:
     """Return a name as tables print it: its first word may have a title, the rest stays."""
     first, *rest = re.split(r"(?= )", name, maxsplit=1)
     return TITLES.get(first, first) + "".join(rest)
@@ -99,7 +99,7 @@ class Setup:
     @property
     def name(self) -> str:
         """Return backbone, dataset and editor for display."""
-        return " · ".join(map(title, (self.backbone, self.dataset, self.editor)))
+        return " · ".join(map(display_name, (self.backbone, self.dataset, self.editor)))
 
 
 @dataclass(frozen=True)
@@ -111,34 +111,34 @@ class Row:
     editor: str
     edits: int
     runs_n: int
-    values: dict[str, Figure]  # keys: COLUMNS
-    hit_n: dict[str, Figure]  # mean number of hits, by metric
-    costs: dict[str, Figure]  # keys: COSTS
+    values: dict[str, MeanStd]  # keys: COLUMNS
+    hit_n: dict[str, MeanStd]  # mean number of hits, by metric
+    costs: dict[str, MeanStd]  # keys: COSTS
 
 
-def _object(folder: Path, name: str, missing: str) -> dict:
+def _read_object(folder: Path, name: str, missing: str) -> dict:
     file = folder / name
     if not file.is_file():
         raise ValueError(f"{folder}: no {name}; {missing}")
     try:
         value = json.loads(file.read_text("utf-8"))
     except ValueError:
-        raise ValueError(f"{folder}: {name} is damaged or cut off; {AGAIN}") from None
+        raise ValueError(f"{folder}: {name} is damaged or cut off; {ADVICE}") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{folder}: {name} is not a JSON object; {AGAIN}")
+        raise ValueError(f"{folder}: {name} is not a JSON object; {ADVICE}")
     return value
 
 
 def _check(folder: Path, where: str, value: Any, fields: Sequence[str], kinds: tuple) -> None:
     if not isinstance(value, dict):
-        raise ValueError(f"{folder}: {where} is not a JSON object; {AGAIN}")
+        raise ValueError(f"{folder}: {where} is not a JSON object; {ADVICE}")
     for name in fields:
         if name not in value:
-            raise ValueError(f"{folder}: {where} lacks {name!r}; {AGAIN}")
+            raise ValueError(f"{folder}: {where} lacks {name!r}; {ADVICE}")
         found = value[name]
         odd = isinstance(found, float) and not math.isfinite(found)
         if odd or isinstance(found, bool) or not isinstance(found, kinds):
-            raise ValueError(f"{folder}: {where} has {name} = {found!r}; {AGAIN}")
+            raise ValueError(f"{folder}: {where} has {name} = {found!r}; {ADVICE}")
 
 
 def _check_figures(folder: Path, where: str, entry: Any) -> None:
@@ -148,7 +148,7 @@ def _check_figures(folder: Path, where: str, entry: Any) -> None:
     known = (int, float, type(None))
     _check(folder, f"{where}.hit_n_by_probe", entry["hit_n_by_probe"], REQUIRED[:-1], known)
     if entry["edits"] < 0:
-        raise ValueError(f"{folder}: {where} has edits = {entry['edits']}; {AGAIN}")
+        raise ValueError(f"{folder}: {where} has edits = {entry['edits']}; {ADVICE}")
 
 
 def load_run(folder: str | Path) -> Run:
@@ -160,8 +160,8 @@ def load_run(folder: str | Path) -> Run:
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; give the folders of finished evaluations")
-    config = _object(folder, "config.json", "give the folder of an evaluation of this program")
-    results = _object(folder, "results.json", "it is not finished: run its command again")
+    config = _read_object(folder, "config.json", "give the folder of an evaluation of this program")
+    results = _read_object(folder, "results.json", "it is not finished: run its command again")
     _check(folder, "config.json", config, ("settings",), (dict,))
     settings = config["settings"]
     _check(folder, "config.json", settings, ("config", "split"), (str,))
@@ -171,7 +171,7 @@ def load_run(folder: str | Path) -> Run:
     _check(folder, "config.json", settings, ("marks",), (list,))
     _check(folder, "results.json", results, ("marks",), (list,))
     if not results["marks"]:
-        raise ValueError(f"{folder}: results.json has no marks; {AGAIN}")
+        raise ValueError(f"{folder}: results.json has no marks; {ADVICE}")
     for i, mark in enumerate(results["marks"]):
         _check_figures(folder, f"results.json marks[{i}]", mark)
     pictures = config.get("pictures")
@@ -193,16 +193,16 @@ def run_lines(run: Run, name: str, fields: Sequence[str]) -> Iterator[dict]:
                 line = json.loads(text)
                 missing = [field for field in fields if field not in line]
             except (ValueError, TypeError):
-                raise ValueError(f"{run.folder}: line {i} of {name} is damaged; {AGAIN}") from None
+                raise ValueError(f"{run.folder}: line {i} of {name} is damaged; {ADVICE}") from None
             if missing:
-                raise ValueError(f"{run.folder}: line {i} of {name} lacks {missing[0]!r}; {AGAIN}")
+                raise ValueError(f"{run.folder}: line {i} of {name} lacks {missing[0]!r}; {ADVICE}")
             yield line
 
 
-def _key(run: Run) -> dict:
+def _setup_key(run: Run) -> dict:
     """Return everything in which two runs of one setup have to agree."""
     names = {"dataset": run.dataset, "backbone": run.backbone}
-    return {name: run.settings.get(name) for name in SAME} | names
+    return {name: run.settings.get(name) for name in SHARED_SETTINGS} | names
 
 
 def _difference(key: dict, others: Sequence[dict]) -> str:
@@ -225,7 +225,7 @@ def _difference(key: dict, others: Sequence[dict]) -> str:
     return f" ({'; '.join(map(words, differ))})" if differ else ""
 
 
-def _in_order(seeds: Iterable[int | None]) -> list[int | None]:
+def _sort_seeds(seeds: Iterable[int | None]) -> list[int | None]:
     """Sort seeds; a benchmark's own order (None) comes before the shuffled ones."""
     return sorted(seeds, key=lambda seed: (seed is not None, seed))
 
@@ -240,7 +240,7 @@ def group_runs(runs: Sequence[Run]) -> list[Setup]:
     """
     parts: dict[tuple, dict[str, tuple]] = defaultdict(dict)  # names -> key -> (key, by seed)
     for run in runs:
-        key, seed = _key(run), run.settings["seed"]
+        key, seed = _setup_key(run), run.settings["seed"]
         names = (run.backbone, run.dataset, run.editor)
         _, by_seed = parts[names].setdefault(json.dumps(key, sort_keys=True), (key, {}))
         if seed in by_seed:
@@ -253,21 +253,23 @@ def group_runs(runs: Sequence[Run]) -> list[Setup]:
     for (backbone, dataset, editor), keyed in parts.items():
         keys = [key for key, _ in keyed.values()]
         for key, by_seed in keyed.values():
-            held = tuple(by_seed[seed] for seed in _in_order(by_seed))
+            held = tuple(by_seed[seed] for seed in _sort_seeds(by_seed))
             setups.append(Setup(backbone, dataset, editor + _difference(key, keys), held))
     return setups
 
 
-def make_rows(setups: Sequence[Setup]) -> list[Row]:
+def table_rows(setups: Sequence[Setup]) -> list[Row]:
     """Make the rows of the table, ordered by backbone and dataset, then edits, then setup."""
     rows = []
     for setup in setups:
         every = [entry for run in setup.runs for entry in run.results["marks"]]
         for edits in sorted({entry["edits"] for entry in every}):
             held = [entry for entry in every if entry["edits"] == edits]
-            values = {name: figure([figure_of(entry, name) for entry in held]) for name in COLUMNS}
-            hits = {p: figure([entry["hit_n_by_probe"].get(p) for entry in held]) for p in ALWAYS}
-            costs = {name: figure([entry.get(name) for entry in held]) for name in COSTS}
+            values = {
+                name: mean_std([figure_of(entry, name) for entry in held]) for name in COLUMNS
+            }
+            hits = {p: mean_std([entry["hit_n_by_probe"].get(p) for entry in held]) for p in ALWAYS}
+            costs = {name: mean_std([entry.get(name) for entry in held]) for name in COSTS}
             names = (setup.backbone, setup.dataset, setup.editor)
             rows.append(Row(*names, edits, len(held), values, hits, costs))
     places = list(dict.fromkeys((row.backbone, row.dataset) for row in rows))
@@ -280,6 +282,6 @@ def rows_of(setup: Setup, rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if (row.backbone, row.dataset, row.editor) == names]
 
 
-def points(figures: dict[int, Figure]) -> list[tuple[int, float, float | None]]:
+def points(figures: dict[int, MeanStd]) -> list[tuple[int, float, float | None]]:
     """List the known figures as (edits, mean, deviation), by rising edits."""
     return [(n, f.mean, f.std) for n, f in sorted(figures.items()) if f.mean is not None and n > 0]

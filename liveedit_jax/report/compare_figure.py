@@ -11,14 +11,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
 
 from liveedit_jax.evaluation.metrics import AVERAGES, COLUMNS, label
-from liveedit_jax.report.compare import Row, Setup, points, rows_of, title
-from liveedit_jax.report.figure import along_edits
+from liveedit_jax.report.compare import Row, Setup, display_name, points, rows_of
+from liveedit_jax.report.figure import set_edit_axis
 
 TICKS = (0, 50, 80, 90, 95, 98, 99, 100)
 FAINT = 0.5  # percent that the scale adds to what is missing, so that 100 has a place
 
 
-def stretched(percent: np.ndarray) -> np.ndarray:
+def to_error_scale(percent: np.ndarray) -> np.ndarray:
     """Map percentages to a logarithmic scale of the error: halving it is the same step everywhere.
 
     FAINT is added to the error, so that 100 % has a place.
@@ -26,8 +26,8 @@ def stretched(percent: np.ndarray) -> np.ndarray:
     return -np.log(100 + FAINT - np.minimum(percent, 100))
 
 
-def unstretched(place: np.ndarray) -> np.ndarray:
-    """Invert `stretched`."""
+def from_error_scale(place: np.ndarray) -> np.ndarray:
+    """Invert `to_error_scale`."""
     return 100 + FAINT - np.exp(-np.asarray(place))
 
 
@@ -64,10 +64,10 @@ def draw_comparison(
         for setup in setups:
             _draw(axis, setup, held[setup.name], metric, colours[setup.name])
         axis.set_title(label(metric), weight="bold" if metric in AVERAGES else "normal")
-        axis.set_yscale("function", functions=(stretched, unstretched))
+        axis.set_yscale("function", functions=(to_error_scale, from_error_scale))
         axis.set_ylim(0, 100.1)
         axis.set_yticks(TICKS, [f"{tick} %" for tick in TICKS])
-        along_edits(axis, marks)
+        set_edit_axis(axis, marks)
     figure.supxlabel("edits in a row", fontsize=10)
 
     def last(setup: Setup) -> float:
@@ -76,7 +76,7 @@ def draw_comparison(
 
     ranked = sorted(setups, key=last, reverse=True)
     handles = [axis.plot([], [], "o-", color=colours[setup.name])[0] for setup in ranked]
-    names = [setup.name if several else title(setup.editor) for setup in ranked]
+    names = [setup.name if several else display_name(setup.editor) for setup in ranked]
     texts = [
         f"{name}  {last(setup):.1f}" if last(setup) >= 0 else name
         for setup, name in zip(ranked, names, strict=True)

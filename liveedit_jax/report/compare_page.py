@@ -7,13 +7,19 @@ from collections.abc import Sequence
 from html import escape
 
 from liveedit_jax.evaluation.metrics import COLUMNS, head, label
-from liveedit_jax.report.charts import Line, bands, cards, legend
-from liveedit_jax.report.compare import COSTS, Row, Setup, points, rows_of, title
-from liveedit_jax.report.compare_routing import routing
+from liveedit_jax.report.charts import Series, band_chart, cards, legend
+from liveedit_jax.report.compare import COSTS, Row, Setup, display_name, points, rows_of
+from liveedit_jax.report.compare_routing import routing_section
 from liveedit_jax.report.gallery import Failure, gallery
 from liveedit_jax.report.hits import Hits
 from liveedit_jax.report.page_frame import PAGE
-from liveedit_jax.report.tables import best, blocks, cost, is_best, number
+from liveedit_jax.report.tables import (
+    best_values,
+    format_cost,
+    format_number,
+    group_blocks,
+    is_best,
+)
 
 COLOURS = (
     *("#3b7de0", "#e07b28", "#1c9c86", "#b05cd6", "#d9476a", "#a08a00", "#6f8f2a", "#7f8ba3"),
@@ -64,23 +70,25 @@ def _table(rows: Sequence[Row]) -> str:
     """Return the table in the paper's layout; names that repeat span their rows."""
     places = Counter((row.backbone, row.dataset) for row in rows)
     shown, body = set(), []
-    for block in blocks(rows):
-        most = best(block)
+    for block in group_blocks(rows):
+        most = best_values(block)
         for i, row in enumerate(block):
             heads, place = "", (row.backbone, row.dataset)
             if place not in shown:
                 shown.add(place)
                 span = f"rowspan={places[place]}"
-                heads += "".join(f"<th {span}>{escape(title(name))}</th>" for name in place)
+                heads += "".join(f"<th {span}>{escape(display_name(name))}</th>" for name in place)
             if i == 0:
                 heads += f"<th rowspan={len(block)}>{row.edits:,}</th>"
             cells = ""
             for name in COLUMNS:
-                mean, _, std = number(row.values[name]).partition(" ± ")
+                mean, _, std = format_number(row.values[name]).partition(" ± ")
                 strong = " class=strong" if is_best(row, name, most) else ""
                 cells += f"<td{strong}>{mean}{f'<small>± {std}</small>' if std else ''}</td>"
             first = " class=first" if i == 0 and body else ""
-            body.append(f"<tr{first}>{heads}<th>{escape(title(row.editor))}</th>{cells}</tr>")
+            body.append(
+                f"<tr{first}>{heads}<th>{escape(display_name(row.editor))}</th>{cells}</tr>"
+            )
     names = "".join(f"<th class=left>{n}</th>" for n in ("Backbone", "Dataset", "Edits", "Editor"))
     heads = names + "".join(f"<th>{head(name)}</th>" for name in COLUMNS)
     return (
@@ -100,12 +108,12 @@ def _curves(setups: Sequence[Setup], rows: Sequence[Row], colours: dict[str, str
     charts = []
     for metric in COLUMNS:
         lines = [
-            Line(name, colours[name], points({row.edits: row.values[metric] for row in held}))
+            Series(name, colours[name], points({row.edits: row.values[metric] for row in held}))
             for name, held in drawn.items()
         ]
         least = [mean - (std or 0) for line in lines for _, mean, std in line.points]
         low = min(90, max(0, 10 * int(min(least, default=0) // 10)))
-        charts.append((label(metric), bands([line for line in lines if line.points], low)))
+        charts.append((label(metric), band_chart([line for line in lines if line.points], low)))
     note = "The axis of edits is logarithmic; the other starts at what is lowest, in tens."
     if len(drawn) < len(own):
         note += " What was measured after one number of edits only is in the table above."
@@ -120,7 +128,7 @@ def _costs(setups: Sequence[Setup], rows: Sequence[Row]) -> str:
         row = rows_of(setup, rows)[-1]
         if all(row.costs[name].mean is None for name in COSTS):
             continue
-        cells = "".join(f"<td>{cost(row, name)}</td>" for name in COSTS)
+        cells = "".join(f"<td>{format_cost(row, name)}</td>" for name in COSTS)
         body.append(f"<tr><th>{escape(setup.name)}</th><td>{row.edits:,}</td>{cells}</tr>")
     if not body:
         return ""
@@ -153,7 +161,7 @@ def _runs(setups: Sequence[Setup]) -> str:
     )
 
 
-def page(
+def comparison_page(
     setups: Sequence[Setup], rows: Sequence[Row], hits: dict[str, Hits], failures: list[Failure]
 ) -> str:
     """Return the whole page; `hits` has an entry for each setup that routes (no baseline does)."""
@@ -161,7 +169,7 @@ def page(
     setup_of = {run.folder: setup.name for setup in setups for run in setup.runs}
     body = _curves(setups, rows, colours) + _costs(setups, rows)
     if hits:
-        body += routing(hits, rows, setups, colours)
+        body += routing_section(hits, rows, setups, colours)
     if failures:
         body += (
             '<h2>Wrong answers</h2><p class="note">A sample after the most edits, in turn from '

@@ -8,11 +8,11 @@ from html import escape
 import numpy as np
 
 from liveedit_jax.evaluation.metrics import HIT_METRICS, label, title
-from liveedit_jax.report.charts import Line, bands, bars, cards, legend, nice
+from liveedit_jax.report.charts import Series, band_chart, bar_chart, cards, legend, nice_ceiling
 from liveedit_jax.report.compare import Row, Setup, points, rows_of
-from liveedit_jax.report.hits import MOST_N, SHARES, SPARED, STRENGTHS, Hits, bin_names
-from liveedit_jax.report.seeds import Figure
-from liveedit_jax.report.tables import number
+from liveedit_jax.report.hits import MOST_N, SHARES, STRENGTHS, UNTARGETED, Hits, bin_names
+from liveedit_jax.report.seeds import MeanStd
+from liveedit_jax.report.tables import format_number
 
 BINS_N = 10  # of a margin's histogram
 COUNTS = ((1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (MOST_N, None))
@@ -24,20 +24,22 @@ def _hits_table(hits: dict[str, Hits], last: dict[str, Row]) -> str:
     for name, row in last.items():
         cells = ""
         for kind in HIT_METRICS:
-            share = hits[name].false_hits.get(kind, {}).get(row.edits, Figure(None))
-            small = "" if share.mean is None else f"<small>{number(share)} % hit</small>"
-            cells += f"<td>{number(row.hit_n[kind])}{small}</td>"
+            share = hits[name].false_hits.get(kind, {}).get(row.edits, MeanStd(None))
+            small = "" if share.mean is None else f"<small>{format_number(share)} % hit</small>"
+            cells += f"<td>{format_number(row.hit_n[kind])}{small}</td>"
         body.append(f"<tr><th>{escape(name)}<small>{row.edits:,} edits</small></th>{cells}</tr>")
     head = "".join(f"<th>{escape(label(kind))}</th>" for kind in HIT_METRICS)
     return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
-def _counted(names: Sequence[str], counts: dict[str, list[int]], colours: dict[str, str]) -> str:
+def _share_chart(
+    names: Sequence[str], counts: dict[str, list[int]], colours: dict[str, str]
+) -> str:
     groups = {
         name: (colours[name], [100 * n / (sum(found) or 1) for n in found])
         for name, found in counts.items()
     }
-    return bars(names, groups, legend=False)
+    return bar_chart(names, groups, legend=False)
 
 
 def _strengths(hits: dict[str, Hits], colours: dict[str, str]) -> list[tuple[str, str]]:
@@ -51,7 +53,7 @@ def _strengths(hits: dict[str, Hits], colours: dict[str, str]) -> list[tuple[str
     }
     names = [str(a) if a == b else f"{a}+" if b is None else f"{a}–{b}" for a, b in COUNTS]
     charts = [
-        ("Experts of a probe that hits (% of such probes)", _counted(names, counted, colours))
+        ("Experts of a probe that hits (% of such probes)", _share_chart(names, counted, colours))
     ]
     for text, field, borders in (
         ("Weight of its strongest expert (%)", "strongest", STRENGTHS),
@@ -61,7 +63,7 @@ def _strengths(hits: dict[str, Hits], colours: dict[str, str]) -> list[tuple[str
             name: [getattr(found, field)[i] for i in range(len(borders) + 1)]
             for name, found in hits.items()
         }
-        charts.append((text, _counted(bin_names(borders), binned, colours)))
+        charts.append((text, _share_chart(bin_names(borders), binned, colours)))
     return charts
 
 
@@ -81,7 +83,7 @@ def _margins(hits: dict[str, Hits], colours: dict[str, str]) -> str:
             if found.margins.get(kind)
         }
         if counts:
-            charts.append((f"{label(kind)} (%)", _counted(names, counts, colours)))
+            charts.append((f"{label(kind)} (%)", _share_chart(names, counts, colours)))
     return (
         "<h2>Margin of the score over the sentinel</h2>" + legend({n: colours[n] for n in hits})
         + cards(charts) + '<p class="note">Above 0 an expert fires; the first and last bars hold'
@@ -89,7 +91,7 @@ def _margins(hits: dict[str, Hits], colours: dict[str, str]) -> str:
     )  # fmt: skip
 
 
-def routing(
+def routing_section(
     hits: dict[str, Hits], rows: Sequence[Row], setups: Sequence[Setup], colours: dict[str, str]
 ) -> str:
     """Return the section: hits by metric, false hits against edits, and strength of the hits."""
@@ -98,19 +100,19 @@ def routing(
         name: (colours[name], [row.hit_n[kind].mean or 0 for kind in HIT_METRICS])
         for name, row in last.items()
     }
-    high = nice(max((value for _, values in means.values() for value in values), default=1))
+    high = nice_ceiling(max((value for _, values in means.values() for value in values), default=1))
     short = [title(kind) for kind in HIT_METRICS]
-    charts = [("Mean hits of a probe", bars(short, means, high, "", legend=False))]
-    for kind in SPARED:
+    charts = [("Mean hits of a probe", bar_chart(short, means, high, "", legend=False))]
+    for kind in UNTARGETED:
         lines = [
-            Line(name, colours[name], points(found.false_hits.get(kind, {})))
+            Series(name, colours[name], points(found.false_hits.get(kind, {})))
             for name, found in hits.items()
         ]
         lines = [line for line in lines if line.points]
         if lines:
             top = max(mean + (std or 0) for line in lines for _, mean, std in line.points)
             text = f"False hits: {label(kind)} (% of probes)"
-            charts.append((text, bands(lines, 0, min(nice(top), 100))))
+            charts.append((text, band_chart(lines, 0, min(nice_ceiling(top), 100))))
     if any(found.experts for found in hits.values()):
         charts += _strengths(hits, colours)
     return (

@@ -40,7 +40,7 @@ def panels(results: dict) -> list[tuple[str, dict[str, list[float | None]]]]:
     ]
 
 
-def along_edits(axis: Axes, edits: Sequence[int]) -> None:
+def set_edit_axis(axis: Axes, edits: Sequence[int]) -> None:
     """Make a panel's x axis logarithmic, with ticks at just these numbers of edits."""
     axis.set_xscale("log")
     axis.set_xticks(edits, [f"{n:,}" for n in edits])
@@ -68,7 +68,7 @@ def draw_metrics(results: dict, file: Path) -> None:
                     label=label(name),
                 )
         axis.set(title=title, xlabel="edits in the repository", ylim=(-2, 103))
-        along_edits(axis, edits)
+        set_edit_axis(axis, edits)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False, fontsize=8, loc="lower left")
     axes[0].set_ylabel("%")

@@ -13,7 +13,7 @@ from liveedit_jax.evaluation.cases import stream_cases
 from liveedit_jax.evaluation.metrics import BY_NAME, EDIT, ORDER, exact_match, is_targeted
 from liveedit_jax.evaluation.probes import Case, key_of
 from liveedit_jax.report.compare import Run, run_lines
-from liveedit_jax.report.run_page import picture
+from liveedit_jax.report.run_page import inline_picture
 
 SHOWN_N = 24
 SIDE = 60  # pixels a side of a drawing made again
@@ -36,12 +36,12 @@ class Failure:
     pictures: list[tuple[str, object]]  # caption, and a probe's picture (bytes or file)
 
 
-def _order(line: dict) -> tuple[int, int]:
+def _sample_order(line: dict) -> tuple[int, int]:
     """Return a pseudo-random sort key, so that the sample is not all of early edits."""
     return zlib.crc32(f"{line['case']} {line['probe']}".encode()), line["case"]
 
 
-def _wrong(run: Run, most_n: int) -> tuple[dict[str, list[dict]], dict[int, dict]]:
+def _find_wrong(run: Run, most_n: int) -> tuple[dict[str, list[dict]], dict[int, dict]]:
     """Collect up to `most_n` wrong lines per metric, and every edit's prompt, target and image."""
     wrong, edits = defaultdict(list), defaultdict(lambda: {"prompt": "", "target": ""})
     for line in run_lines(run, "cases.jsonl", CASE):
@@ -53,11 +53,11 @@ def _wrong(run: Run, most_n: int) -> tuple[dict[str, list[dict]], dict[int, dict
             kept = wrong[line["probe"]]
             kept.append(line)
             if len(kept) >= 4 * most_n:
-                wrong[line["probe"]] = sorted(kept, key=_order)[:most_n]
-    return {kind: sorted(lines, key=_order)[:most_n] for kind, lines in wrong.items()}, edits
+                wrong[line["probe"]] = sorted(kept, key=_sample_order)[:most_n]
+    return {kind: sorted(lines, key=_sample_order)[:most_n] for kind, lines in wrong.items()}, edits
 
 
-def _draw(run: Run, cases: Sequence[int]) -> dict[int, Case]:
+def _redraw(run: Run, cases: Sequence[int]) -> dict[int, Case]:
     """Draw the pictures of a MojiEdit run's cases again; empty where that is not possible."""
     if run.dataset != "mojiedit" or not cases:
         return {}
@@ -96,7 +96,7 @@ def pick_failures(runs: Sequence[Run], most_n: int = SHOWN_N) -> list[Failure]:
     Raises:
         ValueError: a line is damaged.
     """
-    found = [_wrong(run, most_n) for run in runs]
+    found = [_find_wrong(run, most_n) for run in runs]
     turns = [
         (place, i, line)
         for i, (wrong, _) in enumerate(found)
@@ -116,7 +116,7 @@ def pick_failures(runs: Sequence[Run], most_n: int = SHOWN_N) -> list[Failure]:
             for route in run_lines(run, "routes.jsonl", ROUTE)
             if route["mark"] == run.last["edits"] and key_of(route) in keys
         }
-        drawn = _draw(run, sorted({line["case"] for line in lines}))
+        drawn = _redraw(run, sorted({line["case"] for line in lines}))
         for line in lines:
             fired = sorted(
                 ((weight, c) for c, weight in routes.get(key_of(line), ())),
@@ -137,15 +137,15 @@ def _text(text: str) -> str:
     return escape(text if len(text) <= TEXT_N else text[: TEXT_N - 1] + "…") or "<em>nothing</em>"
 
 
-def _shown(failure: Failure) -> str:
+def _inline_pictures(failure: Failure) -> str:
     """Return the pictures as inline images; empty if one of them cannot be read."""
     try:
-        return "".join(picture(image, caption) for caption, image in failure.pictures)
+        return "".join(inline_picture(image, caption) for caption, image in failure.pictures)
     except (ValueError, TypeError, OSError):
         return ""
 
 
-def _place(run: Run, line: dict) -> str:
+def _describe_case(run: Run, line: dict) -> str:
     """Name the order, the case's number in it and, where the benchmark has facts, the fact."""
     seed, fact = run.settings["seed"], line["fact"]
     order = "the file's order" if seed is None else f"seed {seed}"
@@ -180,9 +180,9 @@ def gallery(failures: Sequence[Failure], setup_of: dict) -> str:
         kind, name = BY_NAME[line["probe"]].question, setup_of[run.folder]
         articles.append(
             f'<article data-kind="{escape(line["probe"])}"><header>'
-            f"{_shown(failure)}<div>"
+            f"{_inline_pictures(failure)}<div>"
             f"<b>{escape(kind)}</b><p class=note>should be {wanted}</p>"
-            f"<p class=note>{escape(name)}, {_place(run, line)}</p></div></header>"
+            f"<p class=note>{escape(name)}, {_describe_case(run, line)}</p></div></header>"
             f"<table class=answers><tbody>{body}</tbody></table></article>"
         )
     return "".join(articles)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from liveedit_jax.evaluation.metrics import HIT_METRICS, is_targeted
 from liveedit_jax.report.compare import Run, Setup, run_lines
-from liveedit_jax.report.seeds import Figure, figure
+from liveedit_jax.report.seeds import MeanStd, mean_std
 
-SPARED = tuple(name for name in HIT_METRICS if not is_targeted(name))  # no edit is about these
+UNTARGETED = tuple(name for name in HIT_METRICS if not is_targeted(name))  # no edit is about these
 CASE = ("mark", "case", "probe", "hit_n")
 ROUTE = ("mark", "case", "probe", "experts", "kept")
 STRENGTHS = (0.01, 0.1, 0.5, 0.9, 0.99, 0.999)  # borders of the strongest weight's bins
@@ -23,7 +23,7 @@ MOST_N = 17  # so many experts or more are counted together
 class Hits:
     """Hit counts of a setup; the counters are of the largest mark."""
 
-    false_hits: dict[str, dict[int, Figure]]  # metric -> edits -> % of probes with a hit
+    false_hits: dict[str, dict[int, MeanStd]]  # metric -> edits -> % of probes with a hit
     experts: Counter = field(default_factory=Counter)  # experts of a probe that hit -> probes
     strongest: Counter = field(default_factory=Counter)  # bin of STRENGTHS -> probes
     kept: Counter = field(default_factory=Counter)  # bin of SHARES -> probes
@@ -48,7 +48,7 @@ def _false_hits(run: Run, hits: Hits) -> dict[tuple[str, int], float]:
     for line in run_lines(run, "cases.jsonl", CASE):
         if line["mark"] == last and "margin" in line:
             hits.margins[line["probe"]].extend(_numbers(line["margin"]))
-        if line["probe"] in SPARED:
+        if line["probe"] in UNTARGETED:
             count = counts[line["probe"], line["mark"]]
             count[0] += line["hit_n"] > 0
             count[1] += 1
@@ -78,5 +78,5 @@ def count_hits(setup: Setup) -> Hits:
                 hits.strongest[bisect_right(STRENGTHS, strongest)] += 1
                 hits.kept[bisect_right(SHARES, line["kept"])] += 1
     for (kind, edits), values in sorted(shares.items()):
-        hits.false_hits.setdefault(kind, {})[edits] = figure(values)
+        hits.false_hits.setdefault(kind, {})[edits] = mean_std(values)
     return hits

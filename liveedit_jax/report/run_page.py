@@ -26,7 +26,7 @@ from liveedit_jax.evaluation.metrics import (
     label,
 )
 from liveedit_jax.evaluation.probes import Case, key_of
-from liveedit_jax.report.charts import bars, curves
+from liveedit_jax.report.charts import bar_chart, line_chart
 from liveedit_jax.report.figure import draw_metrics, panels
 from liveedit_jax.report.page_frame import PAGE
 
@@ -86,10 +86,10 @@ def hit_chart(counts: dict[str, Counter]) -> str:
                 for a, b in BINS
             ],
         )  # fmt: skip
-    return bars(names, groups)
+    return bar_chart(names, groups)
 
 
-def picture(image: bytes | Path | None, caption: str) -> str:
+def inline_picture(image: bytes | Path | None, caption: str) -> str:
     """Return an inline thumbnail of a picture, with its caption; empty without a picture."""
     if image is None:
         return ""
@@ -108,7 +108,7 @@ def picture(image: bytes | Path | None, caption: str) -> str:
     )
 
 
-def shown_of(lines: Sequence[dict]) -> list[dict]:
+def select_lines(lines: Sequence[dict]) -> list[dict]:
     """Select a case's lines about pictures, in the order of METRICS.
 
     Of several probes of one metric at most OF_METRIC_N are shown, the wrong ones first.
@@ -121,12 +121,14 @@ def shown_of(lines: Sequence[dict]) -> list[dict]:
     return [line for name in order for line in sorted(found[name], key=exact_match)[:OF_METRIC_N]]
 
 
-def example(case: Case, lines: Sequence[dict], routes: dict[tuple, dict], by_case: dict) -> str:
+def example_article(
+    case: Case, lines: Sequence[dict], routes: dict[tuple, dict], by_case: dict
+) -> str:
     """Return the article of one edit: its pictures, its request, the answers before and after."""
     edit = next(line for line in lines if line["probe"] == EDIT)
     views = case.probes_of("image_generality")
     rows, fired = [], {}
-    for line in shown_of(lines):
+    for line in select_lines(lines):
         metric, good = BY_NAME[line["probe"]], exact_match(line) == 1
         experts = routes.get(key_of(line), {}).get("experts", [])
         fired |= dict(experts) if metric.averages and is_targeted(metric.name) else {}
@@ -144,8 +146,8 @@ def example(case: Case, lines: Sequence[dict], routes: dict[tuple, dict], by_cas
         if c in by_case
     )
     return (
-        f"<article><header>{picture(case.edit.image, 'edited')}"
-        f"{picture(views[0].image if views else None, 'another view')}"
+        f"<article><header>{inline_picture(case.edit.image, 'edited')}"
+        f"{inline_picture(views[0].image if views else None, 'another view')}"
         f"<div><b>#{edit['case']} · {escape(str(edit['entity']))} · {escape(edit['fact'])}</b>"
         f"<p>{escape(edit['prompt'])}</p><p class=target>→ {escape(edit['target'])}</p></div>"
         f"</header><table class=answers><thead><tr><th>asked</th><th>before</th><th>after</th>"
@@ -184,7 +186,7 @@ def write_report(results: dict, cases: Sequence[Case], folder: Path) -> None:
             routes[key_of(line)] = line
     edits = [entry["edits"] for entry in results["marks"]]
     charts = "".join(
-        f"<section class=card><h3>{escape(title)}</h3>{curves(edits, named)}</section>"
+        f"<section class=card><h3>{escape(title)}</h3>{line_chart(edits, named)}</section>"
         for title, named in panels(results)
     )
     cost = f"{results['seconds']:,.0f} s, {results['peak_rss_gb']:.2f} GB at most, "
@@ -202,6 +204,6 @@ def write_report(results: dict, cases: Sequence[Case], folder: Path) -> None:
         charts=charts,
         hits=hit_chart(counts),
         hits_title=f"Experts hit by a probe at {mark:,} edits (% of probes)",
-        examples="".join(example(cases[c], lines[c], routes, by_case) for c in picked),
+        examples="".join(example_article(cases[c], lines[c], routes, by_case) for c in picked),
     )
     (folder / "report.html").write_text(html, encoding="utf-8")

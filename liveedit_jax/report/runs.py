@@ -14,10 +14,10 @@ from liveedit_jax.report.compare import (
     Setup,
     group_runs,
     load_run,
-    make_rows,
+    table_rows,
 )
 from liveedit_jax.report.compare_figure import draw_comparison
-from liveedit_jax.report.compare_page import colours_of, page
+from liveedit_jax.report.compare_page import colours_of, comparison_page
 from liveedit_jax.report.gallery import pick_failures
 from liveedit_jax.report.hits import SHARES, STRENGTHS, Hits, bin_names, count_hits
 
@@ -79,10 +79,10 @@ def report_runs(folders: Sequence[str | Path], out: str | Path) -> tuple[str, li
     if any(run.folder.resolve() == out.resolve() for run in runs):
         raise ValueError(f"{out} is one of the runs; give another --out")
     setups = group_runs(runs)
-    rows = make_rows(setups)
+    rows = table_rows(setups)
     hits = {setup.name: count_hits(setup) for setup in setups if setup.routes}
     table = tables.markdown(rows) + tables.costs_markdown(rows)
-    html = page(setups, rows, hits, pick_failures(runs))
+    html = comparison_page(setups, rows, hits, pick_failures(runs))
     texts = {
         "report.html": html,
         "table.tex": tables.latex(rows),

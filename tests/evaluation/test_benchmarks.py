@@ -20,7 +20,7 @@ from liveedit_jax.evaluation.released import write_released
 from liveedit_jax.evaluation.run import RunSpec, run
 from liveedit_jax.report.compare import load_run
 from liveedit_jax.report.gallery import gallery, pick_failures
-from liveedit_jax.report.seeds import summary, write_summary
+from liveedit_jax.report.seeds import summarise, write_summary
 from liveedit_jax.types import Role
 
 ROWS_N = 6
@@ -189,18 +189,18 @@ def test_means_and_deviations_over_seeds(done, tmp_path):
     _, results = done
     other = json.loads(json.dumps(results))
     other["marks"][0]["average"] += 2.0
-    found = summary([results, other])[0]
+    found = summarise([results, other])[0]
     assert found["edits"] == 1 and found["runs"] == 2
     assert found["average"].mean == pytest.approx(results["marks"][0]["average"] + 1)
     assert found["average"].std == pytest.approx(2**0.5)
-    assert summary([results])[1]["reliability"].std is None
+    assert summarise([results])[1]["reliability"].std is None
     write_summary([results, other], tmp_path / "summary.json")
     written = json.loads((tmp_path / "summary.json").read_text())
     assert written["seeds"] == [7, 7]
     assert written["marks"][0]["average"]["std"] == pytest.approx(2**0.5)
     other["marks"] = other["marks"][:1]
     with pytest.raises(ValueError, match="different marks"):
-        summary([results, other])
+        summarise([results, other])
 
 
 def test_what_cannot_be_evaluated_is_refused(files, tmp_path, monkeypatch, capsys):

@@ -8,7 +8,7 @@ import pytest
 
 from liveedit_jax.cli import main
 from liveedit_jax.evaluation.metrics import average_members
-from liveedit_jax.report.compare import group_runs, load_run, make_rows
+from liveedit_jax.report.compare import group_runs, load_run, table_rows
 from liveedit_jax.report.gallery import pick_failures
 from liveedit_jax.report.hits import count_hits
 from tests.report.made_runs import write_run
@@ -27,7 +27,7 @@ def test_runs_that_differ_in_seed_only_are_one_setup(tmp_path):
         ("tiny · E-VQA · LiveEdit", 3),
         ("smol · E-VQA · LiveEdit", 1),
     ]
-    rows = {(r.backbone, r.editor, r.edits): r for r in make_rows(setups)}
+    rows = {(r.backbone, r.editor, r.edits): r for r in table_rows(setups)}
     assert list(rows) == [
         *(("tiny", "liveedit", 1), ("tiny", "liveedit", 10)),
         *(("smol", "liveedit", 1), ("smol", "liveedit", 10)),
@@ -54,7 +54,7 @@ def test_any_other_difference_makes_another_setup_with_a_name_of_its_own(tmp_pat
     runs = [load_run(write_run(tmp_path / "a")), load_run(write_run(tmp_path / "b", 1, **changes))]
     setups = group_runs(runs)
     assert len(setups) == 2 and setups[1].editor == f"liveedit {says}"
-    assert len({(row.editor, row.edits) for row in make_rows(setups)}) == 4
+    assert len({(row.editor, row.edits) for row in table_rows(setups)}) == 4
 
 
 def test_the_same_run_twice_is_refused(tmp_path):
