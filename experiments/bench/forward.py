@@ -47,12 +47,12 @@ def make_batch(cfg: BackboneConfig, b: int, prompt_n: int, image: bool) -> Batch
     return Batch(token, np.tile(np.array(role, np.int8), (b, 1)), pixels)
 
 
-def state_of(net) -> dict[str, np.ndarray]:
+def named_arrays(net) -> dict[str, np.ndarray]:
     """Return a torch module's weights as arrays."""
     return {name: value.detach().numpy() for name, value in net.state_dict().items()}
 
 
-def ours_of(cfg: BackboneConfig, weights: dict, batch: Batch) -> Callable[[], np.ndarray]:
+def compile_ours(cfg: BackboneConfig, weights: dict, batch: Batch) -> Callable[[], np.ndarray]:
     """Return our whole forward pass, jitted."""
     backbone = Backbone(cfg)
     weights, batch = jax.device_put(weights), jax.device_put(batch)
@@ -82,7 +82,7 @@ def tiny(b: int = 32) -> Pair:
     def theirs():
         return net(input_ids=ids, pixel_values=pixels, attention_mask=mask).logits.numpy()
 
-    return theirs, ours_of(cfg, from_named(cfg, state_of(net)), batch), {"B": b}
+    return theirs, compile_ours(cfg, from_named(cfg, named_arrays(net)), batch), {"B": b}
 
 
 def smol(b: int = 8) -> Pair:
@@ -97,10 +97,12 @@ def smol(b: int = 8) -> Pair:
     tower, net = EfficientNet(cfg.vision).eval(), torch_llama(cfg.decoder)
     bridge = nn.Sequential(nn.Linear(cfg.vision.width, width), nn.GELU(), nn.Linear(width, width))
     like = jax.eval_shape(Backbone(cfg).init, jax.random.key(0))
-    weights = convert(state_of(tower), efficientnet_rules(cfg.vision), {"vision": like["vision"]})
+    weights = convert(
+        named_arrays(tower), efficientnet_rules(cfg.vision), {"vision": like["vision"]}
+    )
     language = {n: like[n] for n in ("embed", "norm", "lower", "upper")}
-    weights |= convert(state_of(net), llama_rules(cfg, r"model\.", r"lm_head\."), language)
-    arrays = state_of(bridge)
+    weights |= convert(named_arrays(net), llama_rules(cfg, r"model\.", r"lm_head\."), language)
+    arrays = named_arrays(bridge)
     weights["projector"] = {
         f"linear{i}": {"kernel": arrays[f"{at}.weight"].T, "bias": arrays[f"{at}.bias"]}
         for i, at in ((1, 0), (2, 2))
@@ -114,7 +116,7 @@ def smol(b: int = 8) -> Pair:
         embeds[:, 1 : 1 + cfg.vision_n] = bridge(tower(pixels))
         return net(inputs_embeds=embeds).logits.numpy()
 
-    return theirs, ours_of(cfg, weights, batch), {"B": b}
+    return theirs, compile_ours(cfg, weights, batch), {"B": b}
 
 
 def slice_7b(b: int = 1) -> Pair:
@@ -124,10 +126,10 @@ def slice_7b(b: int = 1) -> Pair:
     net = torch_llama(SLICE.decoder)
     like = jax.eval_shape(Backbone(SLICE).init, jax.random.key(0))
     language = {n: like[n] for n in ("embed", "norm", "lower", "upper", "head")}
-    weights = convert(state_of(net), llama_rules(SLICE, r"model\.", r"lm_head\."), language)
+    weights = convert(named_arrays(net), llama_rules(SLICE, r"model\.", r"lm_head\."), language)
     batch = make_batch(SLICE, b, 639, image=False)
     ids = torch.tensor(batch.token)
-    return lambda: net(input_ids=ids).logits.numpy(), ours_of(SLICE, weights, batch), {"B": b}
+    return lambda: net(input_ids=ids).logits.numpy(), compile_ours(SLICE, weights, batch), {"B": b}
 
 
 CASES = {"tiny": tiny, "smol": smol, "slice": slice_7b}

@@ -36,7 +36,7 @@ SPLIT = "train"
 NAME = "evqa"
 
 
-def drawn_picture(rng: np.random.Generator, size: tuple[int, int] = SIZE) -> Image.Image:
+def draw_picture(rng: np.random.Generator, size: tuple[int, int] = SIZE) -> Image.Image:
     """Draw soft colours with some grain, and shapes on them."""
     soft = rng.integers(0, 256, (size[1] // 8, size[0] // 8, 3), np.uint8)
     soft = Image.fromarray(soft).resize((size[0] // 100, size[1] // 100), Image.Resampling.BOX)
@@ -52,7 +52,7 @@ def drawn_picture(rng: np.random.Generator, size: tuple[int, int] = SIZE) -> Ima
     return picture
 
 
-def made_row(i: int) -> dict[str, str]:
+def make_row(i: int) -> dict[str, str]:
     """Make one row in E-VQA's format; all its pictures are the same one."""
     return {
         "src": f"How many shapes are on card {i}?",
@@ -77,13 +77,13 @@ def make_benchmark(folder: Path, rows_n: int, seed: int) -> float:
     drawings = []
     for i in range(min(DRAWINGS_N, rows_n)):
         file = named / f"drawing_{i:02d}.jpg"
-        drawn_picture(np.random.default_rng([seed, i])).save(file, quality=88)
+        draw_picture(np.random.default_rng([seed, i])).save(file, quality=88)
         drawings.append(file)
     for i in range(rows_n):
         os.link(drawings[i % len(drawings)], named / f"card_{i:06d}.jpg")
     file = folder / benchmark.splits[SPLIT].file
     file.parent.mkdir(parents=True)
-    file.write_text(json.dumps([made_row(i) for i in range(rows_n)]))
+    file.write_text(json.dumps([make_row(i) for i in range(rows_n)]))
     return sum(file.stat().st_size for file in drawings) / len(drawings) / 1e6
 
 

@@ -40,7 +40,7 @@ class Model:
         return VISION_N[self.width]
 
     @property
-    def asked(self) -> tuple[Array, Array]:
+    def query_states(self) -> tuple[Array, Array]:
         """Return the hidden states and roles of the queries."""
         return self.hidden[:, :-ANSWER_N], self.role[:, :-ANSWER_N]
 
@@ -77,7 +77,7 @@ def random_experts(width: int, key: Array, query: Query, pull: Array, hit: Array
     )
 
 
-def pulls(query: Query) -> Float[np.ndarray, "2 H"]:
+def miss_and_hit_keys(query: Query) -> Float[np.ndarray, "2 H"]:
     """Solve for a vision key that every query misses by MARGIN, and one that every query hits."""
     vision = np.asarray(query.vision, np.float64)
     threshold = np.asarray(query.threshold, np.float64)
@@ -93,10 +93,12 @@ def _add(repo: Repository, expert: Expert, edit_id: Array) -> Repository:
     return repository.add_edits(repo, expert, edit_id, jnp.ones(len(edit_id), bool))[0]
 
 
-def filled(model: Model, n: int, hit_n: int, room: int, storage: StorageConfig) -> Repository:
+def fill_repository(
+    model: Model, n: int, hit_n: int, room: int, storage: StorageConfig
+) -> Repository:
     """Build a repository of n experts, with room for more; every query hits the first `hit_n`."""
     repo = repository.init_repository(CFG, model.width, n + room, storage)
-    query, pull = model.query, jnp.asarray(pulls(model.query))
+    query, pull = model.query, jnp.asarray(miss_and_hit_keys(model.query))
     for at in range(0, n, FILL_N):
         ids = np.arange(at, min(at + FILL_N, n), dtype=np.int32)
         hit = jnp.asarray(ids < hit_n)

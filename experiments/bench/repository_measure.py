@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from experiments.bench.repository_cases import ANSWER_N, CFG, Model
-from experiments.reference.textbook import Pool, Textbook, add
+from experiments.reference.textbook import Pool, Textbook, append
 from liveedit_jax.editor import liveedit, repository, rows
 from liveedit_jax.types import Expert, Repository
 
@@ -22,7 +22,7 @@ ALL_CFG = replace(CFG, top_k=64)  # for repositories of which every expert is hi
 MOST_BYTES = 8 * 2**30  # a textbook variant that needs a larger intermediate array is not run
 
 
-def seconds(run: Callable, repeats: int, warm_n: int = 1) -> float:
+def median_seconds(run: Callable, repeats: int, warm_n: int = 1) -> float:
     """Return the median time of one call, waiting for its results."""
     spent = []
     for _ in range(repeats + warm_n):
@@ -51,7 +51,7 @@ def _add(repo: Repository, expert: Expert, edit_id):
     return repository.add_edits(repo, expert, edit_id, jnp.ones(len(edit_id), bool))[0]
 
 
-_back = jax.jit(repository.rollback, donate_argnums=0)
+_rollback = jax.jit(repository.rollback, donate_argnums=0)
 
 
 def expert_of(model: Model, i: int) -> Expert:
@@ -59,13 +59,13 @@ def expert_of(model: Model, i: int) -> Expert:
     return _generate(CFG, model.editor, model.hidden[i : i + 1], model.role[i : i + 1])
 
 
-def generate_s(model: Model, batch_n: int, repeats: int) -> float:
+def time_generation(model: Model, batch_n: int, repeats: int) -> float:
     """Time our generation of `batch_n` experts."""
     hidden, role = model.hidden[:batch_n], model.role[:batch_n]
-    return seconds(lambda: _generate(CFG, model.editor, hidden, role), repeats)
+    return median_seconds(lambda: _generate(CFG, model.editor, hidden, role), repeats)
 
 
-def adds_s(
+def time_adds(
     model: Model, repos: list[Repository], repeats: int
 ) -> tuple[list[Repository], list[float]]:
     """Time storing one generated expert in each repository, in turn; every add is rolled back."""
@@ -78,25 +78,25 @@ def adds_s(
             begin = time.perf_counter()
             repo = jax.block_until_ready(_add(repo, expert, edit_id))
             spent[i].append(time.perf_counter() - begin)
-            repos[i] = jax.block_until_ready(_back(repo, clock))
+            repos[i] = jax.block_until_ready(_rollback(repo, clock))
     return repos, [statistics.median(times[2:]) for times in spent]
 
 
-def route_s(model: Model, repo: Repository, batch_n: int, repeats: int) -> float:
+def time_routing(model: Model, repo: Repository, batch_n: int, repeats: int) -> float:
     """Time encoding and routing `batch_n` queries in ours."""
-    hidden, role = (x[:batch_n] for x in model.asked)
-    return seconds(lambda: _route(CFG, model.editor, repo, hidden, role), repeats)
+    hidden, role = (x[:batch_n] for x in model.query_states)
+    return median_seconds(lambda: _route(CFG, model.editor, repo, hidden, role), repeats)
 
 
-def query_s(model: Model, repo: Repository, batch_n: int, every: bool, repeats: int) -> float:
+def time_queries(model: Model, repo: Repository, batch_n: int, every: bool, repeats: int) -> float:
     """Time `batch_n` whole queries in ours: encode, route, and add the residual."""
-    cfg, (hidden, role) = ALL_CFG if every else CFG, (x[:batch_n] for x in model.asked)
-    return seconds(lambda: _query(cfg, model.editor, repo, hidden, role), repeats)
+    cfg, (hidden, role) = ALL_CFG if every else CFG, (x[:batch_n] for x in model.query_states)
+    return median_seconds(lambda: _query(cfg, model.editor, repo, hidden, role), repeats)
 
 
-def answers(model: Model, repo: Repository, every: bool, n: int):
+def run_queries(model: Model, repo: Repository, every: bool, n: int):
     """Run all queries as one batch; returns the first n outputs and their routes."""
-    out, found = _query(ALL_CFG if every else CFG, model.editor, repo, *model.asked)
+    out, found = _query(ALL_CFG if every else CFG, model.editor, repo, *model.query_states)
     return np.asarray(out[:n]), jax.tree.map(lambda x: np.asarray(x[:n]), found)
 
 
@@ -111,7 +111,7 @@ def bandwidth(model: Model, repo: Repository, repeats: int) -> dict[str, float]:
     """
     keys, x = repo.vision_key, model.query.vision[:1]
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(keys))
-    scores = seconds(lambda: _scores(keys, x), repeats)
+    scores = median_seconds(lambda: _scores(keys, x), repeats)
     copy, spent = jax.block_until_ready(jnp.zeros_like(keys.value)), []
     for _ in range(repeats + 1):
         begin = time.perf_counter()
@@ -146,7 +146,7 @@ def sample_of(model: Model, i: int, answer: bool) -> list[torch.Tensor]:
     return [image, prompt, said] if answer else [image, prompt]
 
 
-def textbook_s(
+def time_textbook(
     run: Callable[[int], object], samples_n: int, plain_bytes: int = 0
 ) -> dict[str, float | None]:
     """Time the textbook per sample, with and without opt_einsum; `best_s` is the faster median.
@@ -169,17 +169,17 @@ def textbook_s(
     return found | {"best_s": min(v for v in found.values() if v), "plain_bytes": plain_bytes}
 
 
-def appends_s(book: Textbook, pool: Pool, model: Model, n: int) -> float:
+def time_appends(book: Textbook, pool: Pool, model: Model, n: int) -> float:
     """Return the textbook's median time of the last five appends on the way to n experts."""
     expert, spent = book.make_expert(*sample_of(model, 0, True)), []
     pool = Pool(*(getattr(pool, f.name)[: n - 5] for f in fields(Pool)))
     for _ in range(5):
         begin = time.perf_counter()
-        pool = add(pool, expert)
+        pool = append(pool, expert)
         spent.append(time.perf_counter() - begin)
     return statistics.median(spent)
 
 
 def plain_bytes(model: Model, hit_n: int) -> int:
     """Return the bytes of the intermediate [T, K, D] of the textbook's residual, no opt_einsum."""
-    return 4 * model.asked[0].shape[1] * hit_n * model.width
+    return 4 * model.query_states[0].shape[1] * hit_n * model.width

@@ -24,10 +24,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench.forward import state_of
+from experiments.bench.forward import named_arrays
 from experiments.reference.originals import torch_llava
 from experiments.reference.textbook import Textbook, tensors
-from experiments.reference.textbook_training import Draws, Training
+from experiments.reference.textbook_training import StepDraws, TextbookTraining
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.weights import from_named
 from liveedit_jax.config import EditorTrainConfig, Preset
@@ -49,14 +49,14 @@ from liveedit_jax.training.optimizers import TrainState
 SAVE_EVERY = 100  # as train_editor
 
 
-def draws(recipe: EditorTrainConfig, n: int, key) -> Draws:
+def draw_step(recipe: EditorTrainConfig, n: int, key) -> StepDraws:
     """Draw the same random numbers as `editor_loss` does from a key."""
     mask_key, pair_key, blend_key = jax.random.split(key, 3)
     own, (other_key, share_key) = jnp.arange(recipe.batch_n), jax.random.split(blend_key)
     share = jax.random.uniform(share_key, (n, 1, 1, 1), maxval=recipe.routing_blend).ravel()
     other = jax.random.permutation(other_key, n)
     pairs = draw_pairs(pair_key, n, 4)
-    return Draws(draw_masks(mask_key, own, own), pairs, np.asarray(other), np.asarray(share))
+    return StepDraws(draw_masks(mask_key, own, own), pairs, np.asarray(other), np.asarray(share))
 
 
 class Ours:
@@ -117,17 +117,17 @@ def main() -> None:
     net = torch_llava(cfg, image_id)
     tokenizer = mojiedit_tokenizer(cfg.decoder.vocab_n)
     data = EditingData(tokenizer, cfg, recipe, chosen.edit_mixture)
-    ours = Ours(chosen, from_named(cfg, state_of(net)), data)
+    ours = Ours(chosen, from_named(cfg, named_arrays(net)), data)
     state = init_state(ours.backbone, chosen.editor, recipe, jax.random.key(args.seed))
 
-    def textbook(stop: bool) -> Training:
+    def textbook(stop: bool) -> TextbookTraining:
         book = Textbook(chosen.editor, tensors(state.params))
-        return Training(cfg, recipe, net, book, image_id, stop)
+        return TextbookTraining(cfg, recipe, net, book, image_id, stop)
 
     books = {"whole passes": textbook(False), "stopped passes": textbook(True)}
     n, key = recipe.routing_n or recipe.batch_n, jax.random.key(args.seed + 1)
     batch = data.batch_at(0)
-    some = books["stopped passes"].loss(batch, data.picture, draws(recipe, n, key))
+    some = books["stopped passes"].loss(batch, data.picture, draw_step(recipe, n, key))
     want = float(some.detach())
     error = abs(ours.loss(recipe, state, batch, key) / want - 1)
     print(f"loss {want:.5f}, relative difference {error:.1e}", flush=True)
@@ -139,7 +139,7 @@ def main() -> None:
             begin = time.perf_counter()
             for j in range(args.textbook_steps):
                 at = i * args.textbook_steps + j
-                drawn = draws(recipe, n, jax.random.fold_in(key, at))
+                drawn = draw_step(recipe, n, jax.random.fold_in(key, at))
                 book.step(data.batch_at(at), data.picture, drawn)
             spent = time.perf_counter() - begin
             found[name].append(args.textbook_steps * n / spent)

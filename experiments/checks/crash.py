@@ -38,7 +38,7 @@ HEADER = Header("b", "e", {"text_key": (64,), "vision_key": (64,), "down": BODY,
 FORK = multiprocessing.get_context("fork")  # JAX is imported once and started in every child
 
 
-def arrays_of(target: str) -> dict[str, np.ndarray]:
+def make_expert(target: str) -> dict[str, np.ndarray]:
     """Draw the expert of an edit from its target, a number."""
     rng = np.random.default_rng(int(target))
     return {
@@ -47,12 +47,12 @@ def arrays_of(target: str) -> dict[str, np.ndarray]:
     }
 
 
-def write(folder: Path, seed: int, said) -> None:
+def write(folder: Path, seed: int, pipe) -> None:
     """Make random operations forever, and send (operations so far, live ids) after each one."""
     rng = random.Random(seed)
     with open_store(folder, write=True, create=HEADER) as store:
         live = LiveRepository(store, CFG, WIDTH, F32)
-        said.send((store.history.seq, sorted(store.history.live.values())))
+        pipe.send((store.history.seq, sorted(store.history.live.values())))
         while True:
             kind, history = rng.random(), store.history
             if kind < 0.1 and history.live:
@@ -66,14 +66,14 @@ def write(folder: Path, seed: int, said) -> None:
                 targets = [str(rng.randrange(2**31)) for _ in range(rng.randint(1, 3))]
                 for target in targets:
                     image = store.add_image(f"image {rng.randrange(200)}".encode())
-                    ids = store.add_edits([Request(image, "what?", target)], arrays_of(target))
-                    live.add(arrays_of(target), ids)
-            said.send((store.history.seq, sorted(store.history.live.values())))
+                    ids = store.add_edits([Request(image, "what?", target)], make_expert(target))
+                    live.add(make_expert(target), ids)
+            pipe.send((store.history.seq, sorted(store.history.live.values())))
             if rng.random() < 1 / SNAPSHOT_EVERY:
                 live.save()
 
 
-def read(folder: Path, told) -> None:
+def read(folder: Path, pipe) -> None:
     """Open the folder and send what it holds.
 
     Sends (operations, live id -> target, passed over, snapshot's operations); ("refused", error);
@@ -86,19 +86,19 @@ def read(folder: Path, told) -> None:
             rows = np.flatnonzero(np.asarray(alive(live.repo)))
             for row, edit_id in zip(rows, np.asarray(live.repo.edit_id)[rows], strict=True):
                 target = edits[int(edit_id)].request.target
-                for name, value in arrays_of(target).items():
+                for name, value in make_expert(target).items():
                     kept = np.asarray(getattr(live.repo, name).value[row])
                     if not np.array_equal(kept, value[0]):
                         raise RuntimeError(f"corrupt load: {name} of edit {edit_id}")
                 found[int(edit_id)] = target
-            told.send((store.history.seq, found, live.passed, live.snapshot_seq))
+            pipe.send((store.history.seq, found, live.passed, live.snapshot_seq))
     except RuntimeError as error:
-        told.send(str(error))
+        pipe.send(str(error))
     except (ValueError, OSError) as error:
-        told.send(("refused", str(error)))
+        pipe.send(("refused", str(error)))
 
 
-def opened(folder: Path):
+def read_in_child(folder: Path):
     """Run `read` in a child process and return what it sends."""
     here, there = FORK.Pipe(duplex=False)
     child = FORK.Process(target=read, args=(folder, there))
@@ -108,7 +108,7 @@ def opened(folder: Path):
     return found
 
 
-def killed(folder: Path, seed: int, rng: random.Random) -> tuple[int, list[int]]:
+def run_and_kill(folder: Path, seed: int, rng: random.Random) -> tuple[int, list[int]]:
     """Run a writer, kill it, and return the last operation it acknowledged."""
     here, there = FORK.Pipe(duplex=False)
     child = FORK.Process(target=write, args=(folder, seed, there))
@@ -157,17 +157,17 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     rng, count = random.Random(args.seed), Counter()
     for i in tqdm(range(args.kills), desc="kills"):
-        seq, said = killed(folder, args.seed * 100_000 + i, rng)
-        found = opened(folder)
+        seq, acknowledged = run_and_kill(folder, args.seed * 100_000 + i, rng)
+        found = read_in_child(folder)
         if isinstance(found, str) or found[0] == "refused":
             raise SystemExit(f"after kill {i}: {found}")
         count["operations"] = found[0]
-        count["lost"] += found[0] < seq or (found[0] == seq and sorted(found[1]) != said)
+        count["lost"] += found[0] < seq or (found[0] == seq and sorted(found[1]) != acknowledged)
         count["from a snapshot"] += found[3] > 0
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(folder, copy)
         kind = damage(copy, rng)
-        after = opened(copy)
+        after = read_in_child(copy)
         if isinstance(after, str):
             count["corrupt loads"] += 1
         elif after[0] == "refused":

@@ -19,7 +19,9 @@ from liveedit_jax.data.facts import SOURCES, entities
 from liveedit_jax.data.images import drawing
 
 
-def alike(pictures: UInt8[np.ndarray, "X S S 3"], least: float) -> list[tuple[int, int, float]]:
+def similar_pairs(
+    pictures: UInt8[np.ndarray, "X S S 3"], least: float
+) -> list[tuple[int, int, float]]:
     """List the pairs i < j whose cosine is above `least`, by falling cosine."""
     ink = 255.0 - pictures.reshape(len(pictures), -1).astype(np.float32)
     ink /= np.maximum(np.linalg.norm(ink, axis=1, keepdims=True), 1e-6)
@@ -36,7 +38,7 @@ def main() -> None:
     identical_n = 0
     for source in SOURCES:
         pictures = np.stack([drawing(entity.id, source, args.size) for entity in entities()])
-        pairs = alike(pictures, args.least)
+        pairs = similar_pairs(pictures, args.least)
         same = [np.array_equal(pictures[i], pictures[j]) for i, j, _ in pairs]
         identical_n += sum(same)
         for (i, j, cosine), is_same in zip(pairs, same, strict=True):

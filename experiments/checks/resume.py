@@ -21,7 +21,7 @@ from liveedit_jax.model_io.weights import sha256_of
 from liveedit_jax.training.loop import saved_step
 
 
-def begin(out: Path, steps_n: int, save_every: int) -> subprocess.Popen:
+def start_training(out: Path, steps_n: int, save_every: int) -> subprocess.Popen:
     """Start training in a process, from the shipped editor or where `out` was left."""
     command = ["experiments.train_editor", "--config", "tiny", "--start-from", "checkpoints/tiny"]
     command += ["--steps", str(steps_n), "--save-every", str(save_every), "--out", str(out)]
@@ -29,7 +29,7 @@ def begin(out: Path, steps_n: int, save_every: int) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-m", *command], stdout=log, stderr=log)
 
 
-def ended(process: subprocess.Popen) -> None:
+def wait_for(process: subprocess.Popen) -> None:
     """Wait for a process.
 
     Raises:
@@ -47,9 +47,9 @@ def digest(out: Path, step: int) -> str:
         return sha256_of(manager.restore(step, args=ocp.args.StandardRestore()))
 
 
-def killed(out: Path, steps_n: int, save_every: int, rng: random.Random) -> int:
+def train_with_kill(out: Path, steps_n: int, save_every: int, rng: random.Random) -> int:
     """Train, kill the run once after a random step, resume it; returns the step saved by then."""
-    process = begin(out, steps_n, save_every)
+    process = start_training(out, steps_n, save_every)
     after = rng.randrange(save_every, steps_n - save_every)
     while saved_step(out) < after - after % save_every:
         if process.poll() is not None:
@@ -59,7 +59,7 @@ def killed(out: Path, steps_n: int, save_every: int, rng: random.Random) -> int:
     process.kill()
     process.wait()
     found = saved_step(out)
-    ended(begin(out, steps_n, save_every))
+    wait_for(start_training(out, steps_n, save_every))
     return found
 
 
@@ -75,11 +75,11 @@ def main() -> None:
     if any(args.out.iterdir()):
         parser.error(f"--out: {args.out} is not empty")
     rng = random.Random(args.seed)
-    ended(begin(args.out / "straight", args.steps, args.save_every))
+    wait_for(start_training(args.out / "straight", args.steps, args.save_every))
     want, found = digest(args.out / "straight", args.steps), []
     for i in range(args.kills):
         out = args.out / f"killed-{i}"
-        saved = killed(out, args.steps, args.save_every, rng)
+        saved = train_with_kill(out, args.steps, args.save_every, rng)
         found.append({"saved_at_kill": saved, "equal": digest(out, args.steps) == want})
         print(found[-1], flush=True)
     results = {"steps": args.steps, "seed": args.seed, "sha256": want, "kills": found}

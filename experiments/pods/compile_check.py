@@ -28,7 +28,7 @@ from liveedit_jax.presets import PRESETS, preset
 from liveedit_jax.scaling.chips import Chip, chip_of
 from liveedit_jax.scaling.mesh import axes_of
 
-SILENT = {
+ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
@@ -41,7 +41,7 @@ SAMPLES_A_CHIP = {"train": 1, "edit": 2, "query": 4, "generate": 4}
 
 def devices_of(topology: str) -> list:
     """Return the devices to compile for; must be called before JAX is used."""
-    os.environ.update(SILENT)
+    os.environ.update(ENVIRONMENT)
     if topology.startswith("h100:"):
         n = topology.split(":")[1]
         os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={n}"
@@ -72,7 +72,7 @@ def mesh_for(step: str, devices_n: int, text: str | None) -> MeshConfig:
     return MeshConfig(data=devices_n // rows_n, expert=rows_n)
 
 
-def gigabytes_here(shapes) -> float:
+def gigabytes_per_device(shapes) -> float:
     """Return the gigabytes that one device holds of arrays with shardings."""
     import jax
 
@@ -140,7 +140,7 @@ def check(args: argparse.Namespace) -> dict:
         "keep": chosen.backbone.keep.value,
         "tokens": shapes.length_of(pod),
         "capacity": None if args.step == "train" else args.capacity,
-        "weights_gb": gigabytes_here(shapes.weight_shapes(pod, args.int8)),
+        "weights_gb": gigabytes_per_device(shapes.weight_shapes(pod, args.int8)),
     }
     begin = time.monotonic()
     lowered = shapes.lowered(pod, args.step, n, args.capacity, storage, args.int8, args.accumulate)

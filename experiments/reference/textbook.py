@@ -47,7 +47,7 @@ class Pool:
     up: Tensor  # [N, R, D]
 
 
-def add(pool: Pool, expert: Pool) -> Pool:
+def append(pool: Pool, expert: Pool) -> Pool:
     """Append an expert to a pool."""
     return Pool(
         **{

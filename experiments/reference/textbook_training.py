@@ -35,7 +35,7 @@ class Row:
 
 
 @dataclass
-class Draws:
+class StepDraws:
     """The random numbers of a step: see `editor.objective` and `training.editor.blend_images`."""
 
     masks: Masks
@@ -44,11 +44,11 @@ class Draws:
     share: np.ndarray  # [N], how much of it
 
 
-class _Enough(Exception):
+class _StopForward(Exception):
     """Ends a forward pass whose later layers are not needed."""
 
 
-class Training:
+class TextbookTraining:
     """The training step; `net` is transformers' LLaVA, `book` the editor as tensors."""
 
     def __init__(
@@ -90,7 +90,7 @@ class Training:
         return found
 
     @contextmanager
-    def hooked(self, hook):
+    def hook_layer(self, hook):
         """Run with `hook` behind the edit layer."""
         handle = self.layer.register_forward_hook(hook)
         try:
@@ -110,17 +110,17 @@ class Training:
         def catch(module, args, out):
             seen.append(out[0] if isinstance(out, tuple) else out)
             if self.stop:
-                raise _Enough
+                raise _StopForward
 
-        with self.hooked(catch):
+        with self.hook_layer(catch):
             try:
                 self.forward(row)
-            except _Enough:
+            except _StopForward:
                 pass
         hidden = seen[0].reshape(-1, seen[0].shape[-1])
         return hidden[1 : row.prompt.start], hidden[row.prompt], hidden[row.answer]
 
-    def edited(self, row: Row, pool: Pool, mask: Tensor) -> Tensor:
+    def edited_logits(self, row: Row, pool: Pool, mask: Tensor) -> Tensor:
         """Compute the logits with the experts in `mask`, weighted by the row's prompt."""
 
         def add(module, args, out):
@@ -132,7 +132,7 @@ class Training:
             fresh = (hidden + added)[None]
             return (fresh, *out[1:]) if isinstance(out, tuple) else fresh
 
-        with self.hooked(add):
+        with self.hook_layer(add):
             return self.forward(row)
 
     @property
@@ -161,9 +161,9 @@ class Training:
         for b, sample in enumerate(rows):
             for kind, which in enumerate(("reliability", "generality", "generality")):
                 mask = torch.tensor(np.array(getattr(masks, which)[b]))
-                total = total + self.nll(sample[kind], self.edited(sample[kind], pool, mask))
+                total = total + self.nll(sample[kind], self.edited_logits(sample[kind], pool, mask))
             mask = torch.tensor(np.array(masks.locality[b]))
-            total = total + self.locality(sample[3], self.edited(sample[3], pool, mask))
+            total = total + self.locality(sample[3], self.edited_logits(sample[3], pool, mask))
         return total / len(rows)
 
     def features(self, row: Row, name: str, other: Row, share: float) -> tuple[Tensor, ...]:
@@ -176,7 +176,7 @@ class Training:
         sentinel = self.book.vision(side, prompt, side["sentinel"]) if name == "input" else vision
         return text.flatten(), vision.flatten(), sentinel.flatten()
 
-    def routing_loss(self, rows: list[list[Row]], drawn: Draws, subject: np.ndarray) -> Tensor:
+    def routing_loss(self, rows: list[list[Row]], drawn: StepDraws, subject: np.ndarray) -> Tensor:
         """Compute the soft and hard routing losses over N samples.
 
         Pairs about the same subject are not negatives.
@@ -217,7 +217,7 @@ class Training:
         p = torch.cat([score, threshold[:, None]], 1).softmax(1)
         return -((p[:, :-1].diagonal() if neighbours else p[:, -1]) + 1e-8).log().mean()
 
-    def loss(self, batch: EditingBatch, picture, drawn: Draws) -> Tensor:
+    def loss(self, batch: EditingBatch, picture, drawn: StepDraws) -> Tensor:
         """Compute the loss of a step."""
         rows = self.rows(batch, picture)
         edits = self.edit_loss(rows[: self.recipe.batch_n], drawn.masks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.studies.photograph_folder import Case
+from experiments.studies.photograph_folder import PhotographCase
 from liveedit_jax.data.facts import digest
 
 TARGETED = ("own", "reworded", "view")  # right where the answer is the target
@@ -26,7 +26,7 @@ OWN, SHOWN, ANOTHER, ELSE = (
 
 
 @dataclass(frozen=True)
-class Probe:
+class PhotographProbe:
     """A question of case number `case`, asked about the photograph of case number `shown`."""
 
     kind: str
@@ -35,7 +35,9 @@ class Probe:
     prompt: str
 
 
-def probes_of(cases: Sequence[Case], others_n: int | None = None) -> list[Probe]:
+def list_probes(
+    cases: Sequence[PhotographCase], others_n: int | None = None
+) -> list[PhotographProbe]:
     """List everything that is asked.
 
     A case's question is also asked about other photographs, except those whose own edit is about
@@ -49,19 +51,23 @@ def probes_of(cases: Sequence[Case], others_n: int | None = None) -> list[Probe]
     probes = []
     for i, case in enumerate(cases):
         probes += [
-            Probe("own", i, i, case.question),
-            Probe("reworded", i, i, case.rephrase),
-            Probe("view", i, i, case.question),
-            *(Probe("others", i, i, question) for question in case.others),
+            PhotographProbe("own", i, i, case.question),
+            PhotographProbe("reworded", i, i, case.rephrase),
+            PhotographProbe("view", i, i, case.question),
+            *(PhotographProbe("others", i, i, question) for question in case.others),
         ]
         chosen = [j for j, other in enumerate(cases) if j != i and not other.asks(case.question)]
         if others_n is not None:
             chosen.sort(key=lambda j, name=case.name: digest("elsewhere", name, cases[j].name))
-        probes += [Probe("elsewhere", i, j, case.question) for j in sorted(chosen[:others_n])]
+        probes += [
+            PhotographProbe("elsewhere", i, j, case.question) for j in sorted(chosen[:others_n])
+        ]
     return probes
 
 
-def answered(cases: Sequence[Case], probe: Probe, before: str, after: str) -> dict:
+def judge_answer(
+    cases: Sequence[PhotographCase], probe: PhotographProbe, before: str, after: str
+) -> dict:
     """Judge the answers to a probe.
 
     Returns:
@@ -90,7 +96,7 @@ def answered(cases: Sequence[Case], probe: Probe, before: str, after: str) -> di
     return row | {"changed": True, "became": became} | target_of
 
 
-def shares(rows: Sequence[dict]) -> dict[str, dict]:
+def count_shares(rows: Sequence[dict]) -> dict[str, dict]:
     """Compute the five shares in percent with their counts, by kind (None: nothing was asked)."""
     found = {}
     for kind in KINDS:

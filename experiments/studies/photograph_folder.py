@@ -17,7 +17,7 @@ FILE = "cases.json"
 
 
 @dataclass(frozen=True)
-class Case:
+class PhotographCase:
     """One photograph: its edit, the same question in other words, and other questions about it."""
 
     name: str
@@ -34,7 +34,7 @@ class Case:
         return said in (self.question.strip().casefold(), self.rephrase.strip().casefold())
 
 
-def read_cases(folder: str | Path) -> tuple[Case, ...]:
+def read_cases(folder: str | Path) -> tuple[PhotographCase, ...]:
     """Read a folder of photographs; errors are one line.
 
     Raises:
@@ -61,7 +61,7 @@ def read_cases(folder: str | Path) -> tuple[Case, ...]:
     return cases
 
 
-def _case(row, where: str, folder: Path) -> Case:
+def _case(row, where: str, folder: Path) -> PhotographCase:
     if not isinstance(row, dict):
         raise ValueError(f"{where} has to be an object, it is {type(row).__name__}")
     for field in (*TEXTS, "others"):
@@ -76,7 +76,7 @@ def _case(row, where: str, folder: Path) -> Case:
         if not isinstance(row["others"], list):
             raise ValueError("field 'others' has to be a list of questions")
         others = tuple(check_text("question in 'others'", other) for other in row["others"])
-        case = Case(
+        case = PhotographCase(
             **texts,
             others=others,
             picture=read_image(folder / f"{name}.jpg"),
@@ -92,7 +92,7 @@ def _case(row, where: str, folder: Path) -> Case:
     return case
 
 
-def _refuse_doubles(cases: tuple[Case, ...], file: Path) -> None:
+def _refuse_doubles(cases: tuple[PhotographCase, ...], file: Path) -> None:
     """Refuse two cases with one name, or with one edit: the second would supersede the first."""
     names, edits = {}, {}
     for i, case in enumerate(cases):

@@ -24,8 +24,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from experiments.studies.photograph_counts import KINDS, LABELS, Probe, answered, probes_of, shares
-from experiments.studies.photograph_folder import Case, read_cases
+from experiments.studies.photograph_counts import (
+    KINDS,
+    LABELS,
+    PhotographProbe,
+    count_shares,
+    judge_answer,
+    list_probes,
+)
+from experiments.studies.photograph_folder import PhotographCase, read_cases
 from experiments.studies.photograph_page import page
 from liveedit_jax.session import Answer, Editor, model_hashes, open_editor
 from liveedit_jax.store.durable import replace_file
@@ -81,7 +88,7 @@ def _json(results: dict) -> bytes:
     return (json.dumps(results, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def study(cases: Sequence[Case], args: argparse.Namespace) -> dict:
+def study(cases: Sequence[PhotographCase], args: argparse.Namespace) -> dict:
     """Make all edits, ask everything, and count.
 
     Returns:
@@ -92,14 +99,14 @@ def study(cases: Sequence[Case], args: argparse.Namespace) -> dict:
         ValueError: a text that does not fit the model; the error names the case.
         OSError, OverflowError: the repository cannot be written.
     """
-    probes = probes_of(cases, args.others_n)
+    probes = list_probes(cases, args.others_n)
     with tempfile.TemporaryDirectory() as folder:
         repo = args.repo or Path(folder) / "repository"
         with open_editor(args.model, repo, write=True) as editor:
             _check(editor, cases)
             requests = [(case.picture, case.question, case.target) for case in cases]
             ids = list(tqdm(editor.edit_many(requests), "edits", len(cases), mininterval=5))
-            questions = [(_shown(cases, probe), probe.prompt) for probe in probes]
+            questions = [(_picture(cases, probe), probe.prompt) for probe in probes]
             tokens_n = args.tokens or _tokens_n(editor, cases)
             answers = editor.ask_many(questions, tokens_n)
             answers = list(tqdm(answers, "questions", len(probes), mininterval=5))
@@ -108,7 +115,7 @@ def study(cases: Sequence[Case], args: argparse.Namespace) -> dict:
     asked = [[row for row in rows if row["case"] == i] for i in range(len(cases))]
     return {
         "tokens": tokens_n,
-        "shares": shares(rows),
+        "shares": count_shares(rows),
         "cases": [
             {
                 "name": case.name,
@@ -122,7 +129,7 @@ def study(cases: Sequence[Case], args: argparse.Namespace) -> dict:
     }
 
 
-def _check(editor: Editor, cases: Sequence[Case]) -> None:
+def _check(editor: Editor, cases: Sequence[PhotographCase]) -> None:
     """Refuse texts that do not fit the model before anything is stored."""
     for case in cases:
         for prompt in (case.question, case.rephrase, *case.others):
@@ -132,18 +139,20 @@ def _check(editor: Editor, cases: Sequence[Case]) -> None:
                 raise ValueError(f"case {case.name!r}, {prompt!r}: {error}") from error
 
 
-def _tokens_n(editor: Editor, cases: Sequence[Case]) -> int:
+def _tokens_n(editor: Editor, cases: Sequence[PhotographCase]) -> int:
     """Return the most tokens of an answer, as in evaluation: twice the longest target's plus 8."""
     encode = editor.maker.model.tokenizer.encode
     return 2 * max(len(encode(" " + case.target.strip())) for case in cases) + 8
 
 
-def _shown(cases: Sequence[Case], probe: Probe) -> bytes:
+def _picture(cases: Sequence[PhotographCase], probe: PhotographProbe) -> bytes:
     case = cases[probe.shown]
     return case.view if probe.kind == "view" else case.picture
 
 
-def _row(cases: Sequence[Case], probe: Probe, answer: Answer, case_of: dict[int, int]) -> dict:
+def _row(
+    cases: Sequence[PhotographCase], probe: PhotographProbe, answer: Answer, case_of: dict[int, int]
+) -> dict:
     """Return a judged probe and the edits that fired as plain values."""
     fired = [
         {
@@ -154,7 +163,7 @@ def _row(cases: Sequence[Case], probe: Probe, answer: Answer, case_of: dict[int,
         for fired in answer.fired
     ]
     hits = {"hit_n": answer.hit_n, "kept": round(answer.kept, 5), "fired": fired}
-    return answered(cases, probe, answer.before, answer.after) | hits
+    return judge_answer(cases, probe, answer.before, answer.after) | hits
 
 
 def table(results: dict) -> str:

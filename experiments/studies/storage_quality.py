@@ -53,7 +53,7 @@ def _agree(cfg: EditorConfig, wide: Repository, narrow: Repository, query: Query
     return same, first, jnp.abs(weight - weights).sum(-1), hit.any(-1)
 
 
-def stored(subject: Subject, expert: Expert, n: int, precision: Precision) -> Repository:
+def store_experts(subject: Subject, expert: Expert, n: int, precision: Precision) -> Repository:
     """Store all experts in one repository."""
     storage = StorageConfig(precision, precision)
     repo = repository.init_repository(subject.editor.cfg, subject.backbone.cfg.width, n, storage)
@@ -74,7 +74,7 @@ def agreement(subject: Subject, wide: Repository, narrow: Repository, query: Que
     return np.concatenate(parts)[: len(query.threshold)]
 
 
-def summary(rows: np.ndarray) -> dict[str, float]:
+def summarise(rows: np.ndarray) -> dict[str, float]:
     """Compute shares of queries in percent."""
     same, first, distance, hit = rows.T
     agrees = (same > 0) & (first > 0) & (distance <= LEAST_L1)
@@ -87,7 +87,7 @@ def summary(rows: np.ndarray) -> dict[str, float]:
     }
 
 
-def experts_of(subject: Subject, cases: Sequence[Case], bar: tqdm) -> Expert:
+def make_experts(subject: Subject, cases: Sequence[Case], bar: tqdm) -> Expert:
     """Generate the experts (numpy) of all edits."""
     made = []
     for at in range(0, len(cases), BLOCK_N):
@@ -97,7 +97,7 @@ def experts_of(subject: Subject, cases: Sequence[Case], bar: tqdm) -> Expert:
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *made)
 
 
-def measured(
+def measure(
     subject: Subject, cases: Sequence[Case], repos: dict[str, Repository], bar: tqdm
 ) -> dict[str, dict[str, float]]:
     """Measure metrics and agreement by storage; the first of `repos` is the reference."""
@@ -120,7 +120,7 @@ def measured(
         figures = {kind: 100 * float(np.mean(values)) for kind, values in scores[name].items()}
         figures["average"] = float(np.mean([figures[name] for name in average_members("average")]))
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(repo)) / len(cases)
-        found[name] = figures | summary(np.concatenate(agreed[name])) | {"bytes_per_expert": size}
+        found[name] = figures | summarise(np.concatenate(agreed[name])) | {"bytes_per_expert": size}
     return found
 
 
@@ -139,9 +139,9 @@ def main() -> None:
     cases = stream_cases(args.split, args.seed, args.edits, backbone.cfg.vision.image_size)
     subject = parts.subject(cases, BATCH_N)
     with tqdm(total=6 * len(cases), desc="storage", unit_scale=True) as bar:
-        expert = experts_of(subject, cases, bar)
-        repos = {p.value: stored(subject, expert, len(cases), p) for p in Precision}
-        found = measured(subject, cases, repos, bar)
+        expert = make_experts(subject, cases, bar)
+        repos = {p.value: store_experts(subject, expert, len(cases), p) for p in Precision}
+        found = measure(subject, cases, repos, bar)
     run = {"config": args.config, "edits": args.edits, "seed": args.seed, "commit": git_commit()}
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "results.json").write_text(json.dumps(run | found, indent=1) + "\n")

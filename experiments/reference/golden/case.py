@@ -66,7 +66,7 @@ class Arrays:
 
 
 @dataclass
-class Case:
+class GoldenCase:
     """One case folder, and the number of its items that failed."""
 
     folder: Path
@@ -119,7 +119,7 @@ class Case:
         """Return whether this is a part of a case, which lacks the weights below the edit layer."""
         return "part_of" in self.config
 
-    def documented(self, n: int) -> int:
+    def least_n(self, n: int) -> int:
         """Return the least number of things of a kind: the documented n, or 0 in a part."""
         return 0 if self.is_part else n
 
@@ -167,7 +167,7 @@ class Case:
             self.backbone.cfg, absent | {name: stored[name] for name in stored.arrays}
         )
 
-    def released(self, stored: dict[str, np.ndarray]) -> dict:
+    def convert_released(self, stored: dict[str, np.ndarray]) -> dict:
         """Convert editor weights under the released names to ours."""
         vision_n = self.config["editor"]["vision_tok_n"]
         return from_released(self.editor, self.backbone.cfg.width, vision_n, stored)
@@ -176,7 +176,7 @@ class Case:
     def editor_weights(self) -> dict:
         """Return the editor's weights before training."""
         stored = self.arrays("editor_weights")
-        return self.released({name: stored[name] for name in stored.arrays})
+        return self.convert_released({name: stored[name] for name in stored.arrays})
 
     @cached_property
     def functions(self) -> Functions:
@@ -185,7 +185,7 @@ class Case:
         return Functions(self.backbone, weights, self.editor, self.editor_weights)
 
 
-def check_config(case: Case) -> None:
+def check_config(case: GoldenCase) -> None:
     """Check the derived numbers of config.json against those that our configs imply."""
     editor, cfg = case.config["editor"], case.editor
     for name, ours in (

@@ -46,7 +46,7 @@ class Functions:
         """Compute the logits from the edit layer's output."""
         return self._rows(lambda b, h: self._upper(self.weights, h, b), batch, hidden)
 
-    def again(self, hidden, batch: Batch) -> jax.Array:
+    def edit_layer_again(self, hidden, batch: Batch) -> jax.Array:
         """Apply the edit layer to its own output."""
         return self._rows(lambda b, h: self._again(self.weights, h, b), batch, hidden)
 
@@ -56,29 +56,29 @@ class Functions:
 
     def expert(self, hidden, role) -> Expert:
         """Generate experts."""
-        return self._expert(*self._longer(hidden, role))
+        return self._expert(*self._pad_to_step(hidden, role))
 
     def query(self, hidden, role) -> Query:
         """Encode queries."""
-        return self._query(*self._longer(hidden, role))
+        return self._query(*self._pad_to_step(hidden, role))
 
     def features_of(self, hidden, role) -> dict[str, jax.Array]:
         """Compute the text, vision and sentinel features of both extractors, [B, E, M]."""
-        return self._features_of(*self._longer(hidden, role))
+        return self._features_of(*self._pad_to_step(hidden, role))
 
-    def routed(self, repo: Repository, query: Query, hidden, role) -> dict[str, jax.Array]:
+    def route_query(self, repo: Repository, query: Query, hidden, role) -> dict[str, jax.Array]:
         """Route a query; returns all that a case stores of it: scores, hits, weights, residual."""
-        found = self._routed(repo, query, *self._longer(hidden, role))
+        found = self._routed(repo, query, *self._pad_to_step(hidden, role))
         return {**found, "residual": found["residual"][:, : np.shape(role)[1]]}
 
     @staticmethod
-    def _longer(*arrays) -> list[np.ndarray]:
+    def _pad_to_step(*arrays) -> list[np.ndarray]:
         t = np.shape(arrays[0])[1]
         return [pad(np.asarray(a), -(-t // LENGTH_STEP) * LENGTH_STEP) for a in arrays]
 
     def _rows(self, run, batch: Batch, *arrays):
         t = batch.role.shape[1]
-        token, role, *arrays = self._longer(batch.token, batch.role, *arrays)
+        token, role, *arrays = self._pad_to_step(batch.token, batch.role, *arrays)
         out = run(Batch(token, role, None), *arrays)
         return jax.tree.map(lambda x: x[:, :t], out)
 
