@@ -72,7 +72,7 @@ def draw(found: list[dict], file: Path) -> None:
         axes.plot(*zip(*sorted(points), strict=True), "o-", label=f"rank {rank}")
     axes.set(xlabel="edit layer", ylabel="% of unseen edits' tokens written")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     figure.savefig(file, dpi=150)
 
 

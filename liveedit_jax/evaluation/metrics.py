@@ -167,8 +167,8 @@ def title(name: str) -> str:
 
 
 def head(name: str) -> str:
-    """Return the head of one of COLUMNS in the paper's table."""
-    return AVERAGES.get(name) or BY_NAME[name].head
+    """Return the head of a column: the one of the paper's table, where that has it."""
+    return AVERAGES.get(name) or BY_NAME[name].head or BY_NAME[name].title.capitalize()
 
 
 def figure_of(entry: dict, name: str) -> float | None:

@@ -7,11 +7,19 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from liveedit_jax.evaluation.metrics import COLUMNS, METRICS, average_members, figure_of
+from liveedit_jax.evaluation.metrics import (
+    AVERAGES,
+    BY_NAME,
+    GROUPS,
+    METRICS,
+    UNGROUPED,
+    average_members,
+    figure_of,
+)
 from liveedit_jax.presets import EDITORS, PRESETS
 from liveedit_jax.report.seeds import MeanStd, mean_std
 
@@ -111,9 +119,10 @@ class Row:
     editor: str
     edits: int
     runs_n: int
-    values: dict[str, MeanStd]  # keys: COLUMNS
+    values: dict[str, MeanStd]  # token accuracy, by metric and average
     hit_n: dict[str, MeanStd]  # mean number of hits, by metric
     costs: dict[str, MeanStd]  # keys: COSTS
+    exact_match: dict[str, MeanStd] = field(default_factory=dict)  # by metric
 
 
 def _read_object(folder: Path, name: str, missing: str) -> dict:
@@ -147,6 +156,10 @@ def _check_figures(folder: Path, where: str, entry: Any) -> None:
     _check(folder, where, entry, ("hit_n_by_probe",), (dict,))
     known = (int, float, type(None))
     _check(folder, f"{where}.hit_n_by_probe", entry["hit_n_by_probe"], REQUIRED[:-1], known)
+    _check(folder, where, entry, [name for name in UNGROUPED if name in entry], known)
+    for name in ("exact_match", *GROUPS):
+        figures = entry.get(name, {})
+        _check(folder, f"{where}.{name}", figures, tuple(figures), known)
     if entry["edits"] < 0:
         raise ValueError(f"{folder}: {where} has edits = {entry['edits']}; {ADVICE}")
 
@@ -266,12 +279,17 @@ def table_rows(setups: Sequence[Setup]) -> list[Row]:
         for edits in sorted({entry["edits"] for entry in every}):
             held = [entry for entry in every if entry["edits"] == edits]
             values = {
-                name: mean_std([figure_of(entry, name) for entry in held]) for name in COLUMNS
+                name: mean_std([figure_of(entry, name) for entry in held])
+                for name in (*BY_NAME, *AVERAGES)
+            }
+            exact = {
+                name: mean_std([entry.get("exact_match", {}).get(name) for entry in held])
+                for name in BY_NAME
             }
             hits = {p: mean_std([entry["hit_n_by_probe"].get(p) for entry in held]) for p in ALWAYS}
             costs = {name: mean_std([entry.get(name) for entry in held]) for name in COSTS}
             names = (setup.backbone, setup.dataset, setup.editor)
-            rows.append(Row(*names, edits, len(held), values, hits, costs))
+            rows.append(Row(*names, edits, len(held), values, hits, costs, exact))
     places = list(dict.fromkeys((row.backbone, row.dataset) for row in rows))
     return sorted(rows, key=lambda row: (places.index((row.backbone, row.dataset)), row.edits))
 

@@ -17,6 +17,7 @@ from liveedit_jax.evaluation.metrics import (
     AVERAGES,
     BY_NAME,
     EDIT,
+    GROUPS,
     ORDER,
     UNGROUPED,
     exact_match,
@@ -26,7 +27,7 @@ from liveedit_jax.evaluation.metrics import (
     label,
 )
 from liveedit_jax.evaluation.probes import Case, key_of
-from liveedit_jax.report.charts import bar_chart, line_chart
+from liveedit_jax.report.charts import band_chart, bar_chart, error_axis, legend
 from liveedit_jax.report.figure import draw_metrics, panels
 from liveedit_jax.report.page_frame import PAGE
 
@@ -34,7 +35,7 @@ EXAMPLES_N = 12
 OF_METRIC_N = 2  # an example shows at most so many questions of one metric
 THUMBNAIL = 160  # pixels of the longer side
 BINS = ((0, 0), (1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (17, None))
-SHOWN = (*UNGROUPED, *AVERAGES, *group_members("hard_locality"))  # columns of the table
+SHOWN = (*UNGROUPED, *AVERAGES, *(name for group in GROUPS for name in group_members(group)))
 
 
 def _percent(value: float | None) -> str:
@@ -42,15 +43,19 @@ def _percent(value: float | None) -> str:
 
 
 def figures_table(results: dict) -> str:
-    """Return the table: one row unedited and one per mark, with exact match in small print."""
-    heads = [label(name) for name in SHOWN]
-    heads += ["hits mean / max", "kept min", "edit ms", "add ms", "query ms"]
+    """Return the table: one row unedited and one per mark, with exact match in small print.
+
+    Metrics that the benchmark does not have are left out.
+    """
     rows = [("unedited", results["unedited"])]
     rows += [(f"{mark['edits']:,} edits", mark) for mark in results["marks"]]
+    shown = [name for name in SHOWN if any(figure_of(row, name) is not None for _, row in rows)]
+    heads = [label(name) for name in shown]
+    heads += ["hits mean / max", "kept min", "edit ms", "add ms", "query ms"]
     body = []
     for name, row in rows:
         cells = []
-        for metric in SHOWN:
+        for metric in shown:
             value = _percent(figure_of(row, metric))
             if metric in AVERAGES:
                 cells.append(f"<td class=strong>{value}</td>")
@@ -184,10 +189,10 @@ def write_report(results: dict, cases: Sequence[Case], folder: Path) -> None:
     for line in read_lines(folder / "routes.jsonl"):
         if line["mark"] == mark and line["case"] in picked:
             routes[key_of(line)] = line
-    edits = [entry["edits"] for entry in results["marks"]]
     charts = "".join(
-        f"<section class=card><h3>{escape(title)}</h3>{line_chart(edits, named)}</section>"
-        for title, named in panels(results)
+        f"<section class=card><h3>{escape(title)}</h3>{band_chart(lines, error_axis(lines))}"
+        f"{legend({line.name: line.style for line in lines})}</section>"
+        for title, lines in panels(results)
     )
     cost = f"{results['seconds']:,.0f} s, {results['peak_rss_gb']:.2f} GB at most, "
     html = PAGE.format(

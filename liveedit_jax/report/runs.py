@@ -17,7 +17,7 @@ from liveedit_jax.report.compare import (
     table_rows,
 )
 from liveedit_jax.report.compare_figure import draw_comparison
-from liveedit_jax.report.compare_page import colours_of, comparison_page
+from liveedit_jax.report.compare_page import comparison_page, styles_of
 from liveedit_jax.report.gallery import pick_failures
 from liveedit_jax.report.hits import SHARES, STRENGTHS, Hits, bin_names, count_hits
 
@@ -94,5 +94,5 @@ def report_runs(folders: Sequence[str | Path], out: str | Path) -> tuple[str, li
     for name, text in texts.items():
         write_atomic(out / name, text)
     picture = out / "comparison.png"
-    draw_comparison(setups, rows, colours_of(setups), picture)
+    draw_comparison(setups, rows, styles_of(setups), picture)
     return table, [*(out / name for name in texts), picture]

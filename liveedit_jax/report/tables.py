@@ -8,6 +8,7 @@ from itertools import groupby
 
 from liveedit_jax.evaluation.metrics import COLUMNS, head
 from liveedit_jax.report.compare import COSTS, Row, display_name
+from liveedit_jax.report.metric_sets import PAPER, MetricSet
 from liveedit_jax.report.seeds import MeanStd
 
 HEADS = tuple(map(head, COLUMNS))
@@ -36,23 +37,22 @@ def group_blocks(rows: Sequence[Row]) -> list[list[Row]]:
     ]
 
 
-def best_values(block: Sequence[Row]) -> dict[str, float]:
+def best_values(block: Sequence[Row], metrics: MetricSet = PAPER) -> dict[str, float]:
     """Return the best value of each column, rounded as printed; empty for a single row."""
     if len(block) < 2:
         return {}
     found = {}
-    for name in COLUMNS:
-        means = [row.values[name].mean for row in block]
+    for name in metrics.names:
+        means = [metrics.figure(row, name).mean for row in block]
         known = [round(mean, 2) for mean in means if mean is not None]
         if known:
             found[name] = max(known)
     return found
 
 
-def is_best(row: Row, name: str, most: dict[str, float]) -> bool:
-    """Return whether a row's value is the best of its block."""
-    mean = row.values[name].mean
-    return mean is not None and name in most and round(mean, 2) == most[name]
+def is_best(figure: MeanStd, best: float | None) -> bool:
+    """Return whether a figure is the best of its block and column, as printed."""
+    return figure.mean is not None and best is not None and round(figure.mean, 2) == best
 
 
 def format_cost(row: Row, name: str) -> str:
@@ -105,7 +105,7 @@ def markdown(rows: Sequence[Row]) -> str:
         for row in block:
             cells = [
                 f"**{format_number(row.values[name])}**"
-                if is_best(row, name, most)
+                if is_best(row.values[name], most.get(name))
                 else format_number(row.values[name])
                 for name in COLUMNS
             ]
@@ -143,7 +143,10 @@ def latex(rows: Sequence[Row]) -> str:
             names = [escape_latex(display_name(name)) if place != shown else "" for name in place]
             names += ["" if i else f"{row.edits:,}".replace(",", "{,}")]
             names += [escape_latex(display_name(row.editor))]
-            cells = [cell(row.values[name], is_best(row, name, most)) for name in COLUMNS]
+            cells = [
+                cell(row.values[name], is_best(row.values[name], most.get(name)))
+                for name in COLUMNS
+            ]
             lines.append(" & ".join(names + cells) + r" \\")
             shown = place
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"

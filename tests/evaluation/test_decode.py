@@ -44,9 +44,12 @@ def test_decided_answers_are_what_greedy_decoding_gives(taught):
     for i in known:
         path = [*rows.answer[i], decoder.eos_id]
         assert made[i][: len(path)] == path
-        assert decoder.text(made[i], len(rows.answer[i])) == probes[i].target.strip()
+        assert decoder.detokenise(made[i], len(rows.answer[i])) == probes[i].target.strip()
     shortcut, forced = (
-        [decoder.text(said, len(answer)) for said, answer in zip(found, rows.answer, strict=True)]
+        [
+            decoder.detokenise(said, len(answer))
+            for said, answer in zip(found, rows.answer, strict=True)
+        ]
         for found in (
             Decoder(subject).unedited(encoded, probes),
             Decoder(subject).unedited(undecided(encoded), probes),
@@ -93,7 +96,7 @@ def test_a_path_tells_what_generation_says_as_far_as_it_goes(taught):
         paths = decoder.encode_references(encoded.rows, probes, [targeted] * 4, said)
         walked = decoder.decode_along(empty_state(subject, 1), paths, encoded.before, range(4))
         for i, text in walked.items():
-            whole = decoder.text(said[i], len(encoded.rows.answer[i]))
+            whole = decoder.detokenise(said[i], len(encoded.rows.answer[i]))
             assert whole.startswith(text.removesuffix(CUT))
             assert targeted or text == whole  # the path is what the unedited model generates
 

@@ -37,6 +37,9 @@ def test_runs_that_differ_in_seed_only_are_one_setup(tmp_path):
     assert found.mean == pytest.approx(mean)
     by_hand = (((80 - mean) ** 2 + (83 - mean) ** 2 + (84.5 - mean) ** 2) / 2) ** 0.5
     assert found.std == pytest.approx(by_hand) == pytest.approx(statistics.stdev((80, 83, 84.5)))
+    exact = rows["tiny", "liveedit", 10].exact_match["reliability"]
+    assert exact.mean == pytest.approx(mean - 20)
+    assert rows["tiny", "liveedit", 10].values["look_alike"].mean == pytest.approx(mean - 10)
     alone = rows["smol", "liveedit", 1]
     assert alone.values["average"].mean == 52 and alone.values["average"].std is None
     assert alone.runs_n == 1 and alone.hit_n["look_alike"].mean == 9
@@ -90,6 +93,12 @@ DAMAGE = {
     "no number": (
         lambda f: edit_json(f, "results.json", lambda v: v["marks"][0].update(average="x")),
         "average = 'x'",
+    ),
+    "exact match that is no number": (
+        lambda f: edit_json(
+            f, "results.json", lambda v: v["marks"][0]["exact_match"].update(reliability="x")
+        ),
+        "exact_match has reliability = 'x'",
     ),
     "no marks": (lambda f: edit_json(f, "results.json", lambda v: v["marks"].clear()), "no marks"),
     "cut-off line": (

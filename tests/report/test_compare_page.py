@@ -128,6 +128,11 @@ def test_the_page_is_small_and_loads_nothing(report):
     assert "<script" not in text and "<link" not in text
     assert all(found.startswith("data:image/png") for found in re.findall(r'src="([^"]*)', text))
     assert 'src="data:image/png' in text and "<b>bad</b>" not in text and "<name>" not in text
+    for title in (
+        *("Token accuracy", "Exact match of free generation"),
+        *("Hard locality, token accuracy", "Portability, token accuracy"),
+    ):
+        assert text.count(f">{title}</h3>") == 2  # a table and charts
     assert text.count("<article") == 24 and "± 1.00" in text.replace("<small>", "")
 
 
