@@ -1,1 +1,1 @@
-"""One file per study: parses, calls the library, writes its results into a run folder."""
+"""Programs that parse arguments, call the library and write results into a folder."""

@@ -4,8 +4,8 @@
     python -m experiments.lifelong_eval --config llava-1.5-7b --model MODEL --dataset evqa \\
         --manual-dir FOLDER --out DIR
 
-Writes DIR/results.json, cases.jsonl, routes.jsonl, metrics.png and report.html. A killed run with
-the same arguments goes on where it was. Tune on `--split dev`; report `--split eval`.
+Writes DIR/results.json, cases.jsonl, routes.jsonl, metrics.png and report.html. An interrupted run
+is resumed by the same command. Tune on `--split dev`; report `--split eval`.
 
 A public benchmark is read from its authors' files in FOLDER, in their order; `--seed S` shuffles it
 as the released evaluation does, whose result files are in DIR/released. `--seeds 0,1,2` makes one
@@ -24,8 +24,8 @@ from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from experiments.training.arguments import add_config  # noqa: E402
-from liveedit_jax.evaluation.cases import Files  # noqa: E402
-from liveedit_jax.evaluation.run import METHODS, Choice, parse_marks, run, table  # noqa: E402
+from liveedit_jax.evaluation.cases import BenchmarkFiles  # noqa: E402
+from liveedit_jax.evaluation.run import METHODS, RunSpec, format_table, parse_marks, run  # noqa: E402
 from liveedit_jax.presets import BACKBONES, DATASETS, EDITORS  # noqa: E402
 from liveedit_jax.report.run_page import draw_run  # noqa: E402
 from liveedit_jax.report.seeds import write_summary  # noqa: E402
@@ -56,8 +56,8 @@ def main() -> int:
     try:
         files = None
         if args.manual_dir is not None:
-            files = Files(args.manual_dir, args.data_dir, args.allow_missing)
-        choice = Choice(
+            files = BenchmarkFiles(args.manual_dir, args.data_dir, args.allow_missing)
+        spec = RunSpec(
             config=args.config,
             dataset=args.dataset,
             backbone=args.backbone,
@@ -70,10 +70,10 @@ def main() -> int:
             files=files,
             noto=args.noto,
         )
-        runs = [(choice, args.out)]
+        runs = [(spec, args.out)]
         if args.seeds:
             seeds = parse_marks(args.seeds)
-            runs = [(replace(choice, seed=seed), args.out / f"seed_{seed}") for seed in seeds]
+            runs = [(replace(spec, seed=seed), args.out / f"seed_{seed}") for seed in seeds]
         every = [_run(one, out) for one, out in runs]
         if args.seeds:
             write_summary(every, args.out / "summary.json")
@@ -84,9 +84,9 @@ def main() -> int:
     return 0
 
 
-def _run(choice: Choice, out: Path) -> dict:
-    results = run(choice, out, BEGIN, draw=draw_run)
-    print(table(results))
+def _run(spec: RunSpec, out: Path) -> dict:
+    results = run(spec, out, BEGIN, draw=draw_run)
+    print(format_table(results))
     print(
         f"{results['seconds']:.0f} s, peak {results['peak_rss_gb']:.2f} GB, "
         f"{results['compile_n']} compilations; {out / 'report.html'}"

@@ -5,9 +5,10 @@
 
     python -m experiments.pretrain --config smol --out runs/smol   # its projector alone
 
-Killed or stopped runs resume where they were. About 2 s a step on 2 cores. `--start-from MODEL`
-goes on from a model's weights with a fresh optimiser at `--learning-rate`. `--ship` measures the
-reached weights and writes them with their recipe, whose settings `--recipe` takes up again.
+An interrupted or stopped run is resumed by the same command. A step takes about 2 s on 2 cores.
+`--start-from MODEL` continues from a model's weights with a fresh optimiser at `--learning-rate`.
+`--ship` evaluates the trained weights and writes them with their recipe. `--recipe FILE` takes the
+settings of earlier weights.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from liveedit_jax.data.pretraining import PretrainingData
 from liveedit_jax.data.vocabulary import mojiedit_tokenizer
 from liveedit_jax.evaluation.knowledge import fact_accuracy, measure_base
 from liveedit_jax.evaluation.questions import drawings
-from liveedit_jax.evaluation.run import commit
+from liveedit_jax.evaluation.run import git_commit
 from liveedit_jax.model_io.weights import load_weights, save_weights
 from liveedit_jax.presets import preset
 from liveedit_jax.training.loop import record_start, train
@@ -103,7 +104,7 @@ def _main() -> None:
             "steps": step,
             "started_from": before,
             "starts": starts,  # more than one where a resumed run went on with another recipe
-            "commit": commit(),
+            "commit": git_commit(),
             "pretrain": asdict(cfg),
             "backbone": as_dict(chosen.backbone),
             "token_accuracy": figures,

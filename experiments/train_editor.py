@@ -44,8 +44,8 @@ from experiments.training.editor import Run, prepare, stepping
 from experiments.training.editor_arguments import is_public, parse
 from liveedit_jax.config import as_dict
 from liveedit_jax.editor.as_editor import LiveEdit
-from liveedit_jax.evaluation.run import commit
-from liveedit_jax.evaluation.subject import Parts
+from liveedit_jax.evaluation.run import git_commit
+from liveedit_jax.evaluation.subject import ModelParts
 from liveedit_jax.model_io.weights import save_weights
 from liveedit_jax.scaling.mesh import make_mesh
 from liveedit_jax.scaling.processes import start as start_processes
@@ -92,10 +92,10 @@ def _main() -> None:
         ship(run, state, step, starts, evaluate(state) if evaluate else {})
 
 
-def parts_of(run: Run, state: TrainState) -> Parts:
+def parts_of(run: Run, state: TrainState) -> ModelParts:
     """The model with its editor as training has it."""
     frozen, editor = run.frozen, LiveEdit(run.chosen.editor)
-    return Parts(frozen.backbone, frozen.weights, frozen.tokenizer, editor, state.params)
+    return ModelParts(frozen.backbone, frozen.weights, frozen.tokenizer, editor, state.params)
 
 
 def note(run: Run) -> list[dict]:
@@ -125,7 +125,7 @@ def ship(run: Run, state: TrainState, step: int, starts: list[dict], figures: di
         **run.made_by,
         "started_from": run.before,
         "starts": starts,
-        "commit": commit(),
+        "commit": git_commit(),
         "dev": {"seed": DEV_SEED, "edits": DEV_N, **figures} if figures else None,
     }
     digest = save_weights(run.args.ship / "editor", state.params, recipe)

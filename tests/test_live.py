@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from experiments.checks.crash import CFG, HEADER, WIDTH, arrays_of
+from experiments.checks.crash import CFG, HEADER, WIDTH, make_expert
 from liveedit_jax.config import Precision, StorageConfig
 from liveedit_jax.editor import repository
 from liveedit_jax.editor.repository import F32
@@ -25,8 +25,8 @@ def folder(tmp_path):
 def add(live, targets):
     for target in targets:
         image = live.store.add_image(b"image %d" % (int(target) % 60))
-        ids = live.store.add_edits([Request(image, "what?", str(target))], arrays_of(target))
-        live.add(arrays_of(target), ids)
+        ids = live.store.add_edits([Request(image, "what?", str(target))], make_expert(target))
+        live.add(make_expert(target), ids)
 
 
 def check(store, storage=F32):
@@ -37,7 +37,7 @@ def check(store, storage=F32):
     assert sorted(ids) == [edit.id for edit in store.history.live_edits()]
     kept = np.asarray(to_float32(live.repo.down))[alive]
     for edit_id, down in zip(ids, kept, strict=True):
-        want = arrays_of(store.history.edits[edit_id].request.target)["down"][0]
+        want = make_expert(store.history.edits[edit_id].request.target)["down"][0]
         np.testing.assert_allclose(down, want, atol=0 if storage == F32 else 0.02)
     return live
 

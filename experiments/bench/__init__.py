@@ -1,1 +1,1 @@
-"""Benchmarks: both sides in one run, each at its own best settings."""
+"""Benchmarks of speed and memory; what is compared is timed in the same run."""

@@ -1,4 +1,4 @@
-"""Forward passes of our backbones against torch's, same weights and inputs, in one run.
+"""Time the forward passes of our backbones against PyTorch's, on the same weights and inputs.
 
     python -m experiments.bench.forward --out runs/bench_forward [--only tiny]
 
@@ -38,7 +38,7 @@ SLICE = BackboneConfig(
 
 
 def make_batch(cfg: BackboneConfig, b: int, prompt_n: int, image: bool) -> Batch:
-    """Full rows of BOS, a picture and a prompt."""
+    """Make `b` rows without padding: BOS, a picture if asked for, and a prompt."""
     rng = np.random.default_rng(0)
     vision_n = cfg.vision_n if image else 0
     role = [Role.PRE, *[Role.VISION] * vision_n, *[Role.PROMPT] * prompt_n]
@@ -47,13 +47,13 @@ def make_batch(cfg: BackboneConfig, b: int, prompt_n: int, image: bool) -> Batch
     return Batch(token, np.tile(np.array(role, np.int8), (b, 1)), pixels)
 
 
-def state_of(net) -> dict[str, np.ndarray]:
-    """A torch module's weights as arrays."""
+def named_arrays(net) -> dict[str, np.ndarray]:
+    """Return a torch module's weights as arrays."""
     return {name: value.detach().numpy() for name, value in net.state_dict().items()}
 
 
-def ours_of(cfg: BackboneConfig, weights: dict, batch: Batch) -> Callable[[], np.ndarray]:
-    """Our whole forward pass, jitted."""
+def compile_ours(cfg: BackboneConfig, weights: dict, batch: Batch) -> Callable[[], np.ndarray]:
+    """Return our whole forward pass, jitted."""
     backbone = Backbone(cfg)
     weights, batch = jax.device_put(weights), jax.device_put(batch)
     has_image = bool((np.asarray(batch.role) == Role.VISION).any())
@@ -68,7 +68,7 @@ def ours_of(cfg: BackboneConfig, weights: dict, batch: Batch) -> Callable[[], np
 
 
 def tiny(b: int = 32) -> Pair:
-    """LLaVA-1.5 at the size of `tiny`."""
+    """Build LLaVA-1.5 at the size of `tiny`."""
     import torch
 
     cfg = BACKBONES["tiny"]
@@ -82,11 +82,11 @@ def tiny(b: int = 32) -> Pair:
     def theirs():
         return net(input_ids=ids, pixel_values=pixels, attention_mask=mask).logits.numpy()
 
-    return theirs, ours_of(cfg, convert_weights(cfg, state_of(net)), batch), {"B": b}
+    return theirs, compile_ours(cfg, convert_weights(cfg, named_arrays(net)), batch), {"B": b}
 
 
 def smol(b: int = 8) -> Pair:
-    """EfficientNet-lite0, the projector and SmolLM2-135M, composed in torch."""
+    """Build EfficientNet-lite0, the projector and SmolLM2-135M, composed in torch."""
     import torch
     from torch import nn
 
@@ -97,10 +97,12 @@ def smol(b: int = 8) -> Pair:
     tower, net = EfficientNet(cfg.vision).eval(), torch_llama(cfg.decoder)
     bridge = nn.Sequential(nn.Linear(cfg.vision.width, width), nn.GELU(), nn.Linear(width, width))
     like = jax.eval_shape(Backbone(cfg).init, jax.random.key(0))
-    weights = convert(state_of(tower), efficientnet_rules(cfg.vision), {"vision": like["vision"]})
+    weights = convert(
+        named_arrays(tower), efficientnet_rules(cfg.vision), {"vision": like["vision"]}
+    )
     language = {n: like[n] for n in ("embed", "norm", "lower", "upper")}
-    weights |= convert(state_of(net), llama_rules(cfg, r"model\.", r"lm_head\."), language)
-    arrays = state_of(bridge)
+    weights |= convert(named_arrays(net), llama_rules(cfg, r"model\.", r"lm_head\."), language)
+    arrays = named_arrays(bridge)
     weights["projector"] = {
         f"linear{i}": {"kernel": arrays[f"{at}.weight"].T, "bias": arrays[f"{at}.bias"]}
         for i, at in ((1, 0), (2, 2))
@@ -114,27 +116,27 @@ def smol(b: int = 8) -> Pair:
         embeds[:, 1 : 1 + cfg.vision_n] = bridge(tower(pixels))
         return net(inputs_embeds=embeds).logits.numpy()
 
-    return theirs, ours_of(cfg, weights, batch), {"B": b}
+    return theirs, compile_ours(cfg, weights, batch), {"B": b}
 
 
 def slice_7b(b: int = 1) -> Pair:
-    """Two layers and the head at LLaVA-7B's width, no picture."""
+    """Build two layers and the head at LLaVA-7B's width, without a picture."""
     import torch
 
     net = torch_llama(SLICE.decoder)
     like = jax.eval_shape(Backbone(SLICE).init, jax.random.key(0))
     language = {n: like[n] for n in ("embed", "norm", "lower", "upper", "head")}
-    weights = convert(state_of(net), llama_rules(SLICE, r"model\.", r"lm_head\."), language)
+    weights = convert(named_arrays(net), llama_rules(SLICE, r"model\.", r"lm_head\."), language)
     batch = make_batch(SLICE, b, 639, image=False)
     ids = torch.tensor(batch.token)
-    return lambda: net(input_ids=ids).logits.numpy(), ours_of(SLICE, weights, batch), {"B": b}
+    return lambda: net(input_ids=ids).logits.numpy(), compile_ours(SLICE, weights, batch), {"B": b}
 
 
 CASES = {"tiny": tiny, "smol": smol, "slice": slice_7b}
 
 
 def measure(pair: Pair, repeats: int) -> dict:
-    """Medians of both sides, timed in turn, after a comparison of what they return."""
+    """Compare the outputs of both sides, then time them in turn; returns error and medians."""
     theirs, ours, shape = pair
     want, found = theirs(), ours()
     error = float(np.abs(want - found).max() / np.abs(want).max())

@@ -1,11 +1,12 @@
-"""How fast a benchmark of camera pictures is prepared and read, and in how much memory.
+"""Measure how fast a benchmark of camera pictures is prepared and read, and its peak memory.
 
     python -m experiments.bench.reading [--rows 5000] [--out runs/bench_reading]
 
-50 pictures of 12 megapixels are drawn and stored as JPEG under one name a row (hard links), beside
-rows in E-VQA's format. They are prepared by `load_benchmark`; then one epoch is read, which here is
-each row's edited picture once, as llava-1.5-7b takes it (336 pixels). The figures are printed and,
-with --out, written to DIR/results.json. Aim at 5,000 rows on 2 cores: 60 pictures a second, 4 GB.
+50 pictures of 12 megapixels are drawn and stored as JPEG; every row of an annotation file in
+E-VQA's format names one of them (by a hard link). `load_benchmark` prepares the rows; then each
+row's edited picture is read once, preprocessed as for llava-1.5-7b (336 pixels). The figures are
+printed and, with --out, written to DIR/results.json. The target for 5,000 rows on 2 cores is 60
+pictures per second within 4 GB.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ SPLIT = "train"
 NAME = "evqa"
 
 
-def drawn_picture(rng: np.random.Generator, size: tuple[int, int] = SIZE) -> Image.Image:
-    """Soft colours with some grain, and shapes on them."""
+def draw_picture(rng: np.random.Generator, size: tuple[int, int] = SIZE) -> Image.Image:
+    """Draw soft colours with some grain, and shapes on them."""
     soft = rng.integers(0, 256, (size[1] // 8, size[0] // 8, 3), np.uint8)
     soft = Image.fromarray(soft).resize((size[0] // 100, size[1] // 100), Image.Resampling.BOX)
     grain = rng.integers(0, 256, (size[1] // 2, size[0] // 2, 3), np.uint8)
@@ -51,8 +52,8 @@ def drawn_picture(rng: np.random.Generator, size: tuple[int, int] = SIZE) -> Ima
     return picture
 
 
-def made_row(i: int) -> dict[str, str]:
-    """One row in E-VQA's format; its pictures are names of one drawing."""
+def make_row(i: int) -> dict[str, str]:
+    """Make one row in E-VQA's format; all its pictures are the same one."""
     return {
         "src": f"How many shapes are on card {i}?",
         "pred": "no",
@@ -69,31 +70,31 @@ def made_row(i: int) -> dict[str, str]:
 
 
 def make_benchmark(folder: Path, rows_n: int, seed: int) -> float:
-    """Writes drawings, their names and the annotation file; megabytes of a drawing on average."""
+    """Write the pictures and the annotation file; returns the mean size of a picture in MB."""
     benchmark = BENCHMARKS[NAME]
     named = folder / benchmark.pictures / "val2014"
     named.mkdir(parents=True)
     drawings = []
     for i in range(min(DRAWINGS_N, rows_n)):
         file = named / f"drawing_{i:02d}.jpg"
-        drawn_picture(np.random.default_rng([seed, i])).save(file, quality=88)
+        draw_picture(np.random.default_rng([seed, i])).save(file, quality=88)
         drawings.append(file)
     for i in range(rows_n):
         os.link(drawings[i % len(drawings)], named / f"card_{i:06d}.jpg")
     file = folder / benchmark.splits[SPLIT].file
     file.parent.mkdir(parents=True)
-    file.write_text(json.dumps([made_row(i) for i in range(rows_n)]))
+    file.write_text(json.dumps([make_row(i) for i in range(rows_n)]))
     return sum(file.stat().st_size for file in drawings) / len(drawings) / 1e6
 
 
 def peak_gb() -> float:
-    """The most memory this process has held so far, in GB."""
+    """Return the peak resident memory of this process so far, in GB."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def measure(folder: Path, workers_n: int) -> dict[str, float]:
-    """Prepares and reads the benchmark in `folder`."""
+    """Prepare and read the benchmark in `folder`; returns times, rates and peak memory."""
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the count is not the published one

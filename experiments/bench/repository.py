@@ -1,13 +1,13 @@
-"""What edits and queries cost against the size of the repository, beside a textbook in PyTorch.
+"""Time edits and queries against the size of the repository, ours and a textbook's in PyTorch.
 
     python -m experiments.bench.repository --width 4096 --sizes 1000,10000,100000 --out runs/scale
 
-Widths: 192 (`tiny`), 2560 (BLIP2), 4096 (LLaVA); the editor has the paper's M 1024, R 4, E 4 and
-random weights. Up to 10,000 experts all is float32, and the textbook
-(experiments/reference/textbook.py) runs on the same weights in the same run, outputs compared;
-above, bodies are 8 bits, and above 100,000 keys too. Adding is timed in turns with adding to 1,000
-experts in the same storage.
-DIR/results.json holds every median in seconds; ratios are textbook over ours.
+Widths: 192 (`tiny`), 2560 (BLIP2), 4096 (LLaVA). The editor has random weights and the paper's
+sizes, M 1024, R 4, E 4. Up to 10,000 experts everything is float32, and the textbook
+(experiments/reference/textbook.py) runs in the same run on the same weights; outputs are compared.
+Above 10,000 experts bodies are stored in 8 bits, above 100,000 keys as well. Adding an edit is
+timed in turn with adding one to 1,000 experts in the same storage.
+DIR/results.json holds all medians in seconds; ratios are textbook over ours.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from experiments.bench.repository_cases import (
     QUERIES_N,
     VISION_N,
     Model,
-    filled,
-    pulls,
+    fill_repository,
+    miss_and_hit_keys,
     random_model,
     with_hits,
 )
@@ -38,26 +38,27 @@ from experiments.bench.repository_figure import draw_costs
 from experiments.reference.textbook import Pool, Textbook, tensors
 from liveedit_jax.config import Precision, StorageConfig
 from liveedit_jax.evaluation.compiles import count_compiles
-from liveedit_jax.evaluation.run import commit
+from liveedit_jax.evaluation.run import git_commit
 from liveedit_jax.types import Repository
 
-BESIDE_N, KEYS_N = 10_000, 100_000  # the textbook runs, and keys are float32, up to these
+TEXTBOOK_N = 10_000  # up to so many experts the textbook runs, and bodies are float32
+KEYS_N = 100_000  # up to so many, keys are float32
 SMALL_N = 1_000
 HITS = {"0": 0, "10": 10, "all": None}
 ROOM = 8
 
 
-def storage_of(n: int) -> StorageConfig:
-    """How n experts are kept."""
+def choose_storage(n: int) -> StorageConfig:
+    """Choose how n experts are stored."""
     keys = Precision.F32 if n <= KEYS_N else Precision.INT8
-    return StorageConfig(keys=keys, bodies=Precision.F32 if n <= BESIDE_N else Precision.INT8)
+    return StorageConfig(keys=keys, bodies=Precision.F32 if n <= TEXTBOOK_N else Precision.INT8)
 
 
-def ours(model: Model, n: int, repeats: int, bar: tqdm) -> tuple[dict, Repository]:
-    """Our figures at n experts, and the repository."""
-    storage = storage_of(n)
+def measure_ours(model: Model, n: int, repeats: int, bar: tqdm) -> tuple[dict, Repository]:
+    """Measure ours at n experts; also returns the repository."""
+    storage = choose_storage(n)
     with count_compiles() as compiles:
-        repo = filled(model, n, 0, ROOM, storage)
+        repo = fill_repository(model, n, 0, ROOM, storage)
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(repo))
         found = {
             "experts": n,
@@ -65,36 +66,38 @@ def ours(model: Model, n: int, repeats: int, bar: tqdm) -> tuple[dict, Repositor
             "bodies": storage.bodies.value,
             "bytes_per_expert": size / repo.born.shape[0],
         }
-        small = filled(model, SMALL_N, 0, ROOM, storage)
-        [repo, _], times = measure.adds_s(model, [repo, small], 30 * repeats)
+        small = fill_repository(model, SMALL_N, 0, ROOM, storage)
+        [repo, _], times = measure.time_adds(model, [repo, small], 30 * repeats)
         del small, _
         found["add_s"], found["add_to_1k_s"] = times
         found |= measure.bandwidth(model, repo, repeats)
-        pull = jnp.asarray(pulls(model.query))
+        pull = jnp.asarray(miss_and_hit_keys(model.query))
         for name, hit_n in HITS.items():
             repo = with_hits(repo, pull, n if hit_n is None else hit_n)
             for b in (1, QUERIES_N):
                 every = hit_n is None
-                found[f"query_hit_{name}_b{b}_s"] = measure.query_s(model, repo, b, every, repeats)
+                found[f"query_hit_{name}_b{b}_s"] = measure.time_queries(
+                    model, repo, b, every, repeats
+                )
                 bar.update()
             if name == "10":
                 for b in (1, QUERIES_N):
-                    found[f"route_b{b}_s"] = measure.route_s(model, repo, b, repeats)
+                    found[f"route_b{b}_s"] = measure.time_routing(model, repo, b, repeats)
     return found | {"compiles": compiles.n}, repo
 
 
-def difference(mine: np.ndarray, theirs: np.ndarray) -> float:
-    """The largest difference, in units of the largest entry."""
+def relative_difference(mine: np.ndarray, theirs: np.ndarray) -> float:
+    """Return the largest absolute difference, relative to the largest absolute entry."""
     return float(np.abs(mine - theirs).max() / np.abs(theirs).max())
 
 
-def beside(
+def measure_textbook(
     model: Model, book: Textbook, repo: Repository, n: int, samples_n: int, bar: tqdm
 ) -> dict:
-    """The textbook's figures at n experts, and how far outputs differ."""
-    pool, pull = measure.torch_pool(repo, n), jnp.asarray(pulls(model.query))
+    """Measure the textbook at n experts, and the largest difference of outputs from ours."""
+    pool, pull = measure.torch_pool(repo, n), jnp.asarray(miss_and_hit_keys(model.query))
     samples = [measure.sample_of(model, i, False) for i in range(samples_n)]
-    found: dict = {"append_s": measure.appends_s(book, pool, model, n)}
+    found: dict = {"append_s": measure.time_appends(book, pool, model, n)}
     bar.update()
     for name, hit_n in HITS.items():
         repo = with_hits(repo, pull, n if hit_n is None else hit_n)
@@ -102,49 +105,49 @@ def beside(
         pool = Pool(pool.text_key, keys.unflatten(-1, pool.text_key.shape[1:]), pool.down, pool.up)
         plain = measure.plain_bytes(model, n if hit_n is None else hit_n)
         timed_n = min(samples_n, 2) if hit_n is None else samples_n
-        found[f"query_hit_{name}"] = measure.textbook_s(
+        found[f"query_hit_{name}"] = measure.time_textbook(
             lambda i, pool=pool: book.query(pool, *samples[i]), timed_n, plain
         )
-        mine, routed = measure.answers(model, repo, hit_n is None, timed_n)
+        mine, routed = measure.run_queries(model, repo, hit_n is None, timed_n)
         for i in range(timed_n):
             hit, weight = book.route(pool, *samples[i])
             if int(hit.sum()) != (n if hit_n is None else hit_n):
                 raise RuntimeError(f"{int(hit.sum())} experts were hit, not {hit_n}")
-            if hit_n is None:  # over the same 64 experts, weights with the full denominator
+            if hit_n is None:  # over our top 64 experts, with weights normalised over all hits
                 states, slot = torch.cat(samples[i]), torch.from_numpy(routed.slot[i]).long()
                 added = book.residual(pool.down[slot], pool.up[slot], weight[slot], states)
                 theirs = (states + added).numpy()
             else:
                 theirs = book.query(pool, *samples[i]).numpy()
-            error = difference(mine[i], theirs)
+            error = relative_difference(mine[i], theirs)
             found["error"] = max(found.get("error", 0.0), error)
         if name == "10":
-            found["route"] = measure.textbook_s(
+            found["route"] = measure.time_textbook(
                 lambda i, pool=pool: book.route(pool, *samples[i]), samples_n
             )
         bar.update()
     return found
 
 
-def generation(model: Model, book: Textbook, repeats: int, samples_n: int) -> dict:
-    """Making experts, ours and the textbook's."""
+def measure_generation(model: Model, book: Textbook, repeats: int, samples_n: int) -> dict:
+    """Time the generation of experts, ours and the textbook's."""
     edits = [measure.sample_of(model, i, True) for i in range(samples_n)]
     theirs = book.make_expert(*edits[0])
     mine = measure.expert_of(model, 0)
     error = max(
-        difference(np.asarray(getattr(mine, name)).reshape(value.shape), value.numpy())
+        relative_difference(np.asarray(getattr(mine, name)).reshape(value.shape), value.numpy())
         for name, value in vars(theirs).items()
     )
     return {
-        "ours_b1_s": measure.generate_s(model, 1, repeats),
-        "ours_b32_s": measure.generate_s(model, QUERIES_N, repeats),
-        "textbook": measure.textbook_s(lambda i: book.make_expert(*edits[i]), samples_n),
+        "ours_b1_s": measure.time_generation(model, 1, repeats),
+        "ours_b32_s": measure.time_generation(model, QUERIES_N, repeats),
+        "textbook": measure.time_textbook(lambda i: book.make_expert(*edits[i]), samples_n),
         "error": error,
     }
 
 
-def ratios(found: dict) -> dict[str, float | None]:
-    """Textbook time over ours, for one edit or query; None where a size was not run."""
+def compute_ratios(found: dict) -> dict[str, float | None]:
+    """Compute textbook time over ours for one edit or query; None where a size was not run."""
     made, each = found["generate"], QUERIES_N
     best = made["textbook"]["best_s"]
     out: dict[str, float | None] = {
@@ -182,21 +185,23 @@ def main() -> None:
     found: dict = {
         "width": args.width,
         "seed": args.seed,
-        "commit": commit(),
+        "commit": git_commit(),
         "editor": {"M": CFG.module_width, "R": CFG.rank, "E": CFG.queries_n},
-        "tokens": {"vision": model.vision_n, "query": model.asked[0].shape[1]},
+        "tokens": {"vision": model.vision_n, "query": model.query_states[0].shape[1]},
         "ours": {},
         "textbook": {},
     }
-    steps = sum(6 + 4 * (n <= BESIDE_N) for n in sizes)
+    steps = sum(6 + 4 * (n <= TEXTBOOK_N) for n in sizes)
     with torch.inference_mode(), tqdm(total=steps, desc="scale", unit="case") as bar:
-        found["generate"] = generation(model, book, args.repeats, args.samples)
+        found["generate"] = measure_generation(model, book, args.repeats, args.samples)
         for n in sizes:
-            found["ours"][str(n)], repo = ours(model, n, args.repeats, bar)
-            if n <= BESIDE_N:
-                found["textbook"][str(n)] = beside(model, book, repo, n, args.samples, bar)
+            found["ours"][str(n)], repo = measure_ours(model, n, args.repeats, bar)
+            if n <= TEXTBOOK_N:
+                found["textbook"][str(n)] = measure_textbook(
+                    model, book, repo, n, args.samples, bar
+                )
             del repo
-    found = ratios(found) | found
+    found = compute_ratios(found) | found
     found["peak_rss_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "results.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""What `scale_repository` measures: random editors and states, keys with known numbers of hits."""
+"""Inputs of `scale_repository`: a random editor and states, and keys with known numbers of hits."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ CFG = replace(PAPER_EDITOR, top_k=16)  # M 1024, R 4, E 4: the paper's
 VISION_N = {192: 25, 2560: 32, 4096: 576}  # tokens of a picture, by width: tiny, BLIP2, LLaVA
 PROMPT_N, ANSWER_N, QUERIES_N = 12, 4, 32
 FILL_N = 500  # experts made and stored in one call
-MARGIN = 1.0  # in units of similarity: how clearly a row is hit, or not
+MARGIN = 1.0  # how far similarities are from the threshold, above (hits) or below (misses)
 
 
 @dataclass
 class Model:
-    """An editor with random weights, and states of edits (all roles) and queries (no answers)."""
+    """An editor with random weights, and hidden states of edits; queries are these less answers."""
 
     width: int
     params: dict
@@ -36,17 +36,17 @@ class Model:
 
     @property
     def vision_n(self) -> int:
-        """Tokens of a picture."""
+        """Return the number of tokens of a picture."""
         return VISION_N[self.width]
 
     @property
-    def asked(self) -> tuple[Array, Array]:
-        """States and roles of the queries."""
+    def query_states(self) -> tuple[Array, Array]:
+        """Return the hidden states and roles of the queries."""
         return self.hidden[:, :-ANSWER_N], self.role[:, :-ANSWER_N]
 
 
 def random_model(width: int, seed: int) -> Model:
-    """Weights and states from a seed; every sample has a mean of its own, as pictures do."""
+    """Draw weights and states from a seed; every sample has a mean of its own, as pictures do."""
     keys = jax.random.split(jax.random.key(seed), 3)
     vision_n = VISION_N[width]
     params = liveedit.init_params(keys[0], CFG, width, vision_n)
@@ -63,9 +63,9 @@ def random_model(width: int, seed: int) -> Model:
 
 @partial(jax.jit, static_argnums=0)
 def random_experts(width: int, key: Array, query: Query, pull: Array, hit: Array) -> Expert:
-    """Experts whose vision keys are `pull[1]` where `hit` and else `pull[0]`.
+    """Draw experts whose vision keys are `pull[1]` where `hit`, else `pull[0]`.
 
-    Text keys are noise whose similarities have a standard deviation of 1.
+    Text keys are noise, scaled so that similarities have a standard deviation of 1.
     """
     n, keys = len(hit), jax.random.split(key, 3)
     body, length = (n, CFG.rank, width), jnp.linalg.norm(query.text, axis=-1).mean()
@@ -77,8 +77,8 @@ def random_experts(width: int, key: Array, query: Query, pull: Array, hit: Array
     )
 
 
-def pulls(query: Query) -> Float[np.ndarray, "2 H"]:
-    """Keys that every query misses, and that every query hits, by MARGIN."""
+def miss_and_hit_keys(query: Query) -> Float[np.ndarray, "2 H"]:
+    """Solve for a vision key that every query misses by MARGIN, and one that every query hits."""
     vision = np.asarray(query.vision, np.float64)
     threshold = np.asarray(query.threshold, np.float64)
     sides = [
@@ -93,10 +93,12 @@ def _add(repo: Repository, expert: Expert, edit_id: Array) -> Repository:
     return repository.add_edits(repo, expert, edit_id, jnp.ones(len(edit_id), bool))[0]
 
 
-def filled(model: Model, n: int, hit_n: int, room: int, storage: StorageConfig) -> Repository:
-    """A repository of n experts, of which every query hits the first `hit_n`, with more room."""
+def fill_repository(
+    model: Model, n: int, hit_n: int, room: int, storage: StorageConfig
+) -> Repository:
+    """Build a repository of n experts, with room for more; every query hits the first `hit_n`."""
     repo = repository.init_repository(CFG, model.width, n + room, storage)
-    query, pull = model.query, jnp.asarray(pulls(model.query))
+    query, pull = model.query, jnp.asarray(miss_and_hit_keys(model.query))
     for at in range(0, n, FILL_N):
         ids = np.arange(at, min(at + FILL_N, n), dtype=np.int32)
         hit = jnp.asarray(ids < hit_n)
@@ -107,7 +109,7 @@ def filled(model: Model, n: int, hit_n: int, room: int, storage: StorageConfig) 
 
 @partial(jax.jit, donate_argnums=0)
 def with_hits(repo: Repository, pull: Float[Array, "2 H"], hit_n: Array) -> Repository:
-    """The same repository with other vision keys, so that `hit_n` rows are hit."""
+    """Replace the vision keys, so that every query hits the first `hit_n` rows."""
     hit = jnp.arange(repo.born.shape[0]) < hit_n
     kept = rows.to_stored(rows.rotate(pull, repo.vision_key), repo.vision_key)
     return repo.replace(vision_key=rows.pick(kept, hit.astype(int)))

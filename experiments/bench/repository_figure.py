@@ -1,4 +1,4 @@
-"""`costs.png`: what an edit and a query cost against the number of stored experts."""
+"""`costs.png`: the time of an edit and of a query against the number of stored experts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HITS = {"0": ":", "10": "-", "all": "--"}
 
 def draw_costs(found: dict, file: Path) -> None:
     """Write the figure as PNG: storing an edit on the left, answering a query on the right."""
-    figure = Figure(figsize=(11, 4.4), layout="constrained", dpi=130)
+    figure = Figure(figsize=(11, 5.2), layout="constrained", dpi=130)
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
 
@@ -47,6 +47,8 @@ def draw_costs(found: dict, file: Path) -> None:
         axis.minorticks_off()
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, frameon=False, fontsize=8
+        )
     figure.suptitle(f"Decoder width {found['width']}, two CPU cores, medians", fontsize=10)
     figure.savefig(file)

@@ -1,12 +1,12 @@
-"""The editor's training loop against the usual one in PyTorch, same model and batches, in one run.
+"""Time the editor's training loop against a usual one in PyTorch, on the same model and batches.
 
     python -m experiments.bench.training --out runs/bench_training
 
-Ours is what `train_editor --config tiny` runs: batches made ahead, one compiled step, log and
-checkpoints; PyTorch's is `textbook_training`, once with whole passes of the frozen model and once
-stopped behind the edit layer where no more is needed. Losses are compared first, then all are timed
-in turn. Medians of samples/s, ratios, and the share of our wall time inside the compiled step go to
-DIR/results.json.
+Ours is the loop of `train_editor --config tiny`: prefetched batches, one compiled step, log and
+checkpoints. PyTorch's is `reference/textbook_training.py`, in two variants: with whole forward
+passes of the frozen model, and with passes that stop after the edit layer where nothing beyond it
+is needed. Losses are compared first, then all are timed in turn. Medians of samples per second,
+ratios, and the share of our wall time inside the compiled step go to DIR/results.json.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench.forward import state_of
+from experiments.bench.forward import named_arrays
 from experiments.reference.originals import torch_llava
 from experiments.reference.textbook import Textbook, tensors
-from experiments.reference.textbook_training import Draws, Training
+from experiments.reference.textbook_training import StepDraws, TextbookTraining
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.weights import convert_weights
 from liveedit_jax.config import EditorTrainConfig, Preset
@@ -49,35 +49,35 @@ from liveedit_jax.training.optimizers import TrainState
 SAVE_EVERY = 100  # as train_editor
 
 
-def draws(recipe: EditorTrainConfig, n: int, key) -> Draws:
-    """What `editor_loss` draws of a key."""
+def draw_step(recipe: EditorTrainConfig, n: int, key) -> StepDraws:
+    """Draw the same random numbers as `editor_loss` does from a key."""
     mask_key, pair_key, blend_key = jax.random.split(key, 3)
     own, (other_key, share_key) = jnp.arange(recipe.batch_n), jax.random.split(blend_key)
     share = jax.random.uniform(share_key, (n, 1, 1, 1), maxval=recipe.routing_blend).ravel()
     other = jax.random.permutation(other_key, n)
     pairs = draw_pairs(pair_key, n, 4)
-    return Draws(draw_masks(mask_key, own, own), pairs, np.asarray(other), np.asarray(share))
+    return StepDraws(draw_masks(mask_key, own, own), pairs, np.asarray(other), np.asarray(share))
 
 
 class Ours:
-    """The loop of `train_editor`, and how long its steps took."""
+    """The loop of `train_editor`, with the time spent in its steps."""
 
     def __init__(self, chosen: Preset, weights: dict, data: EditingData):
-        """Vision features of all pictures are computed once, as there."""
+        """Compute the vision features of all pictures once, as `train_editor` does."""
         self.backbone, self.chosen = Backbone(chosen.backbone), chosen
         self.weights, self.data = jax.device_put(weights), data
         self.pictures = picture_features(self.backbone, self.weights, data.pictures())
         self.inside_s = 0.0
 
     def loss(self, recipe: EditorTrainConfig, state: TrainState, batch: EditingBatch, key):
-        """One batch's loss."""
+        """Compute the loss of one batch."""
         features = row_features(self.pictures, batch)
         hidden = lower_from_features(self.backbone, self.weights, features, batch)
         run = jax.jit(partial(editor_loss, self.backbone, self.chosen.editor, recipe))
         return float(run(self.weights, state.params, batch, hidden, key)[0])
 
     def step(self, state: TrainState, batch: EditingBatch):
-        """A step that is waited for."""
+        """Make one step, wait for it, and add its time to `inside_s`."""
         begin = time.perf_counter()
         recipe, editor = self.data.cfg, self.chosen.editor
         features = row_features(self.pictures, batch)
@@ -87,7 +87,7 @@ class Ours:
         return found
 
     def run(self, steps_n: int, first: int = 0) -> tuple[float, float]:
-        """Wall time of so many steps and the share of it inside the compiled step."""
+        """Return the wall time of `steps_n` steps, and its share inside the compiled step."""
         key = jax.random.key(self.data.cfg.seed)
         state = init_state(self.backbone, self.chosen.editor, self.data.cfg, key)
         self.inside_s, begin = 0.0, time.perf_counter()
@@ -117,17 +117,17 @@ def main() -> None:
     net = torch_llava(cfg, image_id)
     tokenizer = mojiedit_tokenizer(cfg.decoder.vocab_n)
     data = EditingData(tokenizer, cfg, recipe, chosen.edit_mixture)
-    ours = Ours(chosen, convert_weights(cfg, state_of(net)), data)
+    ours = Ours(chosen, convert_weights(cfg, named_arrays(net)), data)
     state = init_state(ours.backbone, chosen.editor, recipe, jax.random.key(args.seed))
 
-    def textbook(stop: bool) -> Training:
+    def textbook(stop: bool) -> TextbookTraining:
         book = Textbook(chosen.editor, tensors(state.params))
-        return Training(cfg, recipe, net, book, image_id, stop)
+        return TextbookTraining(cfg, recipe, net, book, image_id, stop)
 
     books = {"whole passes": textbook(False), "stopped passes": textbook(True)}
     n, key = recipe.routing_n or recipe.batch_n, jax.random.key(args.seed + 1)
     batch = data.batch_at(0)
-    some = books["stopped passes"].loss(batch, data.picture, draws(recipe, n, key))
+    some = books["stopped passes"].loss(batch, data.picture, draw_step(recipe, n, key))
     want = float(some.detach())
     error = abs(ours.loss(recipe, state, batch, key) / want - 1)
     print(f"loss {want:.5f}, relative difference {error:.1e}", flush=True)
@@ -139,7 +139,7 @@ def main() -> None:
             begin = time.perf_counter()
             for j in range(args.textbook_steps):
                 at = i * args.textbook_steps + j
-                drawn = draws(recipe, n, jax.random.fold_in(key, at))
+                drawn = draw_step(recipe, n, jax.random.fold_in(key, at))
                 book.step(data.batch_at(at), data.picture, drawn)
             spent = time.perf_counter() - begin
             found[name].append(args.textbook_steps * n / spent)

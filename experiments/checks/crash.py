@@ -1,11 +1,12 @@
-"""Kill a writer again and again, and damage what it left: nothing acknowledged may be lost.
+"""Kill a writer again and again, and damage its files: no acknowledged edit may be lost.
 
     python -m experiments.checks.crash --kills 200 --out runs/crash
 
-A writer adds, forgets and rolls back edits and writes snapshots, saying each operation once it is
-durable; it is killed (SIGKILL) at a random moment, often inside a write. Recovery then has to hold
-every operation that was said, and at most the one after. A copy of the folder is damaged each time
-(one byte changed, or a file cut short) and opened: it must be refused, or lead to the same edits.
+A writer adds, forgets and rolls back edits and writes snapshots; it acknowledges each operation
+once it is durable. It is killed (SIGKILL) at a random moment, often in the middle of a write. After
+recovery every acknowledged operation has to be there, and at most one more. Each time, a copy of
+the folder is damaged (one byte changed, or a file cut short) and opened: it must be refused, or
+hold the same edits.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ HEADER = Header("b", "e", {"text_key": (64,), "vision_key": (64,), "down": BODY,
 FORK = multiprocessing.get_context("fork")  # JAX is imported once and started in every child
 
 
-def arrays_of(target: str) -> dict[str, np.ndarray]:
-    """The expert that an edit with this target has."""
+def make_expert(target: str) -> dict[str, np.ndarray]:
+    """Draw the expert of an edit from its target, a number."""
     rng = np.random.default_rng(int(target))
     return {
         name: rng.normal(size=(1, *shape)).astype(np.float32)
@@ -46,12 +47,12 @@ def arrays_of(target: str) -> dict[str, np.ndarray]:
     }
 
 
-def write(folder: Path, seed: int, said) -> None:
-    """Operations until the end, each said as (operations so far, live ids) once it is durable."""
+def write(folder: Path, seed: int, pipe) -> None:
+    """Make random operations forever, and send (operations so far, live ids) after each one."""
     rng = random.Random(seed)
     with open_store(folder, write=True, create=HEADER) as store:
         live = LiveRepository(store, CFG, WIDTH, F32)
-        said.send((store.history.seq, sorted(store.history.live.values())))
+        pipe.send((store.history.seq, sorted(store.history.live.values())))
         while True:
             kind, history = rng.random(), store.history
             if kind < 0.1 and history.live:
@@ -65,17 +66,18 @@ def write(folder: Path, seed: int, said) -> None:
                 targets = [str(rng.randrange(2**31)) for _ in range(rng.randint(1, 3))]
                 for target in targets:
                     image = store.add_image(f"image {rng.randrange(200)}".encode())
-                    ids = store.add_edits([Request(image, "what?", target)], arrays_of(target))
-                    live.add(arrays_of(target), ids)
-            said.send((store.history.seq, sorted(store.history.live.values())))
+                    ids = store.add_edits([Request(image, "what?", target)], make_expert(target))
+                    live.add(make_expert(target), ids)
+            pipe.send((store.history.seq, sorted(store.history.live.values())))
             if rng.random() < 1 / SNAPSHOT_EVERY:
                 live.save()
 
 
-def read(folder: Path, told) -> None:
-    """What opening the folder leads to: (operations, live id -> target, passed over), or an error.
+def read(folder: Path, pipe) -> None:
+    """Open the folder and send what it holds.
 
-    An expert in memory that is not its edit's is a corrupt load.
+    Sends (operations, live id -> target, passed over, snapshot's operations); ("refused", error);
+    or, where an expert in memory is not its edit's, a text that says so (a corrupt load).
     """
     try:
         with open_store(folder) as store:
@@ -84,20 +86,20 @@ def read(folder: Path, told) -> None:
             rows = np.flatnonzero(np.asarray(alive(live.repo)))
             for row, edit_id in zip(rows, np.asarray(live.repo.edit_id)[rows], strict=True):
                 target = edits[int(edit_id)].request.target
-                for name, value in arrays_of(target).items():
+                for name, value in make_expert(target).items():
                     kept = np.asarray(getattr(live.repo, name).value[row])
                     if not np.array_equal(kept, value[0]):
                         raise RuntimeError(f"corrupt load: {name} of edit {edit_id}")
                 found[int(edit_id)] = target
-            told.send((store.history.seq, found, live.passed, live.snapshot_seq))
+            pipe.send((store.history.seq, found, live.passed, live.snapshot_seq))
     except RuntimeError as error:
-        told.send(str(error))
+        pipe.send(str(error))
     except (ValueError, OSError) as error:
-        told.send(("refused", str(error)))
+        pipe.send(("refused", str(error)))
 
 
-def opened(folder: Path):
-    """`read` in a child."""
+def read_in_child(folder: Path):
+    """Run `read` in a child process and return what it sends."""
     here, there = FORK.Pipe(duplex=False)
     child = FORK.Process(target=read, args=(folder, there))
     child.start()
@@ -106,8 +108,8 @@ def opened(folder: Path):
     return found
 
 
-def killed(folder: Path, seed: int, rng: random.Random) -> tuple[int, list[int]]:
-    """Run a writer, kill it, and give the last thing it said."""
+def run_and_kill(folder: Path, seed: int, rng: random.Random) -> tuple[int, list[int]]:
+    """Run a writer, kill it, and return the last operation it acknowledged."""
     here, there = FORK.Pipe(duplex=False)
     child = FORK.Process(target=write, args=(folder, seed, there))
     child.start()
@@ -124,7 +126,7 @@ def killed(folder: Path, seed: int, rng: random.Random) -> tuple[int, list[int]]
 
 
 def damage(folder: Path, rng: random.Random) -> str:
-    """Change one byte of a file, or cut it short; returns what was done."""
+    """Change one bit of a random file, or cut it short; returns the kind of file."""
     files = [f for f in folder.rglob("*") if f.is_file() and f.stat().st_size and f.name != "lock"]
     files = [f for f in files if f.parent.name != "images"]
     by_kind = {}
@@ -155,17 +157,17 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     rng, count = random.Random(args.seed), Counter()
     for i in tqdm(range(args.kills), desc="kills"):
-        seq, said = killed(folder, args.seed * 100_000 + i, rng)
-        found = opened(folder)
+        seq, acknowledged = run_and_kill(folder, args.seed * 100_000 + i, rng)
+        found = read_in_child(folder)
         if isinstance(found, str) or found[0] == "refused":
             raise SystemExit(f"after kill {i}: {found}")
         count["operations"] = found[0]
-        count["lost"] += found[0] < seq or (found[0] == seq and sorted(found[1]) != said)
+        count["lost"] += found[0] < seq or (found[0] == seq and sorted(found[1]) != acknowledged)
         count["from a snapshot"] += found[3] > 0
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(folder, copy)
         kind = damage(copy, rng)
-        after = opened(copy)
+        after = read_in_child(copy)
         if isinstance(after, str):
             count["corrupt loads"] += 1
         elif after[0] == "refused":

@@ -1,10 +1,10 @@
-"""Load a full-size checkpoint through the conversion table and report the peak of memory.
+"""Load a full-size checkpoint through the conversion table and report the peak memory.
 
     python -m experiments.checks.loading --model llava-1.5-7b --out runs/loading
 
-Writes a safetensors set of the original's names and shapes in bfloat16 (sparse: the disk holds
-headers only; needs torch to list the names), converts it into arrays of their final dtype and
-sharding, and exits 1 where the peak is above resident parameters + the largest leaf + 1 GB.
+Writes safetensors files with the original's names and shapes in bfloat16 (sparse files: the disk
+holds only headers; listing the names needs torch), and converts them into arrays of their final
+dtype and sharding. Exits with 1 if the peak exceeds the parameters + the largest leaf + 1 GB.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MODELS = ("llava-1.5-13b", "llava-1.5-7b")
 
 
 def original_shapes(cfg: BackboneConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the original's state dict."""
+    """List the names and shapes of the original's state dict."""
     import torch
 
     with torch.device("meta"):
@@ -39,7 +39,7 @@ def original_shapes(cfg: BackboneConfig) -> dict[str, tuple[int, ...]]:
 
 
 def write_sparse(shapes: dict[str, tuple[int, ...]], folder: Path) -> None:
-    """bfloat16 zeros of these shapes in shards whose data are holes."""
+    """Write bfloat16 zeros of these shapes as shards whose data are holes of sparse files."""
     shards: list[dict] = [{}]
     size = 0
     for name, shape in shapes.items():

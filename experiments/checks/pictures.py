@@ -1,10 +1,10 @@
-"""Drawings of different entities that are the same, or nearly.
+"""Find drawings of different entities that are identical, or nearly so.
 
     python -m experiments.checks.pictures [--size 60] [--least 0.99]
 
 Within each source, every two drawings are compared by the cosine of 255 - pixels, so that the white
-around them counts for nothing. Identical ones are an error: two entities would share a picture.
-Nearly identical ones are printed; they are what routing can hardly tell apart.
+background does not count. Identical drawings are an error: two entities would share a picture.
+Nearly identical ones are printed; routing can hardly tell them apart.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from liveedit_jax.data.facts import SOURCES, entities
 from liveedit_jax.data.images import drawing
 
 
-def alike(pictures: UInt8[np.ndarray, "X S S 3"], least: float) -> list[tuple[int, int, float]]:
-    """Pairs i < j whose cosine is above `least`, the most alike first."""
+def similar_pairs(
+    pictures: UInt8[np.ndarray, "X S S 3"], least: float
+) -> list[tuple[int, int, float]]:
+    """List the pairs i < j whose cosine is above `least`, by falling cosine."""
     ink = 255.0 - pictures.reshape(len(pictures), -1).astype(np.float32)
     ink /= np.maximum(np.linalg.norm(ink, axis=1, keepdims=True), 1e-6)
     cosine = np.triu(ink @ ink.T, 1)
@@ -36,7 +38,7 @@ def main() -> None:
     identical_n = 0
     for source in SOURCES:
         pictures = np.stack([drawing(entity.id, source, args.size) for entity in entities()])
-        pairs = alike(pictures, args.least)
+        pairs = similar_pairs(pictures, args.least)
         same = [np.array_equal(pictures[i], pictures[j]) for i, j, _ in pairs]
         identical_n += sum(same)
         for (i, j, cosine), is_same in zip(pairs, same, strict=True):

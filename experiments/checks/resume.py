@@ -1,10 +1,10 @@
-"""Training that is killed (kill -9) and started again against the same training left alone.
+"""Check that training resumed after kill -9 gives the same weights as uninterrupted training.
 
     python -m experiments.checks.resume --kills 3 --seed 0 --out runs/resume_check
 
-Runs `train_editor --config tiny` once straight; then, for every kill, a run that is killed at a
-random moment and started again. Checkpoints at the end have to be equal bit for bit, moments and
-counters included; exits 1 where one is not.
+Runs `train_editor --config tiny` once without interruption; then, for every kill, a run that is
+killed at a random moment and started again. The final checkpoints have to be equal bit for bit,
+optimiser moments and counters included; exits with 1 if one is not.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from liveedit_jax.model_io.weights import sha256_of
 from liveedit_jax.training.loop import saved_step
 
 
-def begin(out: Path, steps_n: int, save_every: int) -> subprocess.Popen:
-    """Start training; it goes on where `out` was left. The shipped editor is its start."""
+def start_training(out: Path, steps_n: int, save_every: int) -> subprocess.Popen:
+    """Start training in a process, from the shipped editor or where `out` was left."""
     command = ["experiments.train_editor", "--config", "tiny", "--start-from", "checkpoints/tiny"]
     command += ["--steps", str(steps_n), "--save-every", str(save_every), "--out", str(out)]
     log = (out.parent / f"{out.name}.txt").open("a")
     return subprocess.Popen([sys.executable, "-m", *command], stdout=log, stderr=log)
 
 
-def ended(process: subprocess.Popen) -> None:
-    """Wait for it.
+def wait_for(process: subprocess.Popen) -> None:
+    """Wait for a process.
 
     Raises:
         RuntimeError: it failed.
@@ -40,16 +40,16 @@ def ended(process: subprocess.Popen) -> None:
 
 
 def digest(out: Path, step: int) -> str:
-    """Of everything a checkpoint holds."""
+    """Return the sha256 of everything that a checkpoint holds."""
     import orbax.checkpoint as ocp
 
     with ocp.CheckpointManager(out.resolve() / "state") as manager:
         return sha256_of(manager.restore(step, args=ocp.args.StandardRestore()))
 
 
-def killed(out: Path, steps_n: int, save_every: int, rng: random.Random) -> int:
-    """Train, killed once after a random step; returns the step that was saved by then."""
-    process = begin(out, steps_n, save_every)
+def train_with_kill(out: Path, steps_n: int, save_every: int, rng: random.Random) -> int:
+    """Train, kill the run once after a random step, resume it; returns the step saved by then."""
+    process = start_training(out, steps_n, save_every)
     after = rng.randrange(save_every, steps_n - save_every)
     while saved_step(out) < after - after % save_every:
         if process.poll() is not None:
@@ -59,7 +59,7 @@ def killed(out: Path, steps_n: int, save_every: int, rng: random.Random) -> int:
     process.kill()
     process.wait()
     found = saved_step(out)
-    ended(begin(out, steps_n, save_every))
+    wait_for(start_training(out, steps_n, save_every))
     return found
 
 
@@ -75,11 +75,11 @@ def main() -> None:
     if any(args.out.iterdir()):
         parser.error(f"--out: {args.out} is not empty")
     rng = random.Random(args.seed)
-    ended(begin(args.out / "straight", args.steps, args.save_every))
+    wait_for(start_training(args.out / "straight", args.steps, args.save_every))
     want, found = digest(args.out / "straight", args.steps), []
     for i in range(args.kills):
         out = args.out / f"killed-{i}"
-        saved = killed(out, args.steps, args.save_every, rng)
+        saved = train_with_kill(out, args.steps, args.save_every, rng)
         found.append({"saved_at_kill": saved, "equal": digest(out, args.steps) == want})
         print(found[-1], flush=True)
     results = {"steps": args.steps, "seed": args.seed, "sha256": want, "kills": found}

@@ -1,1 +1,1 @@
-"""The paper's settings for every public backbone and benchmark; each file says its commands."""
+"""The paper's settings for every public backbone and benchmark; each file states its commands."""

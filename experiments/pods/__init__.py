@@ -1,1 +1,1 @@
-"""Compiling for TPU pods and multi-GPU machines without having one."""
+"""Ahead-of-time compilation for TPU pods and multi-GPU machines, without having one."""

@@ -1,13 +1,14 @@
-"""Compile a step for a real TPU topology, without one: does it fit, what moves, how long it takes.
+"""Compile a step for a TPU topology ahead of time: whether it fits, its traffic, its time.
 
     make setup EXTRAS=tpu
     python -m experiments.pods.compile_check --config llava-1.5-7b --topology v5e:4x4 --step train
     python -m experiments.pods.compile_check --config llava-1.5-7b --topology h100:8 --step query
 
-Prints bytes a chip against its memory, collectives by kind, operations with the trip counts of all
-loops, and a roofline estimate from published peaks. Nothing is run; libtpu compiles ahead of time.
-A topology "h100:N" is compiled for N faked CPU devices: layouts hold, temporaries are an upper
-bound, and there is no estimate. Exits with 1 where a step does not fit.
+Prints the bytes per chip against its memory, collectives by kind, operations (loops counted by
+their trip counts), and a roofline estimate from published peaks. Nothing is run; no TPU is needed,
+libtpu compiles ahead of time. A topology "h100:N" is compiled for N faked CPU devices: layouts are
+right, temporaries are an upper bound, and there is no estimate. Exits with 1 if a step does not
+fit.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from liveedit_jax.presets import PRESETS, preset
 from liveedit_jax.scaling.chips import Chip, chip_of
 from liveedit_jax.scaling.mesh import parse_axes
 
-SILENT = {
+ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
@@ -39,8 +40,8 @@ SAMPLES_A_CHIP = {"train": 1, "edit": 2, "query": 4, "generate": 4}
 
 
 def devices_of(topology: str) -> list:
-    """The devices to compile for; has to come before JAX is used."""
-    os.environ.update(SILENT)
+    """Return the devices to compile for; must be called before JAX is used."""
+    os.environ.update(ENVIRONMENT)
     if topology.startswith("h100:"):
         n = topology.split(":")[1]
         os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={n}"
@@ -56,9 +57,11 @@ def devices_of(topology: str) -> list:
 
 
 def mesh_for(step: str, devices_n: int, text: str | None) -> MeshConfig:
-    """The axes of `--mesh`, or what suits a step: weights gathered layer by layer from up to 16
-    chips (train), rows of the repository on as many (edit, query), layers split over 4
-    (generate)."""
+    """Return the mesh of `--mesh`, or a default that suits the step.
+
+    Defaults: weights sharded over up to 16 chips and gathered layer by layer (train); rows of the
+    repository over as many (edit, query); layers split over 4 (generate).
+    """
     if text:
         return parse_axes(text)
     rows_n = math.gcd(devices_n, 16)
@@ -69,8 +72,8 @@ def mesh_for(step: str, devices_n: int, text: str | None) -> MeshConfig:
     return MeshConfig(data=devices_n // rows_n, expert=rows_n)
 
 
-def gigabytes_here(shapes) -> float:
-    """What one device holds of arrays with shardings."""
+def gigabytes_per_device(shapes) -> float:
+    """Return the gigabytes that one device holds of arrays with shardings."""
     import jax
 
     return sum(
@@ -80,7 +83,7 @@ def gigabytes_here(shapes) -> float:
 
 
 def memory_of(compiled, chip: Chip) -> dict:
-    """Bytes a chip, in 1e9."""
+    """Return the memory per chip of a compiled program, in GB (1e9 bytes)."""
     memory = compiled.memory_analysis()
     found = {
         "arguments_gb": memory.argument_size_in_bytes / 1e9,
@@ -91,7 +94,7 @@ def memory_of(compiled, chip: Chip) -> dict:
 
 
 def roofline(text: str, chip: Chip) -> dict:
-    """Operations, traffic and collectives of one chip, and how long they take at its peaks."""
+    """Estimate one chip's operations, traffic and collectives, and their times at its peaks."""
     from liveedit_jax.scaling.hlo import Program, by_kind
 
     program = Program(text, chip)
@@ -112,7 +115,7 @@ def roofline(text: str, chip: Chip) -> dict:
 
 
 def check(args: argparse.Namespace) -> dict:
-    """Compile one step and say what it takes."""
+    """Compile one step and return what it takes."""
     chip = chip_of(args.topology)
     devices = devices_of(args.topology)
     from liveedit_jax.scaling import shapes
@@ -137,7 +140,7 @@ def check(args: argparse.Namespace) -> dict:
         "keep": chosen.backbone.keep.value,
         "tokens": shapes.sequence_length(pod),
         "capacity": None if args.step == "train" else args.capacity,
-        "weights_gb": gigabytes_here(shapes.weight_shapes(pod, args.int8)),
+        "weights_gb": gigabytes_per_device(shapes.weight_shapes(pod, args.int8)),
     }
     begin = time.monotonic()
     lowered = shapes.lower_step(

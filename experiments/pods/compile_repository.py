@@ -1,10 +1,10 @@
-"""Compile a repository's add and query for a real TPU slice, without one, and print bytes a chip.
+"""Compile a repository's add and query for a TPU slice ahead of time; prints the bytes per chip.
 
     make setup EXTRAS=tpu
     python -m experiments.pods.compile_repository --experts 1000000 --topology v5e:4x4 --bodies int8
 
 Rows are split over all chips of the topology. Nothing is run: libtpu compiles ahead of time and
-says what every chip would hold. Exits with 1 where that is more than the chip has.
+reports what every chip would hold. Exits with 1 if that is more than a chip has.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How much memory an editor's training step needs, by compiling it; nothing is run.
+"""Measure how much memory an editor's training step needs, by compiling it; nothing is run.
 
     python -m experiments.pods.size_training --model llava-1.5-7b --int8 --batch 4 --budget-gb 24
 
-Compiles for the CPU, which widens bfloat16 products to float32: temporaries are an upper bound of
-an accelerator's. Exits 1 when the sum is above the budget.
+Compiles for the CPU, which widens bfloat16 products to float32, so temporaries are an upper bound
+on an accelerator's. Exits with 1 if the sum is above the budget.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from liveedit_jax.training.editor import init_state, jitted_editor_step, lower_f
 
 
 def bytes_of(tree) -> int:
-    """Bytes of all leaves."""
+    """Count the bytes of all leaves."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 

@@ -1,1 +1,1 @@
-"""The method as it is usually written in PyTorch, and arrays of the released code."""
+"""References: the method as usually written in PyTorch, and arrays of the released code."""

@@ -1,4 +1,4 @@
-"""Hold our modules against arrays computed with the released PyTorch code.
+"""Compare our modules with arrays computed by the released PyTorch code.
 
     python -m experiments.reference.check_golden --dir DIR
 
@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.reference.golden.case import Case, check_config
+from experiments.reference.golden.case import GoldenCase, check_config
 from experiments.reference.golden.editing import check_edit_and_infer
 from experiments.reference.golden.forward import check_forward
 from experiments.reference.golden.modules import check_modules, check_routing
@@ -35,8 +35,8 @@ WHOLE_ONLY = ("llava_forward", "edit_and_infer")  # they need the weights that a
 
 
 def check_case(folder: Path, parts: Sequence[str] = tuple(CHECKS)) -> int:
-    """Check the named parts of one case; returns how many items failed."""
-    case = Case(folder)
+    """Check the named parts of one case; returns the number of failed items."""
+    case = GoldenCase(folder)
     if case.is_part:
         parts = [name for name in parts if name not in WHOLE_ONLY]
     for name in parts:

@@ -1,4 +1,4 @@
-"""transformers' models of our configs, with random weights: what ours are compared with."""
+"""Models of transformers for our configs, with random weights, to compare ours with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from liveedit_jax.backbone_config import BackboneConfig, LlamaConfig
 
 
 def llama_config(cfg: LlamaConfig):
-    """transformers' config of a Llama decoder."""
+    """Return transformers' config of a Llama decoder."""
     from transformers import LlamaConfig as Theirs
 
     return Theirs(
@@ -19,14 +19,14 @@ def llama_config(cfg: LlamaConfig):
 
 
 def torch_llama(cfg: LlamaConfig):
-    """A Llama decoder."""
+    """Build a Llama decoder."""
     from transformers import LlamaForCausalLM
 
     return LlamaForCausalLM(llama_config(cfg)).eval()
 
 
 def torch_llava(cfg: BackboneConfig, image_id: int):
-    """LLaVA-1.5 of a CLIP tower, the two-layer projector and a Llama decoder."""
+    """Build LLaVA-1.5: a CLIP tower, the two-layer projector and a Llama decoder."""
     from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
 
     vision = cfg.vision

@@ -1,7 +1,7 @@
-"""LiveEdit's path as it is usually written in PyTorch: what `scale_repository` compares ours with.
+"""LiveEdit as it is usually written in PyTorch; `scale_repository` compares ours with it.
 
 One sample at a time, every token projected, pools grown by torch.cat, hits taken by boolean
-indexing. Weights are our own, handed over by `tensors`.
+indexing. The weights are ours, converted by `tensors`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from liveedit_jax.config import EditorConfig
 
 
 def tensors(params: dict) -> dict:
-    """Our editor weights as tensors; kernels as torch's Linear stores them."""
+    """Convert our editor weights to tensors; kernels are transposed, as torch's Linear has them."""
 
     def convert(path, leaf) -> Tensor:
         array = np.array(leaf)
@@ -28,7 +28,7 @@ def tensors(params: dict) -> dict:
 
 
 def attend(p: dict, x: Tensor, y: Tensor, heads_n: int) -> Tensor:
-    """Multi-head cross-attention of x [N, M] over y [T, D] without an output projection."""
+    """Apply multi-head cross-attention of x [N, M] over y [T, D], without output projection."""
     q, k, v = (
         F.linear(z, p[name]["kernel"], p[name]["bias"]).unflatten(-1, (heads_n, -1))
         for name, z in (("q", x), ("k", y), ("v", y))
@@ -39,7 +39,7 @@ def attend(p: dict, x: Tensor, y: Tensor, heads_n: int) -> Tensor:
 
 @dataclass
 class Pool:
-    """What is stored of N edits."""
+    """The stored experts of N edits."""
 
     text_key: Tensor  # [N, E, M]
     vision_key: Tensor  # [N, E, M]
@@ -47,8 +47,8 @@ class Pool:
     up: Tensor  # [N, R, D]
 
 
-def add(pool: Pool, expert: Pool) -> Pool:
-    """A longer pool."""
+def append(pool: Pool, expert: Pool) -> Pool:
+    """Append an expert to a pool."""
     return Pool(
         **{
             f.name: torch.cat([getattr(pool, f.name), getattr(expert, f.name)])
@@ -61,15 +61,15 @@ class Textbook:
     """The editor's functions on one sample."""
 
     def __init__(self, cfg: EditorConfig, params: dict):
-        """`params` are `tensors(...)`."""
+        """Hold the weights; `params` are those of `tensors`."""
         self.cfg, self.p = cfg, params
 
     def norm(self, p: dict, x: Tensor) -> Tensor:
-        """LayerNorm."""
+        """Apply LayerNorm."""
         return F.layer_norm(x, x.shape[-1:], p["scale"], p["bias"], self.cfg.norm_eps)
 
     def vision(self, side: dict, prompt: Tensor, image: Tensor) -> Tensor:
-        """[E, M]: what the image shows to a prompt."""
+        """Compute the vision feature [E, M] of an image, given the prompt."""
         heads_n = self.cfg.heads_n
         query = attend(
             side["prompt_attention"],
@@ -80,18 +80,18 @@ class Textbook:
         return attend(side["vision_attention"], query, self.norm(side["norm1"], image), heads_n)
 
     def text(self, side: dict, prompt: Tensor) -> Tensor:
-        """[E, M]: what the prompt asks."""
+        """Compute the text feature [E, M] of a prompt."""
         tokens = self.norm(side["norm2"], prompt)
         return attend(side["text_attention"], side["text_query"], tokens, self.cfg.heads_n)
 
     def generate(self, p: dict, states: Tensor) -> Tensor:
-        """[R, D]: one side of an expert's body."""
+        """Generate one side [R, D] of an expert's body."""
         heads_n = self.cfg.generator_heads_n or self.cfg.heads_n
         out = attend(p["attention"], p["query"], self.norm(p["norm"], states), heads_n)
         return out / (self.cfg.expert_scale * self.cfg.rank**0.5)
 
     def make_expert(self, image: Tensor, prompt: Tensor, answer: Tensor) -> Pool:
-        """The expert of one edit, as a pool of one."""
+        """Generate the expert of one edit, as a pool of one."""
         states, side = torch.cat([image, prompt, answer]), self.p["edit"]
         return Pool(
             self.text(side, prompt)[None],
@@ -101,7 +101,7 @@ class Textbook:
         )
 
     def route(self, pool: Pool, image: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
-        """Which experts are hit, bool [N], and the hit ones' weights."""
+        """Route a query: which experts it hits, bool [N], and the weights of those."""
         side, unit = self.p["input"], self.cfg.queries_n * self.cfg.module_width**0.5
         vision = self.vision(side, prompt, image)
         sentinel = self.vision(side, prompt, side["sentinel"])
@@ -111,12 +111,12 @@ class Textbook:
         return hit, score.softmax(0) * score.sigmoid()
 
     def residual(self, down: Tensor, up: Tensor, weight: Tensor, states: Tensor) -> Tensor:
-        """What K experts add to states [T, D]."""
+        """Compute what K experts add to states [T, D]."""
         gate = torch.einsum("td,krd->tkr", self.norm(self.p["norm"], states), down).relu()
         return torch.einsum("tkr,krd,k->td", gate, up, weight)
 
     def query(self, pool: Pool, image: Tensor, prompt: Tensor) -> Tensor:
-        """The states of one query (VISION, then PROMPT) with what its experts add."""
+        """Return the states of one query (VISION, then PROMPT) plus what its experts add."""
         states = torch.cat([image, prompt])
         hit, weight = self.route(pool, image, prompt)
         if not hit.any():

@@ -1,8 +1,8 @@
-"""The editor's training step as it is usually written in PyTorch: what `bench_training` times.
+"""The editor's training step as it is usually written in PyTorch; `bench_training` times it.
 
-One sample and one row at a time, from pixels, with a hook behind the edit layer; whatever needs a
-row's states at that layer runs the frozen model again, the whole of it or (`stop`) up to there. The
-loss is ours; the optimiser is Adam, which costs less than Muon.
+One sample and one row at a time, from pixels, with a hook behind the edit layer. Whatever needs a
+row's states at that layer runs the frozen model again: the whole of it, or (`stop`) up to that
+layer. The loss is ours; the optimiser is Adam, which costs less than Muon.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Row:
 
 
 @dataclass
-class Draws:
-    """What a step draws: see `editor.objective` and `training.editor.blend_images`."""
+class StepDraws:
+    """The random numbers of a step: see `editor.objective` and `training.editor.blend_images`."""
 
     masks: Masks
     pairs: Pairs
@@ -44,12 +44,12 @@ class Draws:
     share: np.ndarray  # [N], how much of it
 
 
-class _Enough(Exception):
-    """Ends a forward pass whose later layers nobody needs."""
+class _StopForward(Exception):
+    """Ends a forward pass whose later layers are not needed."""
 
 
-class Training:
-    """The loop's step; `net` is transformers' LLaVA, `book` our editor as tensors."""
+class TextbookTraining:
+    """The training step; `net` is transformers' LLaVA, `book` the editor as tensors."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Training:
         image_id: int,
         stop: bool = True,
     ):
-        """Freeze the model, and let the editor learn."""
+        """Freeze the model and make the editor's weights trainable."""
         self.stop = stop
         self.cfg, self.recipe, self.net, self.book = cfg, recipe, net, book
         self.image_id = image_id
@@ -70,7 +70,7 @@ class Training:
         self.optimizer = torch.optim.Adam(leaves, lr=recipe.learning_rate)
 
     def rows(self, batch: EditingBatch, picture: Callable[[int], np.ndarray]) -> list[list[Row]]:
-        """[N][4] rows of a batch."""
+        """Split a batch into unpadded rows, [N][4]."""
         found = []
         for j in range(batch.token.shape[1]):
             found.append([])
@@ -90,7 +90,7 @@ class Training:
         return found
 
     @contextmanager
-    def hooked(self, hook):
+    def hook_layer(self, hook):
         """Run with `hook` behind the edit layer."""
         handle = self.layer.register_forward_hook(hook)
         try:
@@ -99,29 +99,29 @@ class Training:
             handle.remove()
 
     def forward(self, row: Row) -> Tensor:
-        """Logits [T, V]."""
+        """Compute the logits [T, V] of a row."""
         return self.net(input_ids=row.ids, pixel_values=row.pixels).logits[0]
 
     @torch.no_grad()
     def states(self, row: Row) -> tuple[Tensor, Tensor, Tensor]:
-        """The edit layer's states of image, prompt and answer."""
+        """Compute the edit layer's states of image, prompt and answer."""
         seen = []
 
         def catch(module, args, out):
             seen.append(out[0] if isinstance(out, tuple) else out)
             if self.stop:
-                raise _Enough
+                raise _StopForward
 
-        with self.hooked(catch):
+        with self.hook_layer(catch):
             try:
                 self.forward(row)
-            except _Enough:
+            except _StopForward:
                 pass
         hidden = seen[0].reshape(-1, seen[0].shape[-1])
         return hidden[1 : row.prompt.start], hidden[row.prompt], hidden[row.answer]
 
-    def edited(self, row: Row, pool: Pool, mask: Tensor) -> Tensor:
-        """Logits with the masked experts, weighed by the row's prompt."""
+    def edited_logits(self, row: Row, pool: Pool, mask: Tensor) -> Tensor:
+        """Compute the logits with the experts in `mask`, weighted by the row's prompt."""
 
         def add(module, args, out):
             hidden = (out[0] if isinstance(out, tuple) else out).reshape(-1, self.cfg.width)
@@ -132,21 +132,21 @@ class Training:
             fresh = (hidden + added)[None]
             return (fresh, *out[1:]) if isinstance(out, tuple) else fresh
 
-        with self.hooked(add):
+        with self.hook_layer(add):
             return self.forward(row)
 
     @property
     def unit(self) -> float:
-        """What products of keys are divided by."""
+        """Return the divisor of inner products of keys."""
         return self.book.cfg.queries_n * self.book.cfg.module_width**0.5
 
     def nll(self, row: Row, logits: Tensor) -> Tensor:
-        """Of the answer and EOS."""
+        """Compute the mean negative log-likelihood of the answer and EOS."""
         label = F.pad(row.ids[0, row.answer], (0, 1), value=self.cfg.eos_id)
         return F.cross_entropy(logits[row.answer.start - 1 :], label)
 
     def locality(self, row: Row, logits: Tensor) -> Tensor:
-        """KL of edited and original predictions of the answer."""
+        """Compute the mean KL divergence of edited from original predictions of the answer."""
         where = slice(row.answer.start - 1, row.answer.stop - 1)
         with torch.no_grad():
             original = self.forward(row)[where].log_softmax(-1)
@@ -154,20 +154,20 @@ class Training:
         return (edited.exp() * (edited - original)).sum(-1).mean()
 
     def edit_loss(self, rows: list[list[Row]], masks: Masks) -> Tensor:
-        """Reliability, both generalities and image locality, over B samples."""
+        """Compute the loss of reliability, both generalities and image locality over B samples."""
         made = [self.book.make_expert(*self.states(sample[0])) for sample in rows]
         pool = Pool(**{f.name: torch.cat([getattr(e, f.name) for e in made]) for f in fields(Pool)})
         total = torch.zeros(())
         for b, sample in enumerate(rows):
             for kind, which in enumerate(("reliability", "generality", "generality")):
                 mask = torch.tensor(np.array(getattr(masks, which)[b]))
-                total = total + self.nll(sample[kind], self.edited(sample[kind], pool, mask))
+                total = total + self.nll(sample[kind], self.edited_logits(sample[kind], pool, mask))
             mask = torch.tensor(np.array(masks.locality[b]))
-            total = total + self.locality(sample[3], self.edited(sample[3], pool, mask))
+            total = total + self.locality(sample[3], self.edited_logits(sample[3], pool, mask))
         return total / len(rows)
 
     def features(self, row: Row, name: str, other: Row, share: float) -> tuple[Tensor, ...]:
-        """Text and vision features of one side, and the sentinel's; the image is blended."""
+        """Compute one side's text, vision and sentinel features; the image is blended first."""
         image, prompt, _ = self.states(row)
         if share:
             image = (1 - share) * image + share * self.states(other)[0]
@@ -176,8 +176,11 @@ class Training:
         sentinel = self.book.vision(side, prompt, side["sentinel"]) if name == "input" else vision
         return text.flatten(), vision.flatten(), sentinel.flatten()
 
-    def routing_loss(self, rows: list[list[Row]], drawn: Draws, subject: np.ndarray) -> Tensor:
-        """Soft and hard routing over N samples; pairs about one subject are no negatives."""
+    def routing_loss(self, rows: list[list[Row]], drawn: StepDraws, subject: np.ndarray) -> Tensor:
+        """Compute the soft and hard routing losses over N samples.
+
+        Pairs about the same subject are not negatives.
+        """
         total, n = torch.zeros(()), len(rows)
 
         def side(name: str, kinds: np.ndarray) -> list[tuple[Tensor, ...]]:
@@ -204,7 +207,7 @@ class Training:
         return total
 
     def hard(self, score: Tensor, threshold: Tensor, neighbours: bool, same: Tensor) -> Tensor:
-        """InfoNCE against the batch and the sentinel."""
+        """Compute InfoNCE against the batch and the sentinel."""
         n, recipe = len(score), self.recipe
         negative = ~torch.eye(n, dtype=torch.bool) if neighbours else torch.ones(n, n) > 0
         if recipe.routing_repository_n is not None:
@@ -214,14 +217,14 @@ class Training:
         p = torch.cat([score, threshold[:, None]], 1).softmax(1)
         return -((p[:, :-1].diagonal() if neighbours else p[:, -1]) + 1e-8).log().mean()
 
-    def loss(self, batch: EditingBatch, picture, drawn: Draws) -> Tensor:
-        """The step's loss."""
+    def loss(self, batch: EditingBatch, picture, drawn: StepDraws) -> Tensor:
+        """Compute the loss of a step."""
         rows = self.rows(batch, picture)
         edits = self.edit_loss(rows[: self.recipe.batch_n], drawn.masks)
         return edits + self.routing_loss(rows, drawn, batch.picture.T // 2)
 
     def step(self, *args) -> float:
-        """One optimiser step."""
+        """Make one optimiser step; returns the loss."""
         self.optimizer.zero_grad()
         loss = self.loss(*args)
         loss.backward()

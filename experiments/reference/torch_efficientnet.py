@@ -1,4 +1,4 @@
-"""EfficientNet-lite in torch, to compare with; names are those of EfficientNet-PyTorch."""
+"""EfficientNet-lite in torch, to compare ours with; names are those of EfficientNet-PyTorch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Conv(nn.Conv2d):
     """A convolution without bias and with TensorFlow's SAME padding."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps [B, C, I, J] to maps."""
+        """Convolve maps [B, C, I, J]."""
         pads = []
         for n, k, stride in zip(x.shape[:1:-1], self.kernel_size, self.stride, strict=True):
             pad = max((-(-n // stride) - 1) * stride + k - n, 0)
@@ -26,10 +26,10 @@ def _norm(width: int, eps: float) -> nn.BatchNorm2d:
 
 
 class Block(nn.Module):
-    """An inverted bottleneck."""
+    """An inverted bottleneck block."""
 
     def __init__(self, width: int, stage: Stage, stride: int, eps: float):
-        """Layers under their published names."""
+        """Create the layers under their published names."""
         super().__init__()
         inner = width * stage.expand_ratio
         if stage.expand_ratio != 1:
@@ -44,7 +44,7 @@ class Block(nn.Module):
         self.added = stride == 1 and width == stage.width
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps to maps."""
+        """Apply the block to maps [B, C, I, J]."""
         y = x
         if hasattr(self, "_expand_conv"):
             y = functional.relu6(self._bn0(self._expand_conv(y)))
@@ -54,10 +54,10 @@ class Block(nn.Module):
 
 
 class EfficientNet(nn.Module):
-    """Stem, blocks, head, and the mean of `side` x `side` windows as tokens [B, P, W]."""
+    """Stem, blocks and head; its tokens [B, P, W] are the means of `side` x `side` windows."""
 
     def __init__(self, cfg: EfficientNetConfig):
-        """Random weights."""
+        """Create the layers with random weights."""
         super().__init__()
         self.side = cfg.side
         self._conv_stem = Conv(3, cfg.stem_width, 3, 2, bias=False)
@@ -72,7 +72,7 @@ class EfficientNet(nn.Module):
         self._bn1 = _norm(cfg.width, cfg.norm_eps)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Pictures [B, 3, S, S] to tokens."""
+        """Turn pictures [B, 3, S, S] into tokens."""
         x = functional.relu6(self._bn0(self._conv_stem(x)))
         for block in self._blocks:
             x = block(x)

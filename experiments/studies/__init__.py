@@ -1,1 +1,1 @@
-"""Studies: what a model knows, what an editor does to photographs, what storage costs."""
+"""Studies: a base model's knowledge, edits of photographs, edit layers, and narrow storage."""

@@ -1,11 +1,11 @@
-"""What a model's base knows, before any edit.
+"""Measure what a base model knows before any edit.
 
     python -m experiments.studies.base_knowledge --model tiny [--entities-n 250] [--out FILE.json]
 
-Teacher-forced token accuracy and exactness (all answer tokens and EOS) in %: single facts,
-questions of two facts, scenes, text-only questions and captions (`evaluation/knowledge.py` says
-which). `--model` is a preset's name or a model folder; only its backbone is read. About 3 minutes
-of one core for `tiny`.
+Prints teacher-forced token accuracy and exact match (all answer tokens and EOS) in percent for
+single facts, questions of two facts, scenes, text-only questions and captions (see
+`evaluation/knowledge.py`). `--model` is a preset's name or a model folder; only its backbone is
+read. Takes about 3 minutes on one core for `tiny`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from liveedit_jax.presets import preset
 
 
 def table(found: dict[str, dict[str, dict[str, float]]]) -> str:
-    """One line for each figure."""
+    """Format the figures as a table, one line each."""
     lines = [f"{'part':<28}{'of':<13}{'tokens':>7}{'exact':>7}{'questions':>11}"]
     for part, groups in found.items():
         for group, one in groups.items():

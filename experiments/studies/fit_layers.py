@@ -1,4 +1,4 @@
-"""How well experts can be written at each edit layer, before any editor is trained.
+"""Measure how well experts can be written at each edit layer, before any editor is trained.
 
     python -m experiments.studies.fit_layers --config smol --layers 8,12,16,20 --ranks 32 --out DIR
 
@@ -34,7 +34,7 @@ HELD_OUT = 0.1  # share of the edits that the fit does not see
 
 @jax.jit
 def written_share(looks: Looks, gates: Gates, edits: Edits) -> jax.Array:
-    """The share of items that are written by more than a half at their place, and nowhere else."""
+    """Compute the share of items written by more than a half at their place, and nowhere else."""
     items = addressing.items_of(edits)
     right, wrong = addressing.placed(looks, gates, edits, items)
     good = (right > 0.5) & (wrong.max(-1) < 0.5) & items.mask
@@ -42,7 +42,7 @@ def written_share(looks: Looks, gates: Gates, edits: Edits) -> jax.Array:
 
 
 def measure(edits: Edits, rank: int, cfg: InitFitConfig, seed: int) -> dict[str, float]:
-    """One fit on standardised states, and what it does on the held-out edits."""
+    """Fit on standardised states, and measure the fit on the held-out edits."""
     edits = standardised(edits, standardising(edits.states, edits.role, TEXT))
     cut = int(len(edits.states) * (1 - HELD_OUT))
     seen, unseen = (
@@ -60,7 +60,7 @@ def measure(edits: Edits, rank: int, cfg: InitFitConfig, seed: int) -> dict[str,
 
 
 def draw(found: list[dict], file: Path) -> None:
-    """Share written against the layer, a line for each rank."""
+    """Plot the share written against the layer, one line per rank."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -72,7 +72,7 @@ def draw(found: list[dict], file: Path) -> None:
         axes.plot(*zip(*sorted(points), strict=True), "o-", label=f"rank {rank}")
     axes.set(xlabel="edit layer", ylabel="% of unseen edits' tokens written")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     figure.savefig(file, dpi=150)
 
 

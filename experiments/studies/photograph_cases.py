@@ -1,12 +1,12 @@
-"""Make a folder of photographs with free questions out of Tux Paint's stamps.
+"""Make a folder of photographs with free questions from Tux Paint's stamps.
 
     python -m experiments.studies.photograph_cases --stamps /usr/share/tuxpaint/stamps --out FOLDER
 
-The stamps come with Debian's `tuxpaint-stamps-default`. Only photographs of its folders `animals`
-and `plants` are used, on white, and of these only the quarter that no training sees (`--trained`:
-only the others); the view is `data.views.another_view`. Every case asks about something else (of
-more than there are questions, some ask the same); targets are false on purpose.
-Every choice is a sha256 of the seed. `experiments.studies.photographs FOLDER` is the study.
+The stamps come with Debian's `tuxpaint-stamps-default`. Only photographs in its folders `animals`
+and `plants` are used, on white, and of these only the quarter held out of training (`--trained`:
+only the others); the second view is made by `data.views`. Every case gets a question of its own
+(where there are more cases than questions, some share one); targets are false on purpose. Every
+random choice is a sha256 of the seed. `experiments.studies.photographs FOLDER` runs the study.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from experiments.studies.photograph_questions import QUESTIONS, Asked
+from experiments.studies.photograph_questions import QUESTIONS, QuestionTemplate
 from liveedit_jax.data.facts import digest
 from liveedit_jax.data.images import open_picture
 from liveedit_jax.data.stamps import Stamp, read_stamps
@@ -45,8 +45,8 @@ def main() -> int:
         if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
             raise ValueError(f"{args.out} is not an empty folder")
         stamps = [x for x in read_stamps(args.stamps) if x.held_out is not args.trained]
-        stamps = chosen_stamps(stamps, args.seed, args.n)
-        cases = cases_of(stamps, args.seed)
+        stamps = choose_stamps(stamps, args.seed, args.n)
+        cases = make_cases(stamps, args.seed)
         args.out.mkdir(parents=True, exist_ok=True)
         for case, stamp in zip(cases, stamps, strict=True):
             picture = open_picture(stamp.picture, stamp.path)
@@ -63,15 +63,15 @@ def main() -> int:
 
 
 def slug(name: str) -> str:
-    """A name as a file is called."""
+    """Turn a name into a file name."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def chosen_stamps(stamps: Sequence[Stamp], seed: int, n: int) -> list[Stamp]:
-    """The first `n` in hashed order, no two of one name.
+def choose_stamps(stamps: Sequence[Stamp], seed: int, n: int) -> list[Stamp]:
+    """Choose `n` stamps with different names, in hashed order.
 
     Raises:
-        ValueError: there are not so many.
+        ValueError: there are fewer.
     """
     order = sorted(stamps, key=lambda stamp: digest("stamps", seed, stamp.path))
     first = {slug(stamp.name): stamp for stamp in reversed(order)}
@@ -81,28 +81,28 @@ def chosen_stamps(stamps: Sequence[Stamp], seed: int, n: int) -> list[Stamp]:
     return found[:n]
 
 
-def cases_of(stamps: Sequence[Stamp], seed: int) -> list[dict]:
-    """One case for each stamp, as `cases.json` has it."""
-    order = sorted(QUESTIONS, key=lambda asked: digest("questions", seed, asked.wordings[0]))
+def make_cases(stamps: Sequence[Stamp], seed: int) -> list[dict]:
+    """Make one case per stamp, as `cases.json` holds it."""
+    order = sorted(QUESTIONS, key=lambda template: digest("questions", seed, template.wordings[0]))
     return [_case(stamp, order[i % len(order)], seed) for i, stamp in enumerate(stamps)]
 
 
-def _case(stamp: Stamp, asked: Asked, seed: int) -> dict:
+def _case(stamp: Stamp, template: QuestionTemplate, seed: int) -> dict:
     key = ("case", seed, stamp.path)
 
-    def worded(asked: Asked) -> list[str]:
-        order = sorted(asked.wordings, key=lambda wording: digest(*key, wording))
+    def wordings(template: QuestionTemplate) -> list[str]:
+        order = sorted(template.wordings, key=lambda wording: digest(*key, wording))
         return [wording.format(thing=stamp.thing) for wording in order]
 
-    others = [other for other in QUESTIONS if other is not asked]
+    others = [other for other in QUESTIONS if other is not template]
     others.sort(key=lambda other: digest(*key, "others", other.wordings[0]))
-    question, rephrase, *_ = worded(asked)
+    question, rephrase, *_ = wordings(template)
     return {
         "name": slug(stamp.name),
         "question": question,
-        "target": asked.answers[digest(*key, "target") % len(asked.answers)],
+        "target": template.answers[digest(*key, "target") % len(template.answers)],
         "rephrase": rephrase,
-        "others": [worded(other)[0] for other in others[:OTHERS_N]],
+        "others": [wordings(other)[0] for other in others[:OTHERS_N]],
     }
 
 

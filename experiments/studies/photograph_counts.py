@@ -1,11 +1,11 @@
-"""What is asked about edited photographs, and how the answers are counted: pure functions."""
+"""The questions asked about edited photographs, and how their answers are counted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.studies.photograph_folder import Case
+from experiments.studies.photograph_folder import PhotographCase
 from liveedit_jax.data.facts import digest
 
 TARGETED = ("own", "reworded", "view")  # right where the answer is the target
@@ -26,8 +26,8 @@ OWN, SHOWN, ANOTHER, ELSE = (
 
 
 @dataclass(frozen=True)
-class Probe:
-    """A question of case `case`, asked about the picture of case `shown`."""
+class PhotographProbe:
+    """A question of case number `case`, asked about the photograph of case number `shown`."""
 
     kind: str
     case: int
@@ -35,37 +35,45 @@ class Probe:
     prompt: str
 
 
-def probes_of(cases: Sequence[Case], others_n: int | None = None) -> list[Probe]:
-    """Everything that is asked.
+def list_probes(
+    cases: Sequence[PhotographCase], others_n: int | None = None
+) -> list[PhotographProbe]:
+    """List everything that is asked.
 
-    A photograph whose own edit asks the very same question is no other photograph of it.
+    A case's question is also asked about other photographs, except those whose own edit is about
+    the very same question.
 
     Args:
         cases: the photographs.
-        others_n: other photographs that a case's question is asked about, the first ones in the
-            order of a sha256 of both names (None: all).
+        others_n: the number of other photographs that a case's question is asked about (None: all);
+            they are chosen by a sha256 of both names.
     """
     probes = []
     for i, case in enumerate(cases):
         probes += [
-            Probe("own", i, i, case.question),
-            Probe("reworded", i, i, case.rephrase),
-            Probe("view", i, i, case.question),
-            *(Probe("others", i, i, question) for question in case.others),
+            PhotographProbe("own", i, i, case.question),
+            PhotographProbe("reworded", i, i, case.rephrase),
+            PhotographProbe("view", i, i, case.question),
+            *(PhotographProbe("others", i, i, question) for question in case.others),
         ]
         chosen = [j for j, other in enumerate(cases) if j != i and not other.asks(case.question)]
         if others_n is not None:
             chosen.sort(key=lambda j, name=case.name: digest("elsewhere", name, cases[j].name))
-        probes += [Probe("elsewhere", i, j, case.question) for j in sorted(chosen[:others_n])]
+        probes += [
+            PhotographProbe("elsewhere", i, j, case.question) for j in sorted(chosen[:others_n])
+        ]
     return probes
 
 
-def answered(cases: Sequence[Case], probe: Probe, before: str, after: str) -> dict:
-    """A probe with its answers, judged.
+def judge_answer(
+    cases: Sequence[PhotographCase], probe: PhotographProbe, before: str, after: str
+) -> dict:
+    """Judge the answers to a probe.
 
     Returns:
-        Plain values; "right" of a probe that should have the target, "changed" of one that should
-        stay as it was, and then "became" and, where it is an edit's target, "target_of".
+        The probe and its answers as plain values; "right" for a probe that should get the target,
+        "changed" for one whose answer should stay, and if it changed, "became" and, where the new
+        answer is an edit's target, "target_of".
     """
     row = {
         "kind": probe.kind,
@@ -88,8 +96,8 @@ def answered(cases: Sequence[Case], probe: Probe, before: str, after: str) -> di
     return row | {"changed": True, "became": became} | target_of
 
 
-def shares(rows: Sequence[dict]) -> dict[str, dict]:
-    """The five shares in percent (None: nothing was asked) with their counts, by kind."""
+def count_shares(rows: Sequence[dict]) -> dict[str, dict]:
+    """Compute the five shares in percent with their counts, by kind (None: nothing was asked)."""
     found = {}
     for kind in KINDS:
         some = [row for row in rows if row["kind"] == kind]

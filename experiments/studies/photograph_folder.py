@@ -1,7 +1,7 @@
-"""A folder of photographs with free questions: one edit each, and what is asked beside it.
+"""A folder of photographs with free questions: one edit per photograph, and other questions.
 
-`cases.json` is a list of {"name", "question", "target", "rephrase", "others": [...]}; beside it lie
-NAME.jpg, which is edited, and NAME-view.jpg, the same thing on another picture.
+`cases.json` is a list of {"name", "question", "target", "rephrase", "others": [...]}. In the same
+folder are NAME.jpg, which is edited, and NAME-view.jpg, another picture of the same thing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FILE = "cases.json"
 
 
 @dataclass(frozen=True)
-class Case:
+class PhotographCase:
     """One photograph: its edit, the same question in other words, and other questions about it."""
 
     name: str
@@ -29,18 +29,18 @@ class Case:
     view: bytes
 
     def asks(self, question: str) -> bool:
-        """Whether the edit is about this question, word for word."""
+        """Return whether this is the edit's question or its rephrasing, word for word."""
         said = question.strip().casefold()
         return said in (self.question.strip().casefold(), self.rephrase.strip().casefold())
 
 
-def read_cases(folder: str | Path) -> tuple[Case, ...]:
-    """Read a folder of photographs; what is wrong with it is said in one line.
+def read_cases(folder: str | Path) -> tuple[PhotographCase, ...]:
+    """Read a folder of photographs; errors are one line.
 
     Raises:
-        FileNotFoundError: no folder, no cases.json, or a picture is missing.
-        ValueError: not JSON, no cases, a field or picture that cannot be used, two cases of one
-            name or with one edit.
+        FileNotFoundError: no folder, no cases.json, or a missing picture.
+        ValueError: not JSON, no cases, an unusable field or picture, or two cases with the same
+            name or the same edit.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -61,7 +61,7 @@ def read_cases(folder: str | Path) -> tuple[Case, ...]:
     return cases
 
 
-def _case(row, where: str, folder: Path) -> Case:
+def _case(row, where: str, folder: Path) -> PhotographCase:
     if not isinstance(row, dict):
         raise ValueError(f"{where} has to be an object, it is {type(row).__name__}")
     for field in (*TEXTS, "others"):
@@ -76,7 +76,7 @@ def _case(row, where: str, folder: Path) -> Case:
         if not isinstance(row["others"], list):
             raise ValueError("field 'others' has to be a list of questions")
         others = tuple(check_text("question in 'others'", other) for other in row["others"])
-        case = Case(
+        case = PhotographCase(
             **texts,
             others=others,
             picture=read_image(folder / f"{name}.jpg"),
@@ -92,8 +92,8 @@ def _case(row, where: str, folder: Path) -> Case:
     return case
 
 
-def _refuse_doubles(cases: tuple[Case, ...], file: Path) -> None:
-    """Every case has a name and an edit of its own: a second edit would supersede the first."""
+def _refuse_doubles(cases: tuple[PhotographCase, ...], file: Path) -> None:
+    """Refuse two cases with one name, or with one edit: the second would supersede the first."""
     names, edits = {}, {}
     for i, case in enumerate(cases):
         if case.name in names:

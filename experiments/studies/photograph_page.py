@@ -1,4 +1,4 @@
-"""The page of a study of photographs: every picture with what was asked of it and answered."""
+"""The page of a study of photographs: every picture with its questions and answers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 
 from experiments.studies.photograph_counts import KINDS, LABELS, TARGETED
-from experiments.studies.photograph_folder import Case
+from experiments.studies.photograph_folder import PhotographCase
 from liveedit_jax.data.images import open_picture
 
 SIDE = 240  # pixels of the longer side of a picture
@@ -63,12 +63,12 @@ def _figure(data: bytes, caption: str) -> str:
     )
 
 
-def _said(text: str) -> str:
+def _escape_answer(text: str) -> str:
     return escape(text) if text.strip() else "<em>nothing</em>"
 
 
 def _verdict(row: dict) -> tuple[str, str]:
-    """Class and words of a judged answer."""
+    """Return the CSS class and the words for a judged answer."""
     if row["kind"] in TARGETED:
         return ("good", "right") if row["right"] else ("bad", "wrong")
     if not row["changed"]:
@@ -77,7 +77,7 @@ def _verdict(row: dict) -> tuple[str, str]:
     return "bad", f"changed {row['became']}" + (f" ({name})" if name else "")
 
 
-def _fired(row: dict) -> str:
+def _describe_fired(row: dict) -> str:
     named = [
         f"{escape(str(fired['case'] or fired['edit']))} ({fired['weight']:.2f})"
         for fired in row["fired"][:FIRED_N]
@@ -89,9 +89,9 @@ def _fired(row: dict) -> str:
 def _line(row: dict, asked: str) -> str:
     kind, words = _verdict(row)
     return (
-        f"<tr><td>{asked}</td><td>{_said(row['before'])}</td>"
-        f"<td class={kind}>{_said(row['after'])}<small>{escape(words)}</small></td>"
-        f"<td>{_fired(row)}</td></tr>"
+        f"<tr><td>{asked}</td><td>{_escape_answer(row['before'])}</td>"
+        f"<td class={kind}>{_escape_answer(row['after'])}<small>{escape(words)}</small></td>"
+        f"<td>{_describe_fired(row)}</td></tr>"
     )
 
 
@@ -102,7 +102,7 @@ def _table(head: str, lines: Sequence[str]) -> str:
     )
 
 
-def _article(i: int, case: Case, asked: Sequence[dict], number_of: dict[str, int]) -> str:
+def _article(i: int, case: PhotographCase, asked: Sequence[dict], number_of: dict[str, int]) -> str:
     about = [row for row in asked if row["kind"] != "elsewhere"]
     elsewhere = [row for row in asked if row["kind"] == "elsewhere"]
     words = {
@@ -131,11 +131,11 @@ def _article(i: int, case: Case, asked: Sequence[dict], number_of: dict[str, int
     )
 
 
-def page(results: dict, cases: Sequence[Case]) -> str:
-    """The self-contained page; everything from the folder is escaped.
+def page(results: dict, cases: Sequence[PhotographCase]) -> str:
+    """Return the self-contained page; everything from the folder is escaped.
 
     Args:
-        results: as `photographs` writes them.
+        results: the content of `results.json`.
         cases: the same cases, with their pictures.
     """
     rows = []

@@ -1,12 +1,12 @@
-"""Edit photographs by free questions, all in one repository, and count five shares.
+"""Edit photographs with free questions, all in one repository, and measure five shares.
 
     python -m experiments.studies.photographs FOLDER --model smol --out runs/photographs
 
 FOLDER holds `cases.json`, a list of {"name", "question", "target", "rephrase", "others": [...]},
-and beside it NAME.jpg and NAME-view.jpg (docs/photographs.md). Counted are the edits that answer
-their own question with the target, word for word; the reworded question; the own question about
-the view; other questions about an edited photograph whose answer is no longer the unedited model's;
-and the same question about the other photographs, likewise.
+with NAME.jpg and NAME-view.jpg (docs/photographs.md). Three shares count answers that are the
+target, word for word: to the edit's own question, to its rephrasing, and to its own question about
+the other view. Two count answers that differ from the unedited model's: to other questions about an
+edited photograph, and to the same question about the other photographs.
 
 Writes OUT/results.json and OUT/report.html, a page with every picture, question and answer.
 `experiments.studies.photograph_cases` makes such a folder from stamps.
@@ -24,8 +24,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from experiments.studies.photograph_counts import KINDS, LABELS, Probe, answered, probes_of, shares
-from experiments.studies.photograph_folder import Case, read_cases
+from experiments.studies.photograph_counts import (
+    KINDS,
+    LABELS,
+    PhotographProbe,
+    count_shares,
+    judge_answer,
+    list_probes,
+)
+from experiments.studies.photograph_folder import PhotographCase, read_cases
 from experiments.studies.photograph_page import page
 from liveedit_jax.session import Answer, Editor, model_hashes, open_editor
 from liveedit_jax.store.durable import replace_file
@@ -81,24 +88,25 @@ def _json(results: dict) -> bytes:
     return (json.dumps(results, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def study(cases: Sequence[Case], args: argparse.Namespace) -> dict:
+def study(cases: Sequence[PhotographCase], args: argparse.Namespace) -> dict:
     """Make all edits, ask everything, and count.
 
     Returns:
-        "tokens", the most of an answer, "shares", and "cases", what each was asked and answered.
+        "tokens", the most tokens of an answer; "shares"; and "cases", each with its questions and
+        answers.
 
     Raises:
-        ValueError: a text that does not fit the model, naming the case.
+        ValueError: a text that does not fit the model; the error names the case.
         OSError, OverflowError: the repository cannot be written.
     """
-    probes = probes_of(cases, args.others_n)
+    probes = list_probes(cases, args.others_n)
     with tempfile.TemporaryDirectory() as folder:
         repo = args.repo or Path(folder) / "repository"
         with open_editor(args.model, repo, write=True) as editor:
             _check(editor, cases)
             requests = [(case.picture, case.question, case.target) for case in cases]
             ids = list(tqdm(editor.edit_many(requests), "edits", len(cases), mininterval=5))
-            questions = [(_shown(cases, probe), probe.prompt) for probe in probes]
+            questions = [(_picture(cases, probe), probe.prompt) for probe in probes]
             tokens_n = args.tokens or _tokens_n(editor, cases)
             answers = editor.ask_many(questions, tokens_n)
             answers = list(tqdm(answers, "questions", len(probes), mininterval=5))
@@ -107,7 +115,7 @@ def study(cases: Sequence[Case], args: argparse.Namespace) -> dict:
     asked = [[row for row in rows if row["case"] == i] for i in range(len(cases))]
     return {
         "tokens": tokens_n,
-        "shares": shares(rows),
+        "shares": count_shares(rows),
         "cases": [
             {
                 "name": case.name,
@@ -121,7 +129,7 @@ def study(cases: Sequence[Case], args: argparse.Namespace) -> dict:
     }
 
 
-def _check(editor: Editor, cases: Sequence[Case]) -> None:
+def _check(editor: Editor, cases: Sequence[PhotographCase]) -> None:
     """Refuse texts that do not fit the model before anything is stored."""
     for case in cases:
         for prompt in (case.question, case.rephrase, *case.others):
@@ -131,19 +139,21 @@ def _check(editor: Editor, cases: Sequence[Case]) -> None:
                 raise ValueError(f"case {case.name!r}, {prompt!r}: {error}") from error
 
 
-def _tokens_n(editor: Editor, cases: Sequence[Case]) -> int:
-    """The most tokens of an answer: as in evaluation, twice the longest target's and 8."""
+def _tokens_n(editor: Editor, cases: Sequence[PhotographCase]) -> int:
+    """Return the most tokens of an answer, as in evaluation: twice the longest target's plus 8."""
     encode = editor.maker.model.tokenizer.encode
     return 2 * max(len(encode(" " + case.target.strip())) for case in cases) + 8
 
 
-def _shown(cases: Sequence[Case], probe: Probe) -> bytes:
+def _picture(cases: Sequence[PhotographCase], probe: PhotographProbe) -> bytes:
     case = cases[probe.shown]
     return case.view if probe.kind == "view" else case.picture
 
 
-def _row(cases: Sequence[Case], probe: Probe, answer: Answer, case_of: dict[int, int]) -> dict:
-    """Write what was asked and answered as plain values."""
+def _row(
+    cases: Sequence[PhotographCase], probe: PhotographProbe, answer: Answer, case_of: dict[int, int]
+) -> dict:
+    """Return a judged probe and the edits that fired as plain values."""
     fired = [
         {
             "case": cases[case_of[fired.edit.id]].name if fired.edit.id in case_of else None,
@@ -153,11 +163,11 @@ def _row(cases: Sequence[Case], probe: Probe, answer: Answer, case_of: dict[int,
         for fired in answer.fired
     ]
     hits = {"hit_n": answer.hit_n, "kept": round(answer.kept, 5), "fired": fired}
-    return answered(cases, probe, answer.before, answer.after) | hits
+    return judge_answer(cases, probe, answer.before, answer.after) | hits
 
 
 def table(results: dict) -> str:
-    """The five shares, a line each, and what answers became where they changed."""
+    """Format the five shares, one line each, and what changed answers became."""
     lines = [f"{results['model']}, {results['photographs']} photographs, an edit each:"]
     for kind in KINDS:
         count = results["shares"][kind]

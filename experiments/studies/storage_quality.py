@@ -1,10 +1,10 @@
-"""What narrow storage does to routing and to the metrics of a trained editor, at many edits.
+"""Measure what narrow storage does to the routing and the metrics of a trained editor.
 
     python -m experiments.studies.storage_quality --config tiny --edits 10000 --out runs/storage
 
-The same experts are stored in float32, bfloat16 and 8 bits, and the same probes asked of each,
-teacher-forced. Routing agrees on a query where it hits the same experts, the strongest is the same,
-and all weights together differ by at most 0.01.
+The same experts are stored in float32, bfloat16 and 8 bits, and the same probes are asked of each
+under teacher forcing. Routing agrees on a query if it hits the same experts, the strongest one is
+the same, and the L1 distance of all weights is at most 0.01.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from liveedit_jax.config import EditorConfig, Precision, StorageConfig
 from liveedit_jax.editor import repository
 from liveedit_jax.editor.as_editor import LiveEdit
 from liveedit_jax.editor.routing import hit_weights
-from liveedit_jax.evaluation.asking import ask_forced, block_of
+from liveedit_jax.evaluation.blocks import ask_teacher_forced, make_block
 from liveedit_jax.evaluation.cases import stream_cases
 from liveedit_jax.evaluation.metrics import average_members
 from liveedit_jax.evaluation.probes import Case
-from liveedit_jax.evaluation.quick import accuracies
-from liveedit_jax.evaluation.run import commit
-from liveedit_jax.evaluation.subject import Parts, Subject, encode, requests
+from liveedit_jax.evaluation.quick import row_accuracies
+from liveedit_jax.evaluation.run import git_commit
+from liveedit_jax.evaluation.subject import ModelParts, Subject, encode, prepare_requests
 from liveedit_jax.model_io.model import load_model
 from liveedit_jax.types import Expert, Query, Repository
 
@@ -42,15 +42,19 @@ _add = jax.jit(repository.add_edits, donate_argnums=0)
 
 @partial(jax.jit, static_argnums=0)
 def _agree(cfg: EditorConfig, wide: Repository, narrow: Repository, query: Query):
-    """Per query: the same hits, the same strongest expert, the L1 of all weights; and any hit."""
+    """Compare the routing of queries in two repositories.
+
+    Returns, per query: the same hits, the same strongest expert, the L1 distance of all weights,
+    and whether the first repository has a hit.
+    """
     (hit, weight), (other, weights) = (hit_weights(cfg, r, query) for r in (wide, narrow))
     same = (hit == other).all(-1)
     first = weight.argmax(-1) == weights.argmax(-1)
     return same, first, jnp.abs(weight - weights).sum(-1), hit.any(-1)
 
 
-def stored(subject: Subject, expert: Expert, n: int, precision: Precision) -> Repository:
-    """All experts in one repository."""
+def store_experts(subject: Subject, expert: Expert, n: int, precision: Precision) -> Repository:
+    """Store all experts in one repository."""
     storage = StorageConfig(keys=precision, bodies=precision)
     repo = repository.init_repository(subject.editor.cfg, subject.backbone.cfg.width, n, storage)
     for at in range(0, n, BLOCK_N):
@@ -61,7 +65,7 @@ def stored(subject: Subject, expert: Expert, n: int, precision: Precision) -> Re
 
 
 def agreement(subject: Subject, wide: Repository, narrow: Repository, query: Query) -> np.ndarray:
-    """float[X, 4]: what `_agree` says of every query."""
+    """Apply `_agree` to all queries in batches, float[X, 4]."""
     parts = []
     for at in range(0, len(query.threshold), BATCH_N):
         rows = np.minimum(np.arange(at, at + BATCH_N), len(query.threshold) - 1)
@@ -70,8 +74,8 @@ def agreement(subject: Subject, wide: Repository, narrow: Repository, query: Que
     return np.concatenate(parts)[: len(query.threshold)]
 
 
-def summary(rows: np.ndarray) -> dict[str, float]:
-    """Shares of queries in %."""
+def summarise(rows: np.ndarray) -> dict[str, float]:
+    """Compute shares of queries in percent."""
     same, first, distance, hit = rows.T
     agrees = (same > 0) & (first > 0) & (distance <= LEAST_L1)
     return {
@@ -83,31 +87,31 @@ def summary(rows: np.ndarray) -> dict[str, float]:
     }
 
 
-def experts_of(subject: Subject, cases: Sequence[Case], bar: tqdm) -> Expert:
-    """The experts (numpy) of all edits."""
+def make_experts(subject: Subject, cases: Sequence[Case], bar: tqdm) -> Expert:
+    """Generate the experts (numpy) of all edits."""
     made = []
     for at in range(0, len(cases), BLOCK_N):
         asked = [case.edit for case in cases[at : at + BLOCK_N]]
-        made += [expert for expert, _, _ in requests(subject, asked)]
+        made += [expert for expert, _, _ in prepare_requests(subject, asked)]
         bar.update(len(asked))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *made)
 
 
-def measured(
+def measure(
     subject: Subject, cases: Sequence[Case], repos: dict[str, Repository], bar: tqdm
 ) -> dict[str, dict[str, float]]:
-    """Metrics and agreement by storage; the first of `repos` is what the others agree with."""
+    """Measure metrics and agreement by storage; the first of `repos` is the reference."""
     scores: dict = {name: defaultdict(list) for name in repos}
     agreed: dict = {name: [] for name in repos}
     wide = next(iter(repos.values()))
     for first in range(0, len(cases), BLOCK_N):
-        block = block_of(cases[first : first + BLOCK_N], first)
+        block = make_block(cases[first : first + BLOCK_N], first)
         encoded, rows = encode(subject, block.probes), np.arange(len(block.probes))
-        query = jax.tree.map(lambda leaf, shown=block.shown: leaf[shown], encoded.query)
+        query = jax.tree.map(lambda leaf, shown=block.has_picture: leaf[shown], encoded.query)
         for name, repo in repos.items():
             now = np.full(len(rows), int(repo.clock))
-            said, _ = ask_forced(subject, repo, block, encoded, rows, now)
-            for kind, value in accuracies(block, encoded, said.after):
+            answers, _ = ask_teacher_forced(subject, repo, block, encoded, rows, now)
+            for kind, value in row_accuracies(block, encoded, answers.after):
                 scores[name][kind].append(value)
             agreed[name].append(agreement(subject, wide, repo, query))
         bar.update(5 * len(block.cases))
@@ -116,7 +120,7 @@ def measured(
         figures = {kind: 100 * float(np.mean(values)) for kind, values in scores[name].items()}
         figures["average"] = float(np.mean([figures[name] for name in average_members("average")]))
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(repo)) / len(cases)
-        found[name] = figures | summary(np.concatenate(agreed[name])) | {"bytes_per_expert": size}
+        found[name] = figures | summarise(np.concatenate(agreed[name])) | {"bytes_per_expert": size}
     return found
 
 
@@ -131,14 +135,14 @@ def main() -> None:
     model = load_model(args.config)
     backbone = Backbone(model.config.backbone)
     editor = LiveEdit(model.config.editor)
-    parts = Parts(backbone, model.backbone, model.tokenizer, editor, model.editor)
+    parts = ModelParts(backbone, model.backbone, model.tokenizer, editor, model.editor)
     cases = stream_cases(args.split, args.seed, args.edits, backbone.cfg.vision.image_size)
     subject = parts.subject(cases, BATCH_N)
     with tqdm(total=6 * len(cases), desc="storage", unit_scale=True) as bar:
-        expert = experts_of(subject, cases, bar)
-        repos = {p.value: stored(subject, expert, len(cases), p) for p in Precision}
-        found = measured(subject, cases, repos, bar)
-    run = {"config": args.config, "edits": args.edits, "seed": args.seed, "commit": commit()}
+        expert = make_experts(subject, cases, bar)
+        repos = {p.value: store_experts(subject, expert, len(cases), p) for p in Precision}
+        found = measure(subject, cases, repos, bar)
+    run = {"config": args.config, "edits": args.edits, "seed": args.seed, "commit": git_commit()}
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "results.json").write_text(json.dumps(run | found, indent=1) + "\n")
     print(json.dumps(run | found, indent=1))

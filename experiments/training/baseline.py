@@ -22,8 +22,8 @@ from liveedit_jax.config import Preset
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.tokenizer import load_tokenizer
 from liveedit_jax.editors import split_at_layer
-from liveedit_jax.evaluation.run import commit
-from liveedit_jax.evaluation.subject import Parts
+from liveedit_jax.evaluation.run import git_commit
+from liveedit_jax.evaluation.subject import ModelParts
 from liveedit_jax.model_io.model import load_backbone, model_folder
 from liveedit_jax.model_io.weights import save_weights
 from liveedit_jax.training.loop import train
@@ -60,8 +60,8 @@ def train_baseline(args: argparse.Namespace, chosen: Preset) -> None:
     opened = open_world(args)
     data = EditingData(tokenizer, cfg, drawn, chosen.edit_mixture, chosen.dataset.budget, opened)
 
-    def parts_of(state: TrainState) -> Parts:
-        return Parts(Backbone(cfg), whole, tokenizer, editor, state.params)
+    def parts_of(state: TrainState) -> ModelParts:
+        return ModelParts(Backbone(cfg), whole, tokenizer, editor, state.params)
 
     params = {"backbone": weights, "editor": None}
     shown = data.pictures()
@@ -88,7 +88,7 @@ def train_baseline(args: argparse.Namespace, chosen: Preset) -> None:
             "settings": asdict(editor),
             "steps": step,
             "backbone_sha256": made["sha256"],
-            "commit": commit(),
+            "commit": git_commit(),
             **({} if opened is None else opened.provenance),
             "seconds": round(time.time() - begin),
             "dev": {"seed": DEV_SEED, "edits": DEV_N, **measure(state)},

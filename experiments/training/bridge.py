@@ -17,9 +17,9 @@ from liveedit_jax.backbones.linear import round_kernels
 from liveedit_jax.backbones.parts import bridge
 from liveedit_jax.config import Preset, as_dict
 from liveedit_jax.data.facts import SOURCES, entities
-from liveedit_jax.evaluation.knowledge import fact_accuracy, other_drawing_found
+from liveedit_jax.evaluation.knowledge import fact_accuracy, other_drawing_recall
 from liveedit_jax.evaluation.questions import drawings
-from liveedit_jax.evaluation.run import commit
+from liveedit_jax.evaluation.run import git_commit
 from liveedit_jax.model_io.frozen import load_smol_parts, load_smol_tokenizer
 from liveedit_jax.model_io.weights import load_weights, save_weights
 from liveedit_jax.training.bridge import BridgeData, bridge_step, init_state, tower_states
@@ -83,13 +83,13 @@ def run(args: argparse.Namespace, chosen: Preset) -> None:
     read = states[jnp.asarray(both)].astype(jnp.float32)
     features = bridge(backbone.cfg).apply({"params": state.params}, read)
     images = np.asarray(mean_images(backbone, params, features, chosen.editor.norm_eps))
-    found = {str(share): other_drawing_found(images, share) for share in (1e-2, 1e-3, 3e-4)}
+    found = {str(share): other_drawing_recall(images, share) for share in (1e-2, 1e-3, 3e-4)}
     recipe = {
         "config": args.config,
         "steps": step,
         "started_from": before,
         "starts": starts,
-        "commit": commit(),
+        "commit": git_commit(),
         **run_of,
         "backbone": as_dict(chosen.backbone),
         "frozen_sha256": sha256,

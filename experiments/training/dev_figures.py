@@ -7,14 +7,14 @@ from functools import cache, partial
 
 from liveedit_jax.evaluation.cases import stream_cases
 from liveedit_jax.evaluation.quick import quick_figures
-from liveedit_jax.evaluation.subject import Parts
+from liveedit_jax.evaluation.subject import ModelParts
 from liveedit_jax.training.optimizers import TrainState
 
 DEV_SEED, DEV_N = 0, 100
 
 
 def dev_figures(
-    parts_of: Callable[[TrainState], Parts], image_size: int
+    parts_of: Callable[[TrainState], ModelParts], image_size: int
 ) -> Callable[[TrainState], dict]:
     """Make a function that measures the dev split at 100 edits; its cases and features are kept.
 

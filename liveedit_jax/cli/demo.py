@@ -11,7 +11,7 @@ from pathlib import Path
 from liveedit_jax.cli import wording as cli_text
 from liveedit_jax.data.facts import entities
 from liveedit_jax.data.images import drawing_png
-from liveedit_jax.evaluation.run import Choice, run, table
+from liveedit_jax.evaluation.run import RunSpec, format_table, run
 from liveedit_jax.report.run_page import draw_run
 from liveedit_jax.session import open_editor
 
@@ -44,9 +44,9 @@ def run_demo(model: str, out: Path, repo: str | None, max_edits: int, marks: Seq
         if scratch:
             shutil.rmtree(scratch)
     print(f"\nNow {max(marks):,} edits of the eval split, measured (progress below):", flush=True)
-    choice = Choice(model=model, marks=tuple(marks))
-    results = run(choice, out / "lifelong", begin, draw=draw_run)
-    print("\ntoken accuracy in % (and exact match of free generation)\n" + table(results))
+    spec = RunSpec(model=model, marks=tuple(marks))
+    results = run(spec, out / "lifelong", begin, draw=draw_run)
+    print("\ntoken accuracy in % (and exact match of free generation)\n" + format_table(results))
     print(
         f"\n{results['seconds']:.0f} s, peak memory {results['peak_rss_gb']:.2f} GB. "
         f"Pictures and examples: {out / 'lifelong' / 'report.html'}"

@@ -1,1 +1,1 @@
-"""The lifelong protocol, its metrics, and the report of a run."""
+"""The lifelong evaluation protocol: cases, metrics, the engine, and the files of a run."""

@@ -1,4 +1,4 @@
-"""Every figure of `results.json`, computed from the lines of `cases.jsonl` (and `routes.jsonl`)."""
+"""The figures of `results.json`, computed from the lines of `cases.jsonl` and `routes.jsonl`."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from liveedit_jax.evaluation.metrics import (
     AVERAGES,
     BY_NAME,
     GROUPS,
-    HITTING,
+    HIT_METRICS,
     METRICS,
     UNGROUPED,
+    as_unedited,
     average_members,
     exact_match,
+    forced_accuracy,
     group_members,
-    teacher_forced,
-    unedited,
 )
 from liveedit_jax.evaluation.probes import key_of
 from liveedit_jax.evaluation.retention import retention_figures
 
 
 def read_lines(file: str | Path) -> Iterator[dict]:
-    """The objects of a JSON-lines file, one at a time."""
+    """Yield the objects of a JSON-lines file, one at a time."""
     with open(file, encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)
 
 
 class Tally:
-    """Running sums of one mark: lines in, figures out, so that a file need not fit in memory."""
+    """Running sums over the lines of one mark, so that a file need not fit in memory."""
 
     def __init__(self):
-        """Nothing counted yet."""
+        """Start with nothing counted."""
         self._sums = defaultdict(lambda: [0, 0.0, 0.0, 0])  # probe -> n, accuracy, exact, hit_n
         self._cases: set[int] = set()
         self._hit_max = 0
@@ -45,7 +45,7 @@ class Tally:
         """Count one line of cases.jsonl."""
         row = self._sums[line["probe"]]
         row[0] += 1
-        row[1] += teacher_forced(line)
+        row[1] += forced_accuracy(line)
         row[2] += exact_match(line)
         row[3] += line["hit_n"]
         self._cases.add(line["case"])
@@ -58,9 +58,10 @@ class Tally:
             self._kept_min = min(self._kept_min, line["kept"])
 
     def figures(self, edits: int) -> dict:
-        """One entry of results.json: percentages, counts; None where a probe never occurred.
+        """Return one entry of results.json: percentages and counts.
 
-        The hit counts are over the metrics HITTING.
+        A figure is None where no probe of the metric was counted. `hit_n_mean` is taken over the
+        metrics in HIT_METRICS.
         """
 
         def mean(probe: str, column: int, scale: float = 100.0) -> float | None:
@@ -69,7 +70,7 @@ class Tally:
 
         shown = [metric.name for metric in METRICS if metric.always or self._sums[metric.name][0]]
         forced = {probe: mean(probe, 1) for probe in shown}
-        seen = [self._sums[probe] for probe in HITTING]
+        seen = [self._sums[probe] for probe in HIT_METRICS]
         shown_n = sum(row[0] for row in seen)
 
         def group(name: str, of: dict) -> dict:
@@ -91,13 +92,13 @@ class Tally:
 
 
 def _average(figures: dict[str, float | None], names: Iterable[str]) -> float | None:
-    """Average the figures that are known."""
+    """Average the figures that are not None."""
     known = [figures[name] for name in names if figures.get(name) is not None]
     return sum(known) / len(known) if known else None
 
 
 def mark_figures(lines: Iterable[dict], routes: Iterable[dict] = ()) -> list[dict]:
-    """The figures of every mark, in the order in which the lines name them."""
+    """Compute the figures of every mark, in the order in which the marks first occur in `lines`."""
     tallies: dict[int, Tally] = defaultdict(Tally)
     for line in lines:
         tallies[line["mark"]].add(line)
@@ -107,17 +108,17 @@ def mark_figures(lines: Iterable[dict], routes: Iterable[dict] = ()) -> list[dic
 
 
 def unedited_figures(lines: Iterable[dict]) -> dict:
-    """The unedited model's figures, each probe of each case counted once."""
+    """Compute the unedited model's figures, counting each probe of each case once."""
     tally, seen = Tally(), set()
     for line in lines:
         if key_of(line) not in seen:
             seen.add(key_of(line))
-            tally.add(unedited(line))
+            tally.add(as_unedited(line))
     return tally.figures(0)
 
 
 def folder_figures(folder: str | Path) -> dict:
-    """`unedited` and `marks` of a run's folder."""
+    """Compute the entries `unedited` and `marks` of results.json from a run folder's lines."""
     folder = Path(folder)
     marks = mark_figures(read_lines(folder / "cases.jsonl"), read_lines(folder / "routes.jsonl"))
     if (folder / "retention.jsonl").is_file():

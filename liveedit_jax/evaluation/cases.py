@@ -1,4 +1,4 @@
-"""Records of a benchmark as cases of the protocol."""
+"""Cases of the protocol, made from the records of a benchmark."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from liveedit_jax.data.records import Record, SameImage
 from liveedit_jax.evaluation.probes import Case, Probe
 
 
-def case_of(record: Record, prompts: Prompts = PLAIN_PROMPTS, pictures: Path | None = None) -> Case:
-    """The probes of one record; pictures stay encoded until they are read.
+def make_case(
+    record: Record, prompts: Prompts = PLAIN_PROMPTS, pictures: Path | None = None
+) -> Case:
+    """Make the case of one record; its pictures stay encoded until they are read.
 
     Args:
         record: the record.
-        prompts: what stands around its texts.
-        pictures: the folder that its pictures' files are named from.
+        prompts: the benchmark's prompt templates.
+        pictures: the folder that the file names of its pictures are relative to; None where the
+            pictures are not files.
     """
 
     def shown(metric: str, prompt: str, target: str, image: bytes | Path) -> Probe:
@@ -42,7 +45,7 @@ def case_of(record: Record, prompts: Prompts = PLAIN_PROMPTS, pictures: Path | N
         Probe("text_locality", text, record.loc_ans, None),
         shown("image_locality", image.format(record.m_loc_q), record.m_loc_a, record.m_loc),
     ]
-    ports = {port.hops: port for port in reversed(record.port)}  # the first of each
+    ports = {port.hops: port for port in reversed(record.port)}  # the first question of each length
     for hops in dict.fromkeys(port.hops for port in record.port):
         question = prompts.edit.format(ports[hops].question)
         probes.append(shown(f"portability_{hops}", question, ports[hops].answer, record.image))
@@ -57,9 +60,10 @@ def case_of(record: Record, prompts: Prompts = PLAIN_PROMPTS, pictures: Path | N
 def stream_cases(
     split: str, seed: int, n: int, image_size: int, noto: str | Path | None = None
 ) -> list[Case]:
-    """The first `n` cases of a MojiEdit stream, drawn at the size they are read at.
+    """Return the first `n` cases of a MojiEdit stream, with drawings of `image_size` pixels.
 
-    Of an edited picture they ask all facts that none of the `n` edits changes.
+    The probes `same_image` ask for all facts of the edited entity that none of the `n` edits
+    changes.
 
     Raises:
         ValueError, FileNotFoundError: as `edit_stream`.
@@ -70,12 +74,12 @@ def stream_cases(
     def kept(record: Record) -> tuple[SameImage, ...]:
         return tuple(o for o in record.same_image if (record.entity, o.fact) not in edited)
 
-    return [case_of(replace(record, same_image=kept(record))) for record in records]
+    return [make_case(replace(record, same_image=kept(record))) for record in records]
 
 
 @dataclass(frozen=True)
-class Files:
-    """Where a benchmark's own files are."""
+class BenchmarkFiles:
+    """Where a public benchmark's files are."""
 
     manual_dir: str
     data_dir: str | None = None  # prepared rows (None: the user's cache)
@@ -84,17 +88,20 @@ class Files:
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Cases in order; of a public benchmark also what all its rows are, and its pictures."""
+    """Cases in their order; of a public benchmark also a digest of its rows, and its pictures."""
 
     cases: list[Case]
     rows_sha256: str | None = None
-    pictures: Path | None = None  # the folder that probes' files are named from
+    pictures: Path | None = None  # the folder that the probes' file names are relative to
 
 
-def benchmark_cases(name: str, split: str, seed: int | None, n: int | None, files: Files) -> Stream:
-    """The first `n` cases (None: all) of a benchmark.
+def benchmark_cases(
+    name: str, split: str, seed: int | None, n: int | None, files: BenchmarkFiles
+) -> Stream:
+    """Return the first `n` cases (None: all) of a public benchmark.
 
-    They come in the order of the file, or shuffled by a seed as the released evaluation does it.
+    They come in the order of the benchmark's file (`seed` None), or shuffled by the seed as the
+    released evaluation does it.
 
     Raises:
         KeyError, ValueError, FileNotFoundError: as `load_benchmark`; fewer than `n` cases.
@@ -110,7 +117,7 @@ def benchmark_cases(name: str, split: str, seed: int | None, n: int | None, file
     )
     if n is not None and n > len(source):
         raise ValueError(f"{n} cases: {name}'s {split} split has {len(source)} here")
-    cases = [case_of(record, PROMPTS[name], source.pictures) for record in source]
+    cases = [make_case(record, PROMPTS[name], source.pictures) for record in source]
     order = list(range(len(cases)))
     if seed is not None:
         np.random.default_rng(seed).shuffle(order)

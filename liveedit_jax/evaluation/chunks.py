@@ -1,4 +1,4 @@
-"""Cutting a stream into chunks: a mark of n edits means floor(cases / n) fresh states."""
+"""Chunks of a stream: at a mark of n edits, floor(cases / n) chunks start from a fresh state."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from jaxtyping import Int
 
 
 def check_marks(marks: tuple[int, ...], cases_n: int) -> None:
-    """Refuse marks that no protocol can run.
+    """Refuse marks that cannot be evaluated.
 
     Raises:
-        ValueError: no marks, a mark below 1, marks not rising, or fewer cases than the largest.
+        ValueError: no marks, a mark below 1, marks that do not rise strictly, or fewer cases than
+            the largest mark.
     """
     if not marks or min(marks) < 1 or list(marks) != sorted(set(marks)):
         raise ValueError(f"marks {list(marks)}: give rising numbers of edits from 1 up")
@@ -18,11 +19,11 @@ def check_marks(marks: tuple[int, ...], cases_n: int) -> None:
         raise ValueError(f"cases={cases_n} is below the largest mark, {marks[-1]}")
 
 
-def counted_n(mark: int, cases_n: int) -> int:
-    """How many cases a mark counts: whole chunks of at most `cases_n` cases, or else one chunk."""
+def count_cases(mark: int, cases_n: int) -> int:
+    """Return how many cases a mark counts: as many whole chunks as fit `cases_n`, at least one."""
     return max(cases_n // mark, 1) * mark
 
 
 def chunk_of(case: Int[np.ndarray, " X"], mark: int) -> Int[np.ndarray, " X"]:
-    """The chunk each case belongs to."""
+    """Return the number of the chunk that each case belongs to."""
     return np.asarray(case) // mark

@@ -1,4 +1,4 @@
-"""Counting compilations, to hold that they do not grow with the number of edits."""
+"""Counts compilations: evidence that their number does not grow with the number of edits."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import jax
 EVENT = "/jax/core/compile/backend_compile_duration"
 
 
-class Count:
-    """How many programs were compiled so far."""
+class CompileCount:
+    """The number of programs compiled so far."""
 
     n = 0
 
 
 @contextmanager
-def count_compiles() -> Iterator[Count]:
-    """Counts the programs that XLA compiles inside the block."""
-    count, active = Count(), [True]
+def count_compiles() -> Iterator[CompileCount]:
+    """Count the programs that XLA compiles inside the `with` block."""
+    count, active = CompileCount(), [True]
 
     def listen(event: str, duration: float, **_) -> None:
         if active[0] and event == EVENT:

@@ -1,4 +1,4 @@
-"""Measure what an edit and a question cost, and how much room a state takes."""
+"""The costs of an edit and of a question in time, and of a state in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from liveedit_jax import editors
 from liveedit_jax.editors import Encoding, State
-from liveedit_jax.evaluation.layout import make_rows, pixels, take
+from liveedit_jax.evaluation.batching import make_rows, read_pixels, take
 from liveedit_jax.evaluation.probes import Probe
 from liveedit_jax.evaluation.subject import Subject, edit
 from liveedit_jax.types import Batch
@@ -22,7 +22,7 @@ TIMED_N = 10
 
 
 def bytes_of(make: Callable, *args: Any) -> int:
-    """Count the bytes of a pytree that `make` would return, without making it."""
+    """Count the bytes of the pytree that `make(*args)` would return, without computing it."""
     shapes = jax.tree.leaves(jax.eval_shape(make, *args))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)
 
@@ -30,7 +30,7 @@ def bytes_of(make: Callable, *args: Any) -> int:
 def _median_ms(run: Callable, state: State, copied: bool) -> float:
     spent = []
     for _ in range(TIMED_N + 2):
-        own = after = None  # what is freed is not timed
+        own = after = None  # frees the arrays of the previous round outside the timed part
         own = jax.block_until_ready(jax.tree.map(jnp.array, state)) if copied else state
         begin = time.perf_counter()
         after = jax.block_until_ready(run(own))
@@ -40,24 +40,31 @@ def _median_ms(run: Callable, state: State, copied: bool) -> float:
 
 
 def _one(subject: Subject, probe: Probe) -> tuple[Batch, np.ndarray]:
-    """Make one row with its pixels, and the positions of its answer."""
+    """Make a batch of one probe with its pixels, and the positions that predict its answer."""
     cfg, shapes = subject.backbone.cfg, subject.shapes
     rows = make_rows(subject.tokenizer, cfg, [probe], shapes)
     batch = take(rows, np.asarray([0]), shapes.long_n)
-    return batch.replace(image=pixels(cfg, probe.image)[None]), rows.position
+    return batch.replace(image=read_pixels(cfg, probe.image)[None]), rows.position
 
 
 def edit_costs(
     subject: Subject, before: State, probe: Probe, known: Encoding, batch: Batch
 ) -> dict[str, float]:
-    """Time an edit that has not been made yet; editors that descend would not repeat it.
+    """Time one edit, in milliseconds (the median of TIMED_N).
+
+    The edit must not be in the state yet: an editor that takes gradient steps would have nothing
+    left to do.
 
     Args:
-        subject: the editor.
-        before: the state that it is made in; copies are edited.
-        probe: the request; `edit_ms` is that of the whole edit, from tokens and pixels.
-        known: the same, ready; where editors route, `add_ms` is that of storing it alone.
-        batch: the same.
+        subject: the editor and the model.
+        before: the state before the edit; copies of it are edited.
+        probe: the request.
+        known: the same request, prepared for `edit`.
+        batch: its tokens.
+
+    Returns:
+        `edit_ms`, the whole edit from tokens and pixels; of an editor that routes also `add_ms`,
+        storing the prepared request alone.
     """
     model, (whole, _) = subject.model, _one(subject, probe)
     runs = {"edit_ms": lambda own: editors.edit_from_pixels(*model, own, whole)}
@@ -68,7 +75,12 @@ def edit_costs(
 
 
 def query_costs(subject: Subject, state: State, probe: Probe, edits_n: int) -> dict[str, float]:
-    """Time a question, from tokens and pixels, and count the bytes of a state for `edits_n`."""
+    """Time one question and size the state.
+
+    Returns:
+        `query_ms`, one question from tokens and pixels (the median of TIMED_N), and `state_bytes`,
+        the size of a state with room for just `edits_n` edits.
+    """
     model, (whole, at) = subject.model, _one(subject, probe)
     init = partial(subject.editor.init, *model[1:])
     return {

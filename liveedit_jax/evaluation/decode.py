@@ -1,10 +1,13 @@
-"""Free generation of an evaluation: only what teacher forcing has not already decided.
+"""Free generation of an evaluation, decoding as little as possible.
 
-If the most likely token at every answer position, and EOS after them, is the target's under teacher
-forcing, then greedy decoding walks the very same path: its first token is the target's first, so
-its second is decided on the same prefix, and so on by induction. Only the others are decoded, and
-with edits only where an editor routes. Of any other, one pass along the text that is compared with
-(the target, or what the unedited model says) tells whether greedy decoding gives exactly that text.
+If under teacher forcing the most likely token is the target's at every answer position, and EOS
+after them, then greedy decoding generates exactly the target: its first token is the target's
+first, so its second is predicted from the same prefix, and so on. Such rows need no decoding.
+
+The others are decoded token by token for the unedited model, and for editors that route. For all
+other editors one teacher-forced pass along the reference (the target, or the unedited model's own
+generation) tells whether greedy decoding gives exactly that reference, which is all that exact
+match asks.
 """
 
 from __future__ import annotations
@@ -19,66 +22,73 @@ import numpy as np
 from liveedit_jax import editors
 from liveedit_jax.backbones.generation import generate
 from liveedit_jax.editors import State
-from liveedit_jax.evaluation.layout import Rows, along, by_width, most_n, padded, take_prompt
+from liveedit_jax.evaluation.batching import (
+    ProbeRows,
+    group_by_width,
+    max_generated_n,
+    pad_group,
+    replace_answers,
+    take_prompt,
+)
 from liveedit_jax.evaluation.probes import Probe
 from liveedit_jax.evaluation.subject import (
-    Encoded,
+    EncodedRows,
     Subject,
-    answers,
     encode_rows,
     image_key,
-    narrow,
+    predict_answers,
+    take_routes,
     vision_features,
 )
 from liveedit_jax.types import Route
 
-CUT = "…"  # ends a generation that left its reference here and was not followed further
+CUT = "…"  # ends a generation that departs from its reference here and was not followed further
 
 
-def decided(rows: Rows, ids: np.ndarray, i: int, eos_id: int) -> bool:
-    """Tell whether teacher forcing says that greedy decoding of row i gives exactly its target."""
+def decodes_to_target(rows: ProbeRows, ids: np.ndarray, i: int, eos_id: int) -> bool:
+    """Return whether the teacher-forced `ids` prove that row i greedily decodes to its target."""
     path = [*rows.answer[i], eos_id]
     return rows.same_prompt[i] and ids[i, : len(path)].tolist() == path
 
 
-class Paths(NamedTuple):
-    """The texts that free generation of a block's rows is compared with."""
+class ReferencePaths(NamedTuple):
+    """The reference token ids that the free generation of a block's rows is compared with."""
 
-    ids: list[list[int]]  # of each row, up to and with EOS
-    place: dict[int, int]  # row -> its row in `encoded`; the others' path is their target
-    encoded: Encoded  # prompts with their paths
+    ids: list[list[int]]  # of each row, up to and including EOS
+    place: dict[int, int]  # row -> its row in `encoded`; all others' reference is their target
+    encoded: EncodedRows  # prompts followed by their references
 
 
 @dataclass(frozen=True, eq=False)
 class Decoder:
-    """Batched greedy decoding; `known` remembers unedited generations, which many probes share."""
+    """Batched greedy decoding; `known` caches unedited generations, which many probes share."""
 
     subject: Subject
     known: dict[tuple, list[int]] = field(default_factory=dict)
 
     @property
     def eos_id(self) -> int:
-        """Name the token that ends a generation."""
+        """Return the id of the token that ends a generation."""
         return self.subject.tokenizer.eos_id
 
-    def text(self, ids: Sequence[int], answer_n: int) -> str:
-        """Read at most 2A + 8 generated tokens."""
-        return self.subject.tokenizer.decode(ids[: most_n(answer_n)]).strip()
+    def detokenise(self, ids: Sequence[int], answer_n: int) -> str:
+        """Turn at most 2A + 8 generated ids into text, for a target of A = `answer_n` tokens."""
+        return self.subject.tokenizer.decode(ids[: max_generated_n(answer_n)]).strip()
 
     def decode(
         self,
-        rows: Rows,
+        rows: ProbeRows,
         probes: Sequence[Probe],
         chosen: Sequence[int],
         plan_of: Callable[[np.ndarray], Any] | None = None,
     ) -> dict[int, list[int]]:
-        """Generate ids for the chosen rows; `plan_of(rows)` is a batch's plan, None: no edits."""
+        """Generate ids for the chosen rows; `plan_of(rows)` gives a batch's edits (None: none)."""
         subject, out = self.subject, {}
         batch_n = subject.shapes.batch_n
         chosen = sorted(chosen, key=lambda i: len(rows.answer[i]))  # alike lengths end together
         for start in range(0, len(chosen), batch_n):
             group = chosen[start : start + batch_n]
-            at = padded(group, batch_n)
+            at = pad_group(group, batch_n)
             shown = vision_features(subject, [probes[i] for i in at])
             ids = generate(
                 subject.backbone,
@@ -87,15 +97,15 @@ class Decoder:
                 subject.shapes.steps_n,
                 None if plan_of is None else plan_of(at),
                 None if plan_of is None else subject.editor.add,
-                most_n(len(rows.answer[group[-1]])),
+                max_generated_n(len(rows.answer[group[-1]])),
                 features=np.stack(shown),
             )
             ids = np.asarray(ids)
             out |= {int(i): ids[b].tolist() for b, i in enumerate(group)}
         return out
 
-    def unedited(self, encoded: Encoded, probes: Sequence[Probe]) -> list[list[int]]:
-        """Generate ids for every row by the unedited model."""
+    def decode_unedited(self, encoded: EncodedRows, probes: Sequence[Probe]) -> list[list[int]]:
+        """Generate ids for every row with the unedited model."""
         rows = encoded.rows
         keys = [
             (p.prompt, image_key(p.image), len(answer))
@@ -105,7 +115,7 @@ class Decoder:
         for i, key in enumerate(keys):
             if key in self.known or key in queued:
                 continue
-            if decided(rows, encoded.before, i, self.eos_id):
+            if decodes_to_target(rows, encoded.before, i, self.eos_id):
                 self.known[key] = [*rows.answer[i], self.eos_id]
             else:
                 todo.append(i)
@@ -117,65 +127,68 @@ class Decoder:
     def decode_routed(
         self,
         state: State,
-        encoded: Encoded,
+        encoded: EncodedRows,
         probes: Sequence[Probe],
         found: Route,
         after: np.ndarray,
         chosen: Sequence[int],
     ) -> dict[int, str]:
-        """Generate text under routes, by row."""
+        """Generate the texts of the chosen rows under their routes; returns them by row."""
         rows, eos_id = encoded.rows, self.eos_id
-        ids = {i: [*rows.answer[i], eos_id] for i in chosen if decided(rows, after, i, eos_id)}
+        sure = [i for i in chosen if decodes_to_target(rows, after, i, eos_id)]
+        ids = {i: [*rows.answer[i], eos_id] for i in sure}
 
         def plan_of(at: np.ndarray, k: int) -> Any:
-            return editors.plan(*self.subject.model, state, narrow(found, at, k))
+            return editors.plan(*self.subject.model, state, take_routes(found, at, k))
 
-        for some, k in by_width(found, [i for i in chosen if i not in ids]):
+        for some, k in group_by_width(found, [i for i in chosen if i not in ids]):
             ids |= self.decode(rows, probes, some, partial(plan_of, k=k))
-        return {i: self.text(made, len(rows.answer[i])) for i, made in ids.items()}
+        return {i: self.detokenise(made, len(rows.answer[i])) for i, made in ids.items()}
 
-    def paths(
+    def encode_references(
         self,
-        rows: Rows,
+        rows: ProbeRows,
         probes: Sequence[Probe],
         targeted: Sequence[bool],
         unedited: Sequence[list[int]],
-    ) -> Paths:
-        """Lay out what rows are compared with, ready to be walked along in any state.
+    ) -> ReferencePaths:
+        """Encode the reference of every row, to be compared with the predictions of any state.
 
         Args:
-            rows: of a block.
-            probes: the same.
-            targeted: of each, whether it is compared with its target (or what is unedited).
-            unedited: what the unedited model generates.
+            rows: the block's rows.
+            probes: their probes.
+            targeted: whether a row's reference is its target (else the unedited generation).
+            unedited: ids that the unedited model generates.
         """
         paths = []
         for answer, ids, by_target in zip(rows.answer, unedited, targeted, strict=True):
-            ids = [*answer, self.eos_id] if by_target else ids[: most_n(len(answer))]
+            ids = [*answer, self.eos_id] if by_target else ids[: max_generated_n(len(answer))]
             paths.append(ids[: ids.index(self.eos_id) + 1] if self.eos_id in ids else ids)
         far = [
             i for i, path in enumerate(paths)
             if not rows.same_prompt[i] or path != [*rows.answer[i], self.eos_id]
         ]  # fmt: skip
-        longer = along(rows, far, [paths[i] for i in far], self.subject.shapes)
-        subject = self.subject.in_one_length(longer.token.shape[1])
+        longer = replace_answers(rows, far, [paths[i] for i in far], self.subject.shapes)
+        subject = self.subject.with_one_length(longer.token.shape[1])
         encoded = encode_rows(subject, longer, [probes[i] for i in far])
-        return Paths(paths, {i: n for n, i in enumerate(far)}, encoded)
+        return ReferencePaths(paths, {i: n for n, i in enumerate(far)}, encoded)
 
-    def walk(
-        self, state: State, paths: Paths, after: np.ndarray, chosen: Sequence[int]
+    def decode_along(
+        self, state: State, paths: ReferencePaths, after: np.ndarray, chosen: Sequence[int]
     ) -> dict[int, str]:
-        """Tell free generation as far as the paths go, CUT where it goes another way, by row.
+        """Return the free generation of the chosen rows, as far as it follows the references.
+
+        Where greedy decoding departs from a reference, the text ends with CUT.
 
         Args:
-            state: after some edits.
-            paths: of the block.
-            after: its teacher-forced answers in that state.
-            chosen: its rows that are asked.
+            state: the state after some edits.
+            paths: the block's references.
+            after: its teacher-forced answers in that state, int32[X, A + 1].
+            chosen: the rows.
         """
-        subject = self.subject.in_one_length(paths.encoded.rows.token.shape[1])
+        subject = self.subject.with_one_length(paths.encoded.rows.token.shape[1])
         far = [i for i in chosen if i in paths.place]
-        ids = answers(subject, state, paths.encoded, [paths.place[i] for i in far])
+        ids = predict_answers(subject, state, paths.encoded, [paths.place[i] for i in far])
         said = dict(zip(far, ids, strict=True))
         return {i: self._text_along(paths.ids[i], said.get(i, after[i]).tolist()) for i in chosen}
 

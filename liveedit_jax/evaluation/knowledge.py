@@ -1,4 +1,4 @@
-"""What an unedited VLLM knows of MojiEdit: shares of right answers, by kind of question."""
+"""How much of MojiEdit an unedited VLLM knows: shares of right answers by kind of question."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from liveedit_jax.data.pretraining import CAPTION_MOST
 from liveedit_jax.data.tokenise import answer_labels, first_true, round_up, tokenise_pair
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.evaluation.questions import (
-    Asked,
+    KnowledgeQuestion,
     Picture,
     caption_questions,
     drawings,
     fact_questions,
-    learned_compositions,
+    has_learned_compositions,
     sample,
     scene_questions,
     text_only_questions,
@@ -34,17 +34,23 @@ from liveedit_jax.evaluation.questions import (
 from liveedit_jax.types import Batch
 
 ROUND = 32  # lengths and answer positions are padded to a multiple: few shapes, few compilations
-SEGMENTS_N = 40  # most questions of a packed row
+SEGMENTS_N = 40  # a packed row holds at most so many questions
 
 
 @partial(jax.jit, static_argnums=0)
 def segment_accuracy(
     backbone: Backbone, params: dict, batch: Batch, at: Int[Array, "B A"]
 ) -> tuple[Float[Array, "B G"], Float[Array, "B G"]]:
-    """Token accuracy of every packed question (segment 1..G), and whether all of it is right.
+    """Score every packed question (segments 1..G of a row).
 
-    Token accuracy counts answer tokens; all is right where their EOS is, too. `at` holds every
-    position that predicts one of these; logits are computed there alone.
+    Args:
+        backbone: the model's functions.
+        params: its weights.
+        batch: packed rows.
+        at: every position that predicts an answer token or EOS; logits are computed only there.
+
+    Returns:
+        The share of right answer tokens, and whether all of them and EOS are right.
     """
     features = None if batch.image is None else backbone.vision_features(params, batch.image)
     hidden = backbone.lower_from_features(params, batch, features)
@@ -61,13 +67,17 @@ def segment_accuracy(
     return share, total(~right & (answer | eos)) == 0
 
 
-def _packed(
+def _pack(
     cfg: BackboneConfig,
     questions: Sequence[Question],
     pictures: Sequence[tuple[Picture, ...]],
     length_n: int,
 ) -> list[list[int]]:
-    """Share questions out among rows; all of one row show the same."""
+    """Pack questions into rows of at most `length_n` tokens; one row shares its pictures.
+
+    Raises:
+        ValueError: a question that no row holds.
+    """
     rows, used = [], 0
     for i in sorted(range(len(questions)), key=pictures.__getitem__):
         head_n, n = 1 + len(pictures[i]) * cfg.vision_n, sum(map(len, questions[i]))
@@ -86,43 +96,45 @@ def answer_accuracy(
     backbone: Backbone,
     params: dict,
     tokenizer: Tokenizer,
-    asked: Sequence[Asked],
+    questions: Sequence[KnowledgeQuestion],
     batch_n: int = 64,
     length_n: int = 320,
 ) -> tuple[Float[np.ndarray, " X"], Float[np.ndarray, " X"]]:
-    """Teacher-forced token accuracy of each question, and 1 where all tokens and EOS are right.
+    """Measure the teacher-forced accuracy of each question.
 
-    Questions that show the same share rows.
+    Questions about the same pictures are packed into shared rows.
 
     Args:
         backbone: the model's functions.
         params: its weights.
         tokenizer: its tokenizer.
-        asked: questions which all show equally many pictures.
-        batch_n: rows a batch.
-        length_n: most tokens of a row.
+        questions: the questions; all show the same number of pictures.
+        batch_n: rows per batch.
+        length_n: a row's maximal number of tokens.
+
+    Returns:
+        Each question's share of right tokens, and 1 where all of them and EOS are right, else 0.
 
     Raises:
-        ValueError: a question that no row holds, or other numbers of pictures.
+        ValueError: a question too long for a row, or questions with different numbers of pictures.
     """
-    cfg, shown = backbone.cfg, [one.pictures for one in asked]
+    cfg, shown = backbone.cfg, [one.pictures for one in questions]
     pictures_n = len(shown[0])
     if any(len(pictures) != pictures_n for pictures in shown):
         raise ValueError("questions with other numbers of pictures are measured apart")
     between = cfg.after_image if pictures_n else ""
-    questions = [tokenise_pair(tokenizer, one.prompt, one.answer, between) for one in asked]
-    packed = _packed(cfg, questions, shown, length_n)
+    pairs = [tokenise_pair(tokenizer, one.prompt, one.answer, between) for one in questions]
+    packed = _pack(cfg, pairs, shown, length_n)
     head_n = 1 + pictures_n * cfg.vision_n
-    used_n = max(head_n + sum(len(part) for i in row for part in questions[i]) for row in packed)
-    labels_n = max(sum(len(questions[i][1]) + 1 for i in row) for row in packed)
+    used_n = max(head_n + sum(len(part) for i in row for part in pairs[i]) for row in packed)
+    labels_n = max(sum(len(pairs[i][1]) + 1 for i in row) for row in packed)
     row_n, labels_n = min(length_n, round_up(used_n, ROUND)), round_up(labels_n, ROUND)
-    share, exact = np.zeros(len(asked)), np.zeros(len(asked))
+    share, exact = np.zeros(len(questions)), np.zeros(len(questions))
     for start in range(0, len(packed), batch_n):
         chunk = packed[start : start + batch_n]
         filled = chunk + [chunk[0]] * (batch_n - len(chunk))
         rows = [
-            pack_row([questions[i] for i in row], row_n, cfg.bos_id, head_n - 1)[0]
-            for row in filled
+            pack_row([pairs[i] for i in row], row_n, cfg.bos_id, head_n - 1)[0] for row in filled
         ]
         batch = Batch(image=_pixels(cfg, [shown[row[0]] for row in filled]), **collate_rows(rows))
         _, answer, eos = answer_labels(batch, cfg.eos_id)
@@ -136,7 +148,7 @@ def answer_accuracy(
 def _pixels(
     cfg: BackboneConfig, shown: Sequence[tuple[Picture, ...]]
 ) -> Float[np.ndarray, "B S S 3"] | Float[np.ndarray, "B N S S 3"] | None:
-    """The rows' pictures; several of a row are tiles of one."""
+    """Draw the rows' pictures (None: no row has one); several of a row become tiles of one."""
     if not shown[0]:
         return None
     side = cfg.vision.image_size
@@ -153,31 +165,38 @@ def fact_accuracy(
     batch_n: int = 64,
     length_n: int = 400,
 ) -> dict[str, float]:
-    """Teacher-forced token accuracy (mean over drawings of a question's mean) for each fact.
+    """Measure the teacher-forced token accuracy of each fact, averaged over its questions.
 
     Args:
         backbone: the model's functions.
         params: its weights.
         tokenizer: its tokenizer.
-        shown: (entity, source) pairs: which drawings are asked about.
-        evaluation: ask in evaluation-only wordings (else in training ones).
-        batch_n: rows a batch.
-        length_n: most tokens of a packed row.
+        shown: (entity, source) pairs: the drawings to ask about.
+        evaluation: use the wordings reserved for evaluation (else the training ones).
+        batch_n: rows per batch.
+        length_n: a packed row's maximal number of tokens.
 
     Returns:
         fact -> accuracy in 0..1, with "english" and "languages" as means over those facts.
     """
-    asked = fact_questions(shown, evaluation, "facts")
-    share, exact = answer_accuracy(backbone, params, tokenizer, asked, batch_n, length_n)
-    return {name: one["tokens"] for name, one in figures(asked, share, exact)["facts"].items()}
+    questions = fact_questions(shown, evaluation, "facts")
+    share, exact = answer_accuracy(backbone, params, tokenizer, questions, batch_n, length_n)
+    found = average_scores(questions, share, exact)["facts"]
+    return {name: one["tokens"] for name, one in found.items()}
 
 
-def figures(
-    asked: Sequence[Asked], share: Float[np.ndarray, " X"], exact: Float[np.ndarray, " X"]
+def average_scores(
+    questions: Sequence[KnowledgeQuestion],
+    share: Float[np.ndarray, " X"],
+    exact: Float[np.ndarray, " X"],
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Part -> group -> means over its questions (tokens, exact) and how many they are."""
+    """Average the scores of questions by part and group.
+
+    Returns:
+        part -> group -> {"tokens": mean token accuracy, "exact": share all right, "questions": n}.
+    """
     members = defaultdict(list)
-    for i, one in enumerate(asked):
+    for i, one in enumerate(questions):
         for group in one.groups:
             members[one.part, group].append(i)
     found: dict[str, dict] = defaultdict(dict)
@@ -198,23 +217,23 @@ def measure_base(
     batch_n: int = 64,
     length_n: int = 320,
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Everything that pretraining teaches, asked of drawings, scenes and names.
+    """Measure everything that pretraining teaches: questions about drawings, scenes and names.
 
-    Facts are asked in training and in evaluation wordings, the rest in evaluation wordings
-    (`questions.scene_questions` says which of a scene's words these are). "unseen" are dev and
-    eval entities, whose two-fact questions and captions pretraining never asked.
+    Facts are asked in training and in evaluation wordings, everything else in evaluation wordings
+    (for scenes see `questions.scene_questions`). "unseen" are the dev and eval entities, whose
+    two-fact questions and captions are not part of pretraining.
 
     Args:
         backbone: the model's functions.
         params: its weights.
         tokenizer: its tokenizer.
-        entities_n: entities that are asked about (None: all); as many scenes. Drawings held out
-            of pretraining are always all asked about.
-        batch_n: rows a batch.
-        length_n: most tokens of a packed row.
+        entities_n: the number of entities (None: all), and of scenes. Drawings held out of
+            pretraining are always all included.
+        batch_n: rows per batch.
+        length_n: a packed row's maximal number of tokens.
 
     Returns:
-        part -> group -> {"tokens", "exact", "questions"}; see `figures`.
+        part -> group -> {"tokens", "exact", "questions"}; see `average_scores`.
     """
     cfg = backbone.cfg
     some = sample(entities(), entities_n)
@@ -223,32 +242,32 @@ def measure_base(
     asked += fact_questions(seen, True, "evaluation_templates")
     asked += fact_questions(drawings(entities(), held_out=True), False, "held_out_drawings")
     for part, learned in (("learned", True), ("unseen", False)):
-        shown = [one for one in seen if learned_compositions(one[0]) == learned]
+        shown = [one for one in seen if has_learned_compositions(one[0]) == learned]
         captions = caption_questions(shown, part)
         asked += two_fact_questions(shown, part)
         asked += [one for one in captions if _fits(tokenizer, cfg, one)]
     found = {}
     for questions in (asked, scene_questions(len(some)), text_only_questions(entities_n)):
         accuracy = answer_accuracy(backbone, params, tokenizer, questions, batch_n, length_n)
-        found |= figures(questions, *accuracy)
+        found |= average_scores(questions, *accuracy)
     return found
 
 
-def _fits(tokenizer: Tokenizer, cfg: BackboneConfig, one: Asked) -> bool:
-    """Whether a caption is short enough to be one that is learned."""
+def _fits(tokenizer: Tokenizer, cfg: BackboneConfig, one: KnowledgeQuestion) -> bool:
+    """Return whether a caption is no longer than those that pretraining uses."""
     return len(tokenise_pair(tokenizer, one.prompt, one.answer, cfg.after_image)[1]) <= CAPTION_MOST
 
 
-def other_drawing_found(images: Float[np.ndarray, "2X D"], false_share: float) -> float:
-    """How often an entity's two drawings are more alike than all but `false_share` of wrong pairs.
+def other_drawing_recall(images: Float[np.ndarray, "2X D"], false_share: float) -> float:
+    """Compute the recall of matching an entity's two drawings, at a given false-positive rate.
 
     Args:
-        images: mean states (`training.image_start.mean_images`), the drawings of X entities in
-            turn; they are compared by products, as hard routing does.
-        false_share: of pairs of two entities that are more alike than the threshold.
+        images: mean states (`training.image_start.mean_images`), two rows per entity: its two
+            drawings. They are compared by inner products, as hard routing does.
+        false_share: the share of pairs of different entities that pass the threshold.
 
     Returns:
-        A share of X.
+        The share of the X entities whose two drawings pass it.
     """
     scores = images[0::2] @ images[1::2].T
     wrong = scores[~np.eye(len(scores), dtype=bool)]

@@ -1,4 +1,4 @@
-"""A whole lifelong evaluation, resumable: from cases to the files of a run folder."""
+"""A whole lifelong evaluation: from cases to the files of a run folder. It can be resumed."""
 
 from __future__ import annotations
 
@@ -14,47 +14,49 @@ from tqdm import tqdm
 from liveedit_jax.evaluation.aggregate import folder_figures
 from liveedit_jax.evaluation.chunks import check_marks
 from liveedit_jax.evaluation.compiles import count_compiles
-from liveedit_jax.evaluation.engine import Engine, Plan
+from liveedit_jax.evaluation.engine import Engine, Schedule
 from liveedit_jax.evaluation.probes import Case
 from liveedit_jax.evaluation.run_folder import RunFolder, open_run, write_atomic, write_lines
-from liveedit_jax.evaluation.subject import Parts
+from liveedit_jax.evaluation.subject import ModelParts
 
 Draw = Callable[[dict, Sequence[Case], Path], None]
 
 
 def evaluate(
-    parts: Parts,
+    parts: ModelParts,
     cases: Sequence[Case],
-    plan: Plan,
+    schedule: Schedule,
     settings: dict,
     out: str | Path,
     begin: float,
     pictures: Path | None = None,
-    kept: Case | None = None,
+    retention: Case | None = None,
     draw: Draw | None = None,
 ) -> dict:
-    """Evaluate an editor (or the rest of it) and write every file of the run folder.
+    """Evaluate an editor and write every file of the run folder.
+
+    An unfinished run with the same settings is resumed; a finished one is only read.
 
     Args:
         parts: the model and the editor.
         cases: the stream.
-        plan: marks and portions.
-        settings: what makes two runs the same run (config, seed, checkpoint, cases); written to
-            `config.json`. A folder that holds another run is refused.
+        schedule: the marks, and the sizes of batches and blocks.
+        settings: what identifies the run (config, seed, checkpoint, cases); written to
+            `config.json`. A folder that holds a run with other settings is refused.
         out: the run folder.
         begin: `time.time()` at the start of the process.
         pictures: the folder of a benchmark's pictures, noted for reports.
-        kept: questions about what no edit touches (evaluation/retention.py).
-        draw: called with the results, the stream and the run folder, before `results.json` says
-            that the run is finished.
+        retention: questions about what no edit touches (evaluation/retention.py).
+        draw: draws figures and pages; called with the results, the stream and the run folder
+            before `results.json` is written, which marks the run as finished.
 
     Returns:
-        What `results.json` holds.
+        The content of `results.json`.
 
     Raises:
         ValueError: bad marks, or `out` holds a run with other settings.
     """
-    check_marks(plan.marks, len(cases))
+    check_marks(schedule.marks, len(cases))
     folder = open_run(out, settings, pictures)
     finished = folder.path / "results.json"
     if finished.is_file():
@@ -65,13 +67,13 @@ def evaluate(
         return earlier + time.time() - begin
 
     with count_compiles() as compiles:
-        costs = _compute(parts, cases, plan, kept, folder, spent)
+        costs = _compute(parts, cases, schedule, retention, folder, spent)
     for name, part, key in (
         ("routes", "block", "routes"),
         ("cases", "block", "lines"),
-        *([("retention", "retention", "lines")] if kept else []),
+        *([("retention", "retention", "lines")] if retention else []),
     ):
-        write_lines(folder.path / f"{name}.jsonl", _lines(folder, plan.marks, part, key))
+        write_lines(folder.path / f"{name}.jsonl", _lines(folder, schedule.marks, part, key))
     results = {
         **{name: settings.get(name) for name in ("config", "seed", "commit")},
         "seconds": None,
@@ -91,19 +93,21 @@ def evaluate(
 
 
 def _compute(
-    parts: Parts,
+    parts: ModelParts,
     cases: Sequence[Case],
-    plan: Plan,
-    kept: Case | None,
+    schedule: Schedule,
+    retention: Case | None,
     folder: RunFolder,
     spent: Callable[[], float],
 ) -> dict[int, dict[str, float]]:
-    """Write the parts that are not there, and return what edits cost at every mark."""
-    # after few edits there are few rows in each state of an editor that does not route
-    batch_n = plan.batch_n if parts.editor.routes else plan.batch_n // 2
+    """Compute and save the missing parts; returns the costs at every mark."""
+    # An editor that does not route answers few rows in each state: smaller batches waste less.
+    batch_n = schedule.batch_n if parts.editor.routes else schedule.batch_n // 2
     costs = {int(mark): found for mark, found in (folder.read("timing") or {}).items()}
-    every = cases if kept is None else [*cases, kept]
-    engine = Engine(parts.subject(every, batch_n), cases, plan, folder.has, costs, kept=kept)
+    every = cases if retention is None else [*cases, retention]
+    engine = Engine(
+        parts.subject(every, batch_n), cases, schedule, folder.has, costs, retention=retention
+    )
     with tqdm(total=engine.work_n, desc="lifelong", unit_scale=True, dynamic_ncols=True) as bar:
         engine.tick = bar.update
         for part in engine.parts():
@@ -114,7 +118,7 @@ def _compute(
 
 
 def _lines(folder: RunFolder, marks: Sequence[int], name: str, key: str) -> Iterator[dict]:
-    """Read the lines of all finished parts of a name, mark by mark."""
+    """Yield the lines of all finished parts of a name, mark by mark."""
     for mark in marks:
         for part in folder.parts(f"{name}_{mark:06d}"):
             yield from part[key]

@@ -1,4 +1,4 @@
-"""What is asked after the edits: the probes of one case, in a form that no benchmark owns."""
+"""Cases and their probes: the questions asked after the edits, independent of the benchmark."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from liveedit_jax.evaluation.metrics import EDIT
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """One question of a metric: its text, the text that is compared with, and its picture."""
+    """One question of a metric: its prompt, its target, and its picture."""
 
     metric: str  # a name of METRICS
     prompt: str
     target: str
     image: bytes | Path | None  # an encoded picture, or its file; None: no picture
-    file: str | None = None  # how the benchmark names that file
+    file: str | None = None  # the picture's file name in the benchmark
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One edit of the stream and what is asked about it, the edit itself included.
+    """One edit of the stream with all questions about it, the edit request included.
 
-    A metric may have several probes, or none: then the case does not count in it.
+    A metric may have several probes, or none; then it does not count this case.
     """
 
     entity: str
@@ -32,14 +32,14 @@ class Case:
 
     @property
     def edit(self) -> Probe:
-        """Give the request, which is asked back."""
-        return self.of(EDIT)[0]
+        """Return the edit request, which is asked back after the edit."""
+        return self.probes_of(EDIT)[0]
 
-    def of(self, metric: str) -> list[Probe]:
+    def probes_of(self, metric: str) -> list[Probe]:
         """List the probes of a metric."""
         return [probe for probe in self.probes if probe.metric == metric]
 
 
 def key_of(line: dict) -> tuple[int, str, int]:
-    """Tell what a line of `cases.jsonl` or `routes.jsonl` is about: case, metric, which probe."""
+    """Return what identifies a line at a mark: its case, its metric, which probe of the metric."""
     return line["case"], line["probe"], line.get("nth", 0)

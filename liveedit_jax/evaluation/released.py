@@ -1,9 +1,9 @@
-"""A run's figures in the layout of the released evaluation's result files.
+"""Result files of a run in the layout of the released evaluation.
 
     FOLDER/single_edit/results.json                             one record a case
     FOLDER/sequential_edit_N/results.json                       the same, a list for each chunk
     .../mean_results.json                                       means of all, and of each chunk
-    (seed_S_results.json, seed_S_mean_results.json              where the order was shuffled)
+    (seed_S_results.json, seed_S_mean_results.json              if the order was shuffled)
 
 Accuracies are shares, not percentages, and predictions are the teacher-forced tokens decoded.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 
 from liveedit_jax.evaluation.aggregate import read_lines
-from liveedit_jax.evaluation.metrics import EDIT, is_targeted, teacher_forced
+from liveedit_jax.evaluation.metrics import EDIT, forced_accuracy, is_targeted
 from liveedit_jax.evaluation.run_folder import write_atomic
 
 PLACES = {
@@ -29,13 +29,13 @@ PLACES = {
 Decode = Callable[[Sequence[int]], str]
 
 
-def record_of(lines: dict[str, dict], decode: Decode, edit_s: float) -> dict:
-    """One case's record, from its lines of `cases.jsonl` by probe.
+def make_record(lines: dict[str, dict], decode: Decode, edit_s: float) -> dict:
+    """Build one case's record.
 
     Args:
-        lines: the case's lines.
-        decode: token ids -> text.
-        edit_s: seconds that an edit took.
+        lines: the case's lines of `cases.jsonl`, by probe.
+        decode: turns token ids into text.
+        edit_s: seconds that an edit takes.
     """
 
     def said(line: dict) -> dict:
@@ -43,7 +43,7 @@ def record_of(lines: dict[str, dict], decode: Decode, edit_s: float) -> dict:
         if not is_targeted(line["probe"]):
             found["predict_before_edit"] = decode(line["before_ids"])
         found["predict_after_edit"] = decode(line["after_ids"])
-        return found | {"acc": teacher_forced(line)}
+        return found | {"acc": forced_accuracy(line)}
 
     record: dict = {"generality": {}, "locality": {}}
     for probe, (group, name) in PLACES.items():
@@ -52,8 +52,8 @@ def record_of(lines: dict[str, dict], decode: Decode, edit_s: float) -> dict:
     return {"reliability": [said(lines[EDIT]) | {"edit_time": edit_s}]} | record
 
 
-def means(records: Sequence[dict]) -> dict:
-    """Means of every number of the records."""
+def average_records(records: Sequence[dict]) -> dict:
+    """Average every number of the records."""
 
     def mean(entries: list[dict]) -> dict:
         numbers = defaultdict(list)
@@ -74,13 +74,13 @@ def means(records: Sequence[dict]) -> dict:
 
 
 def write_released(run: Path, folder: Path, decode: Decode, seed: int | None = None) -> None:
-    """Write the files of every mark.
+    """Write the result files of every mark.
 
     Args:
-        run: a finished run's folder.
-        folder: where to.
-        decode: token ids -> text.
-        seed: of the order, None where it is the file's.
+        run: the folder of a finished run.
+        folder: the folder to write into.
+        decode: turns token ids into text.
+        seed: the seed of the shuffled order; None where the cases come in the file's order.
     """
     results = json.loads((run / "results.json").read_text("utf-8"))
     seconds = {mark["edits"]: mark["edit_ms"] / 1000 for mark in results["marks"]}
@@ -91,17 +91,17 @@ def write_released(run: Path, folder: Path, decode: Decode, seed: int | None = N
     prefix = "" if seed is None else f"seed_{seed}_"
     for mark, chunks in cases.items():
         split = [
-            [record_of(lines, decode, seconds[mark]) for _, lines in sorted(chunk.items())]
+            [make_record(lines, decode, seconds[mark]) for _, lines in sorted(chunk.items())]
             for _, chunk in sorted(chunks.items())
         ]
         every = [record for chunk in split for record in chunk]
         if mark == 1:
             where, content = folder / "single_edit", every
-            mean = means(every) | {"sample_count": len(every)}
+            mean = average_records(every) | {"sample_count": len(every)}
         else:
             where, content = folder / f"sequential_edit_{mark}", split
-            parts = [means(chunk) | {"sequential_edit_n": len(chunk)} for chunk in split]
-            total = means(every) | {"total_edit_n": len(every)}
+            parts = [average_records(chunk) | {"sequential_edit_n": len(chunk)} for chunk in split]
+            total = average_records(every) | {"total_edit_n": len(every)}
             mean = {"total_mean": total, "split_mean": parts}
         where.mkdir(parents=True, exist_ok=True)
         for name, value in (("results", content), ("mean_results", mean)):

@@ -1,4 +1,4 @@
-"""The lifelong evaluation of a model on a benchmark: what the program and scripts call."""
+"""The lifelong evaluation of a model on a benchmark, as the command line and scripts run it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from liveedit_jax.config import Preset
 from liveedit_jax.data.third_drawing import font_sha256
 from liveedit_jax.editor.as_editor import LiveEdit
 from liveedit_jax.editors import Editor
-from liveedit_jax.evaluation.cases import Files, Stream, benchmark_cases, stream_cases
-from liveedit_jax.evaluation.engine import Plan
+from liveedit_jax.evaluation.cases import BenchmarkFiles, Stream, benchmark_cases, stream_cases
+from liveedit_jax.evaluation.engine import Schedule
 from liveedit_jax.evaluation.lifelong import Draw, evaluate
-from liveedit_jax.evaluation.metrics import AVERAGES, PLACE, UNGROUPED, figure_of, title
+from liveedit_jax.evaluation.metrics import AVERAGES, ORDER, UNGROUPED, figure_of, title
 from liveedit_jax.evaluation.released import write_released
 from liveedit_jax.evaluation.retention import retention_case
-from liveedit_jax.evaluation.subject import Parts
+from liveedit_jax.evaluation.subject import ModelParts
 from liveedit_jax.model_io.model import load_model, model_folder
 from liveedit_jax.model_io.weights import load_weights
 from liveedit_jax.presets import preset
@@ -28,99 +28,101 @@ METHODS = ("liveedit", *BASELINES)
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What is evaluated on which stream."""
+class RunSpec:
+    """What to evaluate, on which stream."""
 
-    config: str = "tiny"
-    dataset: str | None = None  # override the preset's parts, by name
+    config: str = "tiny"  # a preset
+    dataset: str | None = None  # this and the next two replace parts of the preset, by name
     backbone: str | None = None
-    editor: str | None = None  # a size of LiveEdit's, or one of METHODS
-    model: str | None = None  # model folder; None: the preset's shipped one
+    editor: str | None = None  # a size of LiveEdit, or one of METHODS
+    model: str | None = None  # model folder; None: the one shipped for the preset
     split: str = "eval"
-    seed: int | None = 0  # of the stream; of a benchmark's order, which is its file's with None
-    marks: tuple[int, ...] = (1, 10, 100, 1000)
-    cases_n: int | None = None  # that marks below it count; None: the preset's
-    files: Files | None = None  # of a public benchmark
-    noto: str | None = None  # font of the third drawings (data/third_drawing.py)
+    seed: int | None = 0  # of the stream, or of a benchmark's order (None: the order of its file)
+    marks: tuple[int, ...] = (1, 10, 100, 1000)  # numbers of edits
+    cases_n: int | None = None  # cases that smaller marks count; None: the preset's
+    files: BenchmarkFiles | None = None  # of a public benchmark
+    noto: str | None = None  # font file of the third drawings (data/third_drawing.py)
 
     @property
     def preset(self) -> Preset:
-        """The preset with its replaced parts."""
+        """Return the preset with its parts replaced."""
         size = None if self.editor in METHODS else self.editor
         return preset(self.config, self.dataset, self.backbone, size)
 
     @property
     def baseline(self) -> str | None:
-        """The name of a baseline; None where LiveEdit is evaluated."""
+        """Return the name of the baseline; None where LiveEdit is evaluated."""
         return self.editor if self.editor in BASELINES else None
 
 
 def run(
-    choice: Choice,
+    spec: RunSpec,
     out: str | Path,
     begin: float,
-    plan: Plan | None = None,
+    schedule: Schedule | None = None,
     draw: Draw | None = None,
 ) -> dict:
-    """Evaluate, writing the run folder `out`; returns what results.json holds.
+    """Evaluate a model and write the run folder; returns the content of results.json.
 
     Args:
-        choice: model and stream.
-        out: the run folder; a killed run with the same choice goes on there.
+        spec: the model and the stream.
+        out: the run folder; an interrupted run with the same settings is resumed there.
         begin: `time.time()` at the start of the process.
-        plan: marks and portions; None: the choice's marks.
-        draw: draws the finished run (`report.run_page.draw_run`); None: numbers alone.
+        schedule: the marks, and the sizes of batches and blocks; None: the marks of `spec`.
+        draw: draws the finished run (`report.run_page.draw_run`); None: write numbers only.
 
     Raises:
         KeyError: an unknown name.
-        ValueError: marks or cases that no stream has, a damaged model, a
-            folder of another run.
+        ValueError: marks or cases that no stream has, a damaged model, or a folder that holds
+            another run.
         FileNotFoundError: no model.
     """
-    asked, sized = choice.preset, choice.editor is not None and choice.editor not in METHODS
-    overridden = choice.backbone is not None or sized
-    model = load_model(choice.model or choice.config, asked if overridden else None)
-    chosen = model.config
-    cases_n = chosen.evaluation.cases_n if choice.cases_n is None else choice.cases_n
+    wanted, sized = spec.preset, spec.editor is not None and spec.editor not in METHODS
+    overridden = spec.backbone is not None or sized
+    model = load_model(spec.model or spec.config, wanted if overridden else None)
+    cfg = model.config
+    cases_n = cfg.evaluation.cases_n if spec.cases_n is None else spec.cases_n
     if cases_n is not None and cases_n < 1:
         raise ValueError(f"cases={cases_n}: give 1 or more")
-    name = asked.dataset.name
-    stream = stream_of(choice, chosen, name, cases_n)
+    name = wanted.dataset.name
+    stream = open_stream(spec, cfg, name, cases_n)
     if cases_n is None:
-        cases_n = max(choice.marks) if choice.files is None else len(stream.cases)
-    plan = plan or Plan(choice.marks, cases_n=cases_n)
+        cases_n = max(spec.marks) if spec.files is None else len(stream.cases)
+    schedule = schedule or Schedule(spec.marks, cases_n=cases_n)
     settings = {
-        **{name: value for name, value in asdict(choice).items() if name not in ("files", "noto")},
-        "third_drawings": font_sha256(choice.noto) if name == "mojiedit" else None,
-        **({} if choice.files is None else {"rows_sha256": stream.rows_sha256, "dataset": name}),
+        **{name: value for name, value in asdict(spec).items() if name not in ("files", "noto")},
+        "third_drawings": font_sha256(spec.noto) if name == "mojiedit" else None,
+        **({} if spec.files is None else {"rows_sha256": stream.rows_sha256, "dataset": name}),
         "cases_n": cases_n,
         "model": {"backbone": model.backbone_sha256, "editor": model.editor_sha256},
-        "commit": commit(),
+        "commit": git_commit(),
     }
-    editor, trained = LiveEdit(chosen.editor), model.editor
-    if choice.baseline is not None:
-        editor, trained, made_by = load_baseline(choice, model.backbone_sha256)
+    editor, trained = LiveEdit(cfg.editor), model.editor
+    if spec.baseline is not None:
+        editor, trained, made_by = load_baseline(spec, model.backbone_sha256)
         settings |= {"method": {"settings": asdict(editor), "weights": made_by}}
-    parts = Parts(Backbone(chosen.backbone), model.backbone, model.tokenizer, editor, trained)
-    kept = retention_case(chosen.backbone.vision.image_size) if name == "mojiedit" else None
-    results = evaluate(parts, stream.cases, plan, settings, out, begin, stream.pictures, kept, draw)
-    if choice.files is not None:
+    parts = ModelParts(Backbone(cfg.backbone), model.backbone, model.tokenizer, editor, trained)
+    retention = retention_case(cfg.backbone.vision.image_size) if name == "mojiedit" else None
+    results = evaluate(
+        parts, stream.cases, schedule, settings, out, begin, stream.pictures, retention, draw
+    )
+    if spec.files is not None:
         folder = Path(out) / "released"
-        write_released(Path(out), folder, model.tokenizer.decode, choice.seed)
+        write_released(Path(out), folder, model.tokenizer.decode, spec.seed)
     return results
 
 
-def load_baseline(choice: Choice, backbone_sha256: str) -> tuple[Editor, Any, str | None]:
-    """A choice's baseline, its weights and their sha256 (None where it needs none).
+def load_baseline(spec: RunSpec, backbone_sha256: str) -> tuple[Editor, Any, str | None]:
+    """Return a baseline, its weights and their sha256 (both None where it needs no training).
 
     Raises:
         FileNotFoundError: it needs weights, and the model's folder has none for it.
-        ValueError: damaged weights, or such as were trained on another backbone.
+        ValueError: damaged weights, or weights trained on another backbone.
     """
-    name, editor = choice.baseline, get_baseline(choice.baseline, choice.config)
+    name, editor = spec.baseline, get_baseline(spec.baseline, spec.config)
     if name not in TRAINED:
         return editor, None, None
-    folder = model_folder(choice.model or choice.config) / "baselines" / name
+    folder = model_folder(spec.model or spec.config) / "baselines" / name
     if not folder.is_dir():
         raise FileNotFoundError(
             f"no weights of {name} at {folder}: train them with train_editor --editor {name}"
@@ -134,34 +136,32 @@ def load_baseline(choice: Choice, backbone_sha256: str) -> tuple[Editor, Any, st
     return editor, weights, recipe["sha256"]
 
 
-def stream_of(choice: Choice, chosen: Preset, name: str, cases_n: int | None) -> Stream:
-    """The stream of a choice.
+def open_stream(spec: RunSpec, cfg: Preset, name: str, cases_n: int | None) -> Stream:
+    """Read or generate the cases to evaluate on.
 
     Raises:
-        ValueError: no stream or benchmark has so many, or the backbone cannot be evaluated.
+        ValueError: the benchmark has too few cases, or the backbone cannot be evaluated.
         KeyError, FileNotFoundError: as `load_benchmark`.
     """
-    if chosen.backbone.grids:
+    if cfg.backbone.grids:
         raise ValueError("backbones that tile pictures (LLaVA-NeXT) are not evaluated yet")
     if name != "mojiedit":
-        if choice.files is None:
+        if spec.files is None:
             raise ValueError(f"{name} is read from its own files: give --manual-dir FOLDER")
-        most = None if cases_n is None else max(cases_n, *choice.marks)
-        stream = benchmark_cases(name, choice.split, choice.seed, most, choice.files)
-        if max(choice.marks) > len(stream.cases):
-            raise ValueError(
-                f"{max(choice.marks)} edits: {name} has {len(stream.cases)} cases here"
-            )
+        most = None if cases_n is None else max(cases_n, *spec.marks)
+        stream = benchmark_cases(name, spec.split, spec.seed, most, spec.files)
+        if max(spec.marks) > len(stream.cases):
+            raise ValueError(f"{max(spec.marks)} edits: {name} has {len(stream.cases)} cases here")
         return stream
-    if choice.files is not None:
+    if spec.files is not None:
         raise ValueError("--manual-dir is for public benchmarks; mojiedit is made, not read")
-    stream_n = max(cases_n or 1, *choice.marks)
-    side = chosen.backbone.vision.image_size
-    return Stream(stream_cases(choice.split, choice.seed or 0, stream_n, side, choice.noto))
+    stream_n = max(cases_n or 1, *spec.marks)
+    side = cfg.backbone.vision.image_size
+    return Stream(stream_cases(spec.split, spec.seed or 0, stream_n, side, spec.noto))
 
 
-def commit() -> str | None:
-    """The git commit of this code, with "-dirty" where files differ; None outside a repository."""
+def git_commit() -> str | None:
+    """Return this code's git commit, with "-dirty" if files differ; None outside a repository."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str:
@@ -175,12 +175,12 @@ def commit() -> str | None:
         return None
 
 
-def table(results: dict) -> str:
-    """The figures as plain text, teacher-forced (and exact match in brackets)."""
+def format_table(results: dict) -> str:
+    """Format the figures as plain text: token accuracy, and exact match in brackets."""
     rows = [("unedited", results["unedited"])]
     rows += [(f"{mark['edits']:,} edits", mark) for mark in results["marks"]]
     asked = {name for _, row in rows for name in row["exact_match"]}
-    others = [name for name in PLACE if name in asked and name not in UNGROUPED]
+    others = [name for name in ORDER if name in asked and name not in UNGROUPED]
     names = (*UNGROUPED, *AVERAGES, *others)
     lines = [" " * 17 + "".join(f"{title(name):>14}" for name in names)]
     for row_title, row in rows:
@@ -196,7 +196,11 @@ def _cell(value: float | None, exact: float | None) -> str:
 
 
 def parse_marks(text: str) -> tuple[int, ...]:
-    """ "1,10,100" as numbers (ValueError when it is anything else)."""
+    """Parse numbers of edits like "1,10,100".
+
+    Raises:
+        ValueError: anything else.
+    """
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:

@@ -1,4 +1,4 @@
-"""The folder of a run: results come in whole files, and a killed run takes up where it was."""
+"""The folder of a run. Files are written whole, so that an interrupted run can be resumed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from liveedit_jax.store.durable import replace_file, replacing
 
 
 def write_atomic(file: Path, text: str) -> None:
-    """All of `text`, or the file as it was."""
+    """Write a text file atomically: afterwards it is all there, or as it was before."""
     replace_file(file, text.encode())
 
 
 def write_lines(file: Path, lines: Iterable[dict]) -> None:
-    """A JSON-lines file, whole or as it was."""
+    """Write a JSON-lines file atomically."""
     with replacing(file) as out:
         for line in lines:
             out.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
@@ -26,43 +26,46 @@ def write_lines(file: Path, lines: Iterable[dict]) -> None:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run's parts are kept until it is finished, and its results afterwards."""
+    """The folder that holds a run's finished parts and, in the end, its results."""
 
     path: Path
 
     @property
     def work(self) -> Path:
-        """Finished parts of an unfinished run."""
+        """Return the folder of the finished parts of an unfinished run."""
         return self.path / "work"
 
     def has(self, part: str) -> bool:
-        """Whether a part is finished."""
+        """Return whether a part is finished."""
         return (self.work / f"{part}.json").is_file()
 
     def read(self, part: str) -> Any | None:
-        """A finished part, or None."""
+        """Read a finished part; None if it is not there."""
         file = self.work / f"{part}.json"
         return json.loads(file.read_text("utf-8")) if file.is_file() else None
 
     def write(self, part: str, value: Any) -> None:
-        """Keep a finished part."""
+        """Save a finished part."""
         write_atomic(self.work / f"{part}.json", json.dumps(value, ensure_ascii=False))
 
     def parts(self, prefix: str) -> Iterator[Any]:
-        """Finished parts whose names start so, in the order of their names."""
+        """Yield the finished parts whose names start with `prefix`, in the order of the names."""
         for file in sorted(self.work.glob(f"{prefix}*.json")):
             yield json.loads(file.read_text("utf-8"))
 
 
 def settings_hash(settings: dict) -> str:
-    """The sha256 of settings, whatever the order of their keys."""
+    """Return the sha256 of settings; the order of their keys does not matter."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def open_run(path: str | Path, settings: dict, pictures: Path | None = None) -> RunFolder:
-    """A new run's folder, or that of a killed run with the same settings.
+    """Open the folder of a new run, or of an earlier run with the same settings.
 
-    `pictures`, where a benchmark's own are, is noted beside the settings and is none of them.
+    Args:
+        path: the folder.
+        settings: what identifies the run; written to `config.json`.
+        pictures: the folder of a benchmark's pictures; noted beside the settings, not compared.
 
     Raises:
         ValueError: the folder holds a run with other settings, or is no folder.

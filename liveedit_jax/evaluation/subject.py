@@ -1,4 +1,4 @@
-"""What is evaluated: an editor on a model. Its rows pass through batches of a few static shapes."""
+"""The editor and model under evaluation, run on rows in batches of a few static shapes."""
 
 from __future__ import annotations
 
@@ -20,50 +20,53 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.data.reading import read_pictures
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.editors import Editor, Encoding, State, split_at_layer
-from liveedit_jax.evaluation.layout import (
-    Rows,
+from liveedit_jax.evaluation.batching import (
+    ProbeRows,
     Shapes,
-    batches,
-    by_width,
+    group_by_length,
+    group_by_width,
     make_rows,
-    measure,
-    padded,
+    measure_shapes,
+    pad_group,
     take,
 )
 from liveedit_jax.evaluation.probes import Case, Probe
 from liveedit_jax.types import Batch, Route
 
-KNOWN_BYTES = 4 * 2**30  # of what is remembered of pictures
+CACHE_BYTES = 4 * 2**30  # the size of the cache of picture features
 READERS_N = min(8, os.cpu_count() or 1)  # threads that decode pictures
 
-Seen = dict[bytes, np.ndarray]  # what is taken of pictures, by picture
+PictureCache = dict[bytes, np.ndarray]  # features by `image_key`
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """An editor and a model split where it acts, with the static shapes of a run."""
+    """The system under evaluation: an editor, its model, and the shapes of a run.
+
+    The model is split at the layer that the editor acts on.
+    """
 
     editor: Editor
     backbone: Backbone
     params: dict  # {"backbone": ..., "editor": ...}
     tokenizer: Tokenizer
     shapes: Shapes
-    seen: Seen  # what the editor takes of pictures, read and added to
-    features: Seen  # the model's own features of them: the same where the editor takes just these
+    inputs: PictureCache  # cache of the editor's inputs from pictures
+    features: PictureCache  # cache of vision features; the same object if `inputs` are just these
 
     @property
     def model(self) -> tuple[Editor, Backbone, dict]:
-        """Give what the functions of `editors` take first."""
+        """Return the first three arguments of the functions of `editors`."""
         return self.editor, self.backbone, self.params
 
-    def in_one_length(self, long_n: int) -> Subject:
-        """Give it one length for all rows."""
+    def with_one_length(self, long_n: int) -> Subject:
+        """Return the same with one length for all rows."""
         return replace(self, shapes=replace(self.shapes, short_n=0, long_n=long_n))
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
-    """A model and an editor, before anything is known of the cases."""
+class ModelParts:
+    """A model and an editor, not yet bound to the shapes of some cases."""
 
     backbone: Backbone
     weights: Any  # the backbone's
@@ -71,15 +74,17 @@ class Parts:
     editor: Editor
     trained: Any = None  # the editor's own weights, where it has some
 
-    def subject(self, cases: Sequence[Case], batch_n: int, features: Seen | None = None) -> Subject:
-        """Split the model where the editor acts, with the shapes that fit these cases.
+    def subject(
+        self, cases: Sequence[Case], batch_n: int, features: PictureCache | None = None
+    ) -> Subject:
+        """Split the model at the editor's layer and choose the shapes that fit some cases.
 
         Args:
-            cases: whatever will be asked.
-            batch_n: rows of a batch.
-            features: what earlier subjects of this model have seen, where editors take just that.
+            cases: everything that will be asked.
+            batch_n: rows per batch.
+            features: vision features of pictures, to be shared among subjects of one model.
         """
-        shapes = measure(self.tokenizer, self.backbone.cfg, cases, batch_n)
+        shapes = measure_shapes(self.tokenizer, self.backbone.cfg, cases, batch_n)
         backbone, weights = split_at_layer(self.backbone, self.weights, self.editor.layer)
         params = {"backbone": weights, "editor": editors.prepare(self.editor, self.trained)}
         features = {} if features is None else features
@@ -88,17 +93,17 @@ class Parts:
 
 
 @dataclass(frozen=True, eq=False)
-class Encoded:
-    """Rows, and what no edit changes about them, on the host."""
+class EncodedRows:
+    """Rows with everything about them that no edit changes, on the host."""
 
-    rows: Rows
-    known: list[Encoding]  # of each row, without its axis
+    rows: ProbeRows
+    known: list[Encoding]  # the editor's encoding of each row, without a batch axis
     before: np.ndarray | None = None  # int32[X, A + 1], the unedited model's most likely tokens
-    query: Any = None  # [X, ...], of a RoutedEditor
+    query: Any = None  # [X, ...], the routing queries of a RoutedEditor
 
 
 def image_key(image: bytes | Path | None) -> bytes:
-    """Make what two probes with the same picture share."""
+    """Return a key that is equal for equal pictures; empty without a picture."""
     if isinstance(image, bytes):
         return hashlib.sha256(image).digest()
     return b"" if image is None else str(image).encode()
@@ -110,20 +115,25 @@ def _features(backbone: Backbone, weights: Any, image: Float[Array, "B S S 3"]) 
 
 
 def vision_features(subject: Subject, probes: Sequence[Probe]) -> list[np.ndarray]:
-    """Compute the model's features f32[P, D] of each picture; zeros where there is none."""
+    """Compute the vision features f32[P, D] of each probe's picture; zeros where it has none."""
     look = partial(_features, subject.backbone, subject.params["backbone"])
-    return _look(subject, look, probes, subject.features)
+    return _cached_features(subject, look, probes, subject.features)
 
 
 def picture_inputs(subject: Subject, probes: Sequence[Probe]) -> list[np.ndarray]:
-    """Compute what the editor takes of each picture; zeros where there is none."""
-    return _look(subject, partial(editors.encode_image, *subject.model), probes, subject.seen)
+    """Compute the editor's input from each probe's picture; zeros where it has none."""
+    return _cached_features(
+        subject, partial(editors.encode_image, *subject.model), probes, subject.inputs
+    )
 
 
-def _look(
-    subject: Subject, look: Callable[[np.ndarray], Array], probes: Sequence[Probe], known: Seen
+def _cached_features(
+    subject: Subject,
+    look: Callable[[np.ndarray], Array],
+    probes: Sequence[Probe],
+    known: PictureCache,
 ) -> list[np.ndarray]:
-    """Look at pictures that are not known; `known` loses its oldest ones beyond KNOWN_BYTES."""
+    """Apply `look` to pictures, by way of the cache `known`, whose oldest entries make room."""
     cfg, batch_n = subject.backbone.cfg, subject.shapes.batch_n
     if b"" not in known:
         blank = jax.ShapeDtypeStruct((1, *cfg.image_shape), np.float32)
@@ -139,7 +149,7 @@ def _look(
         found = np.asarray(look(shown))
         known |= {key: found[b].copy() for b, key in enumerate(part)}
     found = [known[key] for key in keys]
-    most = max(KNOWN_BYTES // known[b""].nbytes, 1)
+    most = max(CACHE_BYTES // known[b""].nbytes, 1)
     for key in [key for key in known if key][: max(len(known) - most, 0)]:
         del known[key]
     return found
@@ -151,17 +161,17 @@ def stack_rows(rows: Sequence[Any]) -> Any:
 
 
 def _batched(
-    subject: Subject, rows: Rows, probes: Sequence[Probe]
+    subject: Subject, rows: ProbeRows, probes: Sequence[Probe]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, Batch, np.ndarray]]:
-    """Cut rows into groups: each, itself padded, as a batch, and with what is seen."""
+    """Yield groups of rows: the group, the group padded, its batch, and its picture inputs."""
     seen = picture_inputs(subject, probes)
-    for group, t in batches(rows, range(len(rows)), subject.shapes):
-        at = padded(group, subject.shapes.batch_n)
+    for group, t in group_by_length(rows, range(len(rows)), subject.shapes):
+        at = pad_group(group, subject.shapes.batch_n)
         yield group, at, take(rows, at, t), np.stack([seen[i] for i in at])
 
 
-def encode(subject: Subject, probes: Sequence[Probe]) -> Encoded:
-    """Compute all that no edit changes about probes, the unedited model's answers included."""
+def encode(subject: Subject, probes: Sequence[Probe]) -> EncodedRows:
+    """Encode probes: everything that no edit changes, and the unedited model's answers."""
     rows = make_rows(subject.tokenizer, subject.backbone.cfg, probes, subject.shapes)
     known: list = [None] * len(rows)
     before = np.zeros(rows.position.shape, np.int32)
@@ -169,33 +179,37 @@ def encode(subject: Subject, probes: Sequence[Probe]) -> Encoded:
         made = editors.encode_and_answer(*subject.model, batch, seen, rows.position[at])
         part, ids = jax.tree.map(np.asarray, made)
         before[group] = ids[: len(group)]
-        _keep(known, group, part)
+        _store_rows(known, group, part)
     query = stack_rows([subject.editor.query(k) for k in known]) if subject.editor.routes else None
-    return Encoded(rows, known, before, query)
+    return EncodedRows(rows, known, before, query)
 
 
-def encode_rows(subject: Subject, rows: Rows, probes: Sequence[Probe]) -> Encoded:
-    """Compute what no edit changes about rows, without asking the unedited model."""
+def encode_rows(subject: Subject, rows: ProbeRows, probes: Sequence[Probe]) -> EncodedRows:
+    """Encode rows, without the unedited model's answers."""
     known: list = [None] * len(rows)
     for group, _, batch, seen in _batched(subject, rows, probes):
-        _keep(known, group, jax.tree.map(np.asarray, editors.encode(*subject.model, batch, seen)))
-    return Encoded(rows, known)
+        _store_rows(
+            known, group, jax.tree.map(np.asarray, editors.encode(*subject.model, batch, seen))
+        )
+    return EncodedRows(rows, known)
 
 
-def _keep(known: list, group: np.ndarray, part: Encoding) -> None:
+def _store_rows(known: list, group: np.ndarray, part: Encoding) -> None:
     for b, i in enumerate(group):
         known[i] = jax.tree.map(lambda leaf, b=b: leaf[b], part)
 
 
-def requests(subject: Subject, probes: Sequence[Probe]) -> Iterator[tuple[Encoding, Batch, int]]:
-    """Make requests ready for `edit`, in their order; also tell how many of them each batch has.
+def prepare_requests(
+    subject: Subject, probes: Sequence[Probe]
+) -> Iterator[tuple[Encoding, Batch, int]]:
+    """Prepare requests for `edit`, in order; yields encodings, batch, and the number of requests.
 
-    An editor that takes several at once (`together`) has them in rows of one length; in its last
-    batch, rows without a request are all PAD. They take up room all the same.
+    An editor that takes several requests at once (`together`) gets them in rows of one length. Rows
+    of its last batch that have no request are all PAD, but take up room in the state.
     """
     together = subject.editor.together
     if together > 1:
-        subject = subject.in_one_length(subject.shapes.long_n)
+        subject = subject.with_one_length(subject.shapes.long_n)
     rows = make_rows(subject.tokenizer, subject.backbone.cfg, probes, subject.shapes)
     ready: dict[int, tuple] = {}
     for group, _, batch, seen in _batched(subject, rows, probes):
@@ -208,47 +222,51 @@ def requests(subject: Subject, probes: Sequence[Probe]) -> Iterator[tuple[Encodi
         yield *jax.tree.map(lambda *leaves: np.concatenate(leaves), *own, *blank), len(own)
 
 
-def begin_state(subject: Subject, capacity: int) -> State:
-    """Begin without edits, with room for `capacity` or for as many as fill the last batch."""
+def empty_state(subject: Subject, capacity: int) -> State:
+    """Return a state without edits, with room for `capacity`, rounded up to whole batches."""
     together = subject.editor.together
     state = editors.init(*subject.model, -(-capacity // together) * together)
-    return jax.tree.map(jnp.array, state)  # edits happen in place, and not in the weights
+    return jax.tree.map(jnp.array, state)  # a copy: `edit` donates the state, never the weights
 
 
 def edit(subject: Subject, state: State, known: Encoding, batch: Batch) -> State:
-    """Make `together` more edits, in place of the state before."""
+    """Make the next `together` edits; the state before is donated and must not be used again."""
     if subject.editor.routes:
         return editors.store(subject.editor, state, known, batch)
     return editors.edit(*subject.model, state, known, batch)
 
 
-def answers(
+def predict_answers(
     subject: Subject,
     state: State,
-    encoded: Encoded,
+    encoded: EncodedRows,
     chosen: Sequence[int],
     found: Route | None = None,
 ) -> np.ndarray:
-    """Ask chosen rows in a state, under their routes if any: int32[len(chosen), A + 1]."""
+    """Predict the teacher-forced answers of chosen rows in a state, under their routes if any.
+
+    Returns:
+        The most likely tokens, int32[len(chosen), A + 1].
+    """
     rows, out = encoded.rows, np.zeros((len(chosen), encoded.rows.position.shape[1]), np.int32)
     place = {int(i): n for n, i in enumerate(chosen)}
-    for some, k in [(chosen, None)] if found is None else by_width(found, chosen):
-        for group, t in batches(rows, some, subject.shapes):
-            at = padded(group, subject.shapes.batch_n)
+    for some, k in [(chosen, None)] if found is None else group_by_width(found, chosen):
+        for group, t in group_by_length(rows, some, subject.shapes):
+            at = pad_group(group, subject.shapes.batch_n)
             ids = editors.answers(
                 *subject.model,
                 state,
                 stack_rows([encoded.known[i] for i in at]),
                 take(rows, at, t),
                 rows.position[at],
-                None if k is None else narrow(found, at, k),
+                None if k is None else take_routes(found, at, k),
             )
             out[[place[int(i)] for i in group]] = np.asarray(ids)[: len(group)]
     return out
 
 
-def narrow(found: Route, at: np.ndarray, k: int) -> Route:
-    """Take the routes of some rows, `k` edits of each."""
+def take_routes(found: Route, at: np.ndarray, k: int) -> Route:
+    """Take the routes of some rows, with the first `k` edits of each."""
     few = found.replace(slot=found.slot[:, :k], weight=found.weight[:, :k])
     return jax.tree.map(lambda leaf: leaf[at], few)
 
@@ -256,14 +274,17 @@ def narrow(found: Route, at: np.ndarray, k: int) -> Route:
 def find_routes(
     subject: Subject, state: State, query: Any, at: np.ndarray, shown: np.ndarray
 ) -> tuple[Route, np.ndarray]:
-    """Route the rows in `shown`, with margins (numpy); all other rows hit nothing (-inf).
+    """Route the rows in `shown`; all other rows hit nothing and have the margin -inf.
 
     Args:
-        subject: a RoutedEditor's.
-        state: every case's edit.
-        query: [X, ...].
-        at: each row's moment, int[X].
-        shown: the rows whose queries have a picture.
+        subject: one of a RoutedEditor.
+        state: the state that holds the edits.
+        query: the routing queries, [X, ...].
+        at: the moment each row is asked at, int[X] (its chunk where the state is cut into chunks).
+        shown: the rows that have a picture.
+
+    Returns:
+        The routes and their margins, f32[X], as numpy arrays.
     """
     b, route = subject.shapes.batch_n, partial(editors.route, *subject.model, state)
     moments = at[:, None].astype(np.int32)
@@ -272,7 +293,7 @@ def find_routes(
     margin[:] = -np.inf
     for start in range(0, len(shown), b):
         group = shown[start : start + b]
-        rows = padded(group, b)
+        rows = pad_group(group, b)
         part = route(jax.tree.map(lambda leaf, rows=rows: leaf[rows], query), moments[rows])
         jax.tree.map(
             lambda to, leaf, at=group: to.__setitem__(at, np.asarray(leaf)[: len(at)]),

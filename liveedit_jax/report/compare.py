@@ -1,4 +1,4 @@
-"""Finished runs side by side: loaded, grouped over seeds, averaged."""
+"""Finished runs, loaded, grouped by setup, and averaged over seeds."""
 
 from __future__ import annotations
 
@@ -7,22 +7,30 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from liveedit_jax.evaluation.metrics import COLUMNS, METRICS, average_members, figure_of
+from liveedit_jax.evaluation.metrics import (
+    AVERAGES,
+    BY_NAME,
+    GROUPS,
+    METRICS,
+    UNGROUPED,
+    average_members,
+    figure_of,
+)
 from liveedit_jax.presets import EDITORS, PRESETS
-from liveedit_jax.report.seeds import Figure, figure
+from liveedit_jax.report.seeds import MeanStd, mean_std
 
 REQUIRED = (*average_members("average"), "average")
 ALWAYS = tuple(metric.name for metric in METRICS if metric.always)
 COSTS = {"edit_ms": "edit, ms", "query_ms": "query, ms", "state_bytes": "memory an edit, kB"}
-SAME = (
+SHARED_SETTINGS = (
     *("config", "dataset", "backbone", "editor", "model"),
     *("split", "rows_sha256", "marks", "cases_n", "method"),
 )
-AGAIN = "evaluate again into a new folder"
+ADVICE = "evaluate again into a new folder"
 
 TITLES = {
     "mojiedit": "MojiEdit",
@@ -43,48 +51,48 @@ TITLES = {
 }
 
 
-def title(name: str) -> str:
-    """A name as the table prints it; what follows the first word stays."""
+def display_name(name: str) -> str:
+    """Return a name as tables print it: its first word may have a title, the rest stays."""
     first, *rest = re.split(r"(?= )", name, maxsplit=1)
     return TITLES.get(first, first) + "".join(rest)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run: its folder and what its two small files hold."""
+    """One finished run: its folder, settings and results."""
 
     folder: Path
-    settings: dict
-    results: dict
-    pictures: Path | None = None  # where the benchmark's own were when it ran
+    settings: dict  # of config.json
+    results: dict  # results.json
+    pictures: Path | None = None  # the folder that held the benchmark's pictures during the run
 
     @property
     def dataset(self) -> str:
-        """The benchmark's name: that of the config where nothing else was asked for."""
+        """Return the benchmark's name; the config's unless the run replaced it."""
         preset = PRESETS.get(self.settings["config"])
         return self.settings["dataset"] or (preset.dataset.name if preset else "mojiedit")
 
     @property
     def backbone(self) -> str:
-        """The backbone's name: that of the config where nothing else was asked for."""
+        """Return the backbone's name; the config's unless the run replaced it."""
         config = self.settings["config"]
         return self.settings["backbone"] or (Path(config).stem if config[-3:] == ".py" else config)
 
     @property
     def editor(self) -> str:
-        """The editor's name; LiveEdit in another size than the config's names the size."""
+        """Return the editor's name; LiveEdit of another size than the config's names the size."""
         name = self.settings["editor"]
         return "liveedit" if name is None else f"liveedit {name}" if name in EDITORS else name
 
     @property
     def last(self) -> dict:
-        """The figures after the most edits."""
+        """Return the figures of the largest mark."""
         return self.results["marks"][-1]
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Runs that differ in their seeds only, as one editor of the comparison."""
+    """Runs that differ only in their seeds: one line of the comparison."""
 
     backbone: str
     dataset: str
@@ -93,52 +101,53 @@ class Setup:
 
     @property
     def routes(self) -> bool:
-        """Whether its runs say which experts fired; editors of the comparison have none."""
+        """Return whether its runs record which experts fired; runs of baselines do not."""
         return all(run.settings.get("method") is None for run in self.runs)
 
     @property
     def name(self) -> str:
-        """All three names, as a person reads them."""
-        return " · ".join(map(title, (self.backbone, self.dataset, self.editor)))
+        """Return backbone, dataset and editor for display."""
+        return " · ".join(map(display_name, (self.backbone, self.dataset, self.editor)))
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one editor measures after one number of edits."""
+    """The figures of one setup after one number of edits."""
 
     backbone: str
     dataset: str
     editor: str
     edits: int
     runs_n: int
-    values: dict[str, Figure]  # keys: COLUMNS
-    hit_n: dict[str, Figure]  # mean hits per kind of probe
-    costs: dict[str, Figure]  # keys: COSTS
+    values: dict[str, MeanStd]  # token accuracy, by metric and average
+    hit_n: dict[str, MeanStd]  # mean number of hits, by metric
+    costs: dict[str, MeanStd]  # keys: COSTS
+    exact_match: dict[str, MeanStd] = field(default_factory=dict)  # by metric
 
 
-def _object(folder: Path, name: str, missing: str) -> dict:
+def _read_object(folder: Path, name: str, missing: str) -> dict:
     file = folder / name
     if not file.is_file():
         raise ValueError(f"{folder}: no {name}; {missing}")
     try:
         value = json.loads(file.read_text("utf-8"))
     except ValueError:
-        raise ValueError(f"{folder}: {name} is damaged or cut off; {AGAIN}") from None
+        raise ValueError(f"{folder}: {name} is damaged or cut off; {ADVICE}") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{folder}: {name} is not a JSON object; {AGAIN}")
+        raise ValueError(f"{folder}: {name} is not a JSON object; {ADVICE}")
     return value
 
 
 def _check(folder: Path, where: str, value: Any, fields: Sequence[str], kinds: tuple) -> None:
     if not isinstance(value, dict):
-        raise ValueError(f"{folder}: {where} is not a JSON object; {AGAIN}")
+        raise ValueError(f"{folder}: {where} is not a JSON object; {ADVICE}")
     for name in fields:
         if name not in value:
-            raise ValueError(f"{folder}: {where} lacks {name!r}; {AGAIN}")
+            raise ValueError(f"{folder}: {where} lacks {name!r}; {ADVICE}")
         found = value[name]
         odd = isinstance(found, float) and not math.isfinite(found)
         if odd or isinstance(found, bool) or not isinstance(found, kinds):
-            raise ValueError(f"{folder}: {where} has {name} = {found!r}; {AGAIN}")
+            raise ValueError(f"{folder}: {where} has {name} = {found!r}; {ADVICE}")
 
 
 def _check_figures(folder: Path, where: str, entry: Any) -> None:
@@ -147,21 +156,25 @@ def _check_figures(folder: Path, where: str, entry: Any) -> None:
     _check(folder, where, entry, ("hit_n_by_probe",), (dict,))
     known = (int, float, type(None))
     _check(folder, f"{where}.hit_n_by_probe", entry["hit_n_by_probe"], REQUIRED[:-1], known)
+    _check(folder, where, entry, [name for name in UNGROUPED if name in entry], known)
+    for name in ("exact_match", *GROUPS):
+        figures = entry.get(name, {})
+        _check(folder, f"{where}.{name}", figures, tuple(figures), known)
     if entry["edits"] < 0:
-        raise ValueError(f"{folder}: {where} has edits = {entry['edits']}; {AGAIN}")
+        raise ValueError(f"{folder}: {where} has edits = {entry['edits']}; {ADVICE}")
 
 
 def load_run(folder: str | Path) -> Run:
-    """The run of a folder, checked.
+    """Load and check the run of a folder.
 
     Raises:
-        ValueError: no such folder, an unfinished run, a damaged file, a field that is missing.
+        ValueError: no such folder, an unfinished run, a damaged file, or a missing field.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; give the folders of finished evaluations")
-    config = _object(folder, "config.json", "give the folder of an evaluation of this program")
-    results = _object(folder, "results.json", "it is not finished: run its command again")
+    config = _read_object(folder, "config.json", "give the folder of an evaluation of this program")
+    results = _read_object(folder, "results.json", "it is not finished: run its command again")
     _check(folder, "config.json", config, ("settings",), (dict,))
     settings = config["settings"]
     _check(folder, "config.json", settings, ("config", "split"), (str,))
@@ -171,7 +184,7 @@ def load_run(folder: str | Path) -> Run:
     _check(folder, "config.json", settings, ("marks",), (list,))
     _check(folder, "results.json", results, ("marks",), (list,))
     if not results["marks"]:
-        raise ValueError(f"{folder}: results.json has no marks; {AGAIN}")
+        raise ValueError(f"{folder}: results.json has no marks; {ADVICE}")
     for i, mark in enumerate(results["marks"]):
         _check_figures(folder, f"results.json marks[{i}]", mark)
     pictures = config.get("pictures")
@@ -179,10 +192,10 @@ def load_run(folder: str | Path) -> Run:
 
 
 def run_lines(run: Run, name: str, fields: Sequence[str]) -> Iterator[dict]:
-    """The lines of a run's JSON-lines file; none where there is no such file.
+    """Yield the lines of one of a run's JSON-lines files; none if there is no such file.
 
     Raises:
-        ValueError: a line that is damaged or lacks one of `fields`.
+        ValueError: a line is damaged or lacks one of `fields`.
     """
     file = run.folder / name
     if not file.is_file():
@@ -193,20 +206,20 @@ def run_lines(run: Run, name: str, fields: Sequence[str]) -> Iterator[dict]:
                 line = json.loads(text)
                 missing = [field for field in fields if field not in line]
             except (ValueError, TypeError):
-                raise ValueError(f"{run.folder}: line {i} of {name} is damaged; {AGAIN}") from None
+                raise ValueError(f"{run.folder}: line {i} of {name} is damaged; {ADVICE}") from None
             if missing:
-                raise ValueError(f"{run.folder}: line {i} of {name} lacks {missing[0]!r}; {AGAIN}")
+                raise ValueError(f"{run.folder}: line {i} of {name} lacks {missing[0]!r}; {ADVICE}")
             yield line
 
 
-def _key(run: Run) -> dict:
-    """What has to be equal for two runs to be the same but for the seed."""
+def _setup_key(run: Run) -> dict:
+    """Return everything in which two runs of one setup have to agree."""
     names = {"dataset": run.dataset, "backbone": run.backbone}
-    return {name: run.settings.get(name) for name in SAME} | names
+    return {name: run.settings.get(name) for name in SHARED_SETTINGS} | names
 
 
 def _difference(key: dict, others: Sequence[dict]) -> str:
-    """In brackets, what tells this key from others of the same names."""
+    """Describe in brackets how this key differs from others of the same names."""
 
     def words(name: str) -> str:
         value = key[name]
@@ -225,22 +238,22 @@ def _difference(key: dict, others: Sequence[dict]) -> str:
     return f" ({'; '.join(map(words, differ))})" if differ else ""
 
 
-def _in_order(seeds: Iterable[int | None]) -> list[int | None]:
-    """A benchmark's own order (None) comes before the shuffled ones."""
+def _sort_seeds(seeds: Iterable[int | None]) -> list[int | None]:
+    """Sort seeds; a benchmark's own order (None) comes before the shuffled ones."""
     return sorted(seeds, key=lambda seed: (seed is not None, seed))
 
 
 def group_runs(runs: Sequence[Run]) -> list[Setup]:
-    """One setup for each set of runs that differ in their seeds only.
+    """Group runs that differ only in their seeds.
 
-    Setups whose three names agree get what differs added to the editor's name.
+    Where setups agree in all three names, what tells them apart is added to the editor's name.
 
     Raises:
-        ValueError: two runs with the same settings and seed.
+        ValueError: two runs have the same settings and seed.
     """
     parts: dict[tuple, dict[str, tuple]] = defaultdict(dict)  # names -> key -> (key, by seed)
     for run in runs:
-        key, seed = _key(run), run.settings["seed"]
+        key, seed = _setup_key(run), run.settings["seed"]
         names = (run.backbone, run.dataset, run.editor)
         _, by_seed = parts[names].setdefault(json.dumps(key, sort_keys=True), (key, {}))
         if seed in by_seed:
@@ -253,33 +266,40 @@ def group_runs(runs: Sequence[Run]) -> list[Setup]:
     for (backbone, dataset, editor), keyed in parts.items():
         keys = [key for key, _ in keyed.values()]
         for key, by_seed in keyed.values():
-            held = tuple(by_seed[seed] for seed in _in_order(by_seed))
+            held = tuple(by_seed[seed] for seed in _sort_seeds(by_seed))
             setups.append(Setup(backbone, dataset, editor + _difference(key, keys), held))
     return setups
 
 
-def make_rows(setups: Sequence[Setup]) -> list[Row]:
-    """The rows of the table: by backbone, dataset, edits, and setup within."""
+def table_rows(setups: Sequence[Setup]) -> list[Row]:
+    """Make the rows of the table, ordered by backbone and dataset, then edits, then setup."""
     rows = []
     for setup in setups:
         every = [entry for run in setup.runs for entry in run.results["marks"]]
         for edits in sorted({entry["edits"] for entry in every}):
             held = [entry for entry in every if entry["edits"] == edits]
-            values = {name: figure([figure_of(entry, name) for entry in held]) for name in COLUMNS}
-            hits = {p: figure([entry["hit_n_by_probe"].get(p) for entry in held]) for p in ALWAYS}
-            costs = {name: figure([entry.get(name) for entry in held]) for name in COSTS}
+            values = {
+                name: mean_std([figure_of(entry, name) for entry in held])
+                for name in (*BY_NAME, *AVERAGES)
+            }
+            exact = {
+                name: mean_std([entry.get("exact_match", {}).get(name) for entry in held])
+                for name in BY_NAME
+            }
+            hits = {p: mean_std([entry["hit_n_by_probe"].get(p) for entry in held]) for p in ALWAYS}
+            costs = {name: mean_std([entry.get(name) for entry in held]) for name in COSTS}
             names = (setup.backbone, setup.dataset, setup.editor)
-            rows.append(Row(*names, edits, len(held), values, hits, costs))
+            rows.append(Row(*names, edits, len(held), values, hits, costs, exact))
     places = list(dict.fromkeys((row.backbone, row.dataset) for row in rows))
     return sorted(rows, key=lambda row: (places.index((row.backbone, row.dataset)), row.edits))
 
 
 def rows_of(setup: Setup, rows: Sequence[Row]) -> list[Row]:
-    """A setup's rows, in the order of their edits."""
+    """Return a setup's rows, by rising edits."""
     names = (setup.backbone, setup.dataset, setup.editor)
     return [row for row in rows if (row.backbone, row.dataset, row.editor) == names]
 
 
-def points(figures: dict[int, Figure]) -> list[tuple[int, float, float | None]]:
-    """(edits, mean, deviation) of what is known."""
+def points(figures: dict[int, MeanStd]) -> list[tuple[int, float, float | None]]:
+    """List the known figures as (edits, mean, deviation), by rising edits."""
     return [(n, f.mean, f.std) for n, f in sorted(figures.items()) if f.mean is not None and n > 0]

@@ -6,78 +6,84 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure as Drawing
+from matplotlib.figure import Figure
 
-from liveedit_jax.evaluation.metrics import AVERAGES, COLUMNS, label
-from liveedit_jax.report.compare import Row, Setup, points, rows_of, title
-from liveedit_jax.report.figure import along_edits
+from liveedit_jax.evaluation.metrics import AVERAGES, label
+from liveedit_jax.report.compare import Row, Setup, display_name, points, rows_of
+from liveedit_jax.report.figure import draw_lines, legend_handle, printable, set_axes
+from liveedit_jax.report.metric_sets import known_sets
+from liveedit_jax.report.series import Series, Style, error_ticks
 
-TICKS = (0, 50, 80, 90, 95, 98, 99, 100)
-FAINT = 0.5  # percent that the scale adds to what is missing, so that 100 has a place
-
-
-def stretched(percent: np.ndarray) -> np.ndarray:
-    """Percentages on a scale on which halving what is missing is the same step everywhere."""
-    return -np.log(100 + FAINT - np.minimum(percent, 100))
-
-
-def unstretched(place: np.ndarray) -> np.ndarray:
-    """The inverse of `stretched`."""
-    return 100 + FAINT - np.exp(-np.asarray(place))
-
-
-def _draw(axis: Axes, setup: Setup, rows: Sequence[Row], metric: str, colour: str) -> None:
-    found = points({row.edits: row.values[metric] for row in rows})
-    if not found:
-        return
-    edits, mean, std = (np.asarray(part, float) for part in zip(*found, strict=True))
-    ours = setup.editor.startswith("liveedit")
-    width, order = (3, 3) if ours else (1.5, 2)
-    axis.plot(edits, mean, "o-", color=colour, markersize=4, linewidth=width, zorder=order)
-    low, high = np.clip([mean - std, mean + std], 0, 100)  # nan where there is one seed
-    axis.fill_between(edits, low, high, color=colour, alpha=0.2, linewidth=0)
+PANELS_N = 5  # in a row
 
 
 def draw_comparison(
-    setups: Sequence[Setup], rows: Sequence[Row], colours: dict[str, str], file: Path
+    setups: Sequence[Setup], rows: Sequence[Row], styles: dict[str, Style], file: Path
 ) -> None:
     """Write the figure as PNG.
 
     Args:
-        setups: what is compared; of several backbones or datasets, their names are told apart.
+        setups: the setups to compare; the legend names backbone and dataset if there are several.
         rows: their figures.
-        colours: of each setup, by its name.
-        file: where to.
+        styles: the style of each setup's lines, by its name.
+        file: the file to write.
     """
     held = {setup.name: rows_of(setup, rows) for setup in setups}
-    several = len({(setup.backbone, setup.dataset) for setup in setups}) > 1
-    figure = Drawing(figsize=(13, 7.2), layout="constrained", dpi=110)
-    FigureCanvasAgg(figure)
     marks = sorted({row.edits for row in rows})
-    axes = figure.subplots(-(-len(COLUMNS) // 3), 3, sharey=True).flat
-    for axis, metric in zip(axes, COLUMNS, strict=False):
-        for setup in setups:
-            _draw(axis, setup, held[setup.name], metric, colours[setup.name])
-        axis.set_title(label(metric), weight="bold" if metric in AVERAGES else "normal")
-        axis.set_yscale("function", functions=(stretched, unstretched))
-        axis.set_ylim(0, 100.1)
-        axis.set_yticks(TICKS, [f"{tick} %" for tick in TICKS])
-        along_edits(axis, marks)
-    figure.supxlabel("edits in a row", fontsize=10)
+    shown = known_sets(rows)
+    heights = [-(-len(metrics.names) // PANELS_N) for metrics in shown]
+    size = 14, 1 + 0.35 * len(shown) + 2.2 * sum(heights)
+    figure = Figure(figsize=size, layout="constrained", dpi=110)
+    FigureCanvasAgg(figure)
+    parts = np.atleast_1d(figure.subfigures(len(shown), 1, height_ratios=heights))
+    for part, metrics, height in zip(parts, shown, heights, strict=True):
+        part.suptitle(metrics.title, x=0.01, ha="left", fontsize=12, weight="bold")
+        panels = {
+            name: [
+                Series(
+                    setup.name,
+                    styles[setup.name],
+                    points({row.edits: metrics.figure(row, name) for row in held[setup.name]}),
+                )
+                for setup in setups
+            ]
+            for name in metrics.names
+        }
+        ticks = error_ticks([line for lines in panels.values() for line in lines])
+        for i, (name, lines) in enumerate(panels.items()):
+            axis = part.add_subplot(height, PANELS_N, i + 1)
+            draw_lines(axis, lines)
+            set_axes(axis, marks, ticks)
+            weight = "bold" if name in AVERAGES else "normal"
+            axis.set_title(label(name), fontsize=10, weight=weight, pad=10)
+            if i % PANELS_N:
+                axis.set_yticklabels([])
+        for i in range(len(panels), height * PANELS_N):  # keeps all panels of one size
+            part.add_subplot(height, PANELS_N, i + 1).set_axis_off()
+    figure.supxlabel(
+        "edits in a row; % by the logarithm of the error; lines that coincide are stacked",
+        fontsize=10,
+    )
 
     def last(setup: Setup) -> float:
         mean = held[setup.name][-1].values["average"].mean
         return -1.0 if mean is None else mean
 
+    several = len({(setup.backbone, setup.dataset) for setup in setups}) > 1
     ranked = sorted(setups, key=last, reverse=True)
-    handles = [axis.plot([], [], "o-", color=colours[setup.name])[0] for setup in ranked]
-    names = [setup.name if several else title(setup.editor) for setup in ranked]
-    texts = [
-        f"{name}  {last(setup):.1f}" if last(setup) >= 0 else name
-        for setup, name in zip(ranked, names, strict=True)
-    ]
-    heading = f"average at\n{marks[-1]:,} edits"
-    figure.legend(handles, texts, loc="outside right center", frameon=False, title=heading)
+    names = [setup.name if several else display_name(setup.editor) for setup in ranked]
+    legend = figure.legend(
+        [legend_handle(styles[setup.name]) for setup in ranked],
+        [
+            f"{printable(name)}  {last(setup):.1f}" if last(setup) >= 0 else printable(name)
+            for setup, name in zip(ranked, names, strict=True)
+        ],
+        loc="outside right upper",
+        frameon=False,
+        title=f"average at\n{marks[-1]:,} edits",
+        handlelength=3.5,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a name may hold a dollar sign
     figure.savefig(file, format="png")

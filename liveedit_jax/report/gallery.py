@@ -1,4 +1,4 @@
-"""Wrong answers of a comparison: a sample over runs and kinds of probe, with its pictures."""
+"""A sample of a comparison's wrong answers over runs and metrics, with their pictures."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from html import escape
 from pathlib import Path
 
 from liveedit_jax.evaluation.cases import stream_cases
-from liveedit_jax.evaluation.metrics import BY_NAME, EDIT, PLACE, exact_match, is_targeted
+from liveedit_jax.evaluation.metrics import BY_NAME, EDIT, ORDER, exact_match, is_targeted
 from liveedit_jax.evaluation.probes import Case, key_of
 from liveedit_jax.report.compare import Run, run_lines
-from liveedit_jax.report.run_page import picture
+from liveedit_jax.report.run_page import inline_picture
 
 SHOWN_N = 24
-SIDE = 60  # pixels of a re-made drawing
-FIRED_N = 3  # experts named per case
+SIDE = 60  # pixels a side of a drawing made again
+FIRED_N = 3  # experts listed per answer
 TEXT_N = 160  # characters shown of one text
 CASE = (
     *("mark", "case", "entity", "fact", "probe", "hit_n"),
@@ -28,37 +28,37 @@ ROUTE = ("mark", "case", "probe", "experts")
 
 @dataclass
 class Failure:
-    """One wrong answer after the most edits, and what is shown with it."""
+    """One wrong answer after the most edits, with its experts and pictures."""
 
     run: Run
     line: dict  # of cases.jsonl
     experts: list[tuple[float, int, str, str]]  # weight, case, its prompt, its target
-    pictures: list[tuple[str, object]]  # caption, a probe's picture
+    pictures: list[tuple[str, object]]  # caption, and a probe's picture (bytes or file)
 
 
-def _order(line: dict) -> tuple[int, int]:
-    """A fixed order by chance, so that early edits are not all that is seen."""
+def _sample_order(line: dict) -> tuple[int, int]:
+    """Return a pseudo-random sort key, so that the sample is not all of early edits."""
     return zlib.crc32(f"{line['case']} {line['probe']}".encode()), line["case"]
 
 
-def _wrong(run: Run, most_n: int) -> tuple[dict[str, list[dict]], dict[int, dict]]:
-    """Up to `most_n` wrong lines per kind, and every edit's prompt, target and picture's file."""
+def _find_wrong(run: Run, most_n: int) -> tuple[dict[str, list[dict]], dict[int, dict]]:
+    """Collect up to `most_n` wrong lines per metric, and every edit's prompt, target and image."""
     wrong, edits = defaultdict(list), defaultdict(lambda: {"prompt": "", "target": ""})
     for line in run_lines(run, "cases.jsonl", CASE):
         if line["mark"] != run.last["edits"]:
             continue
         if line["probe"] == EDIT:
             edits[line["case"]] = {name: line.get(name) for name in ("prompt", "target", "image")}
-        if line["probe"] in PLACE and exact_match(line) == 0:
+        if line["probe"] in ORDER and exact_match(line) == 0:
             kept = wrong[line["probe"]]
             kept.append(line)
             if len(kept) >= 4 * most_n:
-                wrong[line["probe"]] = sorted(kept, key=_order)[:most_n]
-    return {kind: sorted(lines, key=_order)[:most_n] for kind, lines in wrong.items()}, edits
+                wrong[line["probe"]] = sorted(kept, key=_sample_order)[:most_n]
+    return {kind: sorted(lines, key=_sample_order)[:most_n] for kind, lines in wrong.items()}, edits
 
 
-def _draw(run: Run, cases: Sequence[int]) -> dict[int, Case]:
-    """The cases with their drawings made again; none where the stream is not at hand."""
+def _redraw(run: Run, cases: Sequence[int]) -> dict[int, Case]:
+    """Draw the pictures of a MojiEdit run's cases again; empty where that is not possible."""
     if run.dataset != "mojiedit" or not cases:
         return {}
     try:
@@ -66,12 +66,12 @@ def _draw(run: Run, cases: Sequence[int]) -> dict[int, Case]:
         stream = stream_cases(run.settings["split"], run.settings["seed"] or 0, n, SIDE)
         return {case: stream[case] for case in cases}
     except (ValueError, LookupError, TypeError, OSError, ImportError, RuntimeError):
-        return {}  # the page says as much as it can without pictures
+        return {}  # the page does without pictures
 
 
 def _pictures(line: dict, case: Case | None) -> list[tuple[str, object]]:
-    """The edited drawing and, where another was asked about, that one."""
-    probes = case.of(line["probe"])[line.get("nth", 0) :] if case else ()
+    """Return the edited picture and, where another was asked about, that one."""
+    probes = case.probes_of(line["probe"])[line.get("nth", 0) :] if case else ()
     if not probes or (case.entity, probes[0].prompt) != (line["entity"], line["prompt"]):
         return []  # the stream has changed since the run
     probe, edited = probes[0], case.edit.image
@@ -82,7 +82,7 @@ def _pictures(line: dict, case: Case | None) -> list[tuple[str, object]]:
 
 
 def _files(folder: Path, line: dict, edit: dict) -> list[tuple[str, object]]:
-    """The same of a benchmark whose pictures are (or were) in `folder`."""
+    """Return the same of a benchmark whose pictures are (or were) in `folder`."""
     named = [("edited", edit.get("image")), ("asked about", line.get("image"))]
     if named[0][1] == named[1][1]:
         named = named[:1]
@@ -91,19 +91,19 @@ def _files(folder: Path, line: dict, edit: dict) -> list[tuple[str, object]]:
 
 
 def pick_failures(runs: Sequence[Run], most_n: int = SHOWN_N) -> list[Failure]:
-    """At most `most_n` wrong answers, in turn from every kind of probe and every run.
+    """Pick at most `most_n` wrong answers, in turn from every metric and every run.
 
     Raises:
-        ValueError: a damaged line.
+        ValueError: a line is damaged.
     """
-    found = [_wrong(run, most_n) for run in runs]
+    found = [_find_wrong(run, most_n) for run in runs]
     turns = [
         (place, i, line)
         for i, (wrong, _) in enumerate(found)
         for lines in wrong.values()
         for place, line in enumerate(lines)
     ]
-    turns.sort(key=lambda turn: (turn[0], PLACE[turn[2]["probe"]], turn[1]))
+    turns.sort(key=lambda turn: (turn[0], ORDER[turn[2]["probe"]], turn[1]))
     chosen: dict[int, list[dict]] = defaultdict(list)
     for _, i, line in turns[:most_n]:
         chosen[i].append(line)
@@ -116,7 +116,7 @@ def pick_failures(runs: Sequence[Run], most_n: int = SHOWN_N) -> list[Failure]:
             for route in run_lines(run, "routes.jsonl", ROUTE)
             if route["mark"] == run.last["edits"] and key_of(route) in keys
         }
-        drawn = _draw(run, sorted({line["case"] for line in lines}))
+        drawn = _redraw(run, sorted({line["case"] for line in lines}))
         for line in lines:
             fired = sorted(
                 ((weight, c) for c, weight in routes.get(key_of(line), ())),
@@ -127,33 +127,33 @@ def pick_failures(runs: Sequence[Run], most_n: int = SHOWN_N) -> list[Failure]:
             if run.pictures is not None:
                 shown = _files(run.pictures, line, edits[line["case"]])
             failures.append(Failure(run, line, experts, shown))
-    failures.sort(key=lambda failure: PLACE[failure.line["probe"]])
+    failures.sort(key=lambda failure: ORDER[failure.line["probe"]])
     return failures
 
 
 def _text(text: str) -> str:
-    """Shortened and escaped; quotes show where an answer is empty."""
+    """Shorten and escape a text; an empty one reads "nothing"."""
     text = text.strip()
     return escape(text if len(text) <= TEXT_N else text[: TEXT_N - 1] + "…") or "<em>nothing</em>"
 
 
-def _shown(failure: Failure) -> str:
-    """The pictures as inline images, or nothing where one cannot be read."""
+def _inline_pictures(failure: Failure) -> str:
+    """Return the pictures as inline images; empty if one of them cannot be read."""
     try:
-        return "".join(picture(image, caption) for caption, image in failure.pictures)
+        return "".join(inline_picture(image, caption) for caption, image in failure.pictures)
     except (ValueError, TypeError, OSError):
         return ""
 
 
-def _place(run: Run, line: dict) -> str:
-    """Which case of which order it is, and of which fact where the benchmark says."""
+def _describe_case(run: Run, line: dict) -> str:
+    """Name the order, the case's number in it and, where the benchmark has facts, the fact."""
     seed, fact = run.settings["seed"], line["fact"]
     order = "the file's order" if seed is None else f"seed {seed}"
     return f"{order}, case #{line['case']}" + (f" ({escape(str(fact))})" if fact else "")
 
 
 def gallery(failures: Sequence[Failure], setup_of: dict) -> str:
-    """The articles; `setup_of` maps a run's folder to its setup's name."""
+    """Return the articles of the page; `setup_of` maps a run's folder to its setup's name."""
     articles = []
     for failure in failures:
         line, run = failure.line, failure.run
@@ -177,12 +177,12 @@ def gallery(failures: Sequence[Failure], setup_of: dict) -> str:
             ("fired", f"<ul>{''.join(fired)}</ul>" if fired else nothing, ""),
         )
         body = "".join(f"<tr><th>{n}</th><td class='{c}'>{v}</td></tr>" for n, v, c in rows)
-        kind, name = BY_NAME[line["probe"]].asked, setup_of[run.folder]
+        kind, name = BY_NAME[line["probe"]].question, setup_of[run.folder]
         articles.append(
             f'<article data-kind="{escape(line["probe"])}"><header>'
-            f"{_shown(failure)}<div>"
+            f"{_inline_pictures(failure)}<div>"
             f"<b>{escape(kind)}</b><p class=note>should be {wanted}</p>"
-            f"<p class=note>{escape(name)}, {_place(run, line)}</p></div></header>"
+            f"<p class=note>{escape(name)}, {_describe_case(run, line)}</p></div></header>"
             f"<table class=answers><tbody>{body}</tbody></table></article>"
         )
     return "".join(articles)

@@ -1,4 +1,4 @@
-"""What fired in the runs of one setup, counted from the lines of their cases and routes."""
+"""Counts of the experts that fired in the runs of one setup, from cases.jsonl and routes.jsonl."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from liveedit_jax.evaluation.metrics import HITTING, is_targeted
+from liveedit_jax.evaluation.metrics import HIT_METRICS, is_targeted
 from liveedit_jax.report.compare import Run, Setup, run_lines
-from liveedit_jax.report.seeds import Figure, figure
+from liveedit_jax.report.seeds import MeanStd, mean_std
 
-SPARED = tuple(name for name in HITTING if not is_targeted(name))  # kinds that no edit is about
+UNTARGETED = tuple(name for name in HIT_METRICS if not is_targeted(name))  # no edit is about these
 CASE = ("mark", "case", "probe", "hit_n")
 ROUTE = ("mark", "case", "probe", "experts", "kept")
 STRENGTHS = (0.01, 0.1, 0.5, 0.9, 0.99, 0.999)  # borders of the strongest weight's bins
 SHARES = (0.5, 0.9, 0.95, 0.99, 0.999)  # borders of the kept share's bins
-MOST_N = 17  # this many experts and more are one bar
+MOST_N = 17  # so many experts or more are counted together
 
 
 @dataclass
 class Hits:
-    """Counts of a setup; the histograms are of the largest mark."""
+    """Hit counts of a setup; the counters are of the largest mark."""
 
-    false_hits: dict[str, dict[int, Figure]]  # kind -> edits -> share of probes with a hit, in %
+    false_hits: dict[str, dict[int, MeanStd]]  # metric -> edits -> % of probes with a hit
     experts: Counter = field(default_factory=Counter)  # experts of a probe that hit -> probes
     strongest: Counter = field(default_factory=Counter)  # bin of STRENGTHS -> probes
     kept: Counter = field(default_factory=Counter)  # bin of SHARES -> probes
@@ -31,7 +31,7 @@ class Hits:
 
 
 def bin_names(borders: tuple[float, ...]) -> list[str]:
-    """What the bins between borders are called, in their order."""
+    """Name the bins between borders, in their order."""
     return [f"<{border:g}" for border in borders] + [f"≥{borders[-1]:g}"]
 
 
@@ -40,12 +40,15 @@ def _numbers(value) -> Iterable[float]:
 
 
 def _false_hits(run: Run, hits: Hits) -> dict[tuple[str, int], float]:
-    """Per kind and mark, the share of probes with a hit; margins are added on the way."""
+    """Compute the percentage of untargeted probes with a hit, by metric and mark.
+
+    On the way, the margins of all probes at the largest mark are added to `hits`.
+    """
     last, counts = run.last["edits"], defaultdict(lambda: [0, 0])
     for line in run_lines(run, "cases.jsonl", CASE):
         if line["mark"] == last and "margin" in line:
             hits.margins[line["probe"]].extend(_numbers(line["margin"]))
-        if line["probe"] in SPARED:
+        if line["probe"] in UNTARGETED:
             count = counts[line["probe"], line["mark"]]
             count[0] += line["hit_n"] > 0
             count[1] += 1
@@ -53,10 +56,10 @@ def _false_hits(run: Run, hits: Hits) -> dict[tuple[str, int], float]:
 
 
 def count_hits(setup: Setup) -> Hits:
-    """Read the files of every run of a setup once.
+    """Count the hits in every run of a setup.
 
     Raises:
-        ValueError: a damaged line.
+        ValueError: a line is damaged.
     """
     hits, shares = Hits({}), defaultdict(list)
     for run in setup.runs:
@@ -75,5 +78,5 @@ def count_hits(setup: Setup) -> Hits:
                 hits.strongest[bisect_right(STRENGTHS, strongest)] += 1
                 hits.kept[bisect_right(SHARES, line["kept"])] += 1
     for (kind, edits), values in sorted(shares.items()):
-        hits.false_hits.setdefault(kind, {})[edits] = figure(values)
+        hits.false_hits.setdefault(kind, {})[edits] = mean_std(values)
     return hits

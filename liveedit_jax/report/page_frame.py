@@ -1,4 +1,4 @@
-"""The frame of `report.html`: its style and its sections, for `str.format`."""
+"""The template of a run's `report.html`, for `str.format`."""
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -39,6 +39,8 @@ svg {{ width: 100%; height: auto; display: block }}
 .legend {{ display: flex; flex-wrap: wrap; gap: 4px 14px; font-size: 12px; color: var(--soft) }}
 .legend i {{ display: inline-block; width: 10px; height: 10px; border-radius: 3px;
   margin-right: 5px }}
+.legend .key {{ display: inline-block; width: 34px; height: 12px; margin-right: 5px;
+  vertical-align: -1px }}
 article header {{ display: flex; gap: 12px; align-items: flex-start; margin-bottom: 8px }}
 article p {{ margin: 2px 0 }} .target {{ color: var(--accent); font-weight: 600 }}
 figure {{ margin: 0; text-align: center }} figcaption {{ font-size: 11px; color: var(--soft) }}

@@ -1,4 +1,4 @@
-"""`report.html`: one self-contained page with what was measured and what it looks like."""
+"""`report.html` of one run: a self-contained page of its figures and examples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from liveedit_jax.evaluation.metrics import (
     AVERAGES,
     BY_NAME,
     EDIT,
-    PLACE,
+    GROUPS,
+    ORDER,
     UNGROUPED,
     exact_match,
     figure_of,
@@ -26,15 +27,15 @@ from liveedit_jax.evaluation.metrics import (
     label,
 )
 from liveedit_jax.evaluation.probes import Case, key_of
-from liveedit_jax.report.charts import bars, curves
+from liveedit_jax.report.charts import band_chart, bar_chart, error_axis, legend
 from liveedit_jax.report.figure import draw_metrics, panels
 from liveedit_jax.report.page_frame import PAGE
 
 EXAMPLES_N = 12
-OF_METRIC_N = 2  # questions of one metric that an example shows
+OF_METRIC_N = 2  # an example shows at most so many questions of one metric
 THUMBNAIL = 160  # pixels of the longer side
 BINS = ((0, 0), (1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (17, None))
-SHOWN = (*UNGROUPED, *AVERAGES, *group_members("hard_locality"))  # columns of the table
+SHOWN = (*UNGROUPED, *AVERAGES, *(name for group in GROUPS for name in group_members(group)))
 
 
 def _percent(value: float | None) -> str:
@@ -42,15 +43,19 @@ def _percent(value: float | None) -> str:
 
 
 def figures_table(results: dict) -> str:
-    """Rows: unedited, every mark; exact match in small print under each metric."""
-    heads = [label(name) for name in SHOWN]
-    heads += ["hits mean / max", "kept min", "edit ms", "add ms", "query ms"]
+    """Return the table: one row unedited and one per mark, with exact match in small print.
+
+    Metrics that the benchmark does not have are left out.
+    """
     rows = [("unedited", results["unedited"])]
     rows += [(f"{mark['edits']:,} edits", mark) for mark in results["marks"]]
+    shown = [name for name in SHOWN if any(figure_of(row, name) is not None for _, row in rows)]
+    heads = [label(name) for name in shown]
+    heads += ["hits mean / max", "kept min", "edit ms", "add ms", "query ms"]
     body = []
     for name, row in rows:
         cells = []
-        for metric in SHOWN:
+        for metric in shown:
             value = _percent(figure_of(row, metric))
             if metric in AVERAGES:
                 cells.append(f"<td class=strong>{value}</td>")
@@ -69,7 +74,11 @@ def figures_table(results: dict) -> str:
 
 
 def hit_chart(counts: dict[str, Counter]) -> str:
-    """How many experts a probe hits, for probes that should and that should not hit."""
+    """Plot how many experts a probe hits, for probes that should hit and that should not.
+
+    Args:
+        counts: group ("about an edit" or not) -> number of experts hit -> probes.
+    """
     names = [str(a) if a == b else f"{a}+" if b is None else f"{a}–{b}" for a, b in BINS]
     groups = {}
     for group, colour in (("about an edit", "#2f6bd8"), ("not about an edit", "#d9822b")):
@@ -82,17 +91,17 @@ def hit_chart(counts: dict[str, Counter]) -> str:
                 for a, b in BINS
             ],
         )  # fmt: skip
-    return bars(names, groups)
+    return bar_chart(names, groups)
 
 
-def picture(image: bytes | Path | None, caption: str) -> str:
-    """A picture as a small inline one."""
+def inline_picture(image: bytes | Path | None, caption: str) -> str:
+    """Return an inline thumbnail of a picture, with its caption; empty without a picture."""
     if image is None:
         return ""
     small = open_picture(picture_bytes(image), short=THUMBNAIL).convert("RGB")
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     forms = {}
-    for form in ("png", "jpeg"):  # drawings are smaller in the one, photos in the other
+    for form in ("png", "jpeg"):  # drawings are smaller as PNG, photographs as JPEG
         data = io.BytesIO()
         small.save(data, format=form)
         forms[form] = data.getvalue()
@@ -104,29 +113,34 @@ def picture(image: bytes | Path | None, caption: str) -> str:
     )
 
 
-def shown_of(lines: Sequence[dict]) -> list[dict]:
-    """A case's lines about pictures, in the table's order; of several of a metric, wrong ones."""
+def select_lines(lines: Sequence[dict]) -> list[dict]:
+    """Select a case's lines about pictures, in the order of METRICS.
+
+    Of several probes of one metric at most OF_METRIC_N are shown, the wrong ones first.
+    """
     found = defaultdict(list)
     for line in lines:
-        if BY_NAME[line["probe"]].pictured:
+        if BY_NAME[line["probe"]].has_picture:
             found[line["probe"]].append(line)
-    order = sorted(found, key=PLACE.__getitem__)
+    order = sorted(found, key=ORDER.__getitem__)
     return [line for name in order for line in sorted(found[name], key=exact_match)[:OF_METRIC_N]]
 
 
-def example(case: Case, lines: Sequence[dict], routes: dict[tuple, dict], by_case: dict) -> str:
-    """One edit: its drawings, its request, and the answers before and after."""
+def example_article(
+    case: Case, lines: Sequence[dict], routes: dict[tuple, dict], by_case: dict
+) -> str:
+    """Return the article of one edit: its pictures, its request, the answers before and after."""
     edit = next(line for line in lines if line["probe"] == EDIT)
-    views = case.of("image_generality")
+    views = case.probes_of("image_generality")
     rows, fired = [], {}
-    for line in shown_of(lines):
+    for line in select_lines(lines):
         metric, good = BY_NAME[line["probe"]], exact_match(line) == 1
         experts = routes.get(key_of(line), {}).get("experts", [])
         fired |= dict(experts) if metric.averages and is_targeted(metric.name) else {}
         weights = ", ".join(f"#{c} ({w:.2f})" for c, w in experts[:4]) or "none"
         weights += f" and {len(experts) - 4} more" if len(experts) > 4 else ""
         rows.append(
-            f"<tr><td>{escape(metric.asked)}<small>{escape(line['prompt'])}</small></td>"
+            f"<tr><td>{escape(metric.question)}<small>{escape(line['prompt'])}</small></td>"
             f"<td>{escape(line['before_generated']) or '<em>nothing</em>'}</td>"
             f"<td class={'good' if good else 'bad'}>"
             f"{escape(line['generated']) or '<em>nothing</em>'}</td><td>{weights}</td></tr>"
@@ -137,8 +151,8 @@ def example(case: Case, lines: Sequence[dict], routes: dict[tuple, dict], by_cas
         if c in by_case
     )
     return (
-        f"<article><header>{picture(case.edit.image, 'edited')}"
-        f"{picture(views[0].image if views else None, 'another view')}"
+        f"<article><header>{inline_picture(case.edit.image, 'edited')}"
+        f"{inline_picture(views[0].image if views else None, 'another view')}"
         f"<div><b>#{edit['case']} · {escape(str(edit['entity']))} · {escape(edit['fact'])}</b>"
         f"<p>{escape(edit['prompt'])}</p><p class=target>→ {escape(edit['target'])}</p></div>"
         f"</header><table class=answers><thead><tr><th>asked</th><th>before</th><th>after</th>"
@@ -149,13 +163,13 @@ def example(case: Case, lines: Sequence[dict], routes: dict[tuple, dict], by_cas
 
 
 def draw_run(results: dict, cases: Sequence[Case], folder: Path) -> None:
-    """Draw `metrics.png` and `report.html` of a run beside the JSON-lines files that they show."""
+    """Write `metrics.png` and `report.html` of a run into its folder."""
     draw_metrics(results, folder / "metrics.png")
     write_report(results, cases, folder)
 
 
 def write_report(results: dict, cases: Sequence[Case], folder: Path) -> None:
-    """Write report.html beside the JSON-lines files that it shows."""
+    """Write `report.html`; reads the cases and routes in the run's folder."""
     largest = results["marks"][-1]
     cases_n, mark = largest["cases"], largest["edits"]
     picked = sorted({int(i) for i in np.linspace(0, cases_n - 1, min(EXAMPLES_N, cases_n))})
@@ -169,16 +183,16 @@ def write_report(results: dict, cases: Sequence[Case], folder: Path) -> None:
             lines[line["case"]].append(line)
         if line["probe"] == EDIT:
             by_case[line["case"]] = {"prompt": line["prompt"], "target": line["target"]}
-        if BY_NAME[line["probe"]].pictured:
+        if BY_NAME[line["probe"]].has_picture:
             group = "about an edit" if is_targeted(line["probe"]) else "not about an edit"
             counts[group][line["hit_n"]] += 1
     for line in read_lines(folder / "routes.jsonl"):
         if line["mark"] == mark and line["case"] in picked:
             routes[key_of(line)] = line
-    edits = [entry["edits"] for entry in results["marks"]]
     charts = "".join(
-        f"<section class=card><h3>{escape(title)}</h3>{curves(edits, named)}</section>"
-        for title, named in panels(results)
+        f"<section class=card><h3>{escape(title)}</h3>{band_chart(lines, error_axis(lines))}"
+        f"{legend({line.name: line.style for line in lines})}</section>"
+        for title, lines in panels(results)
     )
     cost = f"{results['seconds']:,.0f} s, {results['peak_rss_gb']:.2f} GB at most, "
     html = PAGE.format(
@@ -195,6 +209,6 @@ def write_report(results: dict, cases: Sequence[Case], folder: Path) -> None:
         charts=charts,
         hits=hit_chart(counts),
         hits_title=f"Experts hit by a probe at {mark:,} edits (% of probes)",
-        examples="".join(example(cases[c], lines[c], routes, by_case) for c in picked),
+        examples="".join(example_article(cases[c], lines[c], routes, by_case) for c in picked),
     )
     (folder / "report.html").write_text(html, encoding="utf-8")

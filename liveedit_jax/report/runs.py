@@ -1,4 +1,4 @@
-"""Finished runs in; a page, tables and all numbers out."""
+"""The comparison of finished runs: a page, a figure, tables, and all numbers as JSON."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from liveedit_jax.report.compare import (
     Setup,
     group_runs,
     load_run,
-    make_rows,
+    table_rows,
 )
 from liveedit_jax.report.compare_figure import draw_comparison
-from liveedit_jax.report.compare_page import colours_of, page
+from liveedit_jax.report.compare_page import comparison_page, styles_of
 from liveedit_jax.report.gallery import pick_failures
 from liveedit_jax.report.hits import SHARES, STRENGTHS, Hits, bin_names, count_hits
 
 
 def _numbers(setups: Sequence[Setup], rows: Sequence[Row], hits: dict[str, Hits]) -> dict:
-    """What comparison.json holds."""
+    """Return the content of comparison.json."""
     return {
         "setups": [
             {
@@ -62,11 +62,15 @@ def _numbers(setups: Sequence[Setup], rows: Sequence[Row], hits: dict[str, Hits]
 def report_runs(folders: Sequence[str | Path], out: str | Path) -> tuple[str, list[Path]]:
     """Write report.html, comparison.png and .json, table.tex and table.md into `out`.
 
+    Args:
+        folders: the folders of finished runs.
+        out: the folder to write into.
+
     Returns:
-        The Markdown table and the files.
+        The Markdown table and the files written.
 
     Raises:
-        ValueError: a folder that holds no whole run, the same run twice, `out` that is a file or
+        ValueError: a folder holds no complete run, a run is given twice, or `out` is a file or
             one of the runs.
     """
     out, runs = Path(out), [load_run(folder) for folder in folders]
@@ -75,10 +79,10 @@ def report_runs(folders: Sequence[str | Path], out: str | Path) -> tuple[str, li
     if any(run.folder.resolve() == out.resolve() for run in runs):
         raise ValueError(f"{out} is one of the runs; give another --out")
     setups = group_runs(runs)
-    rows = make_rows(setups)
+    rows = table_rows(setups)
     hits = {setup.name: count_hits(setup) for setup in setups if setup.routes}
     table = tables.markdown(rows) + tables.costs_markdown(rows)
-    html = page(setups, rows, hits, pick_failures(runs))
+    html = comparison_page(setups, rows, hits, pick_failures(runs))
     texts = {
         "report.html": html,
         "table.tex": tables.latex(rows),
@@ -90,5 +94,5 @@ def report_runs(folders: Sequence[str | Path], out: str | Path) -> tuple[str, li
     for name, text in texts.items():
         write_atomic(out / name, text)
     picture = out / "comparison.png"
-    draw_comparison(setups, rows, colours_of(setups), picture)
+    draw_comparison(setups, rows, styles_of(setups), picture)
     return table, [*(out / name for name in texts), picture]

@@ -1,4 +1,4 @@
-"""Several runs that differ in their seed alone: means and standard deviations."""
+"""Means and standard deviations over runs that differ only in their seeds."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from liveedit_jax.evaluation.run_folder import write_atomic
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A mean over seeds, and its sample standard deviation where there are several."""
+class MeanStd:
+    """A mean over seeds, and the sample standard deviation where there are several."""
 
     mean: float | None
     std: float | None = None
 
 
-def figure(values: Sequence[float | None]) -> Figure:
-    """The values' figure; nothing where a run has nothing."""
+def mean_std(values: Sequence[float | None]) -> MeanStd:
+    """Compute mean and deviation; both are None where a value is missing."""
     if not values or any(value is None for value in values):
-        return Figure(None)
-    return Figure(fmean(values), stdev(values) if len(values) > 1 else None)
+        return MeanStd(None)
+    return MeanStd(fmean(values), stdev(values) if len(values) > 1 else None)
 
 
-def summary(runs: Sequence[dict]) -> list[dict]:
-    """One entry a mark, of Figures, from the `results.json` of every run.
+def summarise(runs: Sequence[dict]) -> list[dict]:
+    """Average the `results.json` of several runs, mark by mark.
 
     Raises:
         ValueError: the runs have different marks.
@@ -39,9 +39,9 @@ def summary(runs: Sequence[dict]) -> list[dict]:
     found = []
     for at, edits in enumerate(marks[0]):
         entries = [run["marks"][at] for run in runs]
-        figures = {name: figure([entry[name] for entry in entries]) for name in COLUMNS}
+        figures = {name: mean_std([entry[name] for entry in entries]) for name in COLUMNS}
         exact = {
-            name: figure([entry["exact_match"][name] for entry in entries])
+            name: mean_std([entry["exact_match"][name] for entry in entries])
             for name in entries[0]["exact_match"]
         }
         found.append({"edits": edits, "runs": len(runs), **figures, "exact_match": exact})
@@ -49,6 +49,6 @@ def summary(runs: Sequence[dict]) -> list[dict]:
 
 
 def write_summary(runs: Sequence[dict], file: Path) -> None:
-    """`summary` and the runs' seeds as JSON."""
-    content = {"seeds": [run["seed"] for run in runs], "marks": summary(runs)}
+    """Write the summary of the runs and their seeds as JSON."""
+    content = {"seeds": [run["seed"] for run in runs], "marks": summarise(runs)}
     write_atomic(file, json.dumps(content, indent=1, default=asdict) + "\n")

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from liveedit_jax.evaluation.metrics import COLUMNS, head
-from liveedit_jax.report.compare import COSTS, Row, title
-from liveedit_jax.report.seeds import Figure
+from liveedit_jax.report.compare import COSTS, Row, display_name
+from liveedit_jax.report.metric_sets import PAPER, MetricSet
+from liveedit_jax.report.seeds import MeanStd
 
 HEADS = tuple(map(head, COLUMNS))
 _LATEX = {
@@ -21,42 +22,41 @@ _LATEX = {
 }
 
 
-def number(figure: Figure) -> str:
-    """Two decimals, with the deviation where there is one."""
+def format_number(figure: MeanStd) -> str:
+    """Format a figure with two decimals, and with its deviation where there is one."""
     if figure.mean is None:
         return "–"
     return f"{figure.mean:.2f}" + ("" if figure.std is None else f" ± {figure.std:.2f}")
 
 
-def blocks(rows: Sequence[Row]) -> list[list[Row]]:
-    """Neighbouring rows of the same backbone, dataset and number of edits."""
+def group_blocks(rows: Sequence[Row]) -> list[list[Row]]:
+    """Group neighbouring rows of the same backbone, dataset and number of edits."""
     return [
         list(block)
         for _, block in groupby(rows, lambda row: (row.backbone, row.dataset, row.edits))
     ]
 
 
-def best(block: Sequence[Row]) -> dict[str, float]:
-    """The best value of each column, as printed; none where nothing is compared."""
+def best_values(block: Sequence[Row], metrics: MetricSet = PAPER) -> dict[str, float]:
+    """Return the best value of each column, rounded as printed; empty for a single row."""
     if len(block) < 2:
         return {}
     found = {}
-    for name in COLUMNS:
-        means = [row.values[name].mean for row in block]
+    for name in metrics.names:
+        means = [metrics.figure(row, name).mean for row in block]
         known = [round(mean, 2) for mean in means if mean is not None]
         if known:
             found[name] = max(known)
     return found
 
 
-def is_best(row: Row, name: str, most: dict[str, float]) -> bool:
-    """Whether a row's value is its block's best."""
-    mean = row.values[name].mean
-    return mean is not None and name in most and round(mean, 2) == most[name]
+def is_best(figure: MeanStd, best: float | None) -> bool:
+    """Return whether a figure is the best of its block and column, as printed."""
+    return figure.mean is not None and best is not None and round(figure.mean, 2) == best
 
 
-def cost(row: Row, name: str) -> str:
-    """One of COSTS, as its head says."""
+def format_cost(row: Row, name: str) -> str:
+    """Format one of COSTS, in the unit of its column."""
     mean = row.costs[name].mean
     if mean is None:
         return "–"
@@ -64,12 +64,12 @@ def cost(row: Row, name: str) -> str:
     return f"{mean:,.1f}" if mean < 100 else f"{mean:,.0f}"
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", title(name)).replace("\n", " ")
+def _escape_markdown(name: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", display_name(name)).replace("\n", " ")
 
 
-def _aligned(lines: Sequence[Sequence[str]], left: Sequence[int]) -> str:
-    """A Markdown table (its head first) that reads as plain text too."""
+def _align(lines: Sequence[Sequence[str]], left: Sequence[int]) -> str:
+    """Return a Markdown table of lines (the head first), aligned to be read as plain text, too."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
 
     def joined(line: Sequence[str]) -> str:
@@ -84,43 +84,45 @@ def _aligned(lines: Sequence[Sequence[str]], left: Sequence[int]) -> str:
 
 
 def costs_markdown(rows: Sequence[Row]) -> str:
-    """What edits cost, of the rows that know it; nothing where none does."""
+    """Return the table of costs in Markdown, for rows that have any; empty where none has."""
     known = [row for row in rows if any(row.costs[name].mean is not None for name in COSTS)]
     if not known:
         return ""
     lines = [["Backbone", "Dataset", "Edits", "Editor", *COSTS.values()]]
     for row in known:
-        names = [_plain(name) for name in (row.backbone, row.dataset, row.editor)]
-        lines.append([*names[:2], f"{row.edits:,}", names[2], *(cost(row, n) for n in COSTS)])
-    return "\n" + _aligned(lines, (0, 1, 3))
+        names = [_escape_markdown(name) for name in (row.backbone, row.dataset, row.editor)]
+        lines.append(
+            [*names[:2], f"{row.edits:,}", names[2], *(format_cost(row, n) for n in COSTS)]
+        )
+    return "\n" + _align(lines, (0, 1, 3))
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table of the metrics in Markdown."""
+    """Return the table of metrics in Markdown."""
     lines = [["Backbone", "Dataset", "Edits", "Editor", *HEADS]]
-    for block in blocks(rows):
-        most = best(block)
+    for block in group_blocks(rows):
+        most = best_values(block)
         for row in block:
             cells = [
-                f"**{number(row.values[name])}**"
-                if is_best(row, name, most)
-                else number(row.values[name])
+                f"**{format_number(row.values[name])}**"
+                if is_best(row.values[name], most.get(name))
+                else format_number(row.values[name])
                 for name in COLUMNS
             ]
-            names = [_plain(name) for name in (row.backbone, row.dataset, row.editor)]
+            names = [_escape_markdown(name) for name in (row.backbone, row.dataset, row.editor)]
             lines.append([*names[:2], f"{row.edits:,}", names[2], *cells])
-    return _aligned(lines, (0, 1, 3))
+    return _align(lines, (0, 1, 3))
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX sets as it stands."""
+    """Escape the special characters of LaTeX."""
     return "".join(_LATEX.get(c, c) for c in text)
 
 
 def latex(rows: Sequence[Row]) -> str:
-    """The table for a paper; it needs the package booktabs and nothing else."""
+    """Return the table of metrics in LaTeX; it needs only the package booktabs."""
 
-    def cell(figure: Figure, bold: bool) -> str:
+    def cell(figure: MeanStd, bold: bool) -> str:
         if figure.mean is None:
             return "--"
         mean = rf"\textbf{{{figure.mean:.2f}}}" if bold else f"{figure.mean:.2f}"
@@ -133,15 +135,18 @@ def latex(rows: Sequence[Row]) -> str:
         " & ".join(("Backbone", "Dataset", "Edits", "Editor", *HEADS)) + r" \\",
     ]
     shown: tuple[str, str] | None = None
-    for block in blocks(rows):
-        first, most = block[0], best(block)
+    for block in group_blocks(rows):
+        first, most = block[0], best_values(block)
         place = (first.backbone, first.dataset)
         lines.append(rf"\cmidrule(l){{3-{4 + len(HEADS)}}}" if place == shown else r"\midrule")
         for i, row in enumerate(block):
-            names = [escape_latex(title(name)) if place != shown else "" for name in place]
+            names = [escape_latex(display_name(name)) if place != shown else "" for name in place]
             names += ["" if i else f"{row.edits:,}".replace(",", "{,}")]
-            names += [escape_latex(title(row.editor))]
-            cells = [cell(row.values[name], is_best(row, name, most)) for name in COLUMNS]
+            names += [escape_latex(display_name(row.editor))]
+            cells = [
+                cell(row.values[name], is_best(row.values[name], most.get(name)))
+                for name in COLUMNS
+            ]
             lines.append(" & ".join(names + cells) + r" \\")
             shown = place
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"

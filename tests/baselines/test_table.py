@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from liveedit_jax.baselines.table import BASELINES, TUNED, get_baseline
-from liveedit_jax.evaluation.run import Choice, load_baseline
+from liveedit_jax.evaluation.run import RunSpec, load_baseline
 from liveedit_jax.model_io.weights import save_weights
 
 
@@ -28,11 +28,11 @@ def test_an_unknown_name_is_refused():
 
 
 def test_weights_of_a_baseline_belong_to_a_backbone(tmp_path):
-    choice = Choice(editor="mend", model=str(tmp_path))
+    spec = RunSpec(editor="mend", model=str(tmp_path))
     with pytest.raises(FileNotFoundError, match="no weights of mend"):
-        load_baseline(choice, "a" * 64)
+        load_baseline(spec, "a" * 64)
     weights, made = {"w": jnp.ones(2)}, {"backbone_sha256": "a" * 64}
     digest = save_weights(tmp_path / "baselines" / "mend", weights, made)
-    assert load_baseline(choice, "a" * 64)[2] == digest
+    assert load_baseline(spec, "a" * 64)[2] == digest
     with pytest.raises(ValueError, match="another backbone .*train_editor --editor mend"):
-        load_baseline(choice, "b" * 64)
+        load_baseline(spec, "b" * 64)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from liveedit_jax.cli.demo import run_demo
-from liveedit_jax.evaluation.run import Choice, parse_marks, run
+from liveedit_jax.evaluation.run import RunSpec, parse_marks, run
 
 
 def test_the_demo_runs_and_leaves_its_results(model_folder, tmp_path, capsys):
@@ -25,8 +25,8 @@ def test_the_demo_runs_and_leaves_its_results(model_folder, tmp_path, capsys):
 def test_what_no_stream_has_is_refused(model_folder, tmp_path):
     for marks, says in (((5, 2), "rising"), ((20_000,), "offers 1 to 10080")):
         with pytest.raises(ValueError, match=says):
-            run(Choice(model=str(model_folder), marks=marks), tmp_path, 0.0)
+            run(RunSpec(model=str(model_folder), marks=marks), tmp_path, 0.0)
     with pytest.raises(ValueError, match="cases=0: give 1 or more"):
-        run(Choice(model=str(model_folder), marks=(1,), cases_n=0), tmp_path, 0.0)
+        run(RunSpec(model=str(model_folder), marks=(1,), cases_n=0), tmp_path, 0.0)
     with pytest.raises(ValueError, match="give numbers of edits"):
         parse_marks("1,many")

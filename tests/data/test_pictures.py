@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.checks.pictures import alike
+from experiments.checks.pictures import similar_pairs
 from liveedit_jax.data.facts import SOURCES, entities
 from liveedit_jax.data.images import drawing
 
@@ -20,5 +20,5 @@ def test_no_picture_stands_for_two_entities():
 def test_likeness_does_not_count_the_white_around_drawings():
     pictures = np.full((4, 8, 8, 3), 255, np.uint8)
     pictures[0, 2], pictures[1, 2], pictures[2, 5], pictures[3, 2, :7] = 0, 0, 0, 0
-    assert [(i, j) for i, j, _ in alike(pictures, 0.9)] == [(0, 1), (0, 3), (1, 3)]
-    assert [(i, j) for i, j, _ in alike(pictures, 0.99)] == [(0, 1)]
+    assert [(i, j) for i, j, _ in similar_pairs(pictures, 0.9)] == [(0, 1), (0, 3), (1, 3)]
+    assert [(i, j) for i, j, _ in similar_pairs(pictures, 0.99)] == [(0, 1)]

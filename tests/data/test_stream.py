@@ -16,7 +16,7 @@ from liveedit_jax.data.facts import (
 from liveedit_jax.data.images import decode_image, drawing
 from liveedit_jax.data.stream import editable_facts, retention_questions
 from liveedit_jax.data.templates import templates, text_questions
-from liveedit_jax.evaluation.cases import case_of, stream_cases
+from liveedit_jax.evaluation.cases import make_case, stream_cases
 from liveedit_jax.evaluation.metrics import METRICS
 
 SAME = ("same_image", "same_image_held_out")
@@ -130,26 +130,26 @@ def test_retention_asks_what_no_stream_edits():
 
 def test_a_record_becomes_a_case_with_every_probe(stream):
     record = next(r for r in stream if r.look_alike is not None)
-    case = case_of(record)
+    case = make_case(record)
     always = [metric.name for metric in METRICS if metric.always]
     ported = tuple(f"portability_{port.hops}" for port in record.port)
     asked = {probe.metric for probe in case.probes}
     assert asked | {"third_drawing"} == {*always, *ported, "third_drawing"}
-    assert case.of("text_locality")[0].image is None and case.edit.image == record.image
-    assert case.of("image_generality")[0].image == record.image_rephrase
-    assert case.of("other_drawing")[0].image == record.other_drawing
+    assert case.probes_of("text_locality")[0].image is None and case.edit.image == record.image
+    assert case.probes_of("image_generality")[0].image == record.image_rephrase
+    assert case.probes_of("other_drawing")[0].image == record.other_drawing
     held_out = [asked for asked in record.same_image if asked.fact in HELD_OUT_FACTS]
-    assert len(case.of("same_image_held_out")) == len(held_out) in (3, 4)
-    assert len(case.of("same_image")) == len(record.same_image) - len(held_out)
+    assert len(case.probes_of("same_image_held_out")) == len(held_out) in (3, 4)
+    assert len(case.probes_of("same_image")) == len(record.same_image) - len(held_out)
 
 
 def test_the_same_image_is_asked_what_no_edit_changes():
     records = list(edit_stream("eval", 3, 400))
     edited = {(record.entity, record.fact) for record in records}
     cases = stream_cases("eval", 3, 400, 60)
-    asked_n = [len(case.of("same_image")) for case in cases]
+    asked_n = [len(case.probes_of("same_image")) for case in cases]
     assert max(asked_n) == 9 and min(asked_n) < 8  # of nine facts that are not held out
     for record, case in zip(records, cases, strict=True):
-        questions = {probe.prompt for name in SAME for probe in case.of(name)}
+        questions = {probe.prompt for name in SAME for probe in case.probes_of(name)}
         kept = {o.question for o in record.same_image if (record.entity, o.fact) not in edited}
         assert questions == kept and record.same_image_q in kept

@@ -17,7 +17,7 @@ WIDTH, VISION_N, PROMPT_N, ANSWER_N, EDITS_N = 24, 9, 4, 3, 6
 def test_experts_routes_and_residuals_are_the_textbooks():
     import torch
 
-    from experiments.reference.textbook import Pool, Textbook, add, tensors
+    from experiments.reference.textbook import Pool, Textbook, append, tensors
 
     params = liveedit.init_params(jax.random.key(0), CFG, WIDTH, VISION_N)
     params["input"]["sentinel"] = -params["input"]["sentinel"]
@@ -37,7 +37,7 @@ def test_experts_routes_and_residuals_are_the_textbooks():
         for name, theirs in vars(one).items():
             ours = np.asarray(getattr(made, name)[i]).reshape(theirs.shape[1:])
             np.testing.assert_allclose(ours, theirs[0], atol=1e-5 * float(theirs.abs().max()))
-        pool = one if pool is None else add(pool, one)
+        pool = one if pool is None else append(pool, one)
     assert isinstance(pool, Pool) and len(pool.down) == EDITS_N
 
     asked, roles, hits = hidden[:, :-ANSWER_N], role[:, :-ANSWER_N], []

@@ -16,7 +16,7 @@ from liveedit_jax.data.tokenizer import train_tokenizer
 from liveedit_jax.editor import liveedit
 from liveedit_jax.editor.as_editor import LiveEdit
 from liveedit_jax.evaluation.probes import Case, Probe
-from liveedit_jax.evaluation.subject import Parts
+from liveedit_jax.evaluation.subject import ModelParts
 
 BACKBONE = BackboneConfig(
     vision=ClipConfig(image_size=8, patch_size=4, width=16, layers_n=2, heads_n=2, mlp_width=16),
@@ -76,19 +76,19 @@ def cases_of():
 
 
 @pytest.fixture(scope="session")
-def kept() -> Case:
+def retention() -> Case:
     """Questions about what no edit touches."""
     (case,) = make_cases(1, seed=9)
-    return Case("", "", (*case.of("image_locality"), *case.of("text_locality")))
+    return Case("", "", (*case.probes_of("image_locality"), *case.probes_of("text_locality")))
 
 
 @pytest.fixture(scope="session")
-def parts() -> Parts:
+def parts() -> ModelParts:
     """The small model, random."""
     backbone = Backbone(BACKBONE)
     editor = liveedit.init_params(jax.random.key(4), EDITOR, BACKBONE.width, BACKBONE.vision_n)
     texts = [f"what is {a}? tell me say see is it {b}" for a in WORDS for b in WORDS]
-    return Parts(
+    return ModelParts(
         backbone,
         jax.jit(backbone.init)(jax.random.key(0)),
         train_tokenizer(texts, 300),

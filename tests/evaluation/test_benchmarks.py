@@ -12,15 +12,15 @@ from experiments import lifelong_eval
 from liveedit_jax.data.prompts import PROMPTS
 from liveedit_jax.evaluation import subject
 from liveedit_jax.evaluation.aggregate import read_lines
-from liveedit_jax.evaluation.cases import Files, benchmark_cases
-from liveedit_jax.evaluation.engine import Plan
-from liveedit_jax.evaluation.layout import make_rows, measure
+from liveedit_jax.evaluation.batching import make_rows, measure_shapes
+from liveedit_jax.evaluation.cases import BenchmarkFiles, benchmark_cases
+from liveedit_jax.evaluation.engine import Schedule
 from liveedit_jax.evaluation.lifelong import evaluate
 from liveedit_jax.evaluation.released import write_released
-from liveedit_jax.evaluation.run import Choice, run
+from liveedit_jax.evaluation.run import RunSpec, run
 from liveedit_jax.report.compare import load_run
 from liveedit_jax.report.gallery import gallery, pick_failures
-from liveedit_jax.report.seeds import summary, write_summary
+from liveedit_jax.report.seeds import summarise, write_summary
 from liveedit_jax.types import Role
 
 ROWS_N = 6
@@ -64,7 +64,7 @@ def manual_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def files(manual_dir, tmp_path_factory):
-    return Files(str(manual_dir), str(tmp_path_factory.mktemp("prepared")))
+    return BenchmarkFiles(str(manual_dir), str(tmp_path_factory.mktemp("prepared")))
 
 
 def cases(name, files, seed=None, n=None):
@@ -108,7 +108,7 @@ def test_prompts_and_pictures_are_the_protocols(name, files, manual_dir):
 def test_labels_are_the_targets_tokens_after_one_space(files, parts):
     found = cases("evqa", files)
     probes = list(found[1].probes)
-    shapes = measure(parts.tokenizer, parts.backbone.cfg, found, 4)
+    shapes = measure_shapes(parts.tokenizer, parts.backbone.cfg, found, 4)
     rows = make_rows(parts.tokenizer, parts.backbone.cfg, probes, shapes)
     for i, probe in enumerate(probes):
         assert parts.tokenizer.decode(rows.answer[i]) == f" {probe.target}"
@@ -129,14 +129,14 @@ def test_a_seed_shuffles_as_the_released_evaluation_does(files):
         cases("vlkeb", files, n=9)
 
 
-PLAN = Plan((1, 4), batch_n=8, block_n=4, cases_n=ROWS_N)
+SCHEDULE = Schedule((1, 4), batch_n=8, block_n=4, cases_n=ROWS_N)
 
 
 @pytest.fixture(scope="module")
 def done(files, parts, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "one"
     settings = {"config": "small", "seed": 7, "commit": "none"}
-    return out, evaluate(parts, cases("evqa", files, 7), PLAN, settings, out, time.time())
+    return out, evaluate(parts, cases("evqa", files, 7), SCHEDULE, settings, out, time.time())
 
 
 def timeless(results):
@@ -150,7 +150,7 @@ def test_the_same_seed_gives_the_same_files(done, files, parts, tmp_path, monkey
     out, results = done
     monkeypatch.setattr(subject, "READERS_N", 7)  # whoever reads
     settings = {"config": "small", "seed": 7, "commit": "none"}
-    again = evaluate(parts, cases("evqa", files, 7), PLAN, settings, tmp_path, time.time())
+    again = evaluate(parts, cases("evqa", files, 7), SCHEDULE, settings, tmp_path, time.time())
     assert json.dumps(timeless(again)) == json.dumps(timeless(results))
     for name in ("cases.jsonl", "routes.jsonl"):
         assert (out / name).read_bytes() == (tmp_path / name).read_bytes()
@@ -189,29 +189,29 @@ def test_means_and_deviations_over_seeds(done, tmp_path):
     _, results = done
     other = json.loads(json.dumps(results))
     other["marks"][0]["average"] += 2.0
-    found = summary([results, other])[0]
+    found = summarise([results, other])[0]
     assert found["edits"] == 1 and found["runs"] == 2
     assert found["average"].mean == pytest.approx(results["marks"][0]["average"] + 1)
     assert found["average"].std == pytest.approx(2**0.5)
-    assert summary([results])[1]["reliability"].std is None
+    assert summarise([results])[1]["reliability"].std is None
     write_summary([results, other], tmp_path / "summary.json")
     written = json.loads((tmp_path / "summary.json").read_text())
     assert written["seeds"] == [7, 7]
     assert written["marks"][0]["average"]["std"] == pytest.approx(2**0.5)
     other["marks"] = other["marks"][:1]
     with pytest.raises(ValueError, match="different marks"):
-        summary([results, other])
+        summarise([results, other])
 
 
 def test_what_cannot_be_evaluated_is_refused(files, tmp_path, monkeypatch, capsys):
-    model = SimpleNamespace(config=Choice().preset, backbone_sha256="", editor_sha256="")
+    model = SimpleNamespace(config=RunSpec().preset, backbone_sha256="", editor_sha256="")
     monkeypatch.setattr("liveedit_jax.evaluation.run.load_model", lambda *_: model)
     with pytest.raises(ValueError, match="give --manual-dir FOLDER"):
-        run(Choice(dataset="evqa"), tmp_path, 0.0)
+        run(RunSpec(dataset="evqa"), tmp_path, 0.0)
     with pytest.raises(ValueError, match="mojiedit is made, not read"):
-        run(Choice(files=files), tmp_path, 0.0)
+        run(RunSpec(files=files), tmp_path, 0.0)
     with pytest.raises(ValueError, match="1000 edits: evqa has 6 cases here"), pytest.warns():
-        run(Choice(dataset="evqa", files=files), tmp_path, 0.0)
+        run(RunSpec(dataset="evqa", files=files), tmp_path, 0.0)
     monkeypatch.setattr(
         "sys.argv", ["x", "--manual-dir", "nowhere", "--dataset", "eic", "--out", "x"]
     )
@@ -225,17 +225,17 @@ def test_portability_is_asked_on_the_edited_picture(manual_dir, tmp_path, parts)
     (manual_dir / "eval_edit_onehop.json").write_text(json.dumps(rows))
     with pytest.warns(UserWarning, match=f"{ROWS_N}"):
         stream = benchmark_cases(
-            "vlkeb", "onehop", None, None, Files(str(manual_dir), str(tmp_path))
+            "vlkeb", "onehop", None, None, BenchmarkFiles(str(manual_dir), str(tmp_path))
         )
     found = stream.cases
-    probe = found[2].of("portability_1")[0]
+    probe = found[2].probes_of("portability_1")[0]
     assert (probe.prompt, probe.target, probe.file) == ("Who?", "loud", "signs/2.png")
     settings = {
         **{"config": "small", "dataset": "vlkeb", "backbone": None, "editor": None, "model": {}},
-        **{"split": "onehop", "seed": None, "marks": PLAN.marks, "commit": "none"},
+        **{"split": "onehop", "seed": None, "marks": SCHEDULE.marks, "commit": "none"},
     }
     out, begin = tmp_path / "run", time.time()
-    results = evaluate(parts, found, PLAN, settings, out, begin, stream.pictures)
+    results = evaluate(parts, found, SCHEDULE, settings, out, begin, stream.pictures)
     lines = [
         line
         for line in read_lines(tmp_path / "run" / "cases.jsonl")

@@ -7,13 +7,13 @@ import pytest
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor.as_editor import LiveEdit
 from liveedit_jax.editor.repository import add_edits, alive, init_repository
-from liveedit_jax.evaluation.chunks import check_marks, chunk_of, counted_n
+from liveedit_jax.evaluation.chunks import check_marks, chunk_of, count_cases
 from liveedit_jax.types import Expert
 
 
 def test_whole_chunks_only_and_the_tail_is_dropped():
-    assert [counted_n(n, 10) for n in (1, 3, 4, 10)] == [10, 9, 8, 10]
-    assert counted_n(25, 10) == 25  # a mark larger than that counts one whole chunk
+    assert [count_cases(n, 10) for n in (1, 3, 4, 10)] == [10, 9, 8, 10]
+    assert count_cases(25, 10) == 25  # a mark larger than that counts one whole chunk
     assert chunk_of(np.arange(7), 3).tolist() == [0, 0, 0, 1, 1, 1, 2]
 
 

@@ -8,11 +8,11 @@ import pytest
 
 from liveedit_jax.baselines import layer
 from liveedit_jax.baselines.ft_l import FtL
-from liveedit_jax.evaluation.asking import block_of
-from liveedit_jax.evaluation.decode import CUT, Decoder, decided
-from liveedit_jax.evaluation.layout import make_rows, take
+from liveedit_jax.evaluation.batching import make_rows, take
+from liveedit_jax.evaluation.blocks import make_block
+from liveedit_jax.evaluation.decode import CUT, Decoder, decodes_to_target
 from liveedit_jax.evaluation.metrics import EDIT
-from liveedit_jax.evaluation.subject import begin_state, encode, vision_features
+from liveedit_jax.evaluation.subject import empty_state, encode, vision_features
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +38,18 @@ def taught(parts, cases_of):
 def test_decided_answers_are_what_greedy_decoding_gives(taught):
     subject, encoded, probes = taught
     rows, ids, decoder = encoded.rows, encoded.before, Decoder(subject)
-    known = [i for i in range(4) if decided(rows, ids, i, decoder.eos_id)]
+    known = [i for i in range(4) if decodes_to_target(rows, ids, i, decoder.eos_id)]
     assert known  # the model was taught
     made = decoder.decode(rows, probes, known)
     for i in known:
         path = [*rows.answer[i], decoder.eos_id]
         assert made[i][: len(path)] == path
-        assert decoder.text(made[i], len(rows.answer[i])) == probes[i].target.strip()
+        assert decoder.detokenise(made[i], len(rows.answer[i])) == probes[i].target.strip()
     shortcut, forced = (
-        [decoder.text(said, len(answer)) for said, answer in zip(found, rows.answer, strict=True)]
+        [
+            decoder.detokenise(said, len(answer))
+            for said, answer in zip(found, rows.answer, strict=True)
+        ]
         for found in (
             Decoder(subject).unedited(encoded, probes),
             Decoder(subject).unedited(undecided(encoded), probes),
@@ -62,11 +65,11 @@ def undecided(encoded):
 def test_a_wrong_token_or_a_missing_eos_is_not_decided(taught):
     subject, encoded, _ = taught
     rows, ids, eos = encoded.rows, encoded.before, subject.tokenizer.eos_id
-    i = next(i for i in range(4) if decided(rows, ids, i, eos))
+    i = next(i for i in range(4) if decodes_to_target(rows, ids, i, eos))
     for at in (0, len(rows.answer[i])):
         wrong = ids.copy()
         wrong[i, at] = 5
-        assert not decided(rows, wrong, i, eos)
+        assert not decodes_to_target(rows, wrong, i, eos)
 
 
 def test_equal_questions_are_decoded_once(taught, monkeypatch):
@@ -80,20 +83,20 @@ def test_equal_questions_are_decoded_once(taught, monkeypatch):
             calls.append(len(chosen)) or real(self, rows, probes, chosen, plan)
         ),
     )
-    first = decoder.unedited(undecided(encoded), probes)
-    second = decoder.unedited(undecided(encoded), probes)
+    first = decoder.decode_unedited(undecided(encoded), probes)
+    second = decoder.decode_unedited(undecided(encoded), probes)
     assert first == second and calls == [4, 0]
 
 
 def test_a_path_tells_what_generation_says_as_far_as_it_goes(taught):
     subject, encoded, probes = taught
     decoder = Decoder(subject)
-    said = decoder.unedited(encoded, probes)
+    said = decoder.decode_unedited(encoded, probes)
     for targeted in (True, False):
-        paths = decoder.paths(encoded.rows, probes, [targeted] * 4, said)
-        walked = decoder.walk(begin_state(subject, 1), paths, encoded.before, range(4))
+        paths = decoder.encode_references(encoded.rows, probes, [targeted] * 4, said)
+        walked = decoder.decode_along(empty_state(subject, 1), paths, encoded.before, range(4))
         for i, text in walked.items():
-            whole = decoder.text(said[i], len(encoded.rows.answer[i]))
+            whole = decoder.detokenise(said[i], len(encoded.rows.answer[i]))
             assert whole.startswith(text.removesuffix(CUT))
             assert targeted or text == whole  # the path is what the unedited model generates
 
@@ -105,6 +108,6 @@ def test_the_generated_text_is_cut_at_2a_plus_8_tokens(taught):
 
 
 def test_blocks_keep_the_edits_in_front(cases_of):
-    block = block_of(cases_of(3), 7)
+    block = make_block(cases_of(3), 7)
     assert [probe.metric for probe in block.probes[:3]] == [EDIT] * 3
     assert block.case[:3].tolist() == [7, 8, 9]

@@ -11,12 +11,12 @@ import pytest
 from liveedit_jax.baselines.ft_l import FtL
 from liveedit_jax.editor import liveedit
 from liveedit_jax.evaluation.aggregate import mark_figures, unedited_figures
-from liveedit_jax.evaluation.chunks import counted_n
-from liveedit_jax.evaluation.engine import Engine, Plan, make_edits
-from liveedit_jax.evaluation.layout import make_rows, pixels, take
+from liveedit_jax.evaluation.batching import make_rows, read_pixels, take
+from liveedit_jax.evaluation.chunks import count_cases
+from liveedit_jax.evaluation.engine import Engine, Schedule, make_edits
 from liveedit_jax.evaluation.probes import Probe, key_of
 from liveedit_jax.evaluation.quick import quick_figures
-from liveedit_jax.evaluation.subject import begin_state
+from liveedit_jax.evaluation.subject import empty_state
 
 MARKS, CASES_N = (1, 3, 8), 8
 
@@ -33,11 +33,11 @@ def literal(parts, subject, cases, mark):
         side = parts.backbone.cfg.vision.image_size
         image = np.zeros((1, side, side, 3), np.float32)
         if probe.image is not None:
-            image[0] = pixels(parts.backbone.cfg, probe.image)
+            image[0] = read_pixels(parts.backbone.cfg, probe.image)
         return batch.replace(image=image), rows
 
     found = {}
-    for first in range(0, counted_n(mark, len(cases)), mark):
+    for first in range(0, count_cases(mark, len(cases)), mark):
         chunk = range(first, first + mark)
         repo = liveedit.init(cfg, parts.backbone.cfg.width, max(MARKS))
         for c in chunk:
@@ -68,7 +68,7 @@ def run(parts, cases_of):
     """The engine on a few cases, in two blocks."""
     cases = cases_of(CASES_N)
     subject = parts.subject(cases, 8)
-    engine = Engine(subject, cases, Plan(MARKS, CASES_N, block_n=5))
+    engine = Engine(subject, cases, Schedule(MARKS, CASES_N, block_n=5))
     found = list(engine.parts())
     lines, fired = ([x for part in found for x in getattr(part, n)] for n in ("lines", "routes"))
     return subject, cases, lines, fired
@@ -131,7 +131,7 @@ def tuned(parts, cases_of):
 
     def run(block_n):
         told = []
-        engine = Engine(subject, cases, Plan(FEW, block_n=block_n), tick=told.append)
+        engine = Engine(subject, cases, Schedule(FEW, block_n=block_n), tick=told.append)
         return list(engine.parts()), engine, told
 
     return run
@@ -167,14 +167,14 @@ def test_work_that_is_done_is_not_counted(parts, cases_of):
     subject = replace(parts, editor=TUNED, trained=None).subject(cases, 4)
     done = {"block_000001_000000", "block_000004_000000"}
     told = []
-    engine = Engine(subject, cases, Plan(FEW, block_n=2), done.__contains__, tick=told.append)
+    engine = Engine(subject, cases, Schedule(FEW, block_n=2), done.__contains__, tick=told.append)
     assert engine.work_n == (2 + 2) + (4 + 4) + (4 + 2)  # edited and asked at each mark
     assert {part.name for part in engine.parts()}.isdisjoint(done) and sum(told) == engine.work_n
 
 
 def test_one_state_holds_the_chunks_of_an_editor_that_routes(parts, cases_of):
     cases = cases_of(4)
-    engine = Engine(parts.subject(cases, 8), cases, Plan(FEW))
+    engine = Engine(parts.subject(cases, 8), cases, Schedule(FEW))
     assert engine.work_n == 4 + 4 * len(FEW)
 
 
@@ -186,7 +186,7 @@ def test_costs_are_of_an_edit_that_was_not_made_yet(parts, cases_of):
     untimed, _ = make_edits(subject, requests, 3, 8)
     jax.tree.map(np.testing.assert_array_equal, timed, untimed)  # what is timed is a copy
     assert sorted(costs) == [1, 3] and costs[3]["edit_ms"] > 0
-    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), timed, begin_state(subject, 3))
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), timed, empty_state(subject, 3))
     assert max(jax.tree.leaves(moved)) > 0
 
 
@@ -203,7 +203,7 @@ def test_a_metric_may_have_several_probes_of_one_case(parts, cases_of):
     cases = cases_of(4)
     more = Probe("same_image", "is it loud?", "soft", cases[1].edit.image)
     cases[1] = replace(cases[1], probes=(*cases[1].probes, more))
-    engine = Engine(parts.subject(cases, 8), cases, Plan((4,)))
+    engine = Engine(parts.subject(cases, 8), cases, Schedule((4,)))
     (part,) = engine.parts()
     found = [(x["case"], x.get("nth")) for x in part.lines if x["probe"] == "same_image"]
     twos = [(c, n) for c in range(4) for n in (None, 1)]
@@ -217,7 +217,7 @@ def test_a_metric_may_have_several_probes_of_one_case(parts, cases_of):
 def test_quick_figures_are_those_of_a_run_at_its_mark(parts, cases_of, editor):
     cases = cases_of(4)
     own = parts if editor is None else replace(parts, editor=editor, trained=None)
-    (part,) = Engine(own.subject(cases, 32), cases, Plan((4,))).parts()
+    (part,) = Engine(own.subject(cases, 32), cases, Schedule((4,))).parts()
     (whole,) = mark_figures(part.lines)
     quick = quick_figures(own, cases, {})
     for name in ("reliability", "image_locality", "average"):

@@ -15,15 +15,17 @@ from liveedit_jax.evaluation.knowledge import (
     answer_accuracy,
     fact_accuracy,
     measure_base,
-    other_drawing_found,
+    other_drawing_recall,
 )
-from liveedit_jax.evaluation.questions import Asked
+from liveedit_jax.evaluation.questions import KnowledgeQuestion
 
 A, B = (3, "twemoji"), (8, "openmoji")
 
 
 def asked_of(pictures, *pairs):
-    return [Asked(pictures, prompt, answer, "some", ("all",)) for prompt, answer in pairs]
+    return [
+        KnowledgeQuestion(pictures, prompt, answer, "some", ("all",)) for prompt, answer in pairs
+    ]
 
 
 class Knowing(Backbone):
@@ -133,6 +135,6 @@ def test_other_drawings_count_where_they_beat_the_wrong_ones():
     images = np.array([[4, 0], [4, 0], [0, 4], [0, 4], [1, 1], [3, 0]], float)
     scores = images[0::2] @ images[1::2].T
     assert scores.tolist() == [[16, 0, 12], [0, 16, 0], [4, 4, 3]]
-    assert other_drawing_found(images, 1e-3) == pytest.approx(2 / 3)
-    assert other_drawing_found(images, 0.9) == 1.0
-    assert other_drawing_found(images * [1, 0], 1e-3) == pytest.approx(1 / 3)
+    assert other_drawing_recall(images, 1e-3) == pytest.approx(2 / 3)
+    assert other_drawing_recall(images, 0.9) == 1.0
+    assert other_drawing_recall(images * [1, 0], 1e-3) == pytest.approx(1 / 3)

@@ -12,13 +12,13 @@ from liveedit_jax.baselines.ft_l import FtL
 from liveedit_jax.editor.as_editor import LiveEdit
 from liveedit_jax.evaluation import engine
 from liveedit_jax.evaluation.aggregate import folder_figures, read_lines
-from liveedit_jax.evaluation.engine import Plan
+from liveedit_jax.evaluation.engine import Schedule
 from liveedit_jax.evaluation.lifelong import evaluate
 from liveedit_jax.evaluation.run_folder import open_run
 from liveedit_jax.report.run_page import draw_run
 
-PLAN = Plan((1, 3, 10), batch_n=8, block_n=4)
-SETTINGS = {"config": "small", "seed": 0, "commit": "none", "marks": PLAN.marks}
+SCHEDULE = Schedule((1, 3, 10), batch_n=8, block_n=4)
+SETTINGS = {"config": "small", "seed": 0, "commit": "none", "marks": SCHEDULE.marks}
 FIELDS = (
     "mark chunk case entity fact probe nth prompt target target_ids before_ids after_ids "
     "generated before_generated hit_n margin"
@@ -27,10 +27,12 @@ FILES = ("cases.jsonl", "routes.jsonl", "retention.jsonl")
 
 
 @pytest.fixture(scope="module")
-def run(parts, cases_of, kept, tmp_path_factory):
+def run(parts, cases_of, retention, tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
     begin = time.time()
-    done = evaluate(parts, cases_of(10), PLAN, SETTINGS, out, begin, kept=kept, draw=draw_run)
+    done = evaluate(
+        parts, cases_of(10), SCHEDULE, SETTINGS, out, begin, retention=retention, draw=draw_run
+    )
     return out, done
 
 
@@ -53,8 +55,8 @@ def test_results_hold_every_figure_and_are_recomputable(run):
 
 
 def test_small_marks_may_count_fewer_cases(run, parts, cases_of, tmp_path):
-    plan = Plan(PLAN.marks, 4, batch_n=8, block_n=4)
-    results = evaluate(parts, cases_of(10), plan, SETTINGS, tmp_path, time.time())
+    schedule = Schedule(SCHEDULE.marks, 4, batch_n=8, block_n=4)
+    results = evaluate(parts, cases_of(10), schedule, SETTINGS, tmp_path, time.time())
     assert [mark["cases"] for mark in results["marks"]] == [4, 3, 10]
 
     def lines(folder, at):
@@ -92,7 +94,7 @@ def test_the_folder_has_a_figure_and_a_page_and_no_leftovers(run):
 
 @pytest.mark.parametrize("stop_at", [1, 4, 6])
 def test_a_killed_run_resumes_to_the_same_files(
-    run, parts, cases_of, kept, tmp_path, monkeypatch, stop_at
+    run, parts, cases_of, retention, tmp_path, monkeypatch, stop_at
 ):
     calls, real = [], engine.ask
 
@@ -104,10 +106,14 @@ def test_a_killed_run_resumes_to_the_same_files(
 
     monkeypatch.setattr(engine, "ask", killed)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(parts, cases_of(10), PLAN, SETTINGS, tmp_path, time.time(), kept=kept)
+        evaluate(
+            parts, cases_of(10), SCHEDULE, SETTINGS, tmp_path, time.time(), retention=retention
+        )
     assert not (tmp_path / "results.json").exists()
     monkeypatch.undo()
-    results = evaluate(parts, cases_of(10), PLAN, SETTINGS, tmp_path, time.time(), kept=kept)
+    results = evaluate(
+        parts, cases_of(10), SCHEDULE, SETTINGS, tmp_path, time.time(), retention=retention
+    )
     for name in FILES:
         assert (tmp_path / name).read_bytes() == (run[0] / name).read_bytes()
     assert results["unedited"] == run[1]["unedited"]
@@ -118,7 +124,7 @@ def test_a_killed_run_of_an_editor_without_routes_resumes_inside_a_chunk(
 ):
     parts = replace(parts, editor=FtL(steps_n=3, learning_rate=3e-2), trained=None)
     whole = evaluate(
-        parts, cases_of(6), Plan((2, 6), batch_n=8, block_n=4), {}, tmp_path / "a", 0.0
+        parts, cases_of(6), Schedule((2, 6), batch_n=8, block_n=4), {}, tmp_path / "a", 0.0
     )
     calls, real = [], engine.ask
 
@@ -130,10 +136,12 @@ def test_a_killed_run_of_an_editor_without_routes_resumes_inside_a_chunk(
 
     monkeypatch.setattr(engine, "ask", killed)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(parts, cases_of(6), Plan((2, 6), batch_n=8, block_n=4), {}, tmp_path / "b", 0.0)
+        evaluate(
+            parts, cases_of(6), Schedule((2, 6), batch_n=8, block_n=4), {}, tmp_path / "b", 0.0
+        )
     monkeypatch.undo()
     again = evaluate(
-        parts, cases_of(6), Plan((2, 6), batch_n=8, block_n=4), {}, tmp_path / "b", 0.0
+        parts, cases_of(6), Schedule((2, 6), batch_n=8, block_n=4), {}, tmp_path / "b", 0.0
     )
     assert again["marks"][0]["average"] == whole["marks"][0]["average"]
     assert all(mark["edit_ms"] > 0 and "add_ms" not in mark for mark in again["marks"])
@@ -145,11 +153,11 @@ def test_compilations_do_not_grow_with_edits(run, parts, cases_of, tmp_path):
     one = LiveEdit(replace(parts.editor.cfg, top_k=1))  # one shape of routes
     counts, parts = [], replace(parts, editor=one)
     for n in (6, 14):
-        plan = Plan((1, n), batch_n=8, block_n=4)
+        schedule = Schedule((1, n), batch_n=8, block_n=4)
         jax.clear_caches()
         settings = SETTINGS | {"n": n}
         counts.append(
-            evaluate(parts, cases_of(n), plan, settings, tmp_path / str(n), time.time())[
+            evaluate(parts, cases_of(n), schedule, settings, tmp_path / str(n), time.time())[
                 "compile_n"
             ]
         )
@@ -159,7 +167,7 @@ def test_compilations_do_not_grow_with_edits(run, parts, cases_of, tmp_path):
 def test_another_runs_folder_is_refused(run, parts, cases_of):
     out, _ = run
     with pytest.raises(ValueError, match="other settings .different: seed."):
-        evaluate(parts, cases_of(10), PLAN, SETTINGS | {"seed": 1}, out, time.time())
+        evaluate(parts, cases_of(10), SCHEDULE, SETTINGS | {"seed": 1}, out, time.time())
 
 
 def test_a_file_is_no_run_folder(tmp_path):

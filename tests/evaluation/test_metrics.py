@@ -10,15 +10,15 @@ from liveedit_jax.evaluation.metrics import (
     AVERAGES,
     COLUMNS,
     METRICS,
+    as_unedited,
     average_members,
     exact_match,
     figure_of,
+    forced_accuracy,
     group_members,
     head,
-    teacher_forced,
     title,
     token_accuracy,
-    unedited,
 )
 
 LINE = {
@@ -37,7 +37,7 @@ def test_every_metric_is_one_row_and_has_what_its_places_show():
     names = [metric.name for metric in METRICS]
     assert max(Counter(names).values()) == 1 and names[0] == metrics.EDIT
     for metric in METRICS:
-        assert set(metric.averages) <= AVERAGES.keys() and metric.title and metric.asked
+        assert set(metric.averages) <= AVERAGES.keys() and metric.title and metric.question
         assert bool(metric.averages) <= bool(metric.head)
         assert not (metric.averages and metric.group)
     five, four = (average_members(name) for name in AVERAGES)
@@ -76,15 +76,15 @@ def test_token_accuracy_needs_equal_lengths_and_tokens():
 
 
 def test_edited_probes_compare_with_the_target():
-    assert teacher_forced(LINE) == 1 and exact_match(LINE) == 1
-    assert teacher_forced(unedited(LINE)) == 0.5 and exact_match(unedited(LINE)) == 0
+    assert forced_accuracy(LINE) == 1 and exact_match(LINE) == 1
+    assert forced_accuracy(as_unedited(LINE)) == 0.5 and exact_match(as_unedited(LINE)) == 0
 
 
 @pytest.mark.parametrize("probe", ["text_locality", "image_locality", "same_image", "look_alike"])
 def test_locality_compares_with_the_unedited_answer(probe):
     line = LINE | {"probe": probe}
-    assert teacher_forced(line) == 0.5 and exact_match(line) == 0
-    assert teacher_forced(unedited(line)) == 1 and exact_match(unedited(line)) == 1
+    assert forced_accuracy(line) == 0.5 and exact_match(line) == 0
+    assert forced_accuracy(as_unedited(line)) == 1 and exact_match(as_unedited(line)) == 1
 
 
 def test_spaces_around_a_text_do_not_count():

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from liveedit_jax.baselines.ft_l import FtL
-from liveedit_jax.evaluation.engine import Engine, Plan
+from liveedit_jax.evaluation.engine import Engine, Schedule
 from liveedit_jax.evaluation.probes import Case
 from liveedit_jax.evaluation.retention import retention_case, retention_figures
 
@@ -36,12 +36,12 @@ def test_shares_are_of_what_was_right_before():
     assert found[7]["retention"] is None and found[7]["retention_n"] == 0
 
 
-def test_questions_are_asked_in_the_state_of_a_marks_first_chunk(parts, cases_of, kept):
+def test_questions_are_asked_in_the_state_of_a_marks_first_chunk(parts, cases_of, retention):
     cases, tuned = cases_of(4), FtL(steps_n=3, learning_rate=3e-2)
-    subject = replace(parts, editor=tuned, trained=None).subject([*cases, kept], 4)
+    subject = replace(parts, editor=tuned, trained=None).subject([*cases, retention], 4)
     found = {}
     for name, some in (("all", cases), ("first", cases[:2])):
-        engine = Engine(subject, some, Plan((1, 2), block_n=2), kept=kept)
+        engine = Engine(subject, some, Schedule((1, 2), block_n=2), retention=retention)
         made = {part.name: part.lines for part in engine.parts()}
         found[name] = {k: v for k, v in made.items() if k.startswith("retention")}
     assert list(found["all"]) == ["retention_000001", "retention_000002"]
@@ -55,5 +55,5 @@ def test_questions_are_asked_in_the_state_of_a_marks_first_chunk(parts, cases_of
 def test_mojiedits_questions_make_a_case_without_an_edit():
     case = retention_case(60)
     assert isinstance(case, Case) and case.entity == ""
-    assert len(case.of("image_locality")) == len(case.of("text_locality")) == 200
-    assert all(probe.image is None for probe in case.of("text_locality"))
+    assert len(case.probes_of("image_locality")) == len(case.probes_of("text_locality")) == 200
+    assert all(probe.image is None for probe in case.probes_of("text_locality"))

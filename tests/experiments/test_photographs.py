@@ -15,11 +15,11 @@ from experiments.studies.photograph_counts import (
     KINDS,
     OWN,
     SHOWN,
-    answered,
-    probes_of,
+    judge_answer,
+    list_probes,
 )
-from experiments.studies.photograph_counts import shares as counted
-from experiments.studies.photograph_folder import Case, read_cases
+from experiments.studies.photograph_counts import count_shares as counted
+from experiments.studies.photograph_folder import PhotographCase, read_cases
 
 COLOURS = ("red", "teal", "gold")
 QUESTIONS = ("What is <this>?", "Who lives here?", "How old is it?")
@@ -50,28 +50,28 @@ def folder_of(folder, cases):
 
 def in_memory(*cases):
     return [
-        Case(**{**fields, "others": tuple(fields["others"])}, picture=b"p", view=b"v")
+        PhotographCase(**{**fields, "others": tuple(fields["others"])}, picture=b"p", view=b"v")
         for fields in cases
     ]
 
 
 def test_everything_is_asked_once():
     cases = in_memory(case(0), case(1), case(2))
-    probes = probes_of(cases)
+    probes = list_probes(cases)
     asked = [(probe.kind, probe.case, probe.shown, probe.prompt) for probe in probes]
     assert len(asked) == len(set(asked)) == 3 * (3 + 2 + 2)
     assert [a for a in asked if a[0] == "elsewhere" and a[1] == 1] == [
         ("elsewhere", 1, 0, "Who lives here?"),
         ("elsewhere", 1, 2, "Who lives here?"),
     ]
-    some = [probe for probe in probes_of(cases, 1) if probe.kind == "elsewhere"]
-    assert len(some) == 3 and some == [p for p in probes_of(cases, 1) if p.kind == "elsewhere"]
-    assert not [probe for probe in probes_of(cases, 0) if probe.kind == "elsewhere"]
+    some = [probe for probe in list_probes(cases, 1) if probe.kind == "elsewhere"]
+    assert len(some) == 3 and some == [p for p in list_probes(cases, 1) if p.kind == "elsewhere"]
+    assert not [probe for probe in list_probes(cases, 0) if probe.kind == "elsewhere"]
 
 
 def test_a_photograph_that_was_taught_the_same_question_is_not_another_one():
     cases = in_memory(case(0), case(1, rephrase=" WHAT is <this>? "), case(2))
-    elsewhere = [(p.case, p.shown) for p in probes_of(cases) if p.kind == "elsewhere"]
+    elsewhere = [(p.case, p.shown) for p in list_probes(cases) if p.kind == "elsewhere"]
     assert elsewhere == [(0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
 
 
@@ -91,7 +91,7 @@ def test_shares_of_a_table_of_answers():
         key = (probe.kind, probe.case)
         return after[(*key, probe.shown) if probe.kind == "elsewhere" else key]
 
-    rows = [answered(cases, p, "as ever", said(p)) for p in probes_of(cases)]
+    rows = [judge_answer(cases, p, "as ever", said(p)) for p in list_probes(cases)]
     found = counted(rows)
     assert list(found) == list(KINDS)
     assert found["own"] == {"share": 33.33, "n": 1, "of": 3}

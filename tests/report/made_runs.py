@@ -2,7 +2,13 @@
 
 import json
 
-from liveedit_jax.evaluation.metrics import METRICS, average_members, is_targeted
+from liveedit_jax.evaluation.metrics import (
+    GROUPS,
+    METRICS,
+    average_members,
+    group_members,
+    is_targeted,
+)
 
 ALWAYS = [metric.name for metric in METRICS if metric.always]
 
@@ -13,6 +19,8 @@ def entry(edits, value):
         "cases": 4,
         **{name: value + i for i, name in enumerate(average_members("average"))},
         "average": value + 2,
+        "exact_match": {metric.name: value - 20 for metric in METRICS},
+        **{group: dict.fromkeys(group_members(group), value - 10) for group in GROUPS},
         "hit_n_by_probe": {name: float(i) for i, name in enumerate(ALWAYS)},
     }
 

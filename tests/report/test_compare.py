@@ -8,7 +8,7 @@ import pytest
 
 from liveedit_jax.cli import main
 from liveedit_jax.evaluation.metrics import average_members
-from liveedit_jax.report.compare import group_runs, load_run, make_rows
+from liveedit_jax.report.compare import group_runs, load_run, table_rows
 from liveedit_jax.report.gallery import pick_failures
 from liveedit_jax.report.hits import count_hits
 from tests.report.made_runs import write_run
@@ -27,7 +27,7 @@ def test_runs_that_differ_in_seed_only_are_one_setup(tmp_path):
         ("tiny · E-VQA · LiveEdit", 3),
         ("smol · E-VQA · LiveEdit", 1),
     ]
-    rows = {(r.backbone, r.editor, r.edits): r for r in make_rows(setups)}
+    rows = {(r.backbone, r.editor, r.edits): r for r in table_rows(setups)}
     assert list(rows) == [
         *(("tiny", "liveedit", 1), ("tiny", "liveedit", 10)),
         *(("smol", "liveedit", 1), ("smol", "liveedit", 10)),
@@ -37,6 +37,9 @@ def test_runs_that_differ_in_seed_only_are_one_setup(tmp_path):
     assert found.mean == pytest.approx(mean)
     by_hand = (((80 - mean) ** 2 + (83 - mean) ** 2 + (84.5 - mean) ** 2) / 2) ** 0.5
     assert found.std == pytest.approx(by_hand) == pytest.approx(statistics.stdev((80, 83, 84.5)))
+    exact = rows["tiny", "liveedit", 10].exact_match["reliability"]
+    assert exact.mean == pytest.approx(mean - 20)
+    assert rows["tiny", "liveedit", 10].values["look_alike"].mean == pytest.approx(mean - 10)
     alone = rows["smol", "liveedit", 1]
     assert alone.values["average"].mean == 52 and alone.values["average"].std is None
     assert alone.runs_n == 1 and alone.hit_n["look_alike"].mean == 9
@@ -54,7 +57,7 @@ def test_any_other_difference_makes_another_setup_with_a_name_of_its_own(tmp_pat
     runs = [load_run(write_run(tmp_path / "a")), load_run(write_run(tmp_path / "b", 1, **changes))]
     setups = group_runs(runs)
     assert len(setups) == 2 and setups[1].editor == f"liveedit {says}"
-    assert len({(row.editor, row.edits) for row in make_rows(setups)}) == 4
+    assert len({(row.editor, row.edits) for row in table_rows(setups)}) == 4
 
 
 def test_the_same_run_twice_is_refused(tmp_path):
@@ -90,6 +93,12 @@ DAMAGE = {
     "no number": (
         lambda f: edit_json(f, "results.json", lambda v: v["marks"][0].update(average="x")),
         "average = 'x'",
+    ),
+    "exact match that is no number": (
+        lambda f: edit_json(
+            f, "results.json", lambda v: v["marks"][0]["exact_match"].update(reliability="x")
+        ),
+        "exact_match has reliability = 'x'",
     ),
     "no marks": (lambda f: edit_json(f, "results.json", lambda v: v["marks"].clear()), "no marks"),
     "cut-off line": (

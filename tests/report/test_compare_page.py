@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from liveedit_jax.cli import main
-from liveedit_jax.evaluation.metrics import PLACE
+from liveedit_jax.evaluation.metrics import ORDER
 from liveedit_jax.evaluation.probes import Case, Probe
 from liveedit_jax.report import gallery
 from liveedit_jax.report.compare import load_run
@@ -40,7 +40,7 @@ def drawn():
             Case(
                 "changed" if c == 3 else f"e{c}",
                 "colour",
-                tuple(Probe(p, f"{p} {c}?", "red", picture(i)) for i, p in enumerate(PLACE)),
+                tuple(Probe(p, f"{p} {c}?", "red", picture(i)) for i, p in enumerate(ORDER)),
             )
             for c in range(n)
         ]
@@ -128,6 +128,11 @@ def test_the_page_is_small_and_loads_nothing(report):
     assert "<script" not in text and "<link" not in text
     assert all(found.startswith("data:image/png") for found in re.findall(r'src="([^"]*)', text))
     assert 'src="data:image/png' in text and "<b>bad</b>" not in text and "<name>" not in text
+    for title in (
+        *("Token accuracy", "Exact match of free generation"),
+        *("Hard locality, token accuracy", "Portability, token accuracy"),
+    ):
+        assert text.count(f">{title}</h3>") == 2  # a table and charts
     assert text.count("<article") == 24 and "± 1.00" in text.replace("<small>", "")
 
 

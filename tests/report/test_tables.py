@@ -4,12 +4,12 @@ import pytest
 
 from liveedit_jax.evaluation.metrics import COLUMNS
 from liveedit_jax.report.compare import COSTS, Row
-from liveedit_jax.report.seeds import Figure
+from liveedit_jax.report.seeds import MeanStd
 from liveedit_jax.report.tables import (
-    best,
-    blocks,
+    best_values,
     costs_markdown,
     escape_latex,
+    group_blocks,
     latex,
     markdown,
 )
@@ -17,11 +17,11 @@ from liveedit_jax.report.tables import (
 
 def row(editor, values, edits=1, backbone="tiny", dataset="mojiedit", std=None, costs=()):
     figures = {
-        name: Figure(value, None if value is None else std)
+        name: MeanStd(value, None if value is None else std)
         for name, value in zip(COLUMNS, values, strict=True)
     }
     known = dict(costs)
-    spent = {name: Figure(known.get(name)) for name in COSTS}
+    spent = {name: MeanStd(known.get(name)) for name in COSTS}
     return Row(backbone, dataset, editor, edits, 1, figures, {}, spent)
 
 
@@ -33,9 +33,9 @@ ROWS = [
 
 
 def test_the_best_of_a_block_is_bold_ties_as_printed_included():
-    first, second = blocks(ROWS)
-    assert best(first) == dict(zip(COLUMNS, (95, 80, 70, 100, 99.99, 88, 85), strict=True))
-    assert best(second) == {}  # nothing to compare with
+    first, second = group_blocks(ROWS)
+    assert best_values(first) == dict(zip(COLUMNS, (95, 80, 70, 100, 99.99, 88, 85), strict=True))
+    assert best_values(second) == {}  # nothing to compare with
     lines = markdown(ROWS).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
     assert cells[0] == [

@@ -20,11 +20,11 @@ from liveedit_jax.training.editor_loss import editor_loss
 def test_losses_and_gradients_are_the_textbooks(tokenizer):
     import torch
 
-    from experiments.bench.forward import state_of
-    from experiments.bench.training import draws
+    from experiments.bench.forward import named_arrays
+    from experiments.bench.training import draw_step
     from experiments.reference.originals import torch_llava
     from experiments.reference.textbook import Textbook, tensors
-    from experiments.reference.textbook_training import Training
+    from experiments.reference.textbook_training import TextbookTraining
 
     torch.manual_seed(3)
     recipe = EditorTrainConfig(
@@ -34,7 +34,7 @@ def test_losses_and_gradients_are_the_textbooks(tokenizer):
     data = EditingData(tokenizer, SMALL, recipe, mixture)
     image_id = SMALL.pad_id
     net, backbone = torch_llava(SMALL, image_id), Backbone(SMALL)
-    weights = convert_weights(SMALL, state_of(net))
+    weights = convert_weights(SMALL, named_arrays(net))
     editor = replace(EDITOR, expert_scale=5.0, paired_init=False)
     params = init_params(jax.random.key(2), editor, SMALL.width, SMALL.vision_n)
     batch, key = data.batch_at(1), jax.random.key(7)
@@ -46,8 +46,8 @@ def test_losses_and_gradients_are_the_textbooks(tokenizer):
         return editor_loss(backbone, editor, recipe, weights, params, batch, hidden, key)
 
     (value, scalars), grads = jax.jit(jax.value_and_grad(ours, has_aux=True))(params)
-    drawn = draws(recipe, 5, key)
-    theirs = Training(SMALL, recipe, net, Textbook(editor, tensors(params)), image_id)
+    drawn = draw_step(recipe, 5, key)
+    theirs = TextbookTraining(SMALL, recipe, net, Textbook(editor, tensors(params)), image_id)
     rows = theirs.rows(batch, data.picture)
     edits = theirs.edit_loss(rows[:3], drawn.masks)
     routing = theirs.routing_loss(rows, drawn, batch.picture.T // 2)

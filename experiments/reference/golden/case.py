@@ -1,4 +1,4 @@
-"""A golden case on disk: its arrays, its models, and the comparison every check goes through."""
+"""A golden case on disk: its arrays, its models, and the comparison that every check uses."""
 
 from __future__ import annotations
 
@@ -22,10 +22,14 @@ ADAM_TOLERANCE = 1e-6
 
 
 class Arrays:
-    """The arrays of one npz; every read is checked to be there and finite."""
+    """The arrays of one npz file, all checked to be finite; reading a missing one raises."""
 
     def __init__(self, file: Path):
-        """Open `file`; never unpickles."""
+        """Read `file`, without unpickling.
+
+        Raises:
+            ValueError: it is missing, or an array is not finite.
+        """
         if not file.is_file():
             raise ValueError(f"{file.name} is missing")
         with np.load(file, allow_pickle=False) as stored:
@@ -36,20 +40,20 @@ class Arrays:
                 raise ValueError(f"array {name} of {file.name} is not finite")
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """The array `name`."""
+        """Return the array `name`; ValueError if it is missing."""
         if name not in self.arrays:
             raise ValueError(f"array {name} is missing")
         self.unread.discard(name)
         return self.arrays[name]
 
     def __contains__(self, name: str) -> bool:
-        """Whether there is an array `name`."""
+        """Return whether there is an array `name`."""
         return name in self.arrays
 
     def count(self, pattern: str, at_least: int = 1) -> int:
-        """How many of pattern.format(0), pattern.format(1), ... start some name.
+        """Count how many of pattern.format(0), pattern.format(1), ... start some name.
 
-        At least `at_least`, so that reading one that is missing fails.
+        Returns at least `at_least`, so that reading a missing one fails.
         """
         n = 0
         while any(name.startswith(pattern.format(n)) for name in self.arrays):
@@ -57,20 +61,20 @@ class Arrays:
         return max(n, at_least)
 
     def children(self, prefix: str) -> list[str]:
-        """The distinct next path components under `prefix`, sorted."""
+        """List the distinct next path components under `prefix`, sorted."""
         return sorted({k[len(prefix) :].split("/")[0] for k in self.arrays if k.startswith(prefix)})
 
 
 @dataclass
-class Case:
-    """One case folder, and how many of its items failed."""
+class GoldenCase:
+    """One case folder, and the number of its items that failed."""
 
     folder: Path
     failures_n: int = 0
     opened: dict[str, Arrays] = field(default_factory=dict)
 
     def compare(self, item: str, ours, stored: np.ndarray, tolerance: float) -> None:
-        """Print and count one item: max|difference| / max|stored|, exact for integers and masks."""
+        """Check one item: max|difference| / max|stored|; integers and masks must be equal."""
         ours = np.asarray(ours)
         if ours.shape != stored.shape:
             self.fail(item, f"shape {ours.shape}, stored {stored.shape}")
@@ -88,7 +92,7 @@ class Case:
         self._line(item, f"error {error:.2e} (tolerance {tolerance:.0e})", error <= tolerance)
 
     def check(self, item: str, holds: bool, what: str) -> None:
-        """Print and count one item that is a plain truth."""
+        """Check one item that either holds or does not."""
         self._line(item, what if holds else f"does not hold: {what}", bool(holds))
 
     def fail(self, item: str, why: str) -> None:
@@ -100,28 +104,28 @@ class Case:
         print(f"{'ok  ' if passed else 'FAIL'} {self.folder.name} {item}: {text}")
 
     def arrays(self, name: str) -> Arrays:
-        """The arrays of `name`.npz."""
+        """Return the arrays of `name`.npz."""
         if name not in self.opened:
             self.opened[name] = Arrays(self.folder / f"{name}.npz")
         return self.opened[name]
 
     @cached_property
     def config(self) -> dict:
-        """config.json."""
+        """Return the content of config.json."""
         return json.loads((self.folder / "config.json").read_text())
 
     @property
     def is_part(self) -> bool:
-        """A part of a case, without the weights below its edit layer; its manifest says what."""
+        """Return whether this is a part of a case, which lacks the weights below the edit layer."""
         return "part_of" in self.config
 
-    def documented(self, n: int) -> int:
-        """The least number of things of a kind: as documented, or 0 in a part of a case."""
+    def least_n(self, n: int) -> int:
+        """Return the least number of things of a kind: the documented n, or 0 in a part."""
         return 0 if self.is_part else n
 
     @cached_property
     def editor(self) -> EditorConfig:
-        """The released code's settings."""
+        """Return the released code's editor settings."""
         editor = self.config["editor"]
         return EditorConfig(
             module_width=editor["module_dim"],
@@ -136,7 +140,7 @@ class Case:
 
     @cached_property
     def training(self) -> EditorTrainConfig:
-        """The released training's settings."""
+        """Return the released code's training settings."""
         editor, weights = self.config["editor"], self.config["editor"]["lambdas"]
         return EditorTrainConfig(
             learning_rate=editor["lr"],
@@ -151,38 +155,38 @@ class Case:
 
     @cached_property
     def backbone(self) -> Backbone:
-        """The tiny LLaVA's functions."""
+        """Return the functions of the case's small LLaVA."""
         return Backbone(config_from_hf(self.config["llava"], self.config["editor"]["edit_layer_i"]))
 
     @cached_property
     def backbone_weights(self) -> dict:
-        """The tiny LLaVA's weights."""
+        """Return the weights of the case's small LLaVA; absent ones are zeros."""
         stored = self.arrays("llava_weights")
         absent = {n: np.zeros(s, np.float32) for n, s in self.config.get("absent", {}).items()}
         return convert_weights(
             self.backbone.cfg, absent | {name: stored[name] for name in stored.arrays}
         )
 
-    def released(self, stored: dict[str, np.ndarray]) -> dict:
-        """Editor weights under the released names as ours."""
+    def convert_released(self, stored: dict[str, np.ndarray]) -> dict:
+        """Convert editor weights under the released names to ours."""
         vision_n = self.config["editor"]["vision_tok_n"]
         return from_released(self.editor, self.backbone.cfg.width, vision_n, stored)
 
     @cached_property
     def editor_weights(self) -> dict:
-        """The editor's weights at the start."""
+        """Return the editor's weights before training."""
         stored = self.arrays("editor_weights")
-        return self.released({name: stored[name] for name in stored.arrays})
+        return self.convert_released({name: stored[name] for name in stored.arrays})
 
     @cached_property
     def functions(self) -> Functions:
-        """The compiled functions of this case's models."""
+        """Return the compiled functions of this case's models."""
         weights = self.backbone_weights
         return Functions(self.backbone, weights, self.editor, self.editor_weights)
 
 
-def check_config(case: Case) -> None:
-    """The derived numbers of config.json against those our configs imply."""
+def check_config(case: GoldenCase) -> None:
+    """Check the derived numbers of config.json against those that our configs imply."""
     editor, cfg = case.config["editor"], case.editor
     for name, ours in (
         ("sim_scale", cfg.module_width**-0.5),

@@ -27,7 +27,7 @@ KEEP = {
 
 
 def cut(case: Path, out: Path) -> int:
-    """Write the part; returns its size in bytes."""
+    """Write a part of a case; returns its size in bytes."""
     out.mkdir(parents=True, exist_ok=True)
     config = json.loads((case / "config.json").read_text())
     above = rf"language_model\.(lm_head|model\.norm|model\.layers\.({_from_edit_layer(config)}))\."

@@ -1,11 +1,11 @@
-"""Six sequential edits from raw ids and pixels, then inference through the repository."""
+"""Check six sequential edits from raw ids and pixels, then inference through the repository."""
 
 from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.reference.golden.case import MODEL_TOLERANCE, Arrays, Case
+from experiments.reference.golden.case import MODEL_TOLERANCE, Arrays, GoldenCase
 from experiments.reference.golden.modules import compare_flat, compare_routed
 from experiments.reference.golden.rows import PARTS, image_batch, relabel_answers, text_batch
 from liveedit_jax.editor.repository import add_edits, init_repository
@@ -14,14 +14,14 @@ from liveedit_jax.types import Batch, Repository, Role, StoredRows
 POOL = (("eqr", "text_key"), ("evr", "vision_key"), ("moe_cs", "down"), ("moe_rs", "up"))
 
 
-def expanded(case: Case, ids: np.ndarray, pixels: np.ndarray, answer_n: int) -> Batch:
-    """A stored row with its image token expanded."""
+def expand_row(case: GoldenCase, ids: np.ndarray, pixels: np.ndarray, answer_n: int) -> Batch:
+    """Make a batch of a stored row, with its image token expanded."""
     image_id = case.config["llava"]["image_token_index"]
     return image_batch(ids, image_id, case.backbone.cfg.vision_n, pixels, answer_n)
 
 
-def check_edit_and_infer(case: Case) -> None:
-    """Edits, the pool they leave, and the hooked model's answers over two pools."""
+def check_edit_and_infer(case: GoldenCase) -> None:
+    """Check the edits, the resulting pool, and the edited model's outputs over two pools."""
     stored, cfg = case.arrays("edit_and_infer"), case.editor
     empty = init_repository(cfg, case.backbone.cfg.width, len(stored["pool/eqr"]))
     repo = _edit_all(case, stored, empty)
@@ -32,8 +32,8 @@ def check_edit_and_infer(case: Case) -> None:
             _check_infer(case, stored, f"infer/{kind}/{i}", state)
 
 
-def _edit_all(case: Case, stored: Arrays, repo: Repository) -> Repository:
-    """Edit one by one, from raw inputs, and compare each edit's states and the final pool."""
+def _edit_all(case: GoldenCase, stored: Arrays, repo: Repository) -> Repository:
+    """Make the edits one by one from raw inputs; compare their states and the final pool."""
     run, n = case.functions, stored.count("edit/{}/", 6)
     case.compare("pool size", np.array(n), np.array(len(stored["pool/eqr"])), 0)
     for i in range(n):
@@ -45,7 +45,7 @@ def _edit_all(case: Case, stored: Arrays, repo: Repository) -> Repository:
             f"{e}/prompt_target_ids", np.append(ids[0, 0], ids[0, 1 - len(both) :]), both, 0
         )
         case.compare(f"{e}/prompt_ids", both[: len(prompt)], prompt, 0)
-        batch = expanded(case, ids, stored[f"{e}/pixel_values"], len(both) - len(prompt))
+        batch = expand_row(case, ids, stored[f"{e}/pixel_values"], len(both) - len(prompt))
         hidden = run.lower(batch, run.features(batch.image))
         for name, role in PARTS:
             ours = hidden[:, batch.role[0] == role]
@@ -57,7 +57,7 @@ def _edit_all(case: Case, stored: Arrays, repo: Repository) -> Repository:
     return repo
 
 
-def _check_infer(case: Case, stored: Arrays, item: str, repo: Repository) -> None:
+def _check_infer(case: GoldenCase, stored: Arrays, item: str, repo: Repository) -> None:
     run = case.functions
     ids, counted = stored[f"{item}/llava_input_ids"], stored[f"{item}/label_masks"]
     label, (begin, end) = stored[f"{item}/label_ids"], stored[f"{item}/query_range"]
@@ -65,7 +65,7 @@ def _check_infer(case: Case, stored: Arrays, item: str, repo: Repository) -> Non
     compare_labels(case, item, ids, label, counted)
     has_image = f"{item}/pixel_values" in stored
     if has_image:
-        batch = expanded(case, ids, stored[f"{item}/pixel_values"], answer_n)
+        batch = expand_row(case, ids, stored[f"{item}/pixel_values"], answer_n)
         compare_span(case, f"{item}/vt_range", batch, stored[f"{item}/vt_range"])
         features = run.features(batch.image)
     else:
@@ -91,23 +91,23 @@ def _check_infer(case: Case, stored: Arrays, item: str, repo: Repository) -> Non
             case.compare(f"{item}/{name}", ours, stored[f"{item}/{name}"], MODEL_TOLERANCE)
         added = compare_routed(case, stored, item, repo, query, hidden, role)
     else:
-        added = run.routed(repo, query, hidden, role)["residual"]
+        added = run.route_query(repo, query, hidden, role)["residual"]
         case.check(f"{item} without image", not np.asarray(added).any(), "the residual is zero")
     logits = run.upper(hidden + added, batch)
     case.compare(f"{item}/logits", logits, stored[f"{item}/logits"], MODEL_TOLERANCE)
 
 
 def compare_labels(
-    case: Case, item: str, ids: np.ndarray, label: np.ndarray, counted: np.ndarray
+    case: GoldenCase, item: str, ids: np.ndarray, label: np.ndarray, counted: np.ndarray
 ) -> None:
-    """Labels are the last S ids shifted by one (the first id wraps round, and does not count)."""
+    """Check that labels are the last S ids shifted by one; the id that wraps round is masked."""
     shifted = np.roll(ids, -1, axis=1)[:, -label.shape[1] :]
     case.compare(f"{item}/label_ids", shifted, label, 0)
     ours = np.arange(label.shape[1])[None] < label.shape[1] - 1
     case.compare(f"{item}/label_masks", ours.astype(counted.dtype), counted, 0)
 
 
-def compare_span(case: Case, item: str, batch: Batch, want: np.ndarray) -> None:
-    """Begin and end of the image tokens."""
+def compare_span(case: GoldenCase, item: str, batch: Batch, want: np.ndarray) -> None:
+    """Check the begin and end of the image tokens."""
     place = np.flatnonzero(batch.role[0] == Role.VISION)
     case.compare(item, np.array([place[0], place[-1] + 1]), want, 0)

@@ -1,23 +1,23 @@
-"""The tiny LLaVA alone: vision tower, projector, every layer, logits."""
+"""Check the case's small LLaVA alone: vision tower, projector, every layer, logits."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from experiments.reference.golden.case import MODEL_TOLERANCE, Arrays, Case
+from experiments.reference.golden.case import MODEL_TOLERANCE, Arrays, GoldenCase
 from liveedit_jax.backbones.backbone import positions
 from liveedit_jax.types import Batch, Role
 
 
-def check_forward(case: Case) -> None:
-    """Single rows, a right-padded batch, and a row without image."""
+def check_forward(case: GoldenCase) -> None:
+    """Check single rows, a right-padded batch, and a row without image."""
     stored = case.arrays("llava_forward")
     singles = [f"single/{i}" for i in range(stored.count("single/{}/", 3))]
     for name in (*singles, "batch", "textonly"):
         _check_rows(case, stored, name)
 
 
-def _check_rows(case: Case, stored: Arrays, name: str) -> None:
+def _check_rows(case: GoldenCase, stored: Arrays, name: str) -> None:
     run, has_image = case.functions, name != "textonly"
     ids, mask = stored[f"{name}/input_ids"], stored[f"{name}/attention_mask"]
     begin, end = stored[f"{name}/vt_range"] if has_image else (1, 1)
@@ -62,7 +62,7 @@ def _check_rows(case: Case, stored: Arrays, name: str) -> None:
     compare("logits", run.upper(hidden, batch))
 
 
-def _check_image_span(case: Case, name: str, ids: np.ndarray, begin: int, end: int) -> None:
+def _check_image_span(case: GoldenCase, name: str, ids: np.ndarray, begin: int, end: int) -> None:
     at = np.argmax(ids == case.config["llava"]["image_token_index"], axis=1)
     holds = bool((at == begin).all()) and end - begin == case.backbone.cfg.vision_n
     case.check(f"{name}/vt_range", holds, "the image token's place, P wide")

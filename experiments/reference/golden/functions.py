@@ -1,4 +1,4 @@
-"""A case's models as compiled functions; rows are padded to few lengths, so few are compiled."""
+"""A case's models as compiled functions; rows are padded to few lengths to limit compilations."""
 
 from __future__ import annotations
 
@@ -27,58 +27,58 @@ class Functions:
         self.cfg, self.editor = cfg, liveedit.prepare(cfg, params)
 
     def features(self, pixels: np.ndarray) -> jax.Array:
-        """Projected vision features of [B, S, S, 3] pixels."""
+        """Compute the projected vision features of [B, S, S, 3] pixels."""
         return self._features(self.weights, pixels)
 
     def tower(self, pixels: np.ndarray) -> jax.Array:
-        """The vision tower's selected states."""
+        """Compute the vision tower's selected states."""
         return self._tower(self.weights["vision"], pixels)
 
     def embed(self, batch: Batch, features) -> jax.Array:
-        """Embeddings with the features in place."""
+        """Embed tokens, with the features in their places."""
         return self._rows(lambda b: self._embed(self.weights, b, features), batch)
 
     def lower(self, batch: Batch, features) -> jax.Array:
-        """The edit layer's output."""
+        """Compute the edit layer's output."""
         return self._rows(lambda b: self._lower(self.weights, b, features), batch)
 
     def upper(self, hidden, batch: Batch) -> jax.Array:
-        """Logits."""
+        """Compute the logits from the edit layer's output."""
         return self._rows(lambda b, h: self._upper(self.weights, h, b), batch, hidden)
 
-    def again(self, hidden, batch: Batch) -> jax.Array:
-        """The edit layer applied to its own output."""
+    def edit_layer_again(self, hidden, batch: Batch) -> jax.Array:
+        """Apply the edit layer to its own output."""
         return self._rows(lambda b, h: self._again(self.weights, h, b), batch, hidden)
 
     def layers(self, embeds, batch: Batch) -> list[jax.Array]:
-        """Every decoder layer's output; the last one after the final norm."""
+        """Compute every decoder layer's output; the last one after the final norm."""
         return self._rows(lambda b, x: self._layers(self.weights, x, b), batch, embeds)
 
     def expert(self, hidden, role) -> Expert:
-        """Generated experts."""
-        return self._expert(*self._longer(hidden, role))
+        """Generate experts."""
+        return self._expert(*self._pad_to_step(hidden, role))
 
     def query(self, hidden, role) -> Query:
-        """Encoded queries."""
-        return self._query(*self._longer(hidden, role))
+        """Encode queries."""
+        return self._query(*self._pad_to_step(hidden, role))
 
     def features_of(self, hidden, role) -> dict[str, jax.Array]:
-        """The text, vision and sentinel features of both extractors, [B, E, M]."""
-        return self._features_of(*self._longer(hidden, role))
+        """Compute the text, vision and sentinel features of both extractors, [B, E, M]."""
+        return self._features_of(*self._pad_to_step(hidden, role))
 
-    def routed(self, repo: Repository, query: Query, hidden, role) -> dict[str, jax.Array]:
-        """All that is stored of one routed query: scores, hits, weights, residual."""
-        found = self._routed(repo, query, *self._longer(hidden, role))
+    def route_query(self, repo: Repository, query: Query, hidden, role) -> dict[str, jax.Array]:
+        """Route a query; returns all that a case stores of it: scores, hits, weights, residual."""
+        found = self._routed(repo, query, *self._pad_to_step(hidden, role))
         return {**found, "residual": found["residual"][:, : np.shape(role)[1]]}
 
     @staticmethod
-    def _longer(*arrays) -> list[np.ndarray]:
+    def _pad_to_step(*arrays) -> list[np.ndarray]:
         t = np.shape(arrays[0])[1]
         return [pad(np.asarray(a), -(-t // LENGTH_STEP) * LENGTH_STEP) for a in arrays]
 
     def _rows(self, run, batch: Batch, *arrays):
         t = batch.role.shape[1]
-        token, role, *arrays = self._longer(batch.token, batch.role, *arrays)
+        token, role, *arrays = self._pad_to_step(batch.token, batch.role, *arrays)
         out = run(Batch(token, role, None), *arrays)
         return jax.tree.map(lambda x: x[:, :t], out)
 

@@ -1,4 +1,4 @@
-"""The editor's modules and its routing, on stored states."""
+"""Check the editor's modules and its routing, on stored states."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.reference.golden.case import MODULE_TOLERANCE, Arrays, Case
+from experiments.reference.golden.case import MODULE_TOLERANCE, Arrays, GoldenCase
 from experiments.reference.golden.rows import states
 from liveedit_jax.editor.repository import add_edits, init_repository
 from liveedit_jax.types import Expert, Query, Repository, Role, StoredRows
@@ -15,17 +15,17 @@ EXPERT = (("eqr", "text_key"), ("evr", "vision_key"), ("moe_c", "down"), ("moe_r
 KINDS = ("natural", "none", "all", "mixed")
 
 
-def check_modules(case: Case) -> None:
-    """Extractors, sentinel and generators on random states."""
+def check_modules(case: GoldenCase) -> None:
+    """Check extractors, sentinel and generators on random states."""
     stored, run = case.arrays("modules"), case.functions
-    for a in range(stored.count("q{}/", case.documented(3))):
+    for a in range(stored.count("q{}/", case.least_n(3))):
         q = f"q{a}"
         vision = (Role.VISION, stored[f"{q}/vision_reps"])
         prompt = (Role.PROMPT, stored[f"{q}/query_reps"])
         pre = (Role.PRE, stored[f"{q}/pre_vision_reps"])
         for name, ours in run.features_of(*states(pre, vision, prompt)).items():
             case.compare(f"{q}/{name}", ours, stored[f"{q}/{name}"], MODULE_TOLERANCE)
-        for b in range(stored.count(f"{q}/a{{}}/", case.documented(3))):
+        for b in range(stored.count(f"{q}/a{{}}/", case.least_n(3))):
             answer = (Role.ANSWER, stored[f"{q}/a{b}/ans_reps"])
             expert = run.expert(*states(pre, vision, prompt, answer))
             for name, leaf in EXPERT:
@@ -33,8 +33,8 @@ def check_modules(case: Case) -> None:
                 compare_flat(case, stored, item, getattr(expert, leaf))
 
 
-def compare_flat(case: Case, stored: Arrays, item: str, ours) -> None:
-    """Compare with an array whose last axes we keep flat."""
+def compare_flat(case: GoldenCase, stored: Arrays, item: str, ours) -> None:
+    """Compare with a stored array whose last axes are flattened in ours."""
     want = stored[item]
     if ours.size != want.size:
         case.fail(item, f"shape {ours.shape}, stored {want.shape}")
@@ -43,10 +43,10 @@ def compare_flat(case: Case, stored: Arrays, item: str, ours) -> None:
 
 
 def compare_routed(
-    case: Case, stored: Arrays, item: str, repo: Repository, query: Query, hidden, role
+    case: GoldenCase, stored: Arrays, item: str, repo: Repository, query: Query, hidden, role
 ) -> jax.Array:
-    """Everything stored of one routed query; returns our residual."""
-    found = case.functions.routed(repo, query, hidden, role)
+    """Compare everything stored of one routed query; returns our residual."""
+    found = case.functions.route_query(repo, query, hidden, role)
     hit = np.asarray(found["hit"][0])
     for name, ours in (
         ("vis_sim", found["vis_sim"]),
@@ -59,8 +59,8 @@ def compare_routed(
     return found["residual"]
 
 
-def _pool(case: Case, stored: Arrays) -> Expert:
-    """The pool: our experts of the stored inputs, or in a part of a case the stored experts."""
+def _pool(case: GoldenCase, stored: Arrays) -> Expert:
+    """Return the pool: our experts of the stored inputs, or the stored experts in a part."""
     cfg, n = case.editor, stored["pool/eqr"].shape[0]
     flat = stored["pool/eqr"].reshape(n, cfg.queries_n * cfg.module_width)
     if case.is_part:  # without the pool's inputs, the stored experts; queries bring vision keys
@@ -86,14 +86,14 @@ def _pool(case: Case, stored: Arrays) -> Expert:
     return pool
 
 
-def check_routing(case: Case) -> None:
-    """Pools of experts, four kinds of queries each."""
+def check_routing(case: GoldenCase) -> None:
+    """Check the routing of stored queries over pools with four kinds of vision keys."""
     stored, run = case.arrays("routing"), case.functions
     pool = _pool(case, stored)
     n = pool.down.shape[0]
     empty = init_repository(case.editor, case.backbone.cfg.width, n)
     repo, _ = add_edits(empty, pool, jnp.arange(n), jnp.ones(n, bool))
-    for a in range(stored.count("query/{}/", case.documented(3))):
+    for a in range(stored.count("query/{}/", case.least_n(3))):
         q = f"query/{a}"
         vision, prompt = stored[f"{q}/vision_reps"], stored[f"{q}/query_reps"]
         query = run.query(*states((Role.VISION, vision), (Role.PROMPT, prompt)))
@@ -106,7 +106,7 @@ def check_routing(case: Case) -> None:
             if np.array_equal(full[:, i : i + both.shape[1]], both)
         ]
         case.check(f"{q}/full_reps", len(begin) == 1, "contains the vision and query states")
-        found = run.routed(repo, query, full, role)
+        found = run.route_query(repo, query, full, role)
         for name in ("softmax", "sigmoid"):
             item = f"{q}/coe_full_pool/{name}"
             case.compare(item, found[name], stored[item], MODULE_TOLERANCE)

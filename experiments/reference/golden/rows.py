@@ -18,12 +18,12 @@ PARTS = (
 
 
 def roles(*parts: tuple[Role, int]) -> np.ndarray:
-    """One row int8[1, T] of consecutive roles."""
+    """Make one row int8[1, T] of consecutive roles."""
     return np.concatenate([np.full(n, role, np.int8) for role, n in parts])[None]
 
 
 def states(*parts: tuple[Role, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Hidden states f32[1, T, D] and roles of consecutive parts."""
+    """Concatenate parts of a row into hidden states f32[1, T, D] and roles."""
     return (
         np.concatenate([part for _, part in parts], axis=1),
         roles(*((role, part.shape[1]) for role, part in parts)),
@@ -33,10 +33,10 @@ def states(*parts: tuple[Role, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 def image_batch(
     ids: np.ndarray, image_id: int, vision_n: int, pixels: np.ndarray, answer_n: int
 ) -> Batch:
-    """A row with ONE image token in `ids` [1, L], expanded to P VISION roles.
+    """Make a batch of one row whose single image token in `ids` [1, L] becomes P VISION roles.
 
     Raises:
-        ValueError: another number of image tokens, or an answer longer than the text.
+        ValueError: not exactly one image token, or an answer longer than the text.
     """
     if (ids == image_id).sum() != 1 or len(ids) != 1:
         raise ValueError(f"expected one row of ids with one image token {image_id}")
@@ -56,14 +56,14 @@ def image_batch(
 
 
 def text_batch(ids: np.ndarray, answer_n: int) -> Batch:
-    """A text-only row; its first token is PRE."""
+    """Make a batch of one text-only row; its first token is PRE."""
     prompt_n = ids.shape[1] - 1 - answer_n
     role = roles((Role.PRE, 1), (Role.PROMPT, prompt_n), (Role.ANSWER, answer_n))
     return Batch(ids.astype(np.int32), role, None)
 
 
 def relabel_answers(role: np.ndarray) -> np.ndarray:
-    """Roles with ANSWER as PROMPT: what released callers without a query range route on."""
+    """Turn ANSWER roles into PROMPT: the released code routes on these without a query range."""
     return np.where(role == Role.ANSWER, Role.PROMPT, role)
 
 

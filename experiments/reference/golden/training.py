@@ -1,4 +1,4 @@
-"""One training batch of the released code: losses, gradients, residuals, logits and Adam."""
+"""Check one training batch of the released code: losses, gradients, residuals, logits and Adam."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from experiments.reference.golden.case import (
     MODEL_TOLERANCE,
     MODULE_TOLERANCE,
     Arrays,
-    Case,
+    GoldenCase,
 )
-from experiments.reference.golden.training_inputs import Step, padded_to, read_step
+from experiments.reference.golden.training_inputs import Step, pad_samples, read_step
 from liveedit_jax.editor import extractor, liveedit, objective
 from liveedit_jax.editor.attention import with_norm_stats
 from liveedit_jax.editor.convert import to_released
@@ -38,13 +38,13 @@ LOGS = {
 }
 POSITIVE = "MoE soft routing mean abstract positive similarity"
 NEGATIVE = "MoE soft routing mean abstract negative similarity"
-UNTRUE = "k_mlp.bias"  # its true gradient is zero, the stored one is rounding noise
+NOISE = "k_mlp.bias"  # its true gradient is zero, the stored one is rounding noise
 
 
-def check_training(case: Case) -> None:
-    """Every stored step of the batch."""
-    stored, step = case.arrays("train_outputs"), _one_length(read_step(case))
-    names = [name for name in case.arrays("editor_weights").arrays if UNTRUE not in name]
+def check_training(case: GoldenCase) -> None:
+    """Check every stored step of the batch."""
+    stored, step = case.arrays("train_outputs"), _pad_to_longest(read_step(case))
+    names = [name for name in case.arrays("editor_weights").arrays if NOISE not in name]
     run = jax.jit(
         jax.value_and_grad(
             lambda weights, params, arguments: objective.training_loss(
@@ -56,7 +56,7 @@ def check_training(case: Case) -> None:
     )
     logged = json.loads((case.folder / "train_log.json").read_text())["log"]
     params, moments = case.editor_weights, None
-    for s in range(stored.count("step{}/", case.documented(3))):
+    for s in range(stored.count("step{}/", case.least_n(3))):
         (total, (edits, routing, seen)), gradient = run(
             case.backbone_weights, params, step.arguments
         )
@@ -73,18 +73,18 @@ def check_training(case: Case) -> None:
         params, moments = _check_adam(case, stored, s, names, params, moments)
 
 
-def _one_length(step: Step) -> Step:
+def _pad_to_longest(step: Step) -> Step:
     longest = max(max(lengths) for lengths in step.lengths)
     return replace(
         step,
-        reliability=padded_to(step.reliability, longest),
-        generalities=tuple(padded_to(g, longest) for g in step.generalities),
-        locality=padded_to(step.locality, longest),
+        reliability=pad_samples(step.reliability, longest),
+        generalities=tuple(pad_samples(g, longest) for g in step.generalities),
+        locality=pad_samples(step.locality, longest),
     )
 
 
 def _check_logs(case, stored: Arrays, logged, s, total, edits, routing, step, params) -> None:
-    """Every logged scalar, in the arrays and in train_log.json."""
+    """Check every logged scalar, in the arrays and in train_log.json."""
 
     def compare(name: str, item: str, ours) -> None:
         for where, want in ((name, stored[f"step{s}/{name}"]), ("json", logged[f"step{s}"][item])):
@@ -110,7 +110,7 @@ def _check_logs(case, stored: Arrays, logged, s, total, edits, routing, step, pa
     compare(f"log/{NEGATIVE}", NEGATIVE, score[i, (i - 1) % len(i)].mean())
 
 
-def _soft_scores(case: Case, step: Step, params: dict) -> jax.Array:
+def _soft_scores(case: GoldenCase, step: Step, params: dict) -> jax.Array:
     editor = liveedit.prepare(case.editor, params)
     text = [
         extractor.prompt_features(
@@ -123,8 +123,8 @@ def _soft_scores(case: Case, step: Step, params: dict) -> jax.Array:
     return similarity(case.editor, *(feature.reshape(len(feature), -1) for feature in text))
 
 
-def _check_seen(case: Case, stored: Arrays, step: Step, seen: dict) -> None:
-    """Residuals and logits of all samples, and the locality targets."""
+def _check_seen(case: GoldenCase, stored: Arrays, step: Step, seen: dict) -> None:
+    """Check the residuals and logits of all samples, and the locality targets."""
     inputs = case.arrays("train_inputs")
     for i, (group, lengths) in enumerate(zip(step.groups, step.lengths, strict=True)):
         for j, t in enumerate(lengths):
@@ -143,12 +143,12 @@ def _check_seen(case: Case, stored: Arrays, step: Step, seen: dict) -> None:
                 case.compare(f"{name}/pre_logits", ours, want, MODEL_TOLERANCE)
 
 
-def _check_adam(case: Case, stored: Arrays, s: int, names, params: dict, moments):
-    """Our optimiser on the STORED gradients; goes on from the stored parameters."""
+def _check_adam(case: GoldenCase, stored: Arrays, s: int, names, params: dict, moments):
+    """Check our optimiser on the stored gradients; returns the stored parameters to go on from."""
 
     def tree(kind: str) -> dict:
         every = case.arrays("editor_weights").arrays
-        return case.released({name: stored[f"step{s}/{kind}/{name}"] for name in every})
+        return case.convert_released({name: stored[f"step{s}/{kind}/{name}"] for name in every})
 
     optimizer = editor_optimizer(case.training)
     moments = optimizer.init(params) if moments is None else moments

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.reference.golden.case import MODEL_TOLERANCE, Arrays, Case
-from experiments.reference.golden.editing import compare_labels, compare_span, expanded
+from experiments.reference.golden.case import MODEL_TOLERANCE, Arrays, GoldenCase
+from experiments.reference.golden.editing import compare_labels, compare_span, expand_row
 from experiments.reference.golden.rows import PARTS, pad, roles, stack, states
 from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.editor.objective import Masks, Pairs, Pool, Requests, Samples
@@ -17,7 +17,7 @@ from liveedit_jax.types import Role
 
 @dataclass(frozen=True)
 class Step:
-    """The objective's arguments, and what the groups are called."""
+    """The objective's arguments, and the names of the groups of samples."""
 
     requests: Requests
     reliability: Samples
@@ -31,7 +31,7 @@ class Step:
 
     @property
     def arguments(self) -> tuple:
-        """What follows the weights in `objective.training_loss`."""
+        """Return the arguments after the weights of `objective.training_loss`."""
         return (
             self.requests,
             self.reliability,
@@ -43,8 +43,8 @@ class Step:
         )
 
 
-def read_step(case: Case) -> Step:
-    """Read the batch; in a whole case its states are also compared with ours."""
+def read_step(case: GoldenCase) -> Step:
+    """Read the batch; in a whole case, also compare its states with ours."""
     stored = case.arrays("train_inputs")
     masks = Masks(*(stored[f"{name}_moe_mask"] for name in ("rel", "gen", "loc")))
     b = len(masks.reliability)
@@ -57,7 +57,7 @@ def read_step(case: Case) -> Step:
     names = tuple(f"gen/{name}" for name in stored.children("gen/"))
     groups = ("rel", *names, *(f"loc/{name}" for name in stored.children("loc/")))
     read = [[_sample(case, stored, f"{group}/{j}") for j in range(b)] for group in groups]
-    samples = [_stacked([row for row, _ in group]) for group in read]
+    samples = [_stack_samples([row for row, _ in group]) for group in read]
     sides = [f"{kind}/{side}" for kind in ("neib", "prot") for side in (0, 1)]
     pool = [
         states(
@@ -81,12 +81,12 @@ def read_step(case: Case) -> Step:
 
 
 def by_sample(leaf, b: int):
-    """[V * B, ...] as [B, V, ...]."""
+    """Reshape [V * B, ...] to [B, V, ...]."""
     return jnp.swapaxes(leaf.reshape(-1, b, *leaf.shape[1:]), 0, 1)
 
 
-def _request(case: Case, stored: Arrays, item: str) -> tuple[np.ndarray, np.ndarray]:
-    """A request's states at the edit layer, and their roles."""
+def _request(case: GoldenCase, stored: Arrays, item: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read a request's states at the edit layer, and their roles."""
     parts = [(role, stored[f"edit_signal/{item}/{name}"]) for name, role in PARTS]
     if not case.is_part:
         ids, prompt = (
@@ -100,7 +100,7 @@ def _request(case: Case, stored: Arrays, item: str) -> tuple[np.ndarray, np.ndar
             prompt.reshape(-1),
             0,
         )
-        batch = expanded(case, ids, stored[f"requests/{item}/pixel_values"], answer_n)
+        batch = expand_row(case, ids, stored[f"requests/{item}/pixel_values"], answer_n)
         hidden = case.functions.lower(batch, case.functions.features(batch.image))
         for name, role in PARTS:
             ours = hidden[:, batch.role[0] == role]
@@ -109,8 +109,8 @@ def _request(case: Case, stored: Arrays, item: str) -> tuple[np.ndarray, np.ndar
     return states(*parts)
 
 
-def _check_masks(case: Case, stored: Arrays, masks: Masks, owner: np.ndarray) -> None:
-    """Every row is a prefix of the experts, plus its own request's or all of its own."""
+def _check_masks(case: GoldenCase, stored: Arrays, masks: Masks, owner: np.ndarray) -> None:
+    """Check that every mask is a prefix of the experts plus, where due, the sample's own."""
     n = len(owner)
     for j in range(len(masks.reliability)):
         request = np.flatnonzero(owner == j)[int(stored[f"rel/{j}/request_i"])]
@@ -123,8 +123,8 @@ def _check_masks(case: Case, stored: Arrays, masks: Masks, owner: np.ndarray) ->
             case.check(f"{name}_moe_mask/{j}", any(prefixes), "a prefix and its own experts")
 
 
-def _sample(case: Case, stored: Arrays, item: str) -> tuple[tuple, int]:
-    """hidden, role, label, mask of one sample (all [1, T, ...]), and its T."""
+def _sample(case: GoldenCase, stored: Arrays, item: str) -> tuple[tuple, int]:
+    """Read hidden, role, label and mask of one sample (all [1, T, ...]), and its T."""
     hidden, label = stored[f"{item}/mid_reps"], stored[f"{item}/label_ids"]
     counted = stored[f"{item}/label_masks"]
     begin, end = (int(x) for x in stored[f"{item}/vt_range"])
@@ -148,9 +148,11 @@ def _sample(case: Case, stored: Arrays, item: str) -> tuple[tuple, int]:
     return (hidden, role, labels, mask), t
 
 
-def _check_states(case: Case, stored: Arrays, item: str, ids: np.ndarray, answer_n: int) -> None:
+def _check_states(
+    case: GoldenCase, stored: Arrays, item: str, ids: np.ndarray, answer_n: int
+) -> None:
     run = case.functions
-    batch = expanded(case, ids, stored[f"{item}/pixel_values"], answer_n)
+    batch = expand_row(case, ids, stored[f"{item}/pixel_values"], answer_n)
     compare_span(case, f"{item}/vt_range", batch, stored[f"{item}/vt_range"])
     features = run.features(batch.image)
     hidden = run.lower(batch, features)
@@ -162,14 +164,14 @@ def _check_states(case: Case, stored: Arrays, item: str, ids: np.ndarray, answer
         case.compare(f"{item}/{name}", ours, stored[f"{item}/{name}"], MODEL_TOLERANCE)
 
 
-def _stacked(rows: list[tuple]) -> Samples:
+def _stack_samples(rows: list[tuple]) -> Samples:
     hidden, role, label, mask = (stack(column) for column in zip(*rows, strict=True))
     blank = without_pixels(jnp.zeros_like(role, jnp.int32), role)
     return Samples(hidden, blank, label, mask)
 
 
-def padded_to(samples: Samples, length_n: int) -> Samples:
-    """The same samples with rows of `length_n`."""
+def pad_samples(samples: Samples, length_n: int) -> Samples:
+    """Pad the samples' rows to `length_n`."""
 
     def longer(leaf):
         return jnp.asarray(pad(np.asarray(leaf), length_n))

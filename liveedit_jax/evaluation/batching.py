@@ -1,4 +1,7 @@
-"""Probes as rows of tokens, and rows as batches of a few static shapes."""
+"""Probes as rows of tokens, and rows as batches of a few static shapes.
+
+Few shapes mean few compilations, whatever the number of probes.
+"""
 
 from __future__ import annotations
 
@@ -18,29 +21,29 @@ from liveedit_jax.evaluation.probes import Case, Probe
 from liveedit_jax.types import Batch, Role, Route
 
 
-def most_n(answer_n: int) -> int:
-    """Tokens that a free generation may take where the target has `answer_n`: 2A + 8."""
+def max_generated_n(answer_n: int) -> int:
+    """Return the most tokens of a free generation whose target has A = `answer_n`: 2A + 8."""
     return 2 * answer_n + 8
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """The static sizes of a run: two lengths of rows, the longest prompt and answer, batch rows."""
+    """The static sizes of a run."""
 
-    short_n: int  # T of rows up to the median length
+    short_n: int  # T of the rows up to the median length
     long_n: int  # T of the others
-    prompt_n: int  # Q
-    answer_n: int  # A
-    batch_n: int
+    prompt_n: int  # Q, of the longest prompt
+    answer_n: int  # A, of the longest answer
+    batch_n: int  # rows per batch
 
     @property
     def steps_n(self) -> int:
-        """Tokens that any free generation of the run may take."""
-        return most_n(self.answer_n)
+        """Return the most tokens of any free generation of the run."""
+        return max_generated_n(self.answer_n)
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class ProbeRows:
     """X tokenised probes; all arrays are numpy's."""
 
     token: Int[np.ndarray, "X T"]
@@ -53,14 +56,14 @@ class Rows:
     same_prompt: list[bool]  # the prompt's ids are the same with and without its target
 
     def __len__(self) -> int:
-        """X."""
+        """Return X, the number of rows."""
         return len(self.answer)
 
 
-def measure(
+def measure_shapes(
     tokenizer: Tokenizer, cfg: BackboneConfig, cases: Sequence[Case], batch_n: int
 ) -> Shapes:
-    """The shapes that fit every probe of a stream."""
+    """Return the shapes that fit every probe of a stream."""
     prompts, answers, lengths = [], [], []
     for case in cases:
         for probe in case.probes:
@@ -83,7 +86,7 @@ def measure(
 
 def make_rows(
     tokenizer: Tokenizer, cfg: BackboneConfig, probes: Sequence[Probe], shapes: Shapes
-) -> Rows:
+) -> ProbeRows:
     """Tokenise probes; their images stay with the probes."""
     # A picture's pixels do not pass through here: a stand-in only gives its rows VISION tokens.
     blank = np.zeros(cfg.image_shape, np.float32)
@@ -107,7 +110,7 @@ def make_rows(
         and first[x] == int((alone.role[x] != Role.PAD).sum())
         for x in range(len(probes))
     ]
-    return Rows(
+    return ProbeRows(
         token=full.token,
         role=full.role,
         length=(full.role != Role.PAD).sum(1),
@@ -119,8 +122,10 @@ def make_rows(
     )
 
 
-def along(rows: Rows, chosen: Sequence[int], paths: Sequence[list[int]], shapes: Shapes) -> Rows:
-    """Chosen rows' prompts alone, each followed by token ids that somebody gives."""
+def replace_answers(
+    rows: ProbeRows, chosen: Sequence[int], paths: Sequence[list[int]], shapes: Shapes
+) -> ProbeRows:
+    """Return the prompts of the chosen rows, each followed by the given ids as its answer."""
     token = np.pad(rows.prompt_token[chosen], ((0, 0), (0, shapes.steps_n)))
     role = np.pad(rows.prompt_role[chosen], ((0, 0), (0, shapes.steps_n)))
     first = (role != Role.PAD).sum(1)
@@ -129,7 +134,7 @@ def along(rows: Rows, chosen: Sequence[int], paths: Sequence[list[int]], shapes:
         role[x, first[x] : first[x] + len(path)] = Role.ANSWER
     count = np.asarray([len(path) for path in paths], np.int64)[:, None]
     step = np.minimum(np.arange(shapes.steps_n), count - 1)
-    return Rows(
+    return ProbeRows(
         token=token,
         role=role,
         length=(role != Role.PAD).sum(1),
@@ -141,14 +146,16 @@ def along(rows: Rows, chosen: Sequence[int], paths: Sequence[list[int]], shapes:
     )
 
 
-def padded(rows: Sequence[int], n: int) -> np.ndarray:
-    """Row numbers repeated up to `n`, so that a last batch has the same shape as all others."""
+def pad_group(rows: Sequence[int], n: int) -> np.ndarray:
+    """Pad row numbers to `n` with the first one, so that the last batch has the usual shape."""
     rows = np.asarray(rows, np.int64)
     return np.concatenate([rows, np.full(n - len(rows), rows[0])])
 
 
-def batches(rows: Rows, chosen: Sequence[int], shapes: Shapes) -> Iterator[tuple[np.ndarray, int]]:
-    """Chosen rows in groups of at most batch_n that share one T, with that T."""
+def group_by_length(
+    rows: ProbeRows, chosen: Sequence[int], shapes: Shapes
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Group the chosen rows by length, at most `batch_n` in a group; yields each with its T."""
     chosen = np.asarray(chosen, np.int64)
     fits = rows.length[chosen] <= shapes.short_n
     for group, t in ((chosen[fits], shapes.short_n), (chosen[~fits], shapes.long_n)):
@@ -156,33 +163,36 @@ def batches(rows: Rows, chosen: Sequence[int], shapes: Shapes) -> Iterator[tuple
             yield group[start : start + shapes.batch_n], t
 
 
-def widths(top_k: int) -> tuple[int, int]:
-    """The static numbers of experts a batch may carry: what most queries get along with, and K."""
+def route_widths(top_k: int) -> tuple[int, int]:
+    """Return the two static numbers of experts that a batch may carry: K / 4 (rounded up), and K.
+
+    Most queries use few of their K experts, and a batch of such queries costs less.
+    """
     return -(-top_k // 4), top_k
 
 
-def by_width(found: Route, chosen: Sequence[int]) -> Iterator[tuple[np.ndarray, int]]:
-    """Chosen rows by which of the `widths` holds all experts that they use."""
+def group_by_width(found: Route, chosen: Sequence[int]) -> Iterator[tuple[np.ndarray, int]]:
+    """Group the chosen rows by the smaller of `route_widths` that holds all their experts."""
     chosen = np.asarray(chosen, np.int64)
-    narrow, wide = widths(found.weight.shape[1])
+    narrow, wide = route_widths(found.weight.shape[1])
     few = ~(found.weight[chosen, narrow:] > 0).any(-1)
     for group, k in ((chosen[few], narrow), (chosen[~few], wide)):
         if len(group):
             yield group, k
 
 
-def take(rows: Rows, chosen: np.ndarray, t: int) -> Batch:
-    """Rows as a batch of length `t` (at least their own), without pictures."""
+def take(rows: ProbeRows, chosen: np.ndarray, t: int) -> Batch:
+    """Make a batch of length `t` (at least the rows' own) without pixels."""
     return without_pixels(rows.token[chosen, :t], rows.role[chosen, :t])
 
 
-def take_prompt(rows: Rows, chosen: np.ndarray) -> Batch:
-    """Prompts without their targets, without pictures."""
+def take_prompt(rows: ProbeRows, chosen: np.ndarray) -> Batch:
+    """Make a batch of prompts without their targets and without pixels."""
     return without_pixels(rows.prompt_token[chosen], rows.prompt_role[chosen])
 
 
-def pixels(cfg: BackboneConfig, image: bytes | Path) -> Float[np.ndarray, "S S 3"]:
-    """A picture as the backbone's own processor makes it.
+def read_pixels(cfg: BackboneConfig, image: bytes | Path) -> Float[np.ndarray, "S S 3"]:
+    """Read a picture and preprocess it for the backbone.
 
     Raises:
         FileNotFoundError: its file is not there.
