@@ -16,12 +16,16 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.compute_on import compute_on
 from jaxtyping import Array, Float, Int, UInt16
 from scipy.linalg import hadamard
 
 from liveedit_jax.config import Precision
 from liveedit_jax.types import Rows
+
+try:
+    from jax.experimental.compute_on import compute_on2 as compute_on  # its name in JAX 0.10
+except ImportError:
+    from jax.experimental.compute_on import compute_on
 
 GROUP_N = 8  # entries that share a step
 BLOCK = 512  # rows widened at a time: 8 MB at LLaVA's key width
@@ -120,8 +124,9 @@ def where_kept(run: Callable[..., Rows], rows: Rows, *args: Array) -> Rows:
     """`run(rows, *args)` by the processor whose memory the rows are in; the result stays there."""
     if not _hosted(rows):
         return run(rows, *args)
-    args = jax.device_put(args, jax.memory.Space.Host)
-    return compute_on("device_host")(jax.jit(run))(rows, *args)
+    host = jax.memory.Space.Host
+    there = compute_on(run, compute_type="device_host", out_memory_spaces=host)
+    return there(rows, *jax.device_put(args, host))
 
 
 def put(rows: Rows, index: Int[Array, " N"], value: Float[Array, "N ... W"]) -> Rows:
