@@ -9,6 +9,7 @@ ROOT = Path(liveedit_jax.__file__).parent
 LEVEL = {
     "backbone_config": 0,
     "backbone_presets": 0,
+    "cache": 0,
     "config": 0,
     "types": 0,
     "presets": 0,
