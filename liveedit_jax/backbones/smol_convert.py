@@ -21,6 +21,7 @@ from liveedit_jax.backbones.tables import halves
 from liveedit_jax.backbones.torch_files import read_torch
 
 FROZEN = ("vision", "embed", "lower", "upper", "norm")  # what the packages hold of a model
+HOW = "run `make smol` in a checkout; docs/install.md has it for pip"
 BLOCK = r"blk\.(?P<layer>\d+)\."
 
 
@@ -34,7 +35,7 @@ def package_file(package: str, pattern: str) -> Path:
     for folder in spec.submodule_search_locations if spec else ():
         for file in sorted(Path(folder).rglob(pattern)):
             return file
-    raise FileNotFoundError(f"no {pattern} of the package {package}: run `make smol`")
+    raise FileNotFoundError(f"no {pattern} of the package {package}: {HOW}")
 
 
 def unrotate(heads_n: int):
@@ -84,7 +85,7 @@ def open_gguf(file: Path):
     try:
         import gguf
     except ImportError as error:
-        raise ImportError("reading a GGUF file needs the package gguf: run `make smol`") from error
+        raise ImportError(f"reading a GGUF file needs the package gguf: {HOW}") from error
     try:
         return gguf.GGUFReader(file)
     except Exception as error:  # it raises many classes on damage
