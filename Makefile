@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(VERSION))
+VENV := $(VENV)
 RUN := $(VENV)/bin/python
 MARK := $(VENV)/.installed
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
