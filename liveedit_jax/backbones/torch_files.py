@@ -68,7 +68,7 @@ class _Unpickler(pickle.Unpickler):
     """Refuses every name that is not in `KNOWN` or a storage's; notes the storages' dtypes."""
 
     def __init__(self, stream: IO[bytes]):
-        super().__init__(stream)
+        super().__init__(stream, encoding="utf-8")  # of strings that Python 2 wrote
         self.dtypes: dict[str, np.dtype] = {}
 
     def find_class(self, module: str, name: str) -> Any:
