@@ -6,9 +6,11 @@ from pathlib import Path
 import liveedit_jax
 
 ROOT = Path(liveedit_jax.__file__).parent
+POSIX = {"fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"}
 LEVEL = {
     "backbone_config": 0,
     "backbone_presets": 0,
+    "cache": 0,
     "config": 0,
     "types": 0,
     "presets": 0,
@@ -41,6 +43,13 @@ def test_no_file_imports_from_a_level_above_its_own():
                 used = parts[0]
                 if used in LEVEL:
                     assert LEVEL[used] <= LEVEL[own], f"{file}: {node.module}"
+
+
+def test_nothing_that_only_some_systems_have_is_imported_with_a_module():
+    for file in ROOT.rglob("*.py"):
+        for node in ast.parse(file.read_text()).body:  # not inside `try` or a function
+            names = [alias.name for alias in getattr(node, "names", ())]
+            assert POSIX.isdisjoint([*names, getattr(node, "module", None)]), file
 
 
 def test_files_stay_small():

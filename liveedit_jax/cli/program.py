@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from liveedit_jax import __version__
+from liveedit_jax.cache import keep_compiled
 from liveedit_jax.cli import wording as cli_text
 
 DEFAULT_REPO = "liveedit-repo"
@@ -249,6 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status (0, or 2 when something was refused)."""
     try:
         args = parser().parse_args(argv)
+        keep_compiled()
         args.run(args)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of a pipe went away: nothing of ours is lost

@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from liveedit_jax.cache import cache_folder
 from liveedit_jax.data.facts import FACTS, SOURCES, SPLITS, split_entities
 from liveedit_jax.data.images import drawing_png
 
@@ -95,9 +96,9 @@ def _drop_alpha(data: bytes) -> bytes:
 
 
 def default_data_dir() -> Path:
-    """Return `$TFDS_DATA_DIR`, or a folder in the user's cache."""
+    """Return `$TFDS_DATA_DIR`, or `tfds` in the cache folder."""
     named = os.environ.get("TFDS_DATA_DIR")
-    return Path(named) if named else Path.home() / ".cache" / "liveedit_jax" / "tfds"
+    return Path(named) if named else cache_folder() / "tfds"
 
 
 def build(data_dir: str | Path | None = None, image_size: int = 60) -> MojiEdit:

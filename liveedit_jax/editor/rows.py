@@ -17,12 +17,16 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.compute_on import compute_on
 from jaxtyping import Array, Float, Int, UInt16
 from scipy.linalg import hadamard
 
 from liveedit_jax.config import Precision
 from liveedit_jax.types import StoredRows
+
+try:
+    from jax.experimental.compute_on import compute_on2 as compute_on  # its name in JAX 0.10
+except ImportError:
+    from jax.experimental.compute_on import compute_on
 
 GROUP_N = 8  # entries that share a step
 BLOCK = 512  # rows converted to float32 at a time: 8 MB at LLaVA's key width
@@ -122,8 +126,9 @@ def run_where_stored(run: Callable[..., StoredRows], rows: StoredRows, *args: Ar
     """Call `run(rows, *args)` on the processor that holds the rows; the result stays there."""
     if not _is_on_host(rows):
         return run(rows, *args)
-    args = jax.device_put(args, jax.memory.Space.Host)
-    return compute_on("device_host")(jax.jit(run))(rows, *args)
+    host = jax.memory.Space.Host
+    there = compute_on(run, compute_type="device_host", out_memory_spaces=host)
+    return there(rows, *jax.device_put(args, host))
 
 
 def put(rows: StoredRows, index: Int[Array, " N"], value: Float[Array, "N ... W"]) -> StoredRows:

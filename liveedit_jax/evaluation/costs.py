@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +26,18 @@ def bytes_of(make: Callable, *args: Any) -> int:
     """Count the bytes of the pytree that `make(*args)` would return, without computing it."""
     shapes = jax.tree.leaves(jax.eval_shape(make, *args))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)
+
+
+def peak_rss_gb() -> float:
+    """Tell the most memory (GiB) that this process has had."""
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 2**30
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes on macOS
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def _median_ms(run: Callable, state: State, copied: bool) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from liveedit_jax.evaluation.aggregate import folder_figures
 from liveedit_jax.evaluation.chunks import check_marks
 from liveedit_jax.evaluation.compiles import count_compiles
+from liveedit_jax.evaluation.costs import peak_rss_gb
 from liveedit_jax.evaluation.engine import Engine, Schedule
 from liveedit_jax.evaluation.probes import Case
 from liveedit_jax.evaluation.run_folder import RunFolder, open_run, write_atomic, write_lines
@@ -84,7 +84,7 @@ def evaluate(
     for entry in results["marks"]:
         entry |= costs[entry["edits"]]
     results["seconds"] = spent()
-    results["peak_rss_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    results["peak_rss_gb"] = peak_rss_gb()
     if draw is not None:
         draw(results, cases, folder.path)
     write_atomic(finished, json.dumps(results, indent=1) + "\n")

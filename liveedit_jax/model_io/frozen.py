@@ -12,13 +12,9 @@ import jax.numpy as jnp
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import smol_convert
 from liveedit_jax.backbones.backbone import split_at
+from liveedit_jax.cache import cache_folder
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.model_io.weights import load_weights, save_weights
-
-
-def cache_folder() -> Path:
-    """Return the cache: `$LIVEEDIT_CACHE`, or `~/.cache/liveedit_jax`."""
-    return Path(os.environ.get("LIVEEDIT_CACHE") or Path.home() / ".cache" / "liveedit_jax")
 
 
 def load_smol_tokenizer(cfg: BackboneConfig) -> Tokenizer:

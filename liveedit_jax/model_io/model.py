@@ -23,7 +23,9 @@ from liveedit_jax.model_io.frozen import load_smol_parts
 from liveedit_jax.model_io.weights import load_weights
 from liveedit_jax.presets import PRESETS, preset
 
-SHIPPED = Path(__file__).resolve().parents[2] / "checkpoints"
+PACKAGE = Path(__file__).resolve().parents[1]
+IN_WHEELS, IN_CHECKOUTS = PACKAGE / "_checkpoints", PACKAGE.parent / "checkpoints"
+SHIPPED = IN_WHEELS if IN_WHEELS.is_dir() else IN_CHECKOUTS
 
 
 @dataclass(frozen=True, eq=False)

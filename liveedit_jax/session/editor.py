@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from liveedit_jax.backbones.generation import generate
+from liveedit_jax.cache import keep_compiled
 from liveedit_jax.config import StorageConfig
 from liveedit_jax.data.images import read_bytes
 from liveedit_jax.data.tokenise import round_up
@@ -251,6 +252,7 @@ def open_editor(
         BlockingIOError: another process is writing to the repository.
         ValueError: a damaged model or repository, one made with another model, or no template.
     """
+    keep_compiled()
     maker = Maker(load_model(model), chat)
     header = maker.header
     store = open_store(repo, write=write, create=header if write else None)
@@ -287,6 +289,7 @@ def rebuild_repository(repo: str | Path, model: str | Path = "tiny") -> int:
     Raises:
         ValueError: a recorded request does not fit the model; the repository stays as it was.
     """
+    keep_compiled()
     maker = Maker(load_model(model))
 
     def make(edits: Sequence[Edit], image_of) -> dict[str, np.ndarray]:

@@ -10,7 +10,9 @@ from typing import BinaryIO
 
 
 def sync_folder(folder: Path) -> None:
-    """Make names created, renamed or removed in `folder` durable."""
+    """Make names created, renamed or removed in `folder` durable; Windows cannot be asked to."""
+    if os.name == "nt":
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

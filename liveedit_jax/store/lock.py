@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 def take_lock(folder: Path) -> int:
@@ -12,7 +16,10 @@ def take_lock(folder: Path) -> int:
 
     Raises:
         BlockingIOError: another process holds it.
+        OSError: this system has no such locks (Windows).
     """
+    if fcntl is None:
+        raise OSError("writing to a repository needs file locks that Windows does not have")
     handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

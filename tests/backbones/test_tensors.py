@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import zipfile
+from collections import OrderedDict
 
 import ml_dtypes
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from liveedit_jax.backbones.tensors import read_tensors, weight_files
+from liveedit_jax.backbones.torch_files import MAGIC
 
 RNG = np.random.default_rng(0)
 
@@ -67,18 +70,29 @@ def test_an_empty_folder_is_refused(tmp_path):
 
 
 @pytest.mark.parity
-def test_torch_files_are_read_without_their_code(tmp_path):
+@pytest.mark.parametrize("zipped", [True, False])
+def test_torch_files_are_read_without_torch(tmp_path, zipped):
     import torch
 
     t = torch.arange(6.0).reshape(2, 3)
-    torch.save({"model": {"a": t.T, "b": t.bfloat16()}}, tmp_path / "x.pth")
+    tensors = {
+        "turned": t.T, "view": t[1:, 1:], "half": t.half(), "whole": t.long(), "none": t[:0],
+        "weight": torch.nn.Parameter(t), "number": torch.tensor(3.0, dtype=torch.float64),
+    }  # fmt: skip
+    held = {"model": OrderedDict(tensors | {"b": t.bfloat16()}), "epoch": 3, "more": [1, None]}
+    torch.save(held, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
     found = read_tensors([tmp_path / "x.pth"])
-    np.testing.assert_array_equal(found["model.a"], t.T.numpy())
+    assert set(found) == {f"model.{name}" for name in held["model"]}
+    for name, wanted in tensors.items():
+        array = found[f"model.{name}"]
+        assert array.dtype == wanted.detach().numpy().dtype
+        np.testing.assert_array_equal(array, wanted.detach().numpy())
     assert found["model.b"].dtype == ml_dtypes.bfloat16
     np.testing.assert_array_equal(found["model.b"].astype(np.float32), t.numpy())
-    (tmp_path / "x.pth").write_bytes((tmp_path / "x.pth").read_bytes()[:-40])
-    with pytest.raises(ValueError, match="x.pth"):
-        read_tensors([tmp_path / "x.pth"])
+    for kept in (0, 3, 200, -40):
+        (tmp_path / "y.pth").write_bytes((tmp_path / "x.pth").read_bytes()[:kept])
+        with pytest.raises(ValueError, match="y.pth"):
+            read_tensors([tmp_path / "y.pth"])
 
 
 class Evil:
@@ -86,10 +100,35 @@ class Evil:
         return (print, ("executed",))
 
 
-@pytest.mark.parity
-def test_a_pickle_that_runs_code_is_refused(tmp_path, capsys):
+def plain_file(file, content, numbers=b""):
+    """As torch before 1.6 wrote it."""
+    parts = (MAGIC, 1001, {"little_endian": True}, content, ["0"])
+    file.write_bytes(b"".join(pickle.dumps(part, 2) for part in parts) + numbers)
+
+
+def zip_file(file, content):
+    """As torch writes it now."""
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x/data.pkl", pickle.dumps(content, 2))
+
+
+@pytest.mark.parametrize("write", [plain_file, zip_file])
+def test_a_pickle_that_runs_code_is_refused(tmp_path, capsys, write):
     file = tmp_path / "evil.bin"
-    file.write_bytes(pickle.dumps({"a": Evil()}))
-    with pytest.raises(ValueError, match="evil.bin"):
+    write(file, {"a": Evil()})
+    with pytest.raises(ValueError, match="evil.bin.*builtins.print|evil.bin.*__builtin__.print"):
         read_tensors([file])
     assert "executed" not in capsys.readouterr().out
+
+
+@pytest.mark.parity
+def test_a_tensor_outside_its_storage_is_refused(tmp_path):
+    import torch
+
+    file = tmp_path / "x.pth"
+    torch.save({"a": torch.zeros(2, 3)}, file, _use_new_zipfile_serialization=False)
+    data = file.read_bytes()
+    assert data.count(b"K\x02K\x03\x86") == 1  # the shape in the pickle
+    file.write_bytes(data.replace(b"K\x02K\x03\x86", b"K\x09K\x03\x86"))
+    with pytest.raises(ValueError, match="outside its storage"):
+        read_tensors([file])
