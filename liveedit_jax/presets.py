@@ -64,6 +64,13 @@ TINY_EDITOR_TRAIN = EditorTrainConfig(
 
 PAPER_EDITOR = EditorConfig()  # M 1024, R 4, E 4, 8 heads: the paper's, for every 7B backbone
 PAPER_EDITOR_TRAIN = EditorTrainConfig(answers_n=LengthBudget().answer_n + 1)
+# On the paper's benchmarks: 50 epochs of batches of 8, and room for their longest answers.
+PAPER_BENCHMARKS: dict[str, EditorTrainConfig] = {
+    "evqa": replace(PAPER_EDITOR_TRAIN, steps_n=39_650, answers_n=25),
+    "eic": replace(PAPER_EDITOR_TRAIN, steps_n=17_800, answers_n=65),
+    "vlkeb": replace(PAPER_EDITOR_TRAIN, steps_n=31_250, answers_n=33),
+}
+PAPER_BACKBONES = ("llava-1.5-7b", "blip2-opt-2.7b", "minigpt-4-vicuna-7b")
 
 SMOL_EDITOR = replace(TINY_EDITOR, module_width=512, rank=64)
 SMOL_EDITOR_TRAIN = replace(
@@ -129,6 +136,16 @@ PRESETS: dict[str, Preset] = {
             editor_train=PAPER_EDITOR_TRAIN,
         )
         for name in PUBLISHED
+    },
+    **{
+        f"{name}-{dataset}": Preset(
+            dataset=DATASETS[dataset],
+            backbone=BACKBONES[name],
+            editor=PAPER_EDITOR,
+            editor_train=recipe,
+        )
+        for name in PAPER_BACKBONES
+        for dataset, recipe in PAPER_BENCHMARKS.items()
     },
 }
 

@@ -1,1 +1,1 @@
-"""The paper's settings for every public backbone and benchmark; each file states its commands."""
+"""Config files for `--config`: an example of one."""

@@ -24,7 +24,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
             raise argparse.ArgumentTypeError(error.args[0]) from error
         return name
 
-    shown = f"{', '.join(sorted(PRESETS))}, or a file of experiments/configs"
+    shown = f"{', '.join(sorted(PRESETS))}, or a Python file that defines CONFIG"
     parser.add_argument("--config", default="tiny", type=known, help=shown)
 
 
