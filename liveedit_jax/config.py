@@ -107,10 +107,6 @@ class EditorTrainConfig:
     routing_repository_n: int | None = None
     # Images are blended with up to this share of another sample's image.
     routing_blend: float = 0.0
-    # Calibrate the sentinel on subjects that the rest of image routing is not trained on: every
-    # n-th training subject trains the sentinel alone, the others everything else
-    # (`editor.objective.calibrated_thresholds`). None: all subjects train all of it.
-    calibration_every: int | None = None
     steps_n: int = 40_000
     learning_rate: float = 1e-4
     lr_cut_steps: tuple[int, ...] = (10_000,)
@@ -165,8 +161,6 @@ class EditorTrainConfig:
             raise ValueError(f"routing_n={self.routing_n} is below batch_n={self.batch_n}")
         if not 0 <= self.routing_blend <= 1:
             raise ValueError(f"routing_blend={self.routing_blend}: a share between 0 and 1")
-        if self.calibration_every is not None and self.calibration_every < 2:
-            raise ValueError(f"calibration_every={self.calibration_every}: 2 or more, or None")
         if self.start_false_hits is not None and not self.routing_repository_n:
             raise ValueError("start_false_hits needs routing_repository_n: so many experts")
         if self.routing_repository_n is not None and self.routing_repository_n < 1:

@@ -64,7 +64,7 @@ class Pool(NamedTuple):
 
     hidden: Float[Array, "B V T D"]
     role: Int[Array, "B V T"]
-    subject: Int[Array, "B V"] | None = None  # for `routing_skip_same` and `calibration_every`
+    subject: Int[Array, "B V"] | None = None  # for `routing_skip_same`
 
 
 class Pairs(NamedTuple):
@@ -165,36 +165,14 @@ def edit_terms(
     return terms, {"residual": added, "logits": logits, "original": original}
 
 
-def calibrated_thresholds(
-    cfg: EditorConfig,
-    params: dict,
-    prompt: Float[Array, "C E M"],
-    vision: Float[Array, "C H"],
-    aside: Bool[Array, " C"],
-) -> Float[Array, " C"]:
-    """Compute thresholds such that rows `aside` train the sentinel alone, and others all but it.
-
-    Extractors memorise the subjects they are trained on. A threshold fitted to the same subjects
-    would be too high for the subjects of later edits.
-    """
-    fixed, side = jax.lax.stop_gradient((params["input"], (prompt, vision))), params["input"]
-    alone = extractor.prepare(cfg, fixed[0] | {"sentinel": side["sentinel"]})
-    rest = extractor.prepare(cfg, side | {"sentinel": fixed[0]["sentinel"]})
-    return jnp.where(
-        aside, thresholds(cfg, alone, *fixed[1]), thresholds(cfg, rest, prompt, vision)
-    )
-
-
 def routing_terms(
     cfg: EditorConfig,
     recipe: EditorTrainConfig,
-    params: dict,
     editor: PreparedEditor,
     pool: Pool,
     pairs: Pairs,
 ) -> dict:
     """Compute the soft and hard routing losses of B pairs of neighbours and B other pairs."""
-    b = len(pool.role)
     pool = pool._replace(hidden=jax.lax.stop_gradient(pool.hidden))
 
     def side(i: int) -> Pool:
@@ -210,13 +188,7 @@ def routing_terms(
     first, second = side(0), side(1)
     text0, vision0, prompt = routing_features(cfg, editor.input, first.hidden, first.role)
     text1, vision1, _ = routing_features(cfg, editor.edit, second.hidden, second.role)
-    aside = jnp.zeros(2 * b, bool)
-    if recipe.calibration_every is None:
-        threshold = thresholds(cfg, editor.input, prompt, vision0)
-    else:
-        aside, aside1 = (x.subject % recipe.calibration_every == 0 for x in (first, second))
-        threshold = calibrated_thresholds(cfg, params, prompt, vision0, aside)
-        vision1 = jnp.where(aside1[:, None], jax.lax.stop_gradient(vision1), vision1)
+    threshold = thresholds(cfg, editor.input, prompt, vision0)
 
     relative, absolute = losses.soft_routing(similarity(cfg, text0[::2], text1[::2]))
 
@@ -225,7 +197,6 @@ def routing_terms(
         if recipe.routing_skip_same:
             same = first.subject[rows, None] == second.subject[rows]
         score = similarity(cfg, vision0[rows], vision1[rows])
-        score = jnp.where(aside[rows, None], jax.lax.stop_gradient(score), score)
         return losses.hard_routing(
             score, threshold[rows], neighbours, same, recipe.routing_repository_n
         )
@@ -276,7 +247,7 @@ def training_loss(
     edits, seen = edit_terms(
         cfg, backbone, weights, editor, expert, reliability, generalities, locality, masks
     )
-    routing = routing_terms(cfg, recipe, params, editor, pool, pairs)
+    routing = routing_terms(cfg, recipe, editor, pool, pairs)
     return weighted_sum(recipe, edits, routing), (edits, routing, seen)
 
 

@@ -12,8 +12,6 @@ from small_model import EDITOR, SMALL
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditMixture, EditorTrainConfig
 from liveedit_jax.data.editing import EditingData
-from liveedit_jax.editor.liveedit import init_params, prepare
-from liveedit_jax.editor.objective import Pairs, Pool, routing_terms
 from liveedit_jax.training import editor as editor_training
 from liveedit_jax.training.editor_loss import blend_images, editor_loss
 from liveedit_jax.types import Role
@@ -100,33 +98,3 @@ def test_routing_beyond_the_released_codes_changes_hard_routing_alone(tokenizer)
         if less is not None:
             assert (after["hard_neighbour"] < before["hard_neighbour"]) == less
             assert (after["hard_other"] <= before["hard_other"]) == less
-
-
-def test_subjects_set_aside_teach_the_sentinel_and_nothing_else():
-    width, plain = 32, EditorTrainConfig()
-    recipe = replace(plain, calibration_every=2)
-    params = init_params(jax.random.key(0), EDITOR, width, SMALL.vision_n)
-    hidden = jax.random.normal(jax.random.key(1), (3, 4, SMALL.vision_n + 4, width))
-    role = jnp.full(hidden.shape[:3], Role.PROMPT).at[..., : SMALL.vision_n].set(Role.VISION)
-    side = jnp.arange(4)[:, None] + jnp.zeros((4, 3), int)
-    pairs = Pairs(neighbours=side[:2], others=side[2:])
-
-    @partial(jax.jit, static_argnums=0)
-    def terms(recipe, params, subject):
-        pool, editor = Pool(hidden, role, subject), prepare(EDITOR, params)
-        found = routing_terms(EDITOR, recipe, params, editor, pool, pairs)
-        return found["hard_neighbour"] + found["hard_other"]
-
-    def learns(recipe, subject):
-        grads = jax.grad(partial(terms, recipe))(params, jnp.asarray(subject))
-        sentinel = grads["input"].pop("sentinel")
-        return [max(float(jnp.abs(x).max()) for x in jax.tree.leaves(g)) for g in (sentinel, grads)]
-
-    aside, rest, both = [[0] * 4] * 3, [[1] * 4] * 3, [[0] * 4, [1] * 4, [1] * 4]
-    values = [terms(one, params, jnp.asarray(both)) for one in (plain, recipe)]
-    np.testing.assert_allclose(*values, rtol=1e-6)
-    for subject, expected in ((aside, [True, False]), (rest, [False, True]), (both, [True, True])):
-        assert [x > 0 for x in learns(recipe, subject)] == expected
-    assert min(learns(plain, aside)) > 1e-6
-    with pytest.raises(ValueError, match="calibration_every=1: 2 or more"):
-        replace(plain, calibration_every=1)
