@@ -119,7 +119,7 @@ class LessonData:
 
 
 def make_lesson(batch: LessonBatch, pictures: Float[Array, "X P D"]) -> Lesson:
-    """Make a lesson of a batch; `pictures` are `Editor.see`'s results that the rows index."""
+    """Make a lesson of a batch; its rows index `pictures`, results of `encode_image`."""
     asked = [
         LessonRows(without_pixels(batch.images.token[k], batch.images.role[k]), pictures[shown])
         for k, shown in enumerate(batch.images.picture)
