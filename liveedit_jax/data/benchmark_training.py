@@ -52,8 +52,9 @@ class BenchmarkData:
         longest = max(len(answer) for rows in self._rows for (_, answer), _ in rows)
         if self.cfg.answers_n is not None and longest >= self.cfg.answers_n:
             raise ValueError(
-                f"the longest answer has {longest} tokens: set EditorTrainConfig.answers_n to "
-                f"{longest + 1} or more"
+                f"the longest answer has {longest} tokens: use the benchmark's own preset "
+                f"(llava-1.5-7b-eic, ...), or a config file whose editor_train has "
+                f"answers_n={longest + 1} or more (experiments/configs/example.py)"
             )
 
     @property

@@ -91,7 +91,7 @@ def test_steps_of_several_batches(data):
 def test_what_no_batch_can_be_made_of_is_refused(data):
     with pytest.raises(ValueError, match="10 records do not fill a batch of 11"):
         replace(data, cfg=replace(RECIPE, batch_n=11))
-    with pytest.raises(ValueError, match="set EditorTrainConfig.answers_n to"):
+    with pytest.raises(ValueError, match="whose editor_train has answers_n="):
         replace(data, cfg=replace(RECIPE, answers_n=2))
     broken = replace(data, records=[replace(RECORDS[0], image=b"no picture"), *RECORDS[1:]])
     with pytest.raises(ValueError, match="image of row 0 is not a readable image"):
