@@ -17,7 +17,7 @@ from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor import rows
 from liveedit_jax.editor.attention import masked_softmax
 from liveedit_jax.editor.repository import alive, first_row
-from liveedit_jax.types import Axis, Query, Repository, Route, Rows
+from liveedit_jax.types import Axis, Margins, Query, Repository, Route, Rows
 
 GATHERED = (64, 1024)  # text keys read one by one up to these numbers of hit rows; beyond, all
 
@@ -46,10 +46,14 @@ def vision_scores(cfg: EditorConfig, repo: Repository, query: Query) -> Float[Ar
 
 
 def hits(
-    cfg: EditorConfig, repo: Repository, query: Query, at: Int[Array, ""] | None = None
+    cfg: EditorConfig,
+    repo: Repository,
+    query: Query,
+    at: Int[Array, ""] | None = None,
+    vision: Float[Array, "B C"] | None = None,
 ) -> Bool[Array, "B C"]:
     """Hard routing: the experts whose image resembles the query's more than the sentinel does."""
-    score = vision_scores(cfg, repo, query)
+    score = vision_scores(cfg, repo, query) if vision is None else vision
     return (score > query.threshold[:, None]) & alive(repo, at)
 
 
@@ -59,6 +63,29 @@ def margin(
     """The best score over the sentinel's: something is hit where it is above 0 (-inf: no rows)."""
     score = jnp.where(alive(repo, at), vision_scores(cfg, repo, query), -jnp.inf)
     return score.max(-1) - query.threshold
+
+
+def margins(
+    cfg: EditorConfig,
+    repo: Repository,
+    query: Query,
+    slot: Int[Array, "B K"],
+    vision: Float[Array, "B C"],
+) -> Margins:
+    """Score the experts in `slot` for each query; `vision` is `vision_scores`."""
+    image = jnp.take_along_axis(vision, slot, axis=1) - query.threshold[:, None]
+    key, text = rows.take(repo.text_key, slot), rows.turned(query.text, repo.text_key)
+    score = jnp.einsum("bkh,bh->bk", key, text, precision=jax.lax.Precision.HIGHEST)
+    image = jnp.where(alive(repo)[slot], image, -jnp.inf)
+    return Margins(slot=slot, image=image, text=score / unit(cfg))
+
+
+def nearest(
+    cfg: EditorConfig, repo: Repository, query: Query, n: int, vision: Float[Array, "B C"]
+) -> Margins:
+    """Find the `n` live experts whose images resemble each query's most, the nearest first."""
+    slot = jax.lax.top_k(jnp.where(alive(repo), vision, -jnp.inf), min(n, vision.shape[1]))[1]
+    return margins(cfg, repo, query, slot, vision)
 
 
 def products_of_hits(
@@ -88,9 +115,10 @@ def hit_weights(
     query: Query,
     at: Int[Array, ""] | None = None,
     axis: Axis | None = None,
+    vision: Float[Array, "B C"] | None = None,
 ) -> tuple[Bool[Array, "B C"], Float[Array, "B C"]]:
     """Every row's hit and weight, for showing which edits fired: `repo.edit_id[hit[b]]`."""
-    hit = hits(cfg, repo, query, at)
+    hit = hits(cfg, repo, query, at, vision)
     score = products_of_hits(repo.text_key, query.text, hit) / unit(cfg)
     return hit, masked_softmax(score, hit, axis) * jax.nn.sigmoid(score)
 
@@ -101,6 +129,7 @@ def route(
     query: Query,
     at: Int[Array, ""] | None = None,
     axis: Axis | None = None,
+    vision: Float[Array, "B C"] | None = None,
 ) -> Route:
     """The top K of all hits, with weights normalised over ALL hits: exact while K >= hit_n.
 
@@ -110,11 +139,12 @@ def route(
         query: B encoded queries.
         at: a clock to look back to, one for all queries or one each (int32[B, 1]); None: now.
         axis: the mesh axis that rows are split over.
+        vision: `vision_scores`, where they are known already.
 
     Returns:
         Slots of the whole repository; the same on every device.
     """
-    hit, weight = hit_weights(cfg, repo, query, at, axis)
+    hit, weight = hit_weights(cfg, repo, query, at, axis, vision)
     c = weight.shape[-1]
     top, slot = jax.lax.top_k(weight, min(cfg.top_k, c))
     total, hit_n, slot = weight.sum(-1), hit.sum(-1), slot + first_row(c, axis)
