@@ -149,6 +149,7 @@ class BenchmarkSource(Sequence[Record]):
             entity=paths["image"],
             fact="",
             split=self.split,
+            dataset=self.name,
             row=int(row["row"]),
             port=_ports(row["port"]),
         )

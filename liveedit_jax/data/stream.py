@@ -123,6 +123,7 @@ def _record(split: str, seed: int, entity: Entity, fact: str, images: dict) -> R
         entity=entity.emoji,
         fact=fact,
         split=split,
+        dataset="mojiedit",
         same_image=tuple(
             SameImage(
                 fact=other,

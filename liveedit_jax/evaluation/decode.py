@@ -20,13 +20,12 @@ from liveedit_jax import editors
 from liveedit_jax.backbones.generation import generate
 from liveedit_jax.editors import State
 from liveedit_jax.evaluation.layout import Rows, along, by_width, most_n, padded, take_prompt
-from liveedit_jax.evaluation.probes import Probe
+from liveedit_jax.evaluation.probes import Probe, image_key
 from liveedit_jax.evaluation.subject import (
     Encoded,
     Subject,
     answers,
     encode_rows,
-    image_key,
     narrow,
     vision_features,
 )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -30,7 +28,7 @@ from liveedit_jax.evaluation.layout import (
     padded,
     take,
 )
-from liveedit_jax.evaluation.probes import Case, Probe
+from liveedit_jax.evaluation.probes import Case, Probe, image_key
 from liveedit_jax.types import Batch, Route
 
 KNOWN_BYTES = 4 * 2**30  # of what is remembered of pictures
@@ -95,13 +93,6 @@ class Encoded:
     known: list[Known]  # of each row, without its axis
     before: np.ndarray | None = None  # int32[X, A + 1], the unedited model's most likely tokens
     query: Any = None  # [X, ...], of a RoutedEditor
-
-
-def image_key(image: bytes | Path | None) -> bytes:
-    """Make what two probes with the same picture share."""
-    if isinstance(image, bytes):
-        return hashlib.sha256(image).digest()
-    return b"" if image is None else str(image).encode()
 
 
 @partial(jax.jit, static_argnums=0)
