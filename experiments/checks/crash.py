@@ -73,7 +73,7 @@ def write(folder: Path, seed: int, said) -> None:
 
 
 def read(folder: Path, told) -> None:
-    """What opening the folder leads to: (operations, live id -> target, passed over), or an error.
+    """What opening the folder leads to: (operations, live id -> target, skipped), or an error.
 
     An expert in memory that is not its edit's is a corrupt load.
     """
@@ -89,7 +89,7 @@ def read(folder: Path, told) -> None:
                     if not np.array_equal(kept, value[0]):
                         raise RuntimeError(f"corrupt load: {name} of edit {edit_id}")
                 found[int(edit_id)] = target
-            told.send((store.history.seq, found, live.passed, live.snapshot_seq))
+            told.send((store.history.seq, found, live.skipped, live.snapshot_seq))
     except RuntimeError as error:
         told.send(str(error))
     except (ValueError, OSError) as error:

@@ -132,4 +132,4 @@ def torn(store, write: bool) -> str:
 
 def dropped(editor, write: bool) -> list[str]:
     """What opening a repository left out, if anything."""
-    return ([torn(editor.store, write)] if editor.store.torn_n else []) + editor.live.passed
+    return ([torn(editor.store, write)] if editor.store.torn_n else []) + editor.live.skipped
