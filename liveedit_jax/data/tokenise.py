@@ -125,8 +125,8 @@ def _row(
     ):
         if len(ids) > most:
             raise ValueError(
-                f"the {name} has {len(ids)} tokens, the budget is {most}: shorten it or raise "
-                f"LengthBudget.{field}"
+                f"the {name} has {len(ids)} tokens, the budget is {most} ({field} of the model's "
+                "LengthBudget): shorten it"
             )
     return row_of(cfg, prompt, answer, vision_n, pre)
 
