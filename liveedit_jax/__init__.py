@@ -1,12 +1,35 @@
-"""LiveEdit-JAX: lifelong knowledge editing of vision-language models (arXiv 2411.15432)."""
+"""LiveEdit-JAX: lifelong knowledge editing of vision-language models (arXiv 2411.15432).
+
+model = liveedit_jax.open_model("tiny")
+editor = liveedit_jax.open_editor(model, "my-edits", write=True)
+editor.edit("cat.png", "What is this called?", "marmalade")
+liveedit_jax.evaluate("liveedit", model, records, marks=(1, 100))
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from liveedit_jax.session import open_editor, open_model
+    from liveedit_jax.session.evaluation import evaluate
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "evaluate", "open_editor", "open_model"]
+
+_HOME = {  # what is loaded when it is asked for, so that `import liveedit_jax` is quick
+    "evaluate": "liveedit_jax.session.evaluation",
+    "open_editor": "liveedit_jax.session",
+    "open_model": "liveedit_jax.session",
+}
 
 
 def __getattr__(name: str):
-    """`open_editor`, loaded when it is asked for, so that the program starts quickly."""
-    if name == "open_editor":
-        from liveedit_jax.session import open_editor
+    """Load a name of the interface."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
 
-        return open_editor
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    """List the interface, loaded or not."""
+    return sorted({*globals(), *_HOME})

@@ -23,17 +23,18 @@ _delete = jax.jit(repository.delete_edits, donate_argnums=0)
 
 
 class LiveRepository:
-    """`repo`, the arrays of a store's live edits."""
+    """The arrays of a store's live edits, `repo`."""
 
     def __init__(self, store: Store, cfg: EditorConfig, width: int, storage: StorageConfig):
-        """Load it: the newest snapshot and what came after, or all rows; `passed` says what was
-        passed over on the way.
+        """Load the newest snapshot and what came after it, or all rows.
+
+        `skipped` then says which snapshots were not used, and why.
 
         Raises:
             ValueError: a stored expert is damaged.
         """
         self.store, self.cfg, self.width, self.storage = store, cfg, width, storage
-        self.passed: list[str] = []
+        self.skipped: list[str] = []
         self.snapshot_seq = 0  # how many operations the newest snapshot holds
         self.load()
 
@@ -42,10 +43,10 @@ class LiveRepository:
         return self.store.generation / "snapshots"
 
     def load(self) -> None:
-        """Load anew, from disk."""
+        """Load everything again, from disk."""
         records = self.store.records() if self._snapshots.is_dir() else []
         like = jax.eval_shape(lambda: self._empty(1))
-        repo, seq, self.passed = load_snapshot(self._snapshots, like, records)
+        repo, seq, self.skipped = load_snapshot(self._snapshots, like, records)
         if repo is not None:
             if self.storage.bodies_on_host:
                 repo = repo.replace(down=to_host(repo.down), up=to_host(repo.up))
@@ -53,7 +54,7 @@ class LiveRepository:
             self._replay(records[seq:])
             if self._ids() == sorted(self.store.history.live.values()):
                 return
-            self.passed.append(f"snapshot {seq} was not used: it does not lead to the live edits")
+            self.skipped.append(f"snapshot {seq} was not used: it does not lead to the live edits")
         live = self.store.history.live_edits()
         self.repo, self.snapshot_seq = self._empty(len(live)), 0
         self._put_edits(live)
@@ -69,7 +70,7 @@ class LiveRepository:
         return sorted(np.asarray(self.repo.edit_id)[alive].tolist())
 
     def _replay(self, records: Sequence[dict]) -> None:
-        """Operations after a snapshot; edits that died since need not come to life."""
+        """Apply the operations after a snapshot; edits that have died since are left out."""
         history = self.store.history
         self._put_edits(
             [
@@ -78,9 +79,9 @@ class LiveRepository:
                 if r["op"] == "edit" and history.is_live(r["id"])
             ]
         )
-        gone = [r["id"] if r["op"] == "forget" else r["supersedes"] for r in records]
-        back = {edit_id for edit_id in gone if edit_id is not None}
-        self.delete(sorted(back - set(history.live.values())))
+        ended = [r["id"] if r["op"] == "forget" else r["supersedes"] for r in records]
+        dead = {edit_id for edit_id in ended if edit_id is not None}
+        self.delete(sorted(dead - set(history.live.values())))
 
     def _put_edits(self, edits: Sequence[Edit]) -> None:
         for at in range(0, len(edits), PUT_SIZES[-1]):
@@ -88,7 +89,7 @@ class LiveRepository:
             self.put(self.store.experts(part), [edit.id for edit in part])
 
     def put(self, arrays: dict[str, np.ndarray], ids: Sequence[int]) -> None:
-        """Add at most `PUT_SIZES[-1]` experts; without room, reclaim the dead, then double."""
+        """Add at most `PUT_SIZES[-1]` experts; where there is no room, free dead rows or double."""
         n, capacity = len(ids), self.repo.born.shape[0]
         if int(self.repo.used_n) + n > capacity:
             self.repo = repository.reclaim(self.repo)
@@ -101,7 +102,7 @@ class LiveRepository:
         self.repo, _ = _add(self.repo, expert, np.asarray(ids)[rows], np.arange(size) < n)
 
     def add(self, arrays: dict[str, np.ndarray], ids: Sequence[int]) -> None:
-        """Follow edits that the store has just taken: theirs are added, superseded ones end."""
+        """Follow edits that the store has just taken: add their experts, end superseded ones."""
         self.put(arrays, ids)
         old = [self.store.history.edits[i].supersedes for i in ids]
         self.delete([i for i in old if i is not None])

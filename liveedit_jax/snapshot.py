@@ -28,7 +28,7 @@ KEPT_N = 2  # the newest, and one more for readers that are just opening it
 
 
 def journal_sha256(records: Sequence[dict]) -> str:
-    """What a snapshot says about the operations it holds."""
+    """Compute the sha256 of operations, by which a snapshot says which ones it holds."""
     digest = hashlib.sha256()
     for record in records:
         digest.update(encode_line(record))
@@ -36,14 +36,14 @@ def journal_sha256(records: Sequence[dict]) -> str:
 
 
 def _checksums(folder: Path) -> dict[str, list[int]]:
-    """Size and crc32 of every file below, by relative path."""
+    """Compute size and crc32 of every file in a folder, by relative path."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     data = {str(file.relative_to(folder)): file.read_bytes() for file in files}
     return {name: [len(content), zlib.crc32(content)] for name, content in data.items()}
 
 
 def _layout(repo: Repository) -> dict[str, list]:
-    """Every array's dtype and shape, but for the capacity."""
+    """List every array's dtype and shape, without the capacity."""
     leaves = jax.tree_util.tree_leaves_with_path(repo)
     return {jax.tree_util.keystr(path): [str(leaf.dtype), *leaf.shape[1:]] for path, leaf in leaves}
 
@@ -57,14 +57,14 @@ def _sync_all(folder: Path) -> None:
                 os.fsync(file.fileno())
 
 
-def _numbered(folder: Path) -> list[Path]:
-    """Whole snapshots, newest first."""
+def _snapshots(folder: Path) -> list[Path]:
+    """List whole snapshots, newest first."""
     found = [path for path in folder.glob("*") if path.name.isdigit()]
     return sorted(found, key=lambda path: -int(path.name))
 
 
 def save_snapshot(folder: Path, repo: Repository, records: Sequence[dict]) -> Path:
-    """Write a snapshot of `repo`, the state after all of `records`; older ones go.
+    """Write a snapshot of `repo`, the state after all of `records`, and remove old ones.
 
     Raises:
         OSError: the disk is full or failing; nothing of the repository is touched.
@@ -90,7 +90,7 @@ def save_snapshot(folder: Path, repo: Repository, records: Sequence[dict]) -> Pa
         sync_folder(folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    for old in _numbered(folder)[KEPT_N:]:
+    for old in _snapshots(folder)[KEPT_N:]:
         shutil.rmtree(old, ignore_errors=True)
     return home
 
@@ -98,7 +98,7 @@ def save_snapshot(folder: Path, repo: Repository, records: Sequence[dict]) -> Pa
 def load_snapshot(
     folder: Path, like: Repository, records: Sequence[dict]
 ) -> tuple[Repository | None, int, list[str]]:
-    """The newest snapshot that is whole and belongs to this journal.
+    """Load the newest snapshot that is whole and belongs to this journal.
 
     Args:
         folder: where snapshots are.
@@ -106,14 +106,14 @@ def load_snapshot(
         records: the journal's records.
 
     Returns:
-        The repository (None: there is no such snapshot), how many records it holds, and what was
-        passed over, and why.
+        The repository (None: there is no such snapshot), how many records it holds, and which
+        snapshots were skipped, and why.
 
     Raises:
         ValueError: a snapshot holds more operations than the journal, which has lost some.
     """
-    passed = []
-    for home in _numbered(folder):
+    skipped = []
+    for home in _snapshots(folder):
         seq = int(home.name)
         if seq > len(records):
             raise ValueError(
@@ -125,10 +125,10 @@ def load_snapshot(
             repo = _read(home, like, records, seq)
         except Exception as error:  # Orbax raises a different class for every way it can be torn
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            passed.append(f"snapshot {home} was not used: {reason}")
+            skipped.append(f"snapshot {home} was not used: {reason}")
             continue
-        return repo, seq, passed
-    return None, 0, passed
+        return repo, seq, skipped
+    return None, 0, skipped
 
 
 def _read(home: Path, like: Repository, records: Sequence[dict], seq: int) -> Repository:
@@ -156,8 +156,8 @@ def _read(home: Path, like: Repository, records: Sequence[dict], seq: int) -> Re
         capacity = saved["born"].shape[0]
         place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
-        def wanted(leaf):
+        def like_saved(leaf):
             shape = (capacity, *leaf.shape[1:]) if leaf.ndim else ()
             return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=place)
 
-        return checkpointer.restore((home / "arrays").resolve(), jax.tree.map(wanted, like))
+        return checkpointer.restore((home / "arrays").resolve(), jax.tree.map(like_saved, like))

@@ -111,3 +111,12 @@ class Route:
     weight: Float[Array, "B K"]
     hit_n: Int[Array, " B"]  # rows that pass hard routing
     kept: Float[Array, " B"]  # share of the hits' weight that the top K have; 1 without hits
+
+
+@flax.struct.dataclass
+class Margins:
+    """How far K experts are from firing on each of B queries."""
+
+    slot: Int[Array, "B K"]  # repository row
+    image: Float[Array, "B K"]  # its score over the threshold: hit above 0; -inf: not alive
+    text: Float[Array, "B K"]  # its score; a hit's weight is at most the sigmoid of it

@@ -51,7 +51,7 @@ def test_a_snapshot_and_what_came_after_it_are_loaded(folder):
         live.delete([30])
     with open_store(folder) as store:
         live = check(store)
-        assert live.snapshot_seq == 70 and not live.passed
+        assert live.snapshot_seq == 70 and not live.skipped
 
 
 def test_after_a_rollback_or_for_other_storage_rows_are_loaded(folder):
@@ -60,13 +60,13 @@ def test_after_a_rollback_or_for_other_storage_rows_are_loaded(folder):
         live = check(store)
         live.save()
         live_narrow = check(store, narrow)
-        assert live_narrow.snapshot_seq == 0 and "another precision" in live_narrow.passed[0]
+        assert live_narrow.snapshot_seq == 0 and "another precision" in live_narrow.skipped[0]
         live_narrow.save()
         assert check(store, narrow).snapshot_seq == 70
         live.save()
         store.rollback(3)
         live.load()
-        assert live.snapshot_seq == 0 and "older than a rollback" in live.passed[0]
+        assert live.snapshot_seq == 0 and "older than a rollback" in live.skipped[0]
         check(store)
         live.save()
         assert check(store).snapshot_seq == 71
@@ -98,7 +98,7 @@ def test_a_damaged_snapshot_is_said_and_not_used(folder, how):
         else:
             file.write_bytes(data[: len(data) // 2] if how == "cut" else data)
         live = check(store)
-        assert live.snapshot_seq == 0 and f"snapshot {home} was not used" in live.passed[0]
+        assert live.snapshot_seq == 0 and f"snapshot {home} was not used" in live.skipped[0]
 
 
 def size(file):

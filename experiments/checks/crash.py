@@ -76,7 +76,7 @@ def write(folder: Path, seed: int, pipe) -> None:
 def read(folder: Path, pipe) -> None:
     """Open the folder and send what it holds.
 
-    Sends (operations, live id -> target, passed over, snapshot's operations); ("refused", error);
+    Sends (operations, live id -> target, skipped, snapshot's operations); ("refused", error);
     or, where an expert in memory is not its edit's, a text that says so (a corrupt load).
     """
     try:
@@ -91,7 +91,7 @@ def read(folder: Path, pipe) -> None:
                     if not np.array_equal(kept, value[0]):
                         raise RuntimeError(f"corrupt load: {name} of edit {edit_id}")
                 found[int(edit_id)] = target
-            pipe.send((store.history.seq, found, live.passed, live.snapshot_seq))
+            pipe.send((store.history.seq, found, live.skipped, live.snapshot_seq))
     except RuntimeError as error:
         pipe.send(str(error))
     except (ValueError, OSError) as error:

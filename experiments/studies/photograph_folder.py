@@ -10,7 +10,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from liveedit_jax.cli.requests import check_text, read_image
+from liveedit_jax.cli.requests import check_text
+from liveedit_jax.data.images import decode_image, read_bytes
 
 TEXTS = ("name", "question", "target", "rephrase")
 FILE = "cases.json"
@@ -79,8 +80,8 @@ def _case(row, where: str, folder: Path) -> PhotographCase:
         case = PhotographCase(
             **texts,
             others=others,
-            picture=read_image(folder / f"{name}.jpg"),
-            view=read_image(folder / f"{name}-view.jpg"),
+            picture=_read_picture(folder / f"{name}.jpg"),
+            view=_read_picture(folder / f"{name}-view.jpg"),
         )
         for other in others:
             if case.asks(other):
@@ -90,6 +91,18 @@ def _case(row, where: str, folder: Path) -> PhotographCase:
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     return case
+
+
+def _read_picture(file: Path) -> bytes:
+    """Read an image file, after a check that it decodes.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a readable image.
+    """
+    data = read_bytes(file)
+    decode_image(data, 8, str(file))
+    return data
 
 
 def _refuse_doubles(cases: tuple[PhotographCase, ...], file: Path) -> None:

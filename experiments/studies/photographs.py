@@ -34,7 +34,7 @@ from experiments.studies.photograph_counts import (
 )
 from experiments.studies.photograph_folder import PhotographCase, read_cases
 from experiments.studies.photograph_page import page
-from liveedit_jax.session import Answer, Editor, model_hashes, open_editor
+from liveedit_jax.session import Answer, OpenModel, model_hashes, open_editor
 from liveedit_jax.store.durable import replace_file
 
 
@@ -103,11 +103,13 @@ def study(cases: Sequence[PhotographCase], args: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         repo = args.repo or Path(folder) / "repository"
         with open_editor(args.model, repo, write=True) as editor:
-            _check(editor, cases)
+            _check(editor.model, cases)
             requests = [(case.picture, case.question, case.target) for case in cases]
-            ids = list(tqdm(editor.edit_many(requests), "edits", len(cases), mininterval=5))
+            with tqdm(total=len(cases), desc="edits", mininterval=5) as bar:
+                results = editor.edit_many(requests, check=False, tick=bar.update)
+            ids = [result.id for result in results]
             questions = [(_picture(cases, probe), probe.prompt) for probe in probes]
-            tokens_n = args.tokens or _tokens_n(editor, cases)
+            tokens_n = args.tokens or _tokens_n(editor.model, cases)
             answers = editor.ask_many(questions, tokens_n)
             answers = list(tqdm(answers, "questions", len(probes), mininterval=5))
     case_of = {edit_id: i for i, edit_id in enumerate(ids)}
@@ -129,19 +131,19 @@ def study(cases: Sequence[PhotographCase], args: argparse.Namespace) -> dict:
     }
 
 
-def _check(editor: Editor, cases: Sequence[PhotographCase]) -> None:
+def _check(model: OpenModel, cases: Sequence[PhotographCase]) -> None:
     """Refuse texts that do not fit the model before anything is stored."""
     for case in cases:
         for prompt in (case.question, case.rephrase, *case.others):
             try:
-                editor.check(case.picture, prompt, case.target)
+                model.check(prompt, case.target)
             except ValueError as error:
                 raise ValueError(f"case {case.name!r}, {prompt!r}: {error}") from error
 
 
-def _tokens_n(editor: Editor, cases: Sequence[PhotographCase]) -> int:
+def _tokens_n(model: OpenModel, cases: Sequence[PhotographCase]) -> int:
     """Return the most tokens of an answer, as in evaluation: twice the longest target's plus 8."""
-    encode = editor.maker.model.tokenizer.encode
+    encode = model.tokenizer.encode
     return 2 * max(len(encode(" " + case.target.strip())) for case in cases) + 8
 
 

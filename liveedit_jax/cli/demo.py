@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from liveedit_jax.cli import wording as cli_text
+from liveedit_jax.cli import verbs, wording
 from liveedit_jax.data.facts import entities
 from liveedit_jax.data.images import drawing_png
 from liveedit_jax.evaluation.run import RunSpec, format_table, run
@@ -58,7 +58,10 @@ def _one_edit(model: str, repo: str, max_edits: int, files: dict[str, Path]) -> 
     image = files["twemoji"]
     print(f"$ liveedit edit --image {image} --prompt {PROMPT!r} --target {TARGET!r}")
     with open_editor(model, repo, write=True, max_edits=max_edits) as editor:
-        print(editor.edit(image, PROMPT, TARGET), flush=True)
+        result = editor.edit(image, PROMPT, TARGET)
+        print(result.id, flush=True)
+        if not result.took:
+            verbs.note(wording.wrong_answer(result))
         for file, prompt in (
             (image, PROMPT),
             (image, REPHRASE),
@@ -66,4 +69,4 @@ def _one_edit(model: str, repo: str, max_edits: int, files: dict[str, Path]) -> 
             (image, OTHER),
         ):
             print(f"$ liveedit ask --image {file} --prompt {prompt!r}")
-            print(cli_text.answer(editor.ask(file, prompt)), flush=True)
+            print(wording.answer(editor.ask(file, prompt)), flush=True)

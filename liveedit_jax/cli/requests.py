@@ -1,27 +1,38 @@
-"""Edit requests from a command line or a JSON-lines file, checked before any model is loaded."""
+"""Edit requests from a command line or a JSON-lines file, and how they are stored."""
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-BATCH_N = 16
+if TYPE_CHECKING:
+    from liveedit_jax.session import EditingSession, EditResult, ImageFile
+
+Read = Callable[[str | Path], "ImageFile"]
 
 
 @dataclass(frozen=True)
-class Wish:
-    """A checked request: the picture's bytes are those of a whole image."""
+class RequestLine:
+    """A request with its picture's bytes, and the line of the file that it is from."""
 
-    image: bytes
+    image: ImageFile = field(repr=False)
     prompt: str
     target: str
     line: int = 1
 
+    @property
+    def subject(self) -> tuple[bytes, str]:
+        """Tell what it is about: a later request of the same subject supersedes it."""
+        return self.image.data, self.prompt
+
 
 @dataclass(frozen=True)
-class Bad:
+class BadLine:
     """A line of a file that is no request, and why."""
 
     line: int
@@ -29,7 +40,7 @@ class Bad:
 
 
 def check_text(name: str, text) -> str:
-    """A prompt or target that can be stored.
+    """Refuse a prompt or target that cannot be stored.
 
     Raises:
         ValueError: not a string, empty, or not valid Unicode.
@@ -45,33 +56,43 @@ def check_text(name: str, text) -> str:
     return text
 
 
-def read_image(file: str | Path) -> bytes:
-    """The bytes of an image file, after a check that they decode.
+def read_picture(file: str | Path) -> ImageFile:
+    """Read an image file, and look at its header alone: it is decoded by the model.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a readable image.
+        ValueError: not an image.
     """
-    from liveedit_jax.data.images import decode_image, read_bytes
+    from PIL import Image, UnidentifiedImageError
 
-    data = read_bytes(file)
-    decode_image(data, 8, str(file))
-    return data
+    from liveedit_jax.session.images import read_image
+
+    image = read_image(file)
+    try:
+        Image.open(io.BytesIO(image.data)).close()
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        reason = str(error).replace("cannot identify image file", "unknown format").split(" <")[0]
+        raise ValueError(f"{file} is not a readable image ({reason}); use a PNG or JPEG") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{file} is too large ({error}); shrink it first") from error
+    return image
 
 
-def check(image: str | Path, prompt, target, line: int = 1) -> Wish:
-    """One request.
+def request_of(
+    image: str | Path, prompt, target, line: int = 1, read: Read = read_picture
+) -> RequestLine:
+    """Make one request.
 
     Raises:
         FileNotFoundError: no such image.
-        ValueError: an unreadable image, an empty prompt or target.
+        ValueError: not an image, an empty prompt or target.
     """
     check_text("prompt", prompt)
     check_text("target", target)
-    return Wish(read_image(image), prompt, target, line)
+    return RequestLine(read(image), prompt, target, line)
 
 
-def _parse(line: bytes, number: int, home: Path) -> Wish:
+def _parse(line: bytes, number: int, home: Path, read: Read) -> RequestLine:
     try:
         fields = json.loads(line)
     except ValueError as error:
@@ -85,12 +106,13 @@ def _parse(line: bytes, number: int, home: Path) -> Wish:
     if unknown:
         raise ValueError(f"unknown field {', '.join(unknown)}")
     image = check_text("image", fields["image"])
-    beside = home / image
-    return check(beside if beside.is_file() else image, fields["prompt"], fields["target"], number)
+    near = home / image
+    file = near if near.is_file() else Path(image)
+    return request_of(file, fields["prompt"], fields["target"], number, read)
 
 
-def read_lines(file: Path) -> list[Wish | Bad]:
-    """All lines of a JSON-lines file; image names are relative to it, else to the working folder.
+def read_lines(file: Path) -> list[RequestLine | BadLine]:
+    """Read a JSON-lines file; image names are relative to it, else to the working folder.
 
     Raises:
         FileNotFoundError: no such file.
@@ -98,77 +120,102 @@ def read_lines(file: Path) -> list[Wish | Bad]:
     """
     if not file.is_file():
         raise FileNotFoundError(f"no file at {file}")
-    found: list[Wish | Bad] = []
+    read, found = cache(read_picture), []  # a picture of many edits is read once
     for number, line in enumerate(file.read_bytes().split(b"\n"), 1):
         if not line.strip():
             continue
         try:
-            found.append(_parse(line, number, file.parent))
+            found.append(_parse(line, number, file.parent, read))
         except (ValueError, OSError) as error:
-            found.append(Bad(number, str(error)))
+            found.append(BadLine(number, str(error)))
     if not found:
         raise ValueError(f"{file} holds no edits")
     return found
 
 
-def apply(editor, lines: Sequence[Wish | Bad], file: str | None) -> Iterator[int]:
-    """Store every good request, giving each id once it is durable; bad lines are told at the end.
+def store(
+    editor: EditingSession, lines: Sequence[RequestLine | BadLine], file: str | None, check: bool
+) -> Iterator[EditResult]:
+    """Store every good request; bad lines are told at the end.
 
     What a run that was cut short has stored is found again and not stored twice.
+
+    Args:
+        editor: an open session.
+        lines: requests, in their order.
+        file: where they are from, for errors; None: the one request of a command line.
+        check: ask the questions of new edits back.
+
+    Yields:
+        Each edit once it is durable, without an answer; and, with `check`, new ones again, with
+        what is answered now.
 
     Raises:
         ValueError: naming the bad lines; the edits of all other lines are stored.
         OverflowError: the repository is full; those given before are stored.
     """
-    bad = [line for line in lines if isinstance(line, Bad)]
-    wishes: list[Wish] = []
+    from liveedit_jax.session.editing_session import EditResult
+    from liveedit_jax.session.model import BATCH_N
+
+    bad = [line for line in lines if isinstance(line, BadLine)]
+    good: list[RequestLine] = []
     for line in lines:
-        if isinstance(line, Bad):
-            continue
-        try:
-            editor.check(line.image, line.prompt, line.target)
-            wishes.append(line)
-        except ValueError as error:
-            bad.append(Bad(line.line, str(error)))
+        if isinstance(line, RequestLine):
+            try:
+                editor.model.check(line.prompt, line.target)
+                good.append(line)
+            except ValueError as error:
+                bad.append(BadLine(line.line, str(error)))
     if file is None and bad:
         raise ValueError(bad[0].reason)
+    # live already, with what the file says last about it
+    last = {line.subject: line for line in good}
+    asked = [last[line.subject] for line in good]
+    known = [editor.find(line.image, line.prompt, line.target) for line in asked]
 
-    final = {(wish.image, wish.prompt): wish for wish in wishes}
-    stored_n = 0
+    waiting, stored_n = [], 0
 
-    def settled(wish: Wish) -> int | None:  # live already, with what the file says last about it
-        last = final[wish.image, wish.prompt]
-        return editor.find(last.image, last.prompt, last.target)
+    def flush() -> Iterator[EditResult]:
+        nonlocal waiting, stored_n
+        while waiting:
+            try:
+                added = editor.add([request for _, request in waiting])
+            except OverflowError as error:
+                if file is None:
+                    raise
+                raise OverflowError(
+                    f"{file} line {waiting[0][0]}: {error} (the lines before it are stored)"
+                ) from error
+            waiting, stored_n = waiting[len(added.ids) :], stored_n + len(added.ids)
+            yield from map(EditResult, added.ids)
+            if check:
+                yield from editor.results(added)
 
-    done = {id(wish): settled(wish) for wish in wishes}
-    run: list[Wish] = []
-    try:
-        for i, wish in enumerate(wishes):
-            if done[id(wish)] is None:
-                run.append(wish)
-                full = len(run) == BATCH_N
-                if not full and i + 1 < len(wishes) and done[id(wishes[i + 1])] is None:
-                    continue
-            if run:
-                for edit_id in editor.edit_many([(w.image, w.prompt, w.target) for w in run]):
-                    stored_n += 1
-                    yield edit_id
-                run = []
-            if done[id(wish)] is not None:
-                stored_n += 1
-                yield done[id(wish)]
-    except OverflowError as error:
-        if file is None:
-            raise
-        at = wishes[stored_n].line
-        raise OverflowError(
-            f"{file} line {at}: {error} (the lines before it are stored)"
-        ) from error
+    for line, edit_id in zip(good, known, strict=True):
+        if edit_id is not None:
+            yield from flush()
+            stored_n += 1
+            yield EditResult(edit_id)
+            continue
+        try:
+            waiting.append((line.line, editor.read(line.image, line.prompt, line.target)))
+        except ValueError as error:
+            if file is None:
+                raise
+            bad.append(BadLine(line.line, str(error)))
+        if len(waiting) == BATCH_N:
+            yield from flush()
+    yield from flush()
     if bad:
-        bad.sort(key=lambda each: each.line)
-        more = f" (and {len(bad) - 1} more bad lines: " if len(bad) > 1 else ""
-        more += ", ".join(str(each.line) for each in bad[1:10]) + (
-            ("..." if len(bad) > 10 else "") + ")" if more else ""
-        )
-        rest = f"; the edits of the other {len(wishes)} lines are stored"
-        raise ValueError(f"{file} line {bad[0].line}: {bad[0].reason}{more}{rest}")
+        raise ValueError(_bad_lines(file, bad, stored_n))
+
+
+def _bad_lines(file: str, bad: Sequence[BadLine], stored_n: int) -> str:
+    """Name the bad lines of a file, the first with its reason."""
+    first, *rest = sorted(bad, key=lambda each: each.line)
+    more = ""
+    if rest:
+        named = ", ".join(str(each.line) for each in rest[:9]) + ("..." if len(rest) > 9 else "")
+        more = f" (and {len(rest)} more bad lines: {named})"
+    kept = f"the edits of the other {stored_n} lines are stored"
+    return f"{file} line {first.line}: {first.reason}{more}; {kept}"

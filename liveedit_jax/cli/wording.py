@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from liveedit_jax.store.folder import Store, rebuild_command
+from liveedit_jax.store.history import Edit
+
+if TYPE_CHECKING:
+    from liveedit_jax.session import Answer, EditingSession, EditResult, RoutedEdit
+
+REFUSALS = (ValueError, OSError, KeyError, OverflowError, ImportError)  # one line each, status 2
+SHA_N = 12  # first characters of a sha256 that stand for a picture without a name
 
 _CONTROLS = {i: repr(chr(i))[1:-1] for i in [*range(32), *range(127, 160), 0x2028, 0x2029]}
 
 
 def plain(text: str) -> str:
-    """Text on one line, control characters spelled out."""
+    """Put text on one line, with control characters spelled out."""
     return text.translate(_CONTROLS)
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message on one line, file name included where the system names one."""
+    """Put an error's message on one line, with the file name that the system gives."""
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""
         return plain(f"{where}{error.strerror}")
@@ -22,15 +32,15 @@ def one_line(error: BaseException) -> str:
 
 
 def cells(text: str) -> int:
-    """Terminal cells that a text takes."""
+    """Count the terminal cells that a text takes."""
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text
     )
 
 
-def fit(text: str, width: int) -> str:
-    """The text in at most `width` cells, with an ellipsis where it was cut."""
+def truncate(text: str, width: int) -> str:
+    """Fit a text into `width` cells, with an ellipsis where it is cut."""
     if cells(text) <= width:
         return text
     kept, used = [], 0
@@ -42,46 +52,62 @@ def fit(text: str, width: int) -> str:
     return "".join(kept) + "…" * min(width, 1)
 
 
-def edit_lines(edits: Sequence, width: int | None) -> Iterator[str]:
-    """One line an edit: tab-separated and whole, or in columns fitted to a terminal's width."""
-    rows = [(str(e.id), plain(e.request.prompt), plain(e.request.target)) for e in edits]
-    if width is None:
+def picture_name(edit: Edit) -> str:
+    """Name an edit's picture: its file's name, or the beginning of its sha256."""
+    return edit.request.image[:SHA_N] if edit.file is None else plain(edit.file)
+
+
+def edit_lines(edits: Sequence[Edit], width: int | None) -> Iterator[str]:
+    """Write a line an edit: whole and tab-separated, or in columns as wide as a terminal."""
+    rows = [
+        (str(e.id), plain(e.request.prompt), plain(e.request.target), picture_name(e))
+        for e in edits
+    ]
+    if width is None or not rows:
         yield from ("\t".join(row) for row in rows)
         return
-    id_n = max((len(row[0]) for row in rows), default=0)
-    target_n = max((cells(row[2]) for row in rows), default=0)
-    room = max(width - id_n - 4, 2)
-    target_n = min(target_n, max(room // 2, 1))
-    for edit_id, prompt, target in rows:
-        prompt = fit(prompt, room - target_n)
-        pad = " " * (room - target_n - cells(prompt))
-        yield f"{edit_id:>{id_n}}  {prompt}{pad}  {fit(target, target_n)}"
+    id_n, _, target_n, name_n = (max(map(cells, column)) for column in zip(*rows, strict=True))
+    room = max(width - id_n - 6, 3)
+    name_n = min(name_n, max(room // 4, 1))
+    target_n = min(target_n, max((room - name_n) // 2, 1))
+    prompt_n = room - name_n - target_n
+    for edit_id, *texts in rows:
+        columns = []
+        for text, n in zip(texts, (prompt_n, target_n, name_n), strict=True):
+            text = truncate(text, n)
+            columns.append(text + " " * (n - cells(text)))
+        yield f"{edit_id:>{id_n}}  {'  '.join(columns)}".rstrip()
 
 
-def edit_json(edit) -> dict:
-    """A live edit for machines."""
+def edit_json(edit: Edit) -> dict:
+    """Describe a live edit for machines."""
     request = edit.request
     return {
         "id": edit.id,
         "prompt": request.prompt,
         "target": request.target,
         "image_sha256": request.image,
+        "image_file": edit.file,
     }
 
 
-def answer(given) -> str:
-    """An answer before and after the edits, and the edits that fired."""
+def wrong_answer(result: EditResult) -> str:
+    """Say that an edit's question is not answered with its target."""
+    return f"edit {result.id} is stored, but the model now answers: {plain(result.now)}"
+
+
+def answer(given: Answer) -> str:
+    """Write the answers before and after the edits, and the edits that fired or came near."""
     lines = [f"before: {plain(given.before)}", f"after:  {plain(given.after)}"]
     if not given.has_image:
         lines.append("no image in the question: no edit can fire")
     elif not given.fired:
-        lines.append(f"no edit fired (of {given.live_n} live)")
+        near = "; nearest by their pictures:" if given.nearest else ""
+        lines.append(f"no edit fired (of {given.live_n} live){near}")
+        lines += _routed_lines(given.nearest, weights=False)
     else:
         lines.append(f"{given.hit_n} of {given.live_n} live edits fired:")
-        id_n = max(len(str(f.edit.id)) for f in given.fired)
-        for f in given.fired:
-            prompt, target = plain(f.edit.request.prompt), plain(f.edit.request.target)
-            lines.append(f"  edit {f.edit.id:>{id_n}}  weight {f.weight:.3f}  {prompt} -> {target}")
+        lines += _routed_lines(given.fired, weights=True)
         if given.hit_n > len(given.fired):
             lines.append(
                 f"  the {len(given.fired)} strongest of {given.hit_n} were applied, "
@@ -90,24 +116,46 @@ def answer(given) -> str:
     return "\n".join(lines)
 
 
-def answer_json(given) -> dict:
-    """An answer for machines."""
+def _routed_lines(routed: Sequence[RoutedEdit], weights: bool) -> Iterator[str]:
+    id_n = max((len(str(each.edit.id)) for each in routed), default=0)
+    for each in routed:
+        request = each.edit.request
+        weight = f"weight {each.weight:.3f}  " if weights else ""
+        yield (
+            f"  edit {each.edit.id:>{id_n}}  {weight}image {each.image_margin:+.2f}  "
+            f"text {each.text_score:+.2f}  {plain(request.prompt)} -> {plain(request.target)}"
+        )
+
+
+def answer_json(given: Answer) -> dict:
+    """Describe an answer for machines."""
     return {
         "before": given.before,
         "after": given.after,
         "hit_n": given.hit_n,
         "kept": given.kept,
-        "fired": [edit_json(f.edit) | {"weight": f.weight} for f in given.fired],
+        "fired": [_routed_json(each) for each in given.fired],
+        "nearest": [_routed_json(each) for each in given.nearest],
     }
 
 
-def info(store, max_edits: int, model: str, hashes: tuple[str, str]) -> str:
-    """A repository in a few lines."""
+def _routed_json(each: RoutedEdit) -> dict:
+    numbers = ("weight", "image_margin", "text_score")
+    return edit_json(each.edit) | {name: getattr(each, name) for name in numbers}
+
+
+def no_repository(repo: str) -> str:
+    """Say why an answer has no edits behind it."""
+    return f"there is no repository at {repo}: the model alone answers"
+
+
+def info(store: Store, max_edits: int, model: str, hashes: tuple[str, str]) -> str:
+    """Describe a repository in a few lines."""
     header, history = store.header, store.history
-    same = (header.backbone_sha256, header.editor_sha256) == hashes
-    fits = (
-        "is the one that made them" if same else "made none of them: `liveedit rebuild` is needed"
-    )
+    if (header.backbone_sha256, header.editor_sha256) == hashes:
+        fits = "is the one that made them"
+    else:
+        fits = f"made none of them: {rebuild_command(store.folder, model)} re-makes them with it"
     return "\n".join(
         (
             f"repository  {store.folder}",
@@ -121,15 +169,16 @@ def info(store, max_edits: int, model: str, hashes: tuple[str, str]) -> str:
     )
 
 
-def torn(store, write: bool) -> str:
-    """What became of an unfinished record."""
-    done = "was set aside beside the journal" if write else "is left out"
+def unfinished_record(store: Store) -> str:
+    """Say what became of an unfinished record."""
+    done = "was set aside beside the journal" if store.writable else "is left out"
     return (
         f"the last record of {store.folder} is unfinished ({store.torn_n} bytes) and {done}; "
         f"the {store.history.seq} operations before it are whole"
     )
 
 
-def dropped(editor, write: bool) -> list[str]:
-    """What opening a repository left out, if anything."""
-    return ([torn(editor.store, write)] if editor.store.torn_n else []) + editor.live.passed
+def opening_notes(editor: EditingSession) -> list[str]:
+    """Say what opening a repository left out, if anything."""
+    unfinished = [unfinished_record(editor.store)] if editor.store.torn_n else []
+    return unfinished + editor.live.skipped

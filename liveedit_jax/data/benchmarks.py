@@ -154,6 +154,7 @@ class BenchmarkSource(Sequence[Record]):
             entity=paths["image"],
             fact="",
             split=self.split,
+            dataset=self.name,
             row=int(row["row"]),
             port=_decode_portability(row["port"]),
         )

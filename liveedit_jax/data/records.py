@@ -53,6 +53,7 @@ class Record:
     same_image: tuple[SameImage, ...] = ()  # other questions about `image`; the first never edited
     look_alike: bytes | Path | None = None  # an unedited entity of its subcategory; `src` is asked
     look_alike_a: str | None = None
+    dataset: str | None = None  # whose prompts it is asked with (None: its texts as they are)
     row: int | None = None  # index in the authors' file
     port: tuple[PortabilityProbe, ...] = ()
 

@@ -134,6 +134,7 @@ def _make_record(split: str, seed: int, entity: Entity, fact: str, images: dict)
         entity=entity.emoji,
         fact=fact,
         split=split,
+        dataset="mojiedit",
         same_image=tuple(
             SameImage(
                 fact=other,

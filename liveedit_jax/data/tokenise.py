@@ -131,8 +131,8 @@ def _tokenise_row(
     ):
         if len(ids) > most:
             raise ValueError(
-                f"the {name} has {len(ids)} tokens, the budget is {most}: shorten it or raise "
-                f"LengthBudget.{field}"
+                f"the {name} has {len(ids)} tokens, the budget is {most} ({field} of the model's "
+                "LengthBudget): shorten it"
             )
     return build_row(cfg, prompt, answer, vision_n, pre)
 

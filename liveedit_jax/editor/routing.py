@@ -18,7 +18,7 @@ from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor import rows
 from liveedit_jax.editor.attention import masked_softmax
 from liveedit_jax.editor.repository import alive, first_row
-from liveedit_jax.types import Axis, Query, Repository, Route, StoredRows
+from liveedit_jax.types import Axis, Margins, Query, Repository, Route, StoredRows
 
 # The text keys of hit rows are gathered in arrays of 64 or 1024; with more hit rows, all are read.
 GATHER_SIZES = (64, 1024)
@@ -48,10 +48,17 @@ def vision_scores(cfg: EditorConfig, repo: Repository, query: Query) -> Float[Ar
 
 
 def hits(
-    cfg: EditorConfig, repo: Repository, query: Query, at: Int[Array, ""] | None = None
+    cfg: EditorConfig,
+    repo: Repository,
+    query: Query,
+    at: Int[Array, ""] | None = None,
+    vision: Float[Array, "B C"] | None = None,
 ) -> Bool[Array, "B C"]:
-    """Select experts by hard routing: those more similar to the query's image than the sentinel."""
-    score = vision_scores(cfg, repo, query)
+    """Select experts by hard routing: those more similar to the query's image than the sentinel.
+
+    `vision` is `vision_scores`, where they are known already.
+    """
+    score = vision_scores(cfg, repo, query) if vision is None else vision
     return (score > query.threshold[:, None]) & alive(repo, at)
 
 
@@ -64,6 +71,29 @@ def margin(
     """
     score = jnp.where(alive(repo, at), vision_scores(cfg, repo, query), -jnp.inf)
     return score.max(-1) - query.threshold
+
+
+def margins(
+    cfg: EditorConfig,
+    repo: Repository,
+    query: Query,
+    slot: Int[Array, "B K"],
+    vision: Float[Array, "B C"],
+) -> Margins:
+    """Score the experts in `slot` for each query; `vision` is `vision_scores`."""
+    image = jnp.take_along_axis(vision, slot, axis=1) - query.threshold[:, None]
+    key, text = rows.take(repo.text_key, slot), rows.rotate(query.text, repo.text_key)
+    score = jnp.einsum("bkh,bh->bk", key, text, precision=jax.lax.Precision.HIGHEST)
+    image = jnp.where(alive(repo)[slot], image, -jnp.inf)
+    return Margins(slot=slot, image=image, text=score / similarity_scale(cfg))
+
+
+def nearest(
+    cfg: EditorConfig, repo: Repository, query: Query, n: int, vision: Float[Array, "B C"]
+) -> Margins:
+    """Find the `n` live experts whose images resemble each query's most, the nearest first."""
+    slot = jax.lax.top_k(jnp.where(alive(repo), vision, -jnp.inf), min(n, vision.shape[1]))[1]
+    return margins(cfg, repo, query, slot, vision)
 
 
 def score_hits(
@@ -93,12 +123,13 @@ def hit_weights(
     query: Query,
     at: Int[Array, ""] | None = None,
     axis: Axis | None = None,
+    vision: Float[Array, "B C"] | None = None,
 ) -> tuple[Bool[Array, "B C"], Float[Array, "B C"]]:
     """Compute every row's hit mask and weight, normalised over all hits.
 
     The edits that query b hits are `repo.edit_id[hit[b]]`.
     """
-    hit = hits(cfg, repo, query, at)
+    hit = hits(cfg, repo, query, at, vision)
     score = score_hits(repo.text_key, query.text, hit) / similarity_scale(cfg)
     return hit, masked_softmax(score, hit, axis) * jax.nn.sigmoid(score)
 
@@ -109,6 +140,7 @@ def route(
     query: Query,
     at: Int[Array, ""] | None = None,
     axis: Axis | None = None,
+    vision: Float[Array, "B C"] | None = None,
 ) -> Route:
     """Select the K strongest hits of each query; weights are normalised over all its hits.
 
@@ -120,11 +152,12 @@ def route(
         query: B routing queries.
         at: route as of this clock, one for all queries or one each (int32[B, 1]); None: now.
         axis: the mesh axis that rows are split over.
+        vision: `vision_scores`, where they are known already.
 
     Returns:
         The routes, the same on every device; slots count the rows of the whole repository.
     """
-    hit, weight = hit_weights(cfg, repo, query, at, axis)
+    hit, weight = hit_weights(cfg, repo, query, at, axis, vision)
     c = weight.shape[-1]
     top, slot = jax.lax.top_k(weight, min(cfg.top_k, c))
     total, hit_n, slot = weight.sum(-1), hit.sum(-1), slot + first_row(c, axis)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from liveedit_jax.data import edit_stream
 from liveedit_jax.data.facts import HELD_OUT_FACTS
 from liveedit_jax.data.prompts import PLAIN_PROMPTS, PROMPTS, Prompts
 from liveedit_jax.data.records import Record, SameImage
-from liveedit_jax.evaluation.probes import Case, Probe
+from liveedit_jax.evaluation.probes import Case, Probe, image_key
 
 
 def make_case(
@@ -68,13 +69,40 @@ def stream_cases(
     Raises:
         ValueError, FileNotFoundError: as `edit_stream`.
     """
-    records = list(edit_stream(split, seed, n, image_size=image_size, noto=noto))
+    return cases_of(list(edit_stream(split, seed, n, image_size=image_size, noto=noto)))
+
+
+def cases_of(records: Sequence[Record], pictures: Path | None = None) -> list[Case]:
+    """Make cases of records in their order, with their benchmarks' prompts.
+
+    Of an edited picture they ask all facts that none of the records changes.
+
+    Args:
+        records: the records.
+        pictures: the folder that their pictures' files are named from.
+    """
     edited = {(record.entity, record.fact) for record in records}
 
     def kept(record: Record) -> tuple[SameImage, ...]:
         return tuple(o for o in record.same_image if (record.entity, o.fact) not in edited)
 
-    return [make_case(replace(record, same_image=kept(record))) for record in records]
+    def made(record: Record) -> Case:
+        prompts = PLAIN_PROMPTS if record.dataset is None else PROMPTS[record.dataset]
+        return make_case(replace(record, same_image=kept(record)), prompts, pictures)
+
+    return [made(record) for record in records]
+
+
+def digest_of(cases: Sequence[Case]) -> str:
+    """Compute the sha256 of all that cases ask: of pictures the file's name, or else the bytes."""
+    digest = hashlib.sha256()
+    for case in cases:
+        for probe in case.probes:
+            said = (probe.metric, probe.prompt, probe.target, probe.file)
+            digest.update(repr(said).encode())
+            if probe.file is None:
+                digest.update(image_key(probe.image))
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -117,13 +145,8 @@ def benchmark_cases(
     )
     if n is not None and n > len(source):
         raise ValueError(f"{n} cases: {name}'s {split} split has {len(source)} here")
-    cases = [make_case(record, PROMPTS[name], source.pictures) for record in source]
+    cases = cases_of(list(source), source.pictures)
     order = list(range(len(cases)))
     if seed is not None:
         np.random.default_rng(seed).shuffle(order)
-    digest = hashlib.sha256()
-    for case in cases:
-        for probe in case.probes:
-            said = (probe.metric, probe.prompt, probe.target, probe.file)
-            digest.update(repr(said).encode())
-    return Stream([cases[i] for i in order[:n]], digest.hexdigest(), source.pictures)
+    return Stream([cases[i] for i in order[:n]], digest_of(cases), source.pictures)

@@ -30,12 +30,11 @@ from liveedit_jax.evaluation.batching import (
     replace_answers,
     take_prompt,
 )
-from liveedit_jax.evaluation.probes import Probe
+from liveedit_jax.evaluation.probes import Probe, image_key
 from liveedit_jax.evaluation.subject import (
     EncodedRows,
     Subject,
     encode_rows,
-    image_key,
     predict_answers,
     take_routes,
     vision_features,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,13 @@ class Probe:
     target: str
     image: bytes | Path | None  # an encoded picture, or its file; None: no picture
     file: str | None = None  # the picture's file name in the benchmark
+
+
+def image_key(image: bytes | Path | None) -> bytes:
+    """Make what two probes with the same picture share."""
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).digest()
+    return b"" if image is None else str(image).encode()
 
 
 @dataclass(frozen=True, eq=False)

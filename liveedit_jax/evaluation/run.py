@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,26 @@ from typing import Any
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.baselines.table import BASELINES, TRAINED, get_baseline
 from liveedit_jax.config import Preset
+from liveedit_jax.data.prompts import PROMPTS
+from liveedit_jax.data.records import Record
 from liveedit_jax.data.third_drawing import font_sha256
 from liveedit_jax.editor.as_editor import LiveEdit
 from liveedit_jax.editors import Editor
-from liveedit_jax.evaluation.cases import BenchmarkFiles, Stream, benchmark_cases, stream_cases
+from liveedit_jax.evaluation.cases import (
+    BenchmarkFiles,
+    Stream,
+    benchmark_cases,
+    cases_of,
+    digest_of,
+    stream_cases,
+)
 from liveedit_jax.evaluation.engine import Schedule
 from liveedit_jax.evaluation.lifelong import Draw, evaluate
 from liveedit_jax.evaluation.metrics import AVERAGES, ORDER, UNGROUPED, figure_of, title
 from liveedit_jax.evaluation.released import write_released
 from liveedit_jax.evaluation.retention import retention_case
 from liveedit_jax.evaluation.subject import ModelParts
-from liveedit_jax.model_io.model import load_model, model_folder
+from liveedit_jax.model_io.model import Model, load_model, model_folder, no_editor
 from liveedit_jax.model_io.weights import load_weights
 from liveedit_jax.presets import preset
 
@@ -89,19 +99,14 @@ def run(
     if cases_n is None:
         cases_n = max(spec.marks) if spec.files is None else len(stream.cases)
     schedule = schedule or Schedule(spec.marks, cases_n=cases_n)
+    parts, method = parts_of(spec, model)
     settings = {
-        **{name: value for name, value in asdict(spec).items() if name not in ("files", "noto")},
+        **_settings(spec, model),
         "third_drawings": font_sha256(spec.noto) if name == "mojiedit" else None,
         **({} if spec.files is None else {"rows_sha256": stream.rows_sha256, "dataset": name}),
         "cases_n": cases_n,
-        "model": {"backbone": model.backbone_sha256, "editor": model.editor_sha256},
-        "commit": git_commit(),
+        **method,
     }
-    editor, trained = LiveEdit(cfg.editor), model.editor
-    if spec.baseline is not None:
-        editor, trained, made_by = load_baseline(spec, model.backbone_sha256)
-        settings |= {"method": {"settings": asdict(editor), "weights": made_by}}
-    parts = ModelParts(Backbone(cfg.backbone), model.backbone, model.tokenizer, editor, trained)
     retention = retention_case(cfg.backbone.vision.image_size) if name == "mojiedit" else None
     results = evaluate(
         parts, stream.cases, schedule, settings, out, begin, stream.pictures, retention, draw
@@ -110,6 +115,85 @@ def run(
         folder = Path(out) / "released"
         write_released(Path(out), folder, model.tokenizer.decode, spec.seed)
     return results
+
+
+def run_records(
+    name: str,
+    model: Model,
+    records: Sequence[Record],
+    marks: Sequence[int],
+    out: str | Path,
+    begin: float,
+    cases_n: int | None = None,
+    draw: Draw | None = None,
+) -> dict:
+    """Evaluate an editor on given records, in their order; writes and returns as `run` does.
+
+    Args:
+        name: one of METHODS.
+        model: the model.
+        records: the stream; of one benchmark.
+        marks: numbers of edits.
+        out, begin, draw: as in `run`.
+        cases_n: cases that marks below it count; None: all.
+
+    Raises:
+        KeyError: an unknown editor.
+        ValueError: bad marks or records, a model or editor that cannot be evaluated, a folder of
+            another run.
+        FileNotFoundError: the model has no weights of this editor.
+    """
+    if name not in METHODS:
+        raise KeyError(f"unknown editor {name!r}; known: {', '.join(METHODS)}")
+    pictures, records = getattr(records, "pictures", None), list(records)  # of a BenchmarkSource
+    if not records:
+        raise ValueError("no records: give at least as many as the largest mark")
+    dataset, *others = {record.dataset for record in records}
+    if others or dataset not in (None, *PROMPTS):
+        named = ", ".join(map(str, [dataset, *others]))
+        raise ValueError(f"records of {named}: give those of one of {', '.join(PROMPTS)}")
+    check_pictures(model.config)
+    spec = RunSpec(
+        config=model.config_name,
+        dataset=dataset,
+        editor=name,
+        model=str(model.folder),
+        split="+".join(sorted({record.split for record in records})),
+        seed=None,
+        marks=tuple(marks),
+        cases_n=len(records) if cases_n is None else cases_n,
+    )
+    cases = cases_of(records, pictures)
+    parts, method = parts_of(spec, model)
+    settings = {**_settings(spec, model), "rows_sha256": digest_of(cases), **method}
+    retention = None
+    if dataset == "mojiedit":
+        retention = retention_case(model.config.backbone.vision.image_size)
+    schedule = Schedule(spec.marks, cases_n=spec.cases_n)
+    return evaluate(parts, cases, schedule, settings, out, begin, pictures, retention, draw)
+
+
+def _settings(spec: RunSpec, model: Model) -> dict:
+    """Return what makes two runs of a stream the same run."""
+    chosen = {k: v for k, v in asdict(spec).items() if k not in ("files", "noto")}
+    hashes = {"backbone": model.backbone_sha256, "editor": model.editor_sha256}
+    return chosen | {"model": hashes, "commit": git_commit()}
+
+
+def parts_of(spec: RunSpec, model: Model) -> tuple[ModelParts, dict]:
+    """Join a model with a spec's editor; also, what the settings say of a baseline.
+
+    Raises:
+        ValueError, FileNotFoundError: as `load_baseline`, or the model has no editor.
+    """
+    editor, trained, method = LiveEdit(model.config.editor), model.editor, {}
+    if spec.baseline is not None:
+        editor, trained, made_by = load_baseline(spec, model.backbone_sha256)
+        method = {"method": {"settings": asdict(editor), "weights": made_by}}
+    elif trained is None:
+        raise ValueError(no_editor(model.folder))
+    backbone = Backbone(model.config.backbone)
+    return ModelParts(backbone, model.backbone, model.tokenizer, editor, trained), method
 
 
 def load_baseline(spec: RunSpec, backbone_sha256: str) -> tuple[Editor, Any, str | None]:
@@ -143,8 +227,7 @@ def open_stream(spec: RunSpec, cfg: Preset, name: str, cases_n: int | None) -> S
         ValueError: the benchmark has too few cases, or the backbone cannot be evaluated.
         KeyError, FileNotFoundError: as `load_benchmark`.
     """
-    if cfg.backbone.grids:
-        raise ValueError("backbones that tile pictures (LLaVA-NeXT) are not evaluated yet")
+    check_pictures(cfg)
     if name != "mojiedit":
         if spec.files is None:
             raise ValueError(f"{name} is read from its own files: give --manual-dir FOLDER")
@@ -158,6 +241,16 @@ def open_stream(spec: RunSpec, cfg: Preset, name: str, cases_n: int | None) -> S
     stream_n = max(cases_n or 1, *spec.marks)
     side = cfg.backbone.vision.image_size
     return Stream(stream_cases(spec.split, spec.seed or 0, stream_n, side, spec.noto))
+
+
+def check_pictures(cfg: Preset) -> None:
+    """Refuse a backbone whose pictures evaluation does not take.
+
+    Raises:
+        ValueError: it cuts pictures into tiles.
+    """
+    if cfg.backbone.grids:
+        raise ValueError("backbones that tile pictures (LLaVA-NeXT) are not evaluated yet")
 
 
 def git_commit() -> str | None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -30,7 +28,7 @@ from liveedit_jax.evaluation.batching import (
     pad_group,
     take,
 )
-from liveedit_jax.evaluation.probes import Case, Probe
+from liveedit_jax.evaluation.probes import Case, Probe, image_key
 from liveedit_jax.types import Batch, Route
 
 CACHE_BYTES = 4 * 2**30  # the size of the cache of picture features
@@ -100,13 +98,6 @@ class EncodedRows:
     known: list[Encoding]  # the editor's encoding of each row, without a batch axis
     before: np.ndarray | None = None  # int32[X, A + 1], the unedited model's most likely tokens
     query: Any = None  # [X, ...], the routing queries of a RoutedEditor
-
-
-def image_key(image: bytes | Path | None) -> bytes:
-    """Return a key that is equal for equal pictures; empty without a picture."""
-    if isinstance(image, bytes):
-        return hashlib.sha256(image).digest()
-    return b"" if image is None else str(image).encode()
 
 
 @partial(jax.jit, static_argnums=0)

@@ -18,7 +18,7 @@ from liveedit_jax.backbones.weights import convert_weights, open_folder
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.editor.convert import from_released, to_released
-from liveedit_jax.model_io.model import model_folder
+from liveedit_jax.model_io.model import conversion, find_model, has_editor, no_editor
 from liveedit_jax.model_io.weights import load_weights, save_weights
 from liveedit_jax.presets import preset
 
@@ -115,10 +115,10 @@ def import_editor(file: Path, model: str, cfg: EditorConfig | None = None) -> Pa
     """
     if not file.is_file():
         raise FileNotFoundError(f"no editor checkpoint at {file}")
-    folder = model_folder(model)
+    folder = find_model(model)
     recipe_file = folder / "backbone" / "recipe.json"
     if not recipe_file.is_file():
-        raise FileNotFoundError(f"no backbone in {folder}: convert it first (liveedit convert)")
+        raise FileNotFoundError(f"no backbone in {folder}: {conversion('NAME')}")
     recipe = json.loads(recipe_file.read_text())
     chosen = preset(recipe["config"])
     cfg = cfg or chosen.editor
@@ -146,7 +146,10 @@ def export_editor(model: str, file: Path) -> None:
         import torch
     except ImportError as error:
         raise ImportError("writing a released checkpoint needs torch: pip install torch") from error
-    params, _ = load_weights(model_folder(model) / "editor")
+    folder = find_model(model)
+    if not has_editor(folder):
+        raise FileNotFoundError(no_editor(folder))
+    params, _ = load_weights(folder / "editor")
     modules: dict[str, dict] = {name: {} for name in MODULES}
     for name, array in to_released(jax.tree.map(np.asarray, params)).items():
         module, _, inner = name.partition(".")

@@ -9,6 +9,7 @@ A model folder (for example `checkpoints/tiny`) holds
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from liveedit_jax.data.tokenizer import Tokenizer, load_tokenizer
 from liveedit_jax.editor.liveedit import init_params
 from liveedit_jax.model_io.frozen import load_smol_parts
 from liveedit_jax.model_io.weights import load_weights
-from liveedit_jax.presets import PRESETS, preset
+from liveedit_jax.presets import PRESETS, PUBLISHED, preset
 
 PACKAGE = Path(__file__).resolve().parents[1]
 IN_WHEELS, IN_CHECKOUTS = PACKAGE / "_checkpoints", PACKAGE.parent / "checkpoints"
@@ -33,11 +34,12 @@ class Model:
     """A frozen VLLM with its trained editor; weights are float32 nested dicts."""
 
     config: Preset
+    config_name: str  # of the preset that the backbone's recipe names
     backbone: Any
-    editor: Any
+    editor: Any  # None: it has no editor
     tokenizer: Tokenizer
     backbone_sha256: str
-    editor_sha256: str
+    editor_sha256: str | None
     folder: Path
 
 
@@ -62,50 +64,94 @@ def model_folder(name_or_folder: str | Path) -> Path:
     return SHIPPED / str(name_or_folder) if str(name_or_folder) in PRESETS else Path(name_or_folder)
 
 
-def load_model(name_or_folder: str | Path = "tiny", config: Preset | None = None) -> Model:
+def find_model(name_or_folder: str | Path) -> Path:
+    """Return the folder of a model that is there.
+
+    Raises:
+        FileNotFoundError: there is none; the message says what to do.
+    """
+    name, folder = str(name_or_folder), model_folder(name_or_folder)
+    if folder.is_dir():
+        return folder
+    if name in PUBLISHED:
+        raise FileNotFoundError(f"no weights of {name!r} come along: {conversion(name)}")
+    known = ", ".join(preset for preset in PRESETS if (SHIPPED / preset).is_dir())
+    raise FileNotFoundError(f"no model {name!r}: not a preset ({known}) and not a folder")
+
+
+def conversion(name: str) -> str:
+    """Say how a person comes by a published model's folder."""
+    command = f"`liveedit convert --model {name} --from DOWNLOADED --to FOLDER`"
+    return f"convert its checkpoint first ({command}), then give that FOLDER as the model"
+
+
+def has_editor(folder: Path) -> bool:
+    """Return whether there is an editor in a model folder, complete or not."""
+    return (folder / "editor").is_dir()
+
+
+def no_editor(folder: Path) -> str:
+    """Say in one sentence how a person comes by an editor."""
+    model = shlex.quote(str(folder))
+    train = f"python -m experiments.train_editor --config NAME --model {model} --ship {model}"
+    return (
+        f"no editor in {folder}: train one (`{train}`, NAME as its backbone/recipe.json says) or "
+        f"import a released one (`liveedit import-editor FILE --model {model}`)"
+    )
+
+
+def load_model(
+    name_or_folder: str | Path = "tiny", config: Preset | None = None, need_editor: bool = True
+) -> Model:
     """Load a VLLM with its editor from a preset's shipped folder or one of the same layout.
 
     Args:
         name_or_folder: a preset's name or a model folder.
         config: all sizes; None: the recipe's preset, with the sizes of the trained editor.
+        need_editor: False: a folder without an editor is opened, too.
 
     Raises:
         FileNotFoundError: a part is missing.
         ValueError: a part is corrupt, the editor was trained for another backbone, or `config` has
             another editor than the weights.
     """
-    folder = model_folder(name_or_folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"no model {str(name_or_folder)!r}: "
-            f"not a preset ({', '.join(PRESETS)}) and not a folder"
-        )
+    folder = find_model(name_or_folder)
+    if need_editor and not has_editor(folder):
+        raise FileNotFoundError(no_editor(folder))
     backbone, backbone_recipe = load_backbone(folder)
-    editor, editor_recipe = load_weights(folder / "editor")
-    if editor_recipe["backbone_sha256"] != backbone_recipe["sha256"]:
-        raise ValueError(f"the editor in {folder} was trained for another backbone; retrain it")
-    layer = editor_recipe.get("edit_layer")  # None: an older recipe, which does not record it
-    if config is None:
-        config = preset(backbone_recipe["config"])
-        cfg = replace(
-            config.backbone, edit_layer=config.backbone.edit_layer if layer is None else layer
-        )
-        config = replace(config, backbone=cfg, editor=_editor_config(folder, editor_recipe))
-    cfg = config.backbone
-    if layer not in (None, cfg.edit_layer):
-        raise ValueError(
-            f"the editor in {folder} was trained at edit layer {layer}, not {cfg.edit_layer}"
-        )
-    _check_editor(folder, config, editor)
+    chosen = preset(backbone_recipe["config"]) if config is None else config
+    editor = editor_sha256 = None
+    if has_editor(folder):
+        editor, recipe = load_weights(folder / "editor")
+        editor_sha256 = recipe["sha256"]
+        if recipe["backbone_sha256"] != backbone_recipe["sha256"]:
+            raise ValueError(f"the editor in {folder} was trained for another backbone; retrain it")
+        if config is None:
+            chosen = _as_trained(folder, chosen, recipe)
+        elif recipe.get("edit_layer") not in (None, config.backbone.edit_layer):
+            raise ValueError(
+                f"the editor in {folder} was trained at edit layer {recipe['edit_layer']}, not "
+                f"{config.backbone.edit_layer}"
+            )
+        _check_editor(folder, chosen, editor)
+    cfg = chosen.backbone
     return Model(
-        config=config,
+        config=chosen,
+        config_name=backbone_recipe["config"],
         backbone=split_at(backbone, cfg.edit_layer),
         editor=editor,
         tokenizer=load_tokenizer(folder / "tokenizer.json", cfg.pad_id, cfg.bos_id, cfg.eos_id),
         backbone_sha256=backbone_recipe["sha256"],
-        editor_sha256=editor_recipe["sha256"],
+        editor_sha256=editor_sha256,
         folder=folder,
     )
+
+
+def _as_trained(folder: Path, config: Preset, recipe: dict) -> Preset:
+    """Return the preset with the editor and the edit layer that its recipe states."""
+    layer = recipe.get("edit_layer")  # None: an older recipe, which does not record it
+    cfg = config.backbone if layer is None else replace(config.backbone, edit_layer=layer)
+    return replace(config, backbone=cfg, editor=_editor_config(folder, recipe))
 
 
 def _editor_config(folder: Path, recipe: dict) -> EditorConfig:

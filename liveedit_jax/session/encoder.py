@@ -1,72 +1,64 @@
-"""Checked requests and questions as batches of one static shape, and requests as experts."""
+"""Requests to experts: the part of a session that needs the editor's weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.data.images import ProcessedImage, preprocess
-from liveedit_jax.data.tokenise import Example, tokenise
+from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor import liveedit
-from liveedit_jax.model_io.model import Model
+from liveedit_jax.model_io.model import no_editor
+from liveedit_jax.session.model import OpenModel
 from liveedit_jax.store import Header
 from liveedit_jax.types import Batch, Expert
 
-BATCH_N = 16  # edits made in one call
 PARTS = ("text_key", "vision_key", "down", "up")
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _experts(backbone, cfg, weights, editor, batch: Batch) -> Expert:
-    return liveedit.make_experts(cfg, backbone, weights, editor, batch)
+def _experts(
+    backbone: Backbone,
+    cfg: EditorConfig,
+    weights: dict,
+    editor: liveedit.PreparedEditor,
+    batch: Batch,
+    features: Float[Array, "N P D"],
+) -> Expert:
+    hidden = backbone.lower_from_features(weights, batch, features)
+    return liveedit.generate_expert(cfg, editor, hidden, batch.role)
 
 
-class Maker:
-    """Checked requests to experts, in batches of one static shape."""
+class ExpertEncoder:
+    """A model's editor with its constants folded; makes experts of requests."""
 
-    def __init__(self, model: Model, chat: bool = False):
-        """Fold the editor's constants; `chat` puts the model's chat template around prompts.
+    def __init__(self, model: OpenModel):
+        """Fold the editor's constants.
 
         Raises:
-            ValueError: the model was tuned with no template.
+            ValueError: the model has no editor.
         """
-        self.model, self.chat = model, model.config.backbone.chat if chat else None
-        if chat and self.chat is None:
-            raise ValueError(f"the model in {model.folder} has no chat template")
-        self.backbone, self.cfg = Backbone(model.config.backbone), model.config.editor
-        self.editor = jax.jit(liveedit.prepare, static_argnums=0)(self.cfg, model.editor)
+        parts = model.parts
+        if parts.editor is None:
+            raise ValueError(no_editor(parts.folder))
+        self.model, self.cfg = model, parts.config.editor
+        self.editor = jax.jit(liveedit.prepare, static_argnums=0)(self.cfg, parts.editor)
 
     @property
     def header(self) -> Header:
-        """What a repository of this model's experts says about itself."""
-        cfg, width = self.cfg, self.backbone.cfg.width
+        """Describe a repository of this model's experts."""
+        cfg, width, parts = self.cfg, self.model.backbone.cfg.width, self.model.parts
         key, body = (cfg.queries_n * cfg.module_width,), (cfg.rank, width)
         shapes = {"text_key": key, "vision_key": key, "down": body, "up": body}
-        return Header(self.model.backbone_sha256, self.model.editor_sha256, shapes)
+        return Header(parts.backbone_sha256, parts.editor_sha256, shapes)
 
-    def batch(self, rows: Sequence[tuple[bytes | None, str, str | None]]) -> Batch:
-        """Tokens and pictures of (image, prompt, target) rows.
-
-        Raises:
-            ValueError: an unreadable image, an empty text, or one longer than the budget.
-        """
-        model, cfg = self.model, self.backbone.cfg
-        examples = []
-        for image, prompt, target in rows:
-            picture = ProcessedImage(None) if image is None else preprocess(cfg, image)
-            examples.append(Example(prompt, target, *picture))
-        budget = model.config.dataset.budget
-        return tokenise(model.tokenizer, cfg, examples, budget, self.chat)
-
-    def experts(self, rows: Sequence[tuple[bytes, str, str]]) -> dict[str, np.ndarray]:
-        """The arrays [N, ...] of at most BATCH_N requests' experts."""
-        n = len(rows)
-        padded = [*rows] + [rows[0]] * ((BATCH_N if n > 1 else 1) - n)
-        made = _experts(
-            self.backbone, self.cfg, self.model.backbone, self.editor, self.batch(padded)
-        )
+    def experts(
+        self, batch: Batch, features: Float[Array, "B P D"], n: int
+    ) -> dict[str, np.ndarray]:
+        """Make the arrays [n, ...] of the experts of a batch's first `n` requests."""
+        model = self.model
+        made = _experts(model.backbone, self.cfg, model.weights, self.editor, batch, features)
         return {name: np.asarray(getattr(made, name))[:n] for name in PARTS}

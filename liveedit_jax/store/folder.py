@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,8 +56,15 @@ class Header:
     generation: int = 1
     format: int = FORMAT
 
-    def check_model(self, folder: Path, backbone_sha256: str, editor_sha256: str) -> None:
+    def check_model(
+        self, folder: Path, backbone_sha256: str, editor_sha256: str, model: str | Path
+    ) -> None:
         """Refuse another model than the one that made the experts.
+
+        Args:
+            folder: the repository.
+            backbone_sha256, editor_sha256: of the model.
+            model: what a person calls it, so that the error says how to go on.
 
         Raises:
             ValueError: the backbone or the editor differs.
@@ -68,8 +76,14 @@ class Header:
             if own != given:
                 raise ValueError(
                     f"the edits in {folder} were made with another {part} (sha256 {own[:12]}, this "
-                    f"model has {given[:12]}): `liveedit rebuild --repo {folder}` re-makes them"
+                    f"model has {given[:12]}): open them with the model that made them, or "
+                    f"re-make them with this one: {rebuild_command(folder, str(model))}"
                 )
+
+
+def rebuild_command(folder: Path, model: str = "MODEL") -> str:
+    """What a person types to re-make a repository's experts."""
+    return f"`liveedit rebuild --repo {shlex.quote(str(folder))} --model {shlex.quote(model)}`"
 
 
 def read_header(folder: Path) -> Header:
@@ -81,7 +95,8 @@ def read_header(folder: Path) -> Header:
     """
     file = folder / "header.json"
     if not file.is_file():
-        raise FileNotFoundError(f"no edit repository at {folder}; `liveedit edit` makes one")
+        command = f"`liveedit edit --repo {shlex.quote(str(folder))} ...`"
+        raise FileNotFoundError(f"no edit repository at {folder}; {command} makes one")
     try:
         data = file.read_bytes()
         fields = decode_line(data.removesuffix(b"\n"))
@@ -196,15 +211,23 @@ class Store:
                 )
         return len(requests)
 
-    def add_edits(self, requests: Sequence[Request], arrays: dict[str, np.ndarray]) -> list[int]:
-        """Store edits with their experts' arrays [N, ...]; durable when their ids come back."""
+    def add_edits(
+        self,
+        requests: Sequence[Request],
+        arrays: dict[str, np.ndarray],
+        files: Sequence[str | None] | None = None,
+    ) -> list[int]:
+        """Store edits with their experts' arrays [N, ...]; durable when their ids come back.
+
+        `files` are the names of the pictures' files (None: not known).
+        """
         packed = pack(self.header.shapes, arrays)
         if len(packed) != len(requests):
             raise ValueError(f"{len(requests)} requests with {len(packed)} experts")
         first = next_row(self._experts, packed.shape[1])
         crcs = write_rows(self._experts, first, packed)
         rows = range(first, first + len(packed))
-        records = self.history.edit_records(requests, rows, crcs)
+        records = self.history.edit_records(requests, rows, crcs, files)
         self._commit(records)
         return [record["id"] for record in records]
 
@@ -235,7 +258,8 @@ class Store:
         except DamagedRow as error:
             raise ValueError(
                 f"the stored expert of edit {edits[error.index].id} is damaged; "
-                f"`liveedit rebuild --repo {self.folder}` re-makes it from its request"
+                f"{rebuild_command(self.folder)}, with the model that made it, re-makes it from "
+                "its request"
             ) from error
         return unpack(self.header.shapes, packed)
 

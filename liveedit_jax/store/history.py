@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 
@@ -29,6 +29,7 @@ class Edit:
     supersedes: int | None
     row: int | None  # None: undone before the last rebuild, can never live again
     row_crc32: str | None
+    file: str | None = None  # the picture file's name, where it is known
 
 
 @dataclass
@@ -61,10 +62,24 @@ class History:
             if record["op"] == "forget" or record["supersedes"] is not None
         }
 
-    def edit_records(self, requests: Iterable[Request], rows: Iterable[int], crcs) -> list[dict]:
-        """Records that add these requests, in order; ids go on from the highest ever given."""
+    def edit_records(
+        self,
+        requests: Sequence[Request],
+        rows: Iterable[int],
+        crcs: Iterable[str],
+        files: Iterable[str | None] | None = None,
+    ) -> list[dict]:
+        """Records that add these requests, in order; ids go on from the highest ever given.
+
+        Args:
+            requests: what was asked for.
+            rows: where their experts are stored.
+            crcs: the checksums of these rows.
+            files: the names of the pictures' files; None: not known.
+        """
         edit_id, records, live = max(self.edits, default=0), [], dict(self.live)
-        for request, row, crc in zip(requests, rows, crcs, strict=True):
+        files = [None] * len(requests) if files is None else files
+        for request, row, crc, file in zip(requests, rows, crcs, files, strict=True):
             edit_id += 1
             records.append(
                 {
@@ -77,6 +92,7 @@ class History:
                     "supersedes": live.get(request.subject),
                     "row": row,
                     "row_crc32": crc,
+                    **({} if file is None else {"file": file}),
                 }
             )
             live[request.subject] = edit_id
@@ -123,9 +139,8 @@ class History:
         match record["op"]:
             case "edit":
                 request = Request(record["image"], record["prompt"], record["target"])
-                edit = Edit(
-                    record["id"], request, record["supersedes"], record["row"], record["row_crc32"]
-                )
+                stored = record["supersedes"], record["row"], record["row_crc32"]
+                edit = Edit(record["id"], request, *stored, record.get("file"))
                 self.edits[edit.id] = edit
                 self.live[request.subject] = edit.id
                 self.done.append(record)

@@ -7,7 +7,7 @@ import pytest
 
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor import liveedit, losses, repository
-from liveedit_jax.editor.routing import margin, route, soft_weights
+from liveedit_jax.editor.routing import margin, nearest, route, soft_weights, vision_scores
 from liveedit_jax.types import Expert, Query, Role
 
 CFG = EditorConfig(module_width=4, heads_n=2, rank=2, queries_n=1, top_k=3, expert_scale=1.0)
@@ -60,6 +60,20 @@ def test_the_margin_is_the_best_living_score_over_the_sentinels(stored):
     assert float(margin(CFG, stored, query(2.0), early)[0]) == pytest.approx(1)
     assert float(margin(CFG, stored, query(2.0), jnp.asarray(0))[0]) == -np.inf
     assert float(margin(CFG, stored, query(jnp.inf))[0]) == -np.inf
+
+
+def test_the_nearest_experts_say_how_far_they_are_from_firing(stored):
+    asked = query(2.75)  # vision 3 and 4 pass
+    vision = vision_scores(CFG, stored, asked)
+    found = nearest(CFG, stored, asked, 3, vision)
+    assert np.asarray(found.slot[0]).tolist() == [4, 0, 2]
+    np.testing.assert_allclose(found.image[0], [1.25, 0.25, -0.25], atol=1e-6)
+    np.testing.assert_allclose(found.text[0], [2, 0, 1], atol=1e-6)
+    assert int(route(CFG, stored, asked, vision=vision).hit_n[0]) == int((found.image > 0).sum())
+    gone = repository.delete_edits(stored, jnp.asarray([4, 0]))
+    found = nearest(CFG, gone, asked, 9, vision)  # three live rows of seven
+    assert np.asarray(found.slot[0])[:3].tolist() == [2, 1, 3]
+    assert np.isneginf(np.asarray(found.image[0])[3:]).all() and found.slot.shape == (1, 7)
 
 
 def test_no_image_and_no_hit_leave_the_model_untouched(stored):

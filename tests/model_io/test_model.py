@@ -60,6 +60,18 @@ def test_a_whole_model_loads(model_folder):
         load_model(model_folder, tiny)
     with pytest.raises(FileNotFoundError, match="not a preset"):
         load_model("no-such-model")
+    with pytest.raises(FileNotFoundError, match="liveedit convert --model llava-1.5-7b --from"):
+        load_model("llava-1.5-7b")
+
+
+def test_a_model_without_an_editor_opens_where_none_is_needed(model_folder, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder, folder, ignore=shutil.ignore_patterns("editor"))
+    with pytest.raises(FileNotFoundError, match="no editor in .* import-editor FILE --model"):
+        load_model(folder)
+    model = load_model(folder, need_editor=False)
+    assert model.config == preset("tiny") and model.config_name == "tiny"
+    assert model.editor is None and model.editor_sha256 is None
 
 
 def test_a_model_is_divided_where_its_editor_was_trained(model_folder, tmp_path):

@@ -72,6 +72,20 @@ def test_supersede_forget_rollback_over_reopening(tmp_path):
         assert [r["op"] for r in store.records()] == ["edit"] * 3 + ["forget", "rollback"]
 
 
+def test_a_pictures_file_name_is_kept_where_it_is_known(tmp_path):
+    folder = tmp_path / "repo"
+    fill(folder, 1)  # without a name, as all journals were
+    with open_store(folder, write=True) as store:
+        sha = store.add_image(b"a cat")
+        requests = [Request(sha, "what?", "cat"), Request(sha, "who?", "tom")]
+        store.add_edits(requests, arrays(7, 8), ["cat.png", None])
+        assert store.find(requests[0]) == 2  # whatever its file is called
+    assert rebuild(folder, HEADER, lambda edits, image: arrays(*(e.id for e in edits)), 2) == 3
+    with open_store(folder) as store:
+        assert [edit.file for edit in store.history.live_edits()] == [None, "cat.png", None]
+        assert ["file" in record for record in store.records()] == [False, True, False]
+
+
 def test_two_writers_are_refused_and_a_reader_is_not(tmp_path):
     folder = tmp_path / "repo"
     fill(folder, 1)
@@ -135,8 +149,11 @@ def test_other_model_is_refused_until_rebuilt(tmp_path):
         store.rollback(1)
         store.forget(3)
     other = Header("c" * 64, "e" * 64, {name: (5,) for name in SHAPES})
-    with open_store(folder) as store, pytest.raises(ValueError, match="another backbone.*rebuild"):
-        store.header.check_model(folder, other.backbone_sha256, other.editor_sha256)
+    with (
+        open_store(folder) as store,
+        pytest.raises(ValueError, match="another backbone.*--model 'my model'"),
+    ):
+        store.header.check_model(folder, other.backbone_sha256, other.editor_sha256, "my model")
 
     def refuse(edits, image):
         raise ValueError("does not fit")
@@ -152,7 +169,7 @@ def test_other_model_is_refused_until_rebuilt(tmp_path):
 
     assert rebuild(folder, other, make, 2) == 3  # edit 3 is forgotten but can be revived
     with open_store(folder, write=True) as store:
-        store.header.check_model(folder, "c" * 64, "e" * 64)
+        store.header.check_model(folder, "c" * 64, "e" * 64, "tiny")
         store.rollback(1)
         got = store.experts(store.history.live_edits())["up"]
         assert got.shape == (3, 5) and got[:, 0].tolist() == [1, 2, 3]

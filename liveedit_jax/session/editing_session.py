@@ -1,0 +1,402 @@
+"""A model with a durable repository of edits: what the `liveedit` program and a notebook use.
+
+    with open_editor("tiny", "my-edits", write=True) as editor:
+        print(editor.edit("cat.png", "What is this called?", "marmalade").now)
+        print(editor.ask("cat.png", "Name this picture.").after)
+
+An edit is made durable (`liveedit_jax.store`) before its id is given out; the arrays in memory
+(`types.Repository`) follow. Arguments are checked here, at the border, and named in the errors.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from liveedit_jax.backbones import Backbone
+from liveedit_jax.config import EditorConfig, StorageConfig
+from liveedit_jax.data.tokenise import Example
+from liveedit_jax.editor import liveedit
+from liveedit_jax.editor.repository import F32
+from liveedit_jax.editor.routing import gather_experts, margins, nearest, route, vision_scores
+from liveedit_jax.live import LiveRepository
+from liveedit_jax.session.encoder import ExpertEncoder
+from liveedit_jax.session.images import Image, ImageFile, check_image, read_image
+from liveedit_jax.session.model import BATCH_N, AnsweredQuestion, OpenModel, Question, open_model
+from liveedit_jax.session.results import Answer, EditResult, RoutedEdit
+from liveedit_jax.store import Edit, Request, Store, open_store, read_header
+from liveedit_jax.store.images import image_sha256
+from liveedit_jax.types import Batch, Margins, Repository, Role, Route
+
+NEAREST_N = 3  # edits that an answer names as the nearest by their pictures
+SNAPSHOT_EVERY = 1_000  # operations after which closing writes a snapshot
+
+EditRequest = tuple[Image, str, str]  # picture, prompt, target
+
+
+@dataclass(frozen=True, eq=False)
+class ReadRequest:
+    """A request whose picture has been read and decoded."""
+
+    file: ImageFile
+    example: Example
+    stored: Request
+
+
+@dataclass(frozen=True, eq=False)
+class AddedEdits:
+    """Edits that have just become durable, and the vision features of their pictures."""
+
+    ids: tuple[int, ...]
+    requests: tuple[ReadRequest, ...]
+    features: Float[Array, "B P D"]
+
+
+class _Routes(NamedTuple):
+    """What B questions are routed to."""
+
+    found: Route
+    plan: liveedit.RoutedExperts
+    fired: Margins  # of `found.slot`
+    nearest: Margins
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _route(
+    backbone: Backbone,
+    cfg: EditorConfig,
+    weights: dict,
+    editor: liveedit.PreparedEditor,
+    repo: Repository,
+    batch: Batch,
+    features: Float[Array, "B P D"],
+) -> _Routes:
+    hidden = backbone.lower_from_features(weights, batch, features)
+    query = liveedit.encode_query(cfg, editor, hidden, batch.role)
+    vision = vision_scores(cfg, repo, query)
+    found = route(cfg, repo, query, vision=vision)
+    return _Routes(
+        found,
+        liveedit.RoutedExperts(editor.norm, *gather_experts(repo, found)),
+        margins(cfg, repo, query, found.slot, vision),
+        nearest(cfg, repo, query, NEAREST_N, vision),
+    )
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _logits(
+    backbone: Backbone,
+    cfg: EditorConfig,
+    weights: dict,
+    editor: liveedit.PreparedEditor,
+    repo: Repository,
+    batch: Batch,
+    features: Float[Array, "B P D"],
+    position: Int[Array, "B A"],
+) -> Float[Array, "B A V"]:
+    hidden = backbone.lower_from_features(weights, batch, features)
+    found = route(cfg, repo, liveedit.encode_query(cfg, editor, hidden, batch.role))
+    hidden = hidden + liveedit.residual(cfg, editor, repo, hidden, batch.role, found)
+    return backbone.upper(weights, hidden, batch, position)
+
+
+class EditingSession:
+    """An open model with its open repository; use `open_editor`.
+
+    Pictures are image files' names or their bytes (`session.images.Image`).
+    """
+
+    def __init__(
+        self, encoder: ExpertEncoder, store: Store, max_edits: int, storage: StorageConfig
+    ):
+        """Load the live edits' experts."""
+        self.model, self.encoder = encoder.model, encoder
+        self.store, self.max_edits = store, max_edits
+        self.live = LiveRepository(store, encoder.cfg, encoder.model.backbone.cfg.width, storage)
+
+    def __enter__(self) -> EditingSession:
+        """Give the session itself."""
+        return self
+
+    def __exit__(self, *_) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Give the repository's lock back; a writer leaves a snapshot after many operations."""
+        live, store = self.live, self.store
+        try:
+            if store.writable and store.history.seq - live.snapshot_seq >= SNAPSHOT_EVERY:
+                live.save()
+        except OSError as error:
+            warnings.warn(f"no snapshot was written ({error}); every edit is safe", stacklevel=2)
+        finally:
+            store.close()
+
+    def check(self, image: Image, prompt: str, target: str) -> None:
+        """Refuse a request that cannot be stored.
+
+        Raises:
+            FileNotFoundError: no such image file.
+            ValueError: an unreadable picture, an empty text, or one longer than the budget.
+        """
+        self.read(image, prompt, target)
+
+    def find(self, image: Image, prompt: str, target: str) -> int | None:
+        """Find the id of the live edit that says exactly this, if there is one."""
+        return self.store.find(Request(image_sha256(read_image(image).data), prompt, target))
+
+    def edits(self) -> list[Edit]:
+        """List the live edits, oldest first."""
+        return self.store.history.live_edits()
+
+    def edit(self, image: Image, prompt: str, target: str, check: bool = True) -> EditResult:
+        """Teach one answer; it is durable when this returns.
+
+        A later edit of the same picture and prompt supersedes the earlier one.
+
+        Args:
+            image: the picture.
+            prompt: the question about it.
+            target: the answer.
+            check: ask the question back (a generation); False: `now` and `took` are None.
+
+        Raises:
+            FileNotFoundError: no such image file.
+            ValueError: an unreadable picture, an empty or too long text, or a repository that is
+                open for reading only.
+            OverflowError: the repository is full.
+        """
+        return self.edit_many([(image, prompt, target)], check)[0]
+
+    def edit_many(
+        self,
+        requests: Sequence[EditRequest],
+        check: bool = True,
+        tick: Callable[[int], Any] = lambda n: None,
+    ) -> list[EditResult]:
+        """Teach answers, several at a time.
+
+        All texts and files' names are looked at before the first edit is stored; pictures are
+        decoded as they are needed.
+
+        Args:
+            requests: pictures, prompts and targets.
+            check: ask their questions back; arguments and errors as `edit`.
+            tick: hears how many more are durable.
+
+        Raises:
+            FileNotFoundError, ValueError: nothing is stored, or, where a picture is unreadable,
+                only batches of requests before it.
+            OverflowError: the repository is full; those that fitted are stored.
+        """
+        requests, results = list(requests), []
+        for image, prompt, target in requests:
+            check_image(image)
+            _check_strings(prompt, target)
+            self.model.check(prompt, target)
+        for at in range(0, len(requests), BATCH_N):
+            waiting = [self.read(*request) for request in requests[at : at + BATCH_N]]
+            while waiting:
+                added = self.add(waiting)
+                tick(len(added.ids))
+                waiting = waiting[len(added.ids) :]
+                results += self.results(added) if check else map(EditResult, added.ids)
+        return results
+
+    def read(self, image: Image, prompt: str, target: str) -> ReadRequest:
+        """Read a request, and decode its picture; errors as `check`."""
+        _check_strings(prompt, target)
+        file = read_image(image)
+        stored = Request(image_sha256(file.data), prompt, target)
+        return ReadRequest(file, self.model.example(file, prompt, target), stored)
+
+    def add(self, requests: Sequence[ReadRequest]) -> AddedEdits:
+        """Store the first of up to BATCH_N requests: all that the repository has room for.
+
+        They are durable when this returns.
+
+        Raises:
+            ValueError: the repository is open for reading only.
+            OverflowError: there is no room for the first.
+        """
+        if not self.store.writable:
+            raise ValueError(
+                f"{self.store.folder} is open for reading only: open it with write=True"
+            )
+        n = self.store.fitting_n([request.stored for request in requests], self.max_edits)
+        requests = tuple(requests[:n])
+        rows_n = 1 if n == 1 else BATCH_N
+        batch = self.model.batch([request.example for request in requests], rows_n)
+        features = self.model.features(batch)
+        arrays = self.encoder.experts(batch, features, n)
+        for request in requests:
+            self.store.add_image(request.file.data)
+        stored, names = [r.stored for r in requests], [r.file.name for r in requests]
+        ids = self.store.add_edits(stored, arrays, names)
+        self.live.add(arrays, ids)
+        return AddedEdits(tuple(ids), requests, features)
+
+    def results(self, added: AddedEdits) -> list[EditResult]:
+        """Ask the questions of edits that have just been added."""
+        features = added.features
+        batch = self.model.prompts([r.example for r in added.requests], len(features))
+        routes = self._route(batch, features)
+        said = self.model.generate(batch, features, None, routes.plan, self._add_experts)
+        return [
+            EditResult(edit_id, now, now == request.stored.target.strip())
+            for edit_id, now, request in zip(added.ids, said, added.requests, strict=False)
+        ]
+
+    def forget(self, edit_id: int) -> None:
+        """End the life of one edit (ValueError when it is not live)."""
+        self.store.forget(edit_id)
+        self.live.delete([edit_id])
+
+    def rollback(self, operations_n: int) -> None:
+        """Undo the last operations (ValueError when there are not so many)."""
+        self.store.rollback(operations_n)
+        self.live.load()
+
+    def ask(self, image: Image | None, prompt: str, tokens_n: int | None = None) -> Answer:
+        """Answer a question without and with the edits.
+
+        Args:
+            image: a picture; None: the question has none, and no edit can fire.
+            prompt: the question.
+            tokens_n: the most tokens of an answer (None, and at most: twice a target's, and 8).
+
+        Raises:
+            FileNotFoundError: no such image file.
+            ValueError: an unreadable picture, or an empty or too long prompt.
+        """
+        return next(self.ask_many([(image, prompt)], tokens_n))
+
+    def ask_many(
+        self, questions: Sequence[Question], tokens_n: int | None = None
+    ) -> Iterator[Answer]:
+        """Answer questions in their order, several at a time; arguments and errors as `ask`.
+
+        An error comes when its question is reached; the questions before are answered.
+        """
+        for n, batch in self.model.question_batches(list(questions)):
+            yield from self._answers(batch, n, tokens_n)
+
+    def logits(self, rows: Sequence[AnsweredQuestion]) -> list[Float[np.ndarray, "A V"]]:
+        """Compute the edited model's logits; arguments, result and errors as `OpenModel.logits`."""
+        found, model = [], self.model
+        fixed = model.backbone, self.encoder.cfg, model.weights, self.encoder.editor
+        for batch, position, length in model.answer_batches(list(rows)):
+            features = model.features(batch)
+            made = np.asarray(_logits(*fixed, self.live.repo, batch, features, position))
+            found += [made[b, :answer_n].copy() for b, answer_n in enumerate(length)]
+        return found
+
+    @property
+    def _add_experts(self) -> liveedit.AddExperts:
+        return liveedit.AddExperts(self.encoder.cfg)
+
+    def _route(self, batch: Batch, features: Float[Array, "B P D"]) -> _Routes:
+        model, encoder = self.model, self.encoder
+        fixed = model.backbone, encoder.cfg, model.weights, encoder.editor
+        return _route(*fixed, self.live.repo, batch, features)
+
+    def _answers(self, batch: Batch, n: int, tokens_n: int | None) -> list[Answer]:
+        """Answer the first `n` rows of a batch."""
+        features = self.model.features(batch)
+        routes = self._route(batch, features)
+        before = after = self.model.generate(batch, features, tokens_n)
+        hit_n, kept = np.asarray(routes.found.hit_n), np.asarray(routes.found.kept)
+        if hit_n[:n].any():
+            plan, add = routes.plan, self._add_experts
+            after = self.model.generate(batch, features, tokens_n, plan, add)
+        has_image = (batch.role == Role.VISION).any(1)
+        fired, close = self._routed_edits(routes)
+        return [
+            Answer(
+                before=before[b],
+                after=after[b] if hit_n[b] else before[b],
+                has_image=bool(has_image[b]),
+                live_n=len(self.store.history.live),
+                hit_n=int(hit_n[b]),
+                kept=float(kept[b]),
+                fired=tuple(fired[b]),
+                nearest=tuple(close[b]),
+            )
+            for b in range(n)
+        ]
+
+    def _routed_edits(
+        self, routes: _Routes
+    ) -> tuple[list[list[RoutedEdit]], list[list[RoutedEdit]]]:
+        """List, row by row, the edits that fired and those whose pictures come nearest."""
+        edits, edit_id = self.store.history.edits, np.asarray(self.live.repo.edit_id)
+        slot, weight = np.asarray(routes.found.slot), np.asarray(routes.found.weight)
+
+        def listed(row: int, margins: Margins) -> list[RoutedEdit]:
+            weights = dict(zip(slot[row].tolist(), weight[row].tolist(), strict=True))
+            parts = (np.asarray(part)[row].tolist() for part in (margins.image, margins.text))
+            at = np.asarray(margins.slot)[row].tolist()
+            return [
+                RoutedEdit(edits[int(edit_id[c])], weights.get(c, 0.0), image, text)
+                for c, image, text in zip(at, *parts, strict=True)
+                if np.isfinite(image)
+            ]
+
+        rows = range(len(slot))
+        fired = [[e for e in listed(row, routes.fired) if e.weight > 0] for row in rows]
+        return fired, [listed(row, routes.nearest) for row in rows]
+
+
+def _check_strings(prompt: str, target: str) -> None:
+    if not isinstance(prompt, str) or not isinstance(target, str):
+        raise TypeError("prompt and target of an edit are strings")
+
+
+def open_editor(
+    model: OpenModel | str | Path = "tiny",
+    repo: str | Path = "liveedit-repo",
+    write: bool = False,
+    max_edits: int = 100_000,
+    chat: bool | None = None,
+    storage: StorageConfig = F32,
+) -> EditingSession:
+    """Open a model with a repository folder.
+
+    Args:
+        model: a model of `open_model`, a preset's name or a model folder.
+        repo: the repository folder, used as it is given; with `write` it is made when there is
+            none.
+        write: take the folder's write lock; otherwise a snapshot that can only be asked.
+        max_edits: live edits that it may hold.
+        chat: apply the model's chat template; None: as the model was opened.
+        storage: how experts are kept in memory; on disk they are float32.
+
+    Raises:
+        FileNotFoundError: no model, or no repository to read.
+        BlockingIOError: another process is writing to the repository.
+        ValueError: a damaged model or repository, one made with another model, a model without
+            an editor, or none that has a chat template.
+    """
+    if not write:
+        read_header(Path(repo))  # a missing repository is refused before a model is loaded
+    if not isinstance(model, OpenModel):
+        model = open_model(model)
+    encoder = ExpertEncoder(model if chat is None else model.with_chat(chat))
+    header = encoder.header
+    store = open_store(repo, write=write, create=header if write else None)
+    try:
+        hashes = header.backbone_sha256, header.editor_sha256
+        store.header.check_model(store.folder, *hashes, model.name)
+        return EditingSession(encoder, store, max_edits, storage)
+    except BaseException:
+        store.close()
+        raise
