@@ -31,6 +31,21 @@ def sha256_of(params) -> str:
     return digest.hexdigest()
 
 
+def round_weights(params, dtype=jnp.float16):
+    """Return `params` as `save_weights` stores them.
+
+    Raises:
+        ValueError: a leaf is not finite after rounding.
+    """
+    rounded = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)  # no copy of such a leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(rounded):
+        if not bool(jnp.all(jnp.isfinite(leaf))):
+            raise ValueError(
+                f"{jax.tree_util.keystr(path)} is not finite in {jnp.dtype(dtype).name}"
+            )
+    return rounded
+
+
 def save_weights(folder: str | Path, params, recipe: dict, dtype=jnp.float16) -> str:
     """Write `params`, rounded to `dtype`, with their recipe; return the sha256 that it records.
 
@@ -41,13 +56,7 @@ def save_weights(folder: str | Path, params, recipe: dict, dtype=jnp.float16) ->
     """
     import orbax.checkpoint as ocp
 
-    folder = Path(folder).resolve()
-    rounded = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)  # no copy of such a leaf
-    for path, leaf in jax.tree_util.tree_leaves_with_path(rounded):
-        if not bool(jnp.all(jnp.isfinite(leaf))):
-            raise ValueError(
-                f"{jax.tree_util.keystr(path)} is not finite in {jnp.dtype(dtype).name}"
-            )
+    folder, rounded = Path(folder).resolve(), round_weights(params, dtype)
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
