@@ -25,7 +25,7 @@ MODEL/baselines/mend (docs/baselines.md).
 
 `--mesh fsdp=8` trains on a mesh of all devices (docs/pods.md); with several processes, run the same
 command in each. There, and on public benchmarks, vision features are computed in the step, and dev
-is not measured.
+is not measured while they train.
 """
 
 from __future__ import annotations
