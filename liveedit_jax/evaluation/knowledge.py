@@ -1,4 +1,4 @@
-"""How much of MojiEdit an unedited VLLM knows: shares of right answers by kind of question."""
+"""Measure how much of MojiEdit an unedited VLLM knows, by kind of question."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ METHODS = ("liveedit", *BASELINES)
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What to evaluate, on which stream."""
+    """The model and the stream of an evaluation."""
 
     config: str = "tiny"  # a preset
     dataset: str | None = None  # this and the next two replace parts of the preset, by name

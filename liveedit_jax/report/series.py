@@ -1,4 +1,4 @@
-"""What every chart shares, on pages and in figures: styles of lines, and the scale of the error."""
+"""Styles of lines, and the scale of the error: shared by the charts of pages and figures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COINCIDING = 0.02  # on the scale of the error: lines that are nowhere further a
 
 @dataclass(frozen=True)
 class Style:
-    """How a line is drawn; colour, dashes and marker all differ, so none is needed alone."""
+    """The style of a line. Lines differ in colour and mostly in dashes and marker, too."""
 
     colour: str
     dashes: tuple[float, ...] = ()
