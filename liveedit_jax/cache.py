@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 VARIABLE = "LIVEEDIT_COMPILED"  # a folder for compiled programs, or "off"
-WORTH_S = 0.1  # programs that take less time to compile are not kept
+WORTH_S = 0.0  # seconds of compilation: even the smallest program loads faster than it compiles
 
 
 def cache_folder() -> Path:
