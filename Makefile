@@ -11,7 +11,7 @@ JOBS ?= 2
 # Large buffers on huge pages: a training step on a CPU is a quarter faster (glibc only, else ignored).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: setup tools smol demo compare test test-core lint format wheel clean
+.PHONY: setup tools smol demo compare test test-core doctest docs examples lint format wheel clean
 
 # EXTRAS=tpu adds libtpu, which runs on TPUs and compiles for them anywhere.
 setup: $(MARK) $(if $(filter tpu,$(EXTRAS)),$(VENV)/.tpu)
@@ -77,6 +77,23 @@ test-core:
 .PHONY: $(VENV)/.newest
 $(VENV)/.newest: | $(RUN)
 	$(PIP) --upgrade --upgrade-strategy eager -e '.[dev]'
+
+# Examples in docstrings.
+doctest: tools
+	$(RUN) -m pytest tests/test_doctests.py
+
+# The site, in docs/_build/html; a warning is an error.
+docs: $(VENV)/.docs
+	$(RUN) -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
+
+$(VENV)/.docs: requirements-docs.txt $(MARK)
+	$(PIP) -r requirements-docs.txt
+	touch $@
+
+# The notebooks of examples/, run as scripts; one makes its checkpoint with PyTorch.
+examples: setup $(VENV)/.parity
+	mkdir -p runs/examples
+	for file in $(abspath $(wildcard examples/*.py)); do (cd runs/examples && $(abspath $(RUN)) $$file) || exit 1; done
 
 lint: tools
 	$(RUN) -m ruff check .

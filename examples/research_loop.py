@@ -1,0 +1,81 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+# ---
+
+# %% [markdown]
+# # The researcher's loop
+#
+# Draw edits, measure an editor on them, look inside an answer, change something, measure again.
+# Everything here is small enough for a laptop; the numbers show how the loop works and nothing
+# else.
+
+# %%
+import jax
+import jax.numpy as jnp
+
+import liveedit_jax
+from liveedit_jax.data import edit_stream
+
+model = liveedit_jax.open_model("tiny")
+
+# %% [markdown]
+# ## Edits
+#
+# A benchmark is a list of records. These are MojiEdit's; for rows of your own you make `Record`s.
+# Choose on `dev`, report on `eval`.
+
+# %%
+records = list(edit_stream("dev", seed=0, n=8))
+for record in records[:3]:
+    print(f"{record.entity}  {record.src}  {record.pred!r} -> {record.alt!r}")
+
+# %% [markdown]
+# ## Measure
+#
+# All probes of all records, after 1 edit and after 8 in a row, for LiveEdit and for an editor that
+# fine-tunes one layer. `results` is what `results.json` of an evaluation holds.
+
+# %%
+for name in ("liveedit", "ft_l"):
+    results = liveedit_jax.evaluate(name, model, records, marks=(1, 8))
+    for entry in results["marks"]:
+        shown = {key: entry[key] for key in ("reliability", "image_locality", "average")}
+        figures = "  ".join(f"{key} {value:.1f}" for key, value in shown.items())
+        print(f"{name:9} {entry['edits']} edits: {figures}")
+
+# %% [markdown]
+# ## Look inside
+#
+# `logits` gives, for each (picture, prompt, answer), the logits f32[A, V] that predict the answer's
+# tokens: under the model alone, and with the edits. Here are the probabilities of the tokens that
+# the edited model finds most likely.
+
+# %%
+record = records[0]
+rows = [(record.image, record.src, record.alt)]
+with liveedit_jax.open_editor(model, "loop-edits", write=True) as editor:
+    editor.edit(record.image, record.src, record.alt)
+    before, after = model.logits(rows)[0], editor.logits(rows)[0]
+    answer = editor.ask(record.image, record.rephrase)
+print(answer.before, "->", answer.after, [round(fired.weight, 3) for fired in answer.fired])
+
+token = jnp.asarray(after).argmax(-1)
+for name, logits in (("before", before), ("after", after)):
+    probability = jax.nn.softmax(jnp.asarray(logits))[jnp.arange(len(token)), token]
+    print(f"{name:6}", [round(float(p), 3) for p in probability])
+
+# %% [markdown]
+# ## Change something, and measure again
+#
+# Two training steps change little. A training that is worth something takes 2,000 steps and more
+# records than these (`python -m experiments.train_editor`, which also resumes where it was killed).
+
+# %%
+taught = list(edit_stream("editor_train", seed=0, n=64))
+tuned = liveedit_jax.train_editor(model, taught, steps_n=2)
+results = liveedit_jax.evaluate("liveedit", tuned, records, marks=(8,))
+print(f"after two steps: average {results['marks'][-1]['average']:.1f}")
