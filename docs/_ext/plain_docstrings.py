@@ -1,16 +1,21 @@
 """Docstrings here are plain text with `code` in backticks: this makes reStructuredText of them.
 
-Two things differ. A block that is indented more than the text before it is shown as it is written,
-unless it belongs to a section like `Args:`. Outside backticks, characters that reStructuredText
-would read as markup are just characters.
+Three things differ. A block that is indented more than the text before it is shown as it is
+written, unless it belongs to a section like `Args:`. Outside backticks, characters that
+reStructuredText would read as markup are just characters. And what a comment says about a field of
+a dataclass is shown with it.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import re
 
 SECTION = re.compile(r"\s*(Args|Returns|Yields|Raises|Examples?|Attributes|Note):\s*$")
 CODE = re.compile(r"(`[^`]*`)")
+FIELD = re.compile(r"    (\w+): [^#]*?(?:  # (.*))?$")
+COMMENT = re.compile(r"    # (.*)$")
 
 
 def _indent(line: str) -> int:
@@ -62,11 +67,43 @@ def plain(lines: list[str]) -> list[str]:
     return out
 
 
+def field_comments(source: str) -> dict[str, str]:
+    """Read what the comments behind and above the fields of a class say.
+
+    Examples:
+        >>> field_comments("class A:\\n    # Of the editor.\\n    rank: int = 4  # R\\n    n: int")
+        {'rank': 'Of the editor. R'}
+    """
+    found, above = {}, []
+    for line in source.splitlines():
+        comment, field = COMMENT.match(line), FIELD.match(line)
+        if comment:
+            above.append(comment[1])
+            continue
+        if field and (above or field[2]):
+            found[field[1]] = " ".join([*above, field[2] or ""]).strip()
+        above = []
+    return found
+
+
 def _process(app, what, name, obj, options, lines: list[str]) -> None:
     lines[:] = plain(lines)
+    if what == "class" and dataclasses.is_dataclass(obj):
+        comments = field_comments(inspect.getsource(obj))
+        told = [f"    {name}: {escaped(text)}" for name, text in comments.items()]
+        lines += ["", "Attributes:", *told] if told else []
+
+
+def _shorten(app, what, name, obj, options, signature, returned):
+    """Write arrays as the source does."""
+    texts = signature, returned
+    return tuple(
+        text and text.replace("~jaxlib._jax.", "").replace("~numpy.", "np.") for text in texts
+    )
 
 
 def setup(app) -> dict:
     """Run before napoleon, which reads the sections."""
     app.connect("autodoc-process-docstring", _process, priority=400)
+    app.connect("autodoc-process-signature", _shorten)
     return {"parallel_read_safe": True}
