@@ -303,7 +303,12 @@ class Preset:
 
 
 def as_dict(config) -> dict:
-    """Convert a config to nested dicts for JSON, with enums replaced by their values."""
+    """Convert a config to nested dicts for JSON, with enums replaced by their values.
+
+    Examples:
+        >>> as_dict(StorageConfig())
+        {'keys': 'float32', 'bodies': 'float32', 'bodies_on_host': False}
+    """
 
     def plain(fields: list[tuple]) -> dict:
         return {k: v.value if isinstance(v, Enum) else v for k, v in fields}

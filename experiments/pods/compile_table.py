@@ -1,4 +1,4 @@
-"""What `compile_check` found, as the table of docs/results/2026-11-26-pods.md.
+"""Print the results of `compile_check` as the table of docs/pods.md.
 
 python -m experiments.pods.compile_table runs/compile_check
 """
@@ -17,7 +17,7 @@ TITLES = (
 
 
 def cells(found: dict) -> list[str]:
-    """One row."""
+    """Return the cells of one row."""
     mesh = " ".join(f"{axis} {n}" for axis, n in found["mesh"].items())
     samples = f"{found['samples']} x {found['tokens']:,}"
     row = [found["config"], f"{found['topology']}, {mesh}", found["step"], samples]

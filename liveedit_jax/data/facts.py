@@ -73,7 +73,12 @@ TRAINED_FACTS = tuple(fact for fact in FACTS if fact not in HELD_OUT_FACTS)
 
 
 def file_key(name: str) -> str:
-    """Normalise a drawing's file name to a key on which both packages and the data agree."""
+    """Normalise a drawing's file name to a key on which both packages and the data agree.
+
+    Examples:
+        >>> file_key("00A9-FE0F.svg")
+        'a9'
+    """
     points = name.lower().removesuffix(".svg").split("-")
     return "-".join(p.lstrip("0") for p in points if p != "fe0f")
 
@@ -198,6 +203,10 @@ def split_entities(split: str) -> tuple[Entity, ...]:
 
     Raises:
         ValueError: not one of SPLITS.
+
+    Examples:
+        >>> len(split_entities("dev"))
+        100
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; use one of {', '.join(SPLITS)}")

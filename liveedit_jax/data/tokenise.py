@@ -50,6 +50,13 @@ def tokenise_pair(
 
     Raises:
         ValueError: an empty prompt or target, or a target that merges into the prompt's last token.
+
+    Examples:
+        >>> from liveedit_jax.data.tokenizer import train_tokenizer
+        >>> words = train_tokenizer(["what is this? a red fox"] * 4, 290)
+        >>> prompt, answer = tokenise_pair(words, "what is this?", "a red fox", between="")
+        >>> words.decode(prompt), words.decode(answer)
+        ('what is this?', ' a red fox')
     """
     if not prompt.strip():
         raise ValueError("the prompt is empty")
@@ -104,7 +111,12 @@ def build_row(
 
 
 def round_up(n: int, multiple: int) -> int:
-    """Round `n` up to a multiple."""
+    """Round `n` up to a multiple.
+
+    Examples:
+        >>> round_up(65, 64)
+        128
+    """
     return -(-n // multiple) * multiple
 
 

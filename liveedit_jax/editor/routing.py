@@ -37,7 +37,13 @@ def similarity(
 
 
 def soft_weights(score: Float[Array, "B C"], mask: Bool[Array, "B C"]) -> Float[Array, "B C"]:
-    """Compute the weights softmax(score) * sigmoid(score) over masked experts; zeros elsewhere."""
+    """Compute the weights softmax(score) * sigmoid(score) over masked experts; zeros elsewhere.
+
+    Examples:
+        >>> score, hit = jnp.asarray([[0.0, 2.0, 9.0]]), jnp.asarray([[True, True, False]])
+        >>> [round(float(weight), 2) for weight in soft_weights(score, hit)[0]]
+        [0.06, 0.78, 0.0]
+    """
     return masked_softmax(score, mask) * jax.nn.sigmoid(score)
 
 

@@ -20,10 +20,20 @@ def check_marks(marks: tuple[int, ...], cases_n: int) -> None:
 
 
 def count_cases(mark: int, cases_n: int) -> int:
-    """Return how many cases a mark counts: as many whole chunks as fit `cases_n`, at least one."""
+    """Return how many cases a mark counts: as many whole chunks as fit `cases_n`, at least one.
+
+    Examples:
+        >>> count_cases(mark=100, cases_n=250), count_cases(mark=1_000, cases_n=250)
+        (200, 1000)
+    """
     return max(cases_n // mark, 1) * mark
 
 
 def chunk_of(case: Int[np.ndarray, " X"], mark: int) -> Int[np.ndarray, " X"]:
-    """Return the number of the chunk that each case belongs to."""
+    """Return the number of the chunk that each case belongs to.
+
+    Examples:
+        >>> chunk_of(np.arange(5), mark=2).tolist()
+        [0, 0, 1, 1, 2]
+    """
     return np.asarray(case) // mark

@@ -182,6 +182,10 @@ def token_accuracy(predicted: Sequence[int], reference: Sequence[int]) -> float:
 
     Raises:
         ValueError: different lengths, or no position at all.
+
+    Examples:
+        >>> token_accuracy([7, 8, 9, 4], [7, 8, 9, 5])
+        0.75
     """
     if len(predicted) != len(reference) or not reference:
         raise ValueError(f"{len(predicted)} predictions for {len(reference)} answer tokens")
@@ -194,7 +198,12 @@ def forced_accuracy(line: dict) -> float:
 
 
 def exact_match(line: dict) -> float:
-    """Return 1 where a line's free generation equals its reference, else 0."""
+    """Return 1 where a line's free generation equals its reference, else 0.
+
+    Examples:
+        >>> exact_match({"probe": "reliability", "target": "fox", "generated": " fox"})
+        1.0
+    """
     reference = line[BY_NAME[line["probe"]].reference.text]
     return float(line["generated"].strip() == reference.strip())
 
