@@ -17,7 +17,7 @@ from pathlib import Path
 
 import liveedit_jax
 from liveedit_jax.data.facts import entities
-from liveedit_jax.data.images import png
+from liveedit_jax.data.images import drawing_png
 
 # %% [markdown]
 # ## A picture
@@ -29,7 +29,7 @@ from liveedit_jax.data.images import png
 fox = next(entity for entity in entities() if entity.emoji == "🦊")
 crab = next(entity for entity in entities() if entity.emoji == "🦀")
 for entity in (fox, crab):
-    Path(f"{entity.facts['name']}.png").write_bytes(png(entity, "twemoji", 240))
+    Path(f"{entity.facts['name']}.png").write_bytes(drawing_png(entity, "twemoji", 240))
 
 model = liveedit_jax.open_model("tiny")
 print(model.answer("fox.png", "What is this called?"))

@@ -1,4 +1,4 @@
-"""Print the results of `compile_check` as the table of docs/pods.md.
+"""Print the results of `compile_check` as the table of docs/results/2026-11-26-pods.md.
 
 python -m experiments.pods.compile_table runs/compile_check
 """
