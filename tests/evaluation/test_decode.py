@@ -51,8 +51,8 @@ def test_decided_answers_are_what_greedy_decoding_gives(taught):
             for said, answer in zip(found, rows.answer, strict=True)
         ]
         for found in (
-            Decoder(subject).unedited(encoded, probes),
-            Decoder(subject).unedited(undecided(encoded), probes),
+            Decoder(subject).decode_unedited(encoded, probes),
+            Decoder(subject).decode_unedited(undecided(encoded), probes),
         )
     )
     assert shortcut == forced
@@ -104,7 +104,7 @@ def test_a_path_tells_what_generation_says_as_far_as_it_goes(taught):
 def test_the_generated_text_is_cut_at_2a_plus_8_tokens(taught):
     subject, _, _ = taught
     ids = subject.tokenizer.encode("red blue green sharp round tiny old new " * 4)
-    assert Decoder(subject).text(ids, 3) == subject.tokenizer.decode(ids[:14]).strip()
+    assert Decoder(subject).detokenise(ids, 3) == subject.tokenizer.decode(ids[:14]).strip()
 
 
 def test_blocks_keep_the_edits_in_front(cases_of):
