@@ -17,8 +17,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, UInt16
-from scipy.linalg import hadamard
 
 from liveedit_jax.config import Precision
 from liveedit_jax.types import StoredRows
@@ -98,6 +98,14 @@ def to_float32(rows: StoredRows) -> Float[Array, "C ... W"]:
     return value if rows.scale is None else value * rows.scale[..., None]
 
 
+def _hadamard(n: int) -> np.ndarray:
+    """Make Sylvester's Hadamard matrix; `scipy.linalg` has it too, and takes long to import."""
+    matrix = np.ones((1, 1))
+    while len(matrix) < n:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return matrix
+
+
 def rotate(x: Float[Array, "N W"], like: StoredRows) -> Float[Array, "N W"]:
     """Rotate vectors if `like` is in 8 bits: keys before storing, and queries that meet them.
 
@@ -108,7 +116,7 @@ def rotate(x: Float[Array, "N W"], like: StoredRows) -> Float[Array, "N W"]:
     n = min(width & -width, 256)
     if like.step is None or n == 1:
         return x
-    turn = jnp.asarray(hadamard(n) / n**0.5, jnp.float32)
+    turn = jnp.asarray(_hadamard(n) / n**0.5, jnp.float32)
     blocks = jnp.matmul(x.reshape(*x.shape[:-1], -1, n), turn, precision=jax.lax.Precision.HIGHEST)
     return blocks.reshape(x.shape)
 
