@@ -12,7 +12,7 @@ import numpy as np
 from liveedit_jax.data import edit_stream
 from liveedit_jax.data.facts import HELD_OUT_FACTS
 from liveedit_jax.data.prompts import PLAIN_PROMPTS, PROMPTS, Prompts
-from liveedit_jax.data.records import Record, SameImage
+from liveedit_jax.data.records import Record
 from liveedit_jax.evaluation.probes import Case, Probe, image_key
 
 
@@ -69,37 +69,36 @@ def stream_cases(
     Raises:
         ValueError, FileNotFoundError: as `edit_stream`.
     """
-    return cases_of(list(edit_stream(split, seed, n, image_size=image_size, noto=noto)))
+    return make_cases(list(edit_stream(split, seed, n, image_size=image_size, noto=noto)))
 
 
-def cases_of(records: Sequence[Record], pictures: Path | None = None) -> list[Case]:
-    """Make cases of records in their order, with their benchmarks' prompts.
+def make_cases(records: Sequence[Record], pictures: Path | None = None) -> list[Case]:
+    """Make the cases of records, in their order, with their benchmarks' prompt templates.
 
-    Of an edited picture they ask all facts that none of the records changes.
+    The probes `same_image` ask for all facts of the edited entity that none of the records changes.
 
     Args:
         records: the records.
-        pictures: the folder that their pictures' files are named from.
+        pictures: the folder that the file names of their pictures are relative to; None where the
+            pictures are not files.
     """
     edited = {(record.entity, record.fact) for record in records}
 
-    def kept(record: Record) -> tuple[SameImage, ...]:
-        return tuple(o for o in record.same_image if (record.entity, o.fact) not in edited)
-
-    def made(record: Record) -> Case:
+    def make(record: Record) -> Case:
         prompts = PLAIN_PROMPTS if record.dataset is None else PROMPTS[record.dataset]
-        return make_case(replace(record, same_image=kept(record)), prompts, pictures)
+        same_image = (o for o in record.same_image if (record.entity, o.fact) not in edited)
+        return make_case(replace(record, same_image=tuple(same_image)), prompts, pictures)
 
-    return [made(record) for record in records]
+    return [make(record) for record in records]
 
 
-def digest_of(cases: Sequence[Case]) -> str:
-    """Compute the sha256 of all that cases ask: of pictures the file's name, or else the bytes."""
+def cases_sha256(cases: Sequence[Case]) -> str:
+    """Compute the sha256 of all that cases ask; a picture counts by its file name or its bytes."""
     digest = hashlib.sha256()
     for case in cases:
         for probe in case.probes:
-            said = (probe.metric, probe.prompt, probe.target, probe.file)
-            digest.update(repr(said).encode())
+            texts = (probe.metric, probe.prompt, probe.target, probe.file)
+            digest.update(repr(texts).encode())
             if probe.file is None:
                 digest.update(image_key(probe.image))
     return digest.hexdigest()
@@ -145,8 +144,8 @@ def benchmark_cases(
     )
     if n is not None and n > len(source):
         raise ValueError(f"{n} cases: {name}'s {split} split has {len(source)} here")
-    cases = cases_of(list(source), source.pictures)
+    cases = make_cases(list(source), source.pictures)
     order = list(range(len(cases)))
     if seed is not None:
         np.random.default_rng(seed).shuffle(order)
-    return Stream([cases[i] for i in order[:n]], digest_of(cases), source.pictures)
+    return Stream([cases[i] for i in order[:n]], cases_sha256(cases), source.pictures)

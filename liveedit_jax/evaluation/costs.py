@@ -29,7 +29,7 @@ def bytes_of(make: Callable, *args: Any) -> int:
 
 
 def peak_rss_gb() -> float:
-    """Tell the most memory (GiB) that this process has had."""
+    """Return the peak resident memory of this process so far, in GiB."""
     if sys.platform == "win32":
         import psutil
 

@@ -21,7 +21,7 @@ class Probe:
 
 
 def image_key(image: bytes | Path | None) -> bytes:
-    """Make what two probes with the same picture share."""
+    """Return a key that is equal for equal pictures; empty without a picture."""
     if isinstance(image, bytes):
         return hashlib.sha256(image).digest()
     return b"" if image is None else str(image).encode()

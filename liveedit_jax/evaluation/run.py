@@ -20,8 +20,8 @@ from liveedit_jax.evaluation.cases import (
     BenchmarkFiles,
     Stream,
     benchmark_cases,
-    cases_of,
-    digest_of,
+    cases_sha256,
+    make_cases,
     stream_cases,
 )
 from liveedit_jax.evaluation.engine import Schedule
@@ -99,7 +99,7 @@ def run(
     if cases_n is None:
         cases_n = max(spec.marks) if spec.files is None else len(stream.cases)
     schedule = schedule or Schedule(spec.marks, cases_n=cases_n)
-    parts, method = parts_of(spec, model)
+    parts, method = make_parts(spec, model)
     settings = {
         **_settings(spec, model),
         "third_drawings": font_sha256(spec.noto) if name == "mojiedit" else None,
@@ -127,15 +127,15 @@ def run_records(
     cases_n: int | None = None,
     draw: Draw | None = None,
 ) -> dict:
-    """Evaluate an editor on given records, in their order; writes and returns as `run` does.
+    """Evaluate an editor on given records, in their order; writes and returns the same as `run`.
 
     Args:
-        name: one of METHODS.
+        name: the editor, one of METHODS.
         model: the model.
-        records: the stream; of one benchmark.
+        records: the stream, all of one benchmark.
         marks: numbers of edits.
         out, begin, draw: as in `run`.
-        cases_n: cases that marks below it count; None: all.
+        cases_n: cases that smaller marks count; None: all.
 
     Raises:
         KeyError: an unknown editor.
@@ -163,9 +163,9 @@ def run_records(
         marks=tuple(marks),
         cases_n=len(records) if cases_n is None else cases_n,
     )
-    cases = cases_of(records, pictures)
-    parts, method = parts_of(spec, model)
-    settings = {**_settings(spec, model), "rows_sha256": digest_of(cases), **method}
+    cases = make_cases(records, pictures)
+    parts, method = make_parts(spec, model)
+    settings = {**_settings(spec, model), "rows_sha256": cases_sha256(cases), **method}
     retention = None
     if dataset == "mojiedit":
         retention = retention_case(model.config.backbone.vision.image_size)
@@ -174,14 +174,14 @@ def run_records(
 
 
 def _settings(spec: RunSpec, model: Model) -> dict:
-    """Return what makes two runs of a stream the same run."""
+    """Return the settings that identify a run."""
     chosen = {k: v for k, v in asdict(spec).items() if k not in ("files", "noto")}
     hashes = {"backbone": model.backbone_sha256, "editor": model.editor_sha256}
     return chosen | {"model": hashes, "commit": git_commit()}
 
 
-def parts_of(spec: RunSpec, model: Model) -> tuple[ModelParts, dict]:
-    """Join a model with a spec's editor; also, what the settings say of a baseline.
+def make_parts(spec: RunSpec, model: Model) -> tuple[ModelParts, dict]:
+    """Join a model with the editor of a spec; also returns what the settings say of a baseline.
 
     Raises:
         ValueError, FileNotFoundError: as `load_baseline`, or the model has no editor.
@@ -244,7 +244,7 @@ def open_stream(spec: RunSpec, cfg: Preset, name: str, cases_n: int | None) -> S
 
 
 def check_pictures(cfg: Preset) -> None:
-    """Refuse a backbone whose pictures evaluation does not take.
+    """Refuse a backbone that evaluation cannot give pictures to.
 
     Raises:
         ValueError: it cuts pictures into tiles.

@@ -7,7 +7,7 @@ import pytest
 import liveedit_jax
 from liveedit_jax.data import edit_stream
 from liveedit_jax.data.records import Record
-from liveedit_jax.evaluation.cases import cases_of, digest_of, stream_cases
+from liveedit_jax.evaluation.cases import cases_sha256, make_cases, stream_cases
 from liveedit_jax.evaluation.run import RunSpec, run
 
 TIMES = ("seconds", "peak_rss_gb", "compile_n", "config", "seed", "commit")
@@ -57,8 +57,8 @@ def test_records_are_asked_with_their_benchmarks_prompts():
     record = next(edit_stream("eval", 0, 1))
     assert record.dataset == "mojiedit"
     own, asked = (
-        cases_of([Record(**{**vars(record), "dataset": name})])[0] for name in (None, "evqa")
+        make_cases([Record(**{**vars(record), "dataset": name})])[0] for name in (None, "evqa")
     )
     assert own.edit.prompt == record.src and asked.edit.prompt == f"{record.src} The answer is:"
-    assert digest_of([own]) != digest_of([asked])
-    assert digest_of(stream_cases("eval", 0, 1, 60)) == digest_of([own])
+    assert cases_sha256([own]) != cases_sha256([asked])
+    assert cases_sha256(stream_cases("eval", 0, 1, 60)) == cases_sha256([own])
