@@ -68,7 +68,7 @@ test: setup smol lint $(VENV)/.parity
 # The tests that a new release of a dependency is most likely to break, on the newest versions that
 # pyproject.toml allows, in an environment of their own; neither PyTorch nor `smol`.
 NEWEST := $(VENV)-newest
-CORE := tests/test_imports.py tests/test_live.py tests/cli tests/data tests/editor tests/store tests/training/test_train_editor.py
+CORE := tests/test_imports.py tests/test_cache.py tests/test_live.py tests/cli tests/data tests/editor tests/store tests/training/test_train_editor.py
 test-core:
 	$(MAKE) VENV=$(NEWEST) $(NEWEST)/.newest
 	$(NEWEST)/bin/python -m pytest -n $(JOBS) --dist worksteal -m "not parity" $(CORE)
