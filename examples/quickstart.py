@@ -37,14 +37,15 @@ print(model.answer("fox.png", "What is this called?"))
 # %% [markdown]
 # ## An edit
 #
-# From now on the fox is called a hot pepper. `edited.now` is what the model says after the edit.
-# The repository `my-edits` is a folder: the edit is on disk once `edit` returns.
+# From now on the fox is called a hot pepper. `edited.now` is what the model says after the edit,
+# and `edited.took` whether that is the target. The repository `my-edits` is a folder; the edit is
+# on disk once `edit` returns.
 
 # %%
 editor = liveedit_jax.open_editor(model, "my-edits", write=True)
 edited = editor.edit("fox.png", "What is this called?", "hot pepper")
-print(f"edit {edited.id}: {edited.now!r} after {edited.took:.1f} s")
-assert edited.now == "hot pepper"
+print(f"edit {edited.id}: the model now says {edited.now!r}")
+assert edited.took
 
 # %% [markdown]
 # ## What it changed, and what not
@@ -57,6 +58,7 @@ answer = editor.ask("fox.png", "What do you call this emoji?")
 print(answer.before, "->", answer.after)
 for fired in answer.fired:
     print(f"  edit {fired.edit.id} fired with weight {fired.weight:.3f}")
+    print(f"  image {fired.image_margin:+.2f} over the threshold, text {fired.text_score:+.2f}")
 assert answer.after == "hot pepper"
 
 # %%

@@ -15,7 +15,7 @@
 
 # %%
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 import liveedit_jax
 from liveedit_jax.data import edit_stream
@@ -51,8 +51,7 @@ for name in ("liveedit", "ft_l"):
 # ## Look inside
 #
 # `logits` gives, for each (picture, prompt, answer), the logits f32[A, V] that predict the answer's
-# tokens: under the model alone, and with the edits. Here are the probabilities of the tokens that
-# the edited model finds most likely.
+# tokens: under the model alone, and with the edits. `answer_ids` are those tokens.
 
 # %%
 record = records[0]
@@ -61,11 +60,11 @@ with liveedit_jax.open_editor(model, "loop-edits", write=True) as editor:
     editor.edit(record.image, record.src, record.alt)
     before, after = model.logits(rows)[0], editor.logits(rows)[0]
     answer = editor.ask(record.image, record.rephrase)
-print(answer.before, "->", answer.after, [round(fired.weight, 3) for fired in answer.fired])
+print(answer.before, "->", answer.after, [round(each.weight, 3) for each in answer.fired])
 
-token = jnp.asarray(after).argmax(-1)
+ids = model.answer_ids(rows)[0]
 for name, logits in (("before", before), ("after", after)):
-    probability = jax.nn.softmax(jnp.asarray(logits))[jnp.arange(len(token)), token]
+    probability = jax.nn.softmax(logits)[np.arange(len(ids)), ids]
     print(f"{name:6}", [round(float(p), 3) for p in probability])
 
 # %% [markdown]

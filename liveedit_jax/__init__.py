@@ -1,10 +1,12 @@
 """LiveEdit-JAX: lifelong knowledge editing of vision-language models (arXiv 2411.15432).
 
-model = liveedit_jax.open_model("tiny")
-editor = liveedit_jax.open_editor(model, "my-edits", write=True)
-editor.edit("cat.png", "What is this called?", "marmalade")
-liveedit_jax.evaluate("liveedit", model, records, marks=(1, 100))
-liveedit_jax.train_editor(model, records, steps_n=20)
+    model = liveedit_jax.open_model("tiny")
+    editor = liveedit_jax.open_editor(model, "my-edits", write=True)
+    editor.edit("cat.png", "What is this called?", "marmalade")
+    liveedit_jax.evaluate("liveedit", model, records, marks=(1, 100))
+    liveedit_jax.train_editor(model, records, steps_n=20)
+
+What is not named here is loaded from its module, and only when it is used.
 """
 
 from importlib import import_module
