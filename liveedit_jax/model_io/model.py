@@ -61,7 +61,8 @@ def load_backbone(folder: Path) -> tuple[Any, dict]:
 
 def model_folder(name_or_folder: str | Path) -> Path:
     """Return the shipped folder of a preset's name, or any other folder as it is."""
-    return SHIPPED / str(name_or_folder) if str(name_or_folder) in PRESETS else Path(name_or_folder)
+    shipped = SHIPPED / str(name_or_folder)
+    return shipped if str(name_or_folder) in PRESETS and shipped.is_dir() else Path(name_or_folder)
 
 
 def find_model(name_or_folder: str | Path) -> Path:

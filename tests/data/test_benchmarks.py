@@ -77,7 +77,10 @@ def test_records_are_the_rows_of_the_file_in_its_order(load, tmp_path, name, spl
         warnings.simplefilter("ignore")
         read = read_annotations(name, split, tmp_path / "laid").records
     folder = tmp_path / "laid" / BENCHMARKS[name].pictures
-    want = [replace(r, **{field: folder / r[field] for field in PICTURE_FIELDS}) for r in read]
+    want = [
+        replace(r, dataset=name, **{field: folder / r[field] for field in PICTURE_FIELDS})
+        for r in read
+    ]
     assert list(source) == want and len(source) == len(rows) == 12
     assert [record.row for record in source] == list(range(12))
     assert source[3].src == rows[3]["src"] and source[3].entity == "cards/3.png"

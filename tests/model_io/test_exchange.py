@@ -110,7 +110,7 @@ def test_damage_and_the_wrong_model_are_named(published, small, tmp_path, capsys
 
     refused("minigpt-4-vicuna-7b", folder, "eva_vit_g.pth")
     refused("blip2-opt-2.7b", folder, "unknown name")
-    refused("no-such", folder, "known: llava-1.5-7b")
+    refused("no-such", folder, "give --model one of llava-1.5-7b")
     refused(NAME, tmp_path / "none", "no folder")
     broken = tmp_path / "broken"
     broken.mkdir()
