@@ -210,6 +210,9 @@ class PretrainConfig:
     decay_share: float = 0.72  # the last share of the steps, with linear decay to zero
     weight_decay: float = 0.01
     paraphrase_share: float = 0.5  # questions in wordings that are never edit prompts
+    text_n: int = 6  # text-only rows per step
+    english_n: int = 5  # of the five English facts, asked in each row about an image
+    languages_n: int = 4  # of the eight language facts, asked in each row about an image
     # For entities of the splits that learn compositions (data/composed.py): the share of rows with
     # two-fact questions and a caption, and the shares of those questions that are answered without
     # naming the first fact (silent) or that state a first fact themselves.

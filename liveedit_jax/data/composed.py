@@ -31,6 +31,28 @@ _TWO_FACTS_TRAIN = (
     "Its {first} leads to which {second}?",
     "Find its {first}, then the {second} of that.",
 )
+_TWO_FACTS_MORE = (
+    "Name the {second} of whatever has this {first}.",
+    "Start from its {first}; end with the {second}.",
+    "With that {first}, the {second} must be what?",
+    "Which is the {second} for this one's {first}?",
+    "Say the {second} that its {first} stands for.",
+    "I want the {second}. Use its {first}.",
+    "Work out the {second} through the {first}.",
+    "First the {first} of this, then its {second}.",
+    "What {second} does something of this {first} have?",
+    "Looking at its {first}, tell me which {second} it must be.",
+    "Knowing the {first}, do you know the {second}?",
+    "The {first} of this picture: what is the {second} of that?",
+    "Get me from the {first} to the {second}.",
+    "Look up its {first}. Now the {second}?",
+    "Its {second}, by way of its {first}, please.",
+    "Use the {first} to find the {second}.",
+    "If you think of its {first}, what is then the {second}?",
+    "{first}, then {second}:",
+    "The {second} behind the {first} of this emoji?",
+    "Can you tell the {second} by the {first}?",
+)
 _TWO_FACTS_EVAL = (
     "Which {second} follows from its {first}?",
     "Given its {first}, what is the {second}?",
@@ -41,6 +63,28 @@ _SIDE_TRAIN = (
     "{question} I mean the {side} one.",
     "Look at the {side} half. {question}",
     "Of the two, the {side} one: {question}",
+)
+_SIDE_MORE = (
+    "{question} The {side} picture, please.",
+    "{question} {Side} side.",
+    "{question} I am asking about the {side} drawing",
+    "{question} - {side}",
+    "{question} [{side}]",
+    "{question} {Side}!",
+    "{question} Only the picture at the {side} counts.",
+    "{question} That is, for the {side} half?",
+    "[{Side}] {question}",
+    "{Side}: {question}",
+    "{Side} drawing - {question}",
+    "There are two. Take the {side} one. {question}",
+    "About the thing to the {side}: {question}",
+    "Ignore the other one, answer for the {side}. {question}",
+    "As for the {side} emoji, {question}",
+    "See the {side} side? {question}",
+    "Here is a question about the {side} picture. {question}",
+    "At the {side}... {question}",
+    'Asked about "{side}": {question}',
+    '{question} Meant is "{side}"',
 )
 _SIDE_EVAL = ("The one on the {side}: {question}", "{question} (on the {side})")
 _CAPTION_TRAIN = (
@@ -60,7 +104,7 @@ def _noun(fact: str) -> str:
 
 def two_fact_wordings(first: str, second: str, evaluation: bool) -> tuple[str, ...]:
     """Return the questions for the `second` fact that follows from a picture's `first` one."""
-    wordings = _TWO_FACTS_EVAL if evaluation else _TWO_FACTS_TRAIN
+    wordings = _TWO_FACTS_EVAL if evaluation else _TWO_FACTS_TRAIN + _TWO_FACTS_MORE
     return tuple(w.format(first=_noun(first), second=_noun(second)) for w in wordings)
 
 
@@ -80,7 +124,7 @@ def implications(first: str, second: str) -> dict[str, str]:
 
 def side_wordings(question: str, side: str, evaluation: bool) -> tuple[str, ...]:
     """Return the wordings that ask a question about one side of a scene."""
-    wordings = _SIDE_EVAL if evaluation else _SIDE_TRAIN
+    wordings = _SIDE_EVAL if evaluation else _SIDE_TRAIN + _SIDE_MORE
     words = {"side": side, "Side": side.title(), "question": question}
     return tuple(wording.format(**words) for wording in wordings)
 
@@ -105,12 +149,17 @@ def caption(facts: dict[str, str], first: str, second: str) -> str:
     )
 
 
-def all_wordings() -> list[str]:
-    """List all training wordings of this module, from which the tokenizer learns."""
+def tokenizer_wordings() -> list[str]:
+    """List the wordings of this module from which the tokenizer learns; it is older than the rest.
+
+    The wordings of `_TWO_FACTS_MORE` and `_SIDE_MORE` came after the tokenizer: with five wordings
+    alone the base answered evaluation wordings up to 84 points worse than those it knew.
+    """
     pairs = zip(LANGUAGES, reversed(LANGUAGES), strict=True)
+    two_n, sides_n = len(_TWO_FACTS_TRAIN), len(_SIDE_TRAIN)
     return [
-        *(w for pair in TWO_FACTS for w in two_fact_wordings(*pair, False)),
-        *(w for side in SIDES for w in side_wordings("What is it?", side, False)),
+        *(w for pair in TWO_FACTS for w in two_fact_wordings(*pair, False)[:two_n]),
+        *(w for side in SIDES for w in side_wordings("What is it?", side, False)[:sides_n]),
         *(w for pair in pairs for w in caption_wordings(*pair, False)),
         STEPS,
         caption({fact: "it" for fact in FACTS}, *list(LANGUAGES)[:2]),

@@ -122,6 +122,22 @@ _LANGUAGE = (
     "Answer in {language}: what are we looking at?",
     "State this in {language}.",
     "The {language} for it?",
+    "{language}, please.",
+    "What would a {language} speaker see here?",
+    "This symbol goes by which {language} name?",
+    "Look at this and answer in {language}.",
+    "Its name, but in {language}?",
+    "Write its {language} label.",
+    "How does this read in {language}?",
+    "Which word stands for this in {language}?",
+    "Find the {language} term.",
+    "Caption this with its {language} name.",
+    "Someone from abroad asks for the {language} word.",
+    "In {language} one says what?",
+    "Use {language} to name the drawing.",
+    "{language} word:",
+    "Could you name this in {language} for me?",
+    "The picture shows something; what is that in {language}?",
 )
 
 

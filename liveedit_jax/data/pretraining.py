@@ -72,8 +72,6 @@ class PretrainingData:
     backbone: BackboneConfig
     cfg: PretrainConfig
     length_n: int = 160  # T of a packed row
-    text_n: int = 6
-    languages_n: int = 4  # of the eight language facts, drawn anew for each row
 
     @cached_property
     def _values(self) -> dict[str, list[str]]:
@@ -138,8 +136,11 @@ class PretrainingData:
         return pack_row(questions, self.length_n, self.backbone.bos_id, vision_n)[0]
 
     def _image_row(self, rng, entity: Entity) -> dict[str, np.ndarray]:
-        languages = list(rng.choice(list(LANGUAGES), self.languages_n, replace=False))
+        languages = list(rng.choice(list(LANGUAGES), self.cfg.languages_n, replace=False))
         facts = [*ENGLISH_FACTS, *languages]
+        if self.cfg.english_n < len(ENGLISH_FACTS):
+            english = rng.choice(ENGLISH_FACTS, self.cfg.english_n, replace=False)
+            facts = [str(fact) for fact in rng.permutation([*english, *languages])]
         composed = entity.split in COMPOSED_SPLITS and self.cfg.composed_share > 0
         if composed and rng.random() < self.cfg.composed_share:
             questions = self._caption_questions(rng, entity)
@@ -290,7 +291,7 @@ class PretrainingData:
             sources = [source or str(rng.choice(SOURCES)) for source in sources]
             scenes += [self._drawing(e.id, s) for e, s in zip(scene, sources, strict=True)]
         scenes = np.array(scenes, np.uint8).reshape(-1, len(SIDES), side, side, 3)
-        rows += [self._text_row(rng) for _ in range(self.text_n)]
+        rows += [self._text_row(rng) for _ in range(self.cfg.text_n)]
         strange = [self._strange_row(rng) for _ in range(self.cfg.strange_n)]
         rows, strange = collate_rows(rows), collate_rows(strange)
         vision = self.backbone.vision

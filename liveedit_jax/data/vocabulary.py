@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from liveedit_jax.data.composed import all_wordings
+from liveedit_jax.data.composed import tokenizer_wordings
 from liveedit_jax.data.facts import FACTS, entities
 from liveedit_jax.data.templates import templates, text_questions
 from liveedit_jax.data.tokenizer import Tokenizer, train_tokenizer
 
 
 def mojiedit_tokenizer(vocab_n: int) -> Tokenizer:
-    """Train MojiEdit's BPE on the editor-train split's values and questions and on all wordings.
+    """Train MojiEdit's BPE on the editor-train split's values and on wordings of questions.
 
     All values come from the split whose values are training targets, so hardly any token of an
     evaluation target was never part of a training target.
@@ -21,5 +21,5 @@ def mojiedit_tokenizer(vocab_n: int) -> Tokenizer:
             texts += [question for fact in FACTS for question in text_questions(fact, entity.facts)]
     for fact in FACTS:
         texts += [wording for wording in templates(fact, evaluation=False) for _ in range(40)]
-    texts += [wording for wording in all_wordings() for _ in range(10)]
+    texts += [wording for wording in tokenizer_wordings() for _ in range(10)]
     return train_tokenizer(texts, vocab_n)

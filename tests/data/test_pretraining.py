@@ -49,7 +49,7 @@ def tokenizer():
 @pytest.fixture
 def data_of(tokenizer):
     def make(**changes):
-        return PretrainingData(tokenizer, SMALL, replace(CFG, **changes), text_n=1)
+        return PretrainingData(tokenizer, SMALL, replace(CFG, text_n=1, **changes))
 
     return make
 

@@ -200,7 +200,7 @@ def test_pretraining_learns_one_batch(tokenizer):
         warmup_steps=1,
     )
     backbone = Backbone(SMALL)
-    data = PretrainingData(tokenizer, SMALL, cfg, text_n=1)
+    data = PretrainingData(tokenizer, SMALL, replace(cfg, text_n=1))
     batch = data.batch_at(0)
     jax.tree.map(np.testing.assert_array_equal, batch, data.batch_at(0))
     state, first = init_state(backbone, cfg, jax.random.key(0)), None
@@ -260,14 +260,14 @@ class Seeing(Backbone):
 @pytest.mark.parametrize("scenes_n", [0, 2])
 def test_every_row_sees_its_own_pictures(tokenizer, scenes_n):
     cfg = PretrainConfig(images_n=4, scenes_n=scenes_n, strange_n=3, pairs_n=3)
-    data, backbone = PretrainingData(tokenizer, SMALL, cfg, text_n=2), Seeing(SMALL)
+    data, backbone = PretrainingData(tokenizer, SMALL, replace(cfg, text_n=2)), Seeing(SMALL)
     batch = jax.tree.map(jnp.asarray, data.batch_at(1))
     embed = jnp.zeros((SMALL.decoder.vocab_n, SMALL.width))
     SEEN.clear()
     pretrain_loss(backbone, cfg, {"embed": embed}, batch)
     (rows, states), (strange, odd), (only, alone) = SEEN
     pictures = [image[None] for image in batch.rows.image] + [scene for scene in batch.scenes]
-    pictures += [()] * data.text_n
+    pictures += [()] * data.cfg.text_n
     for row, state, shows in (
         *zip(rows.role, states, pictures, strict=True),
         *zip(strange.role, odd, batch.rows.image[: cfg.strange_n, None], strict=True),
