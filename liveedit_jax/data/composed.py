@@ -52,6 +52,8 @@ _TWO_FACTS_MORE = (
     "{first}, then {second}:",
     "The {second} behind the {first} of this emoji?",
     "Can you tell the {second} by the {first}?",
+    "Its {second} (by its {first})",
+    "What {second} is that (use its {first})",
 )
 _TWO_FACTS_EVAL = (
     "Which {second} follows from its {first}?",
@@ -85,6 +87,10 @@ _SIDE_MORE = (
     "At the {side}... {question}",
     'Asked about "{side}": {question}',
     '{question} Meant is "{side}"',
+    "{question} ({side} drawing)",
+    "{question} (I mean the {side} picture)",
+    "{question} (of the two, {side})",
+    "({Side}) {question}",
 )
 _SIDE_EVAL = ("The one on the {side}: {question}", "{question} (on the {side})")
 _CAPTION_TRAIN = (

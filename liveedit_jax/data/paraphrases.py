@@ -31,6 +31,7 @@ _ENGLISH = {
         "What would you call it?",
         "I see an emoji; which one?",
         "Describe this in a word or two.",
+        "Tell me what it is (just the name)",
     ),
     "category": (
         "Under which category would you look for it?",
@@ -49,6 +50,7 @@ _ENGLISH = {
         "What is the category here?",
         "The category of it?",
         "I need the category for this symbol.",
+        "Where does it belong (category)",
     ),
     "subcategory": (
         "Under which subcategory would you look for it?",
@@ -67,6 +69,7 @@ _ENGLISH = {
         "What is the subcategory here?",
         "The subcategory of it?",
         "I need the subcategory for this symbol.",
+        "Where does it belong (subcategory)",
     ),
     "version": (
         "When did this first appear, as a version?",
@@ -85,6 +88,7 @@ _ENGLISH = {
         "It is part of Emoji since version what?",
         "Name the release this came in.",
         "I need the version for this symbol.",
+        "Since when is it there (Emoji version)",
     ),
     "short_name": (
         "Give the code between the colons.",
@@ -103,6 +107,7 @@ _ENGLISH = {
         "I need the shortcode for this symbol.",
         "Which keyword brings this up in a chat?",
         "In short form, this is what?",
+        "What do I type (short name)",
     ),
 }
 _LANGUAGE = (
@@ -138,6 +143,7 @@ _LANGUAGE = (
     "{language} word:",
     "Could you name this in {language} for me?",
     "The picture shows something; what is that in {language}?",
+    "What is it (in {language})",
 )
 
 
