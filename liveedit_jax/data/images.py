@@ -1,23 +1,22 @@
-"""Images: rendering drawings, decoding files, and each backbone's own preprocessing."""
+"""Images: rendering drawings, and each backbone's own preprocessing of a decoded picture."""
 
 from __future__ import annotations
 
-import io
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.JpegImagePlugin import JpegImageFile
+from PIL import Image
 
 from liveedit_jax.backbone_config import BackboneConfig, ResizeMode, VisionConfig
 from liveedit_jax.data import tiling
+from liveedit_jax.data.decoding import open_picture, read_bytes
 from liveedit_jax.data.facts import Entity, drawing_files, entities
 
 ASPECT_MOST = 16  # longer edge by shorter; what is beyond is cut off before a centre crop
-OVERSAMPLING = 2  # a large JPEG is decoded to at least so many times the pixels needed
+SQUARE_MOST = 4096  # side of a padded square; a longer picture is shrunk before it is padded
 
 
 class ProcessedImage(NamedTuple):
@@ -41,52 +40,15 @@ def drawing(entity_id: int, source: str, size: int) -> np.ndarray:
     return decode_image(drawing_png(entities()[entity_id], source, size), size)
 
 
-def _decode_smaller(picture: Image.Image, short: int, exact: bool) -> None:
-    """Have an unread JPEG decoded at 1/8, 1/4 or 1/2 of its size where enough pixels remain."""
-    if not isinstance(picture, JpegImageFile):
-        return
-    for scale in (8, 4, 2):
-        size = tuple(n // scale for n in picture.size)
-        whole = all(n % scale == 0 for n in picture.size)
-        if min(size) >= OVERSAMPLING * short and (whole or not exact):
-            picture.draft(None, size)
-            return
-
-
-def open_picture(
-    data: bytes, name: str = "image", short: int | None = None, exact: bool = False
-) -> Image.Image:
-    """Decode image bytes: the first frame, upright, 8 bits a channel.
-
-    Args:
-        data: the encoded bytes.
-        name: what an error calls them.
-        short: pixels needed along the shorter edge; a JPEG of more than OVERSAMPLING times as many
-            may come back smaller (None: never).
-        exact: reduce only where the proportions stay exactly the same.
-
-    Raises:
-        ValueError: the bytes are not a complete image.
-    """
-    try:
-        picture = Image.open(io.BytesIO(data))
-        if short is not None:
-            _decode_smaller(picture, short, exact)
-        picture.load()
-        picture = ImageOps.exif_transpose(picture)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{name} is not a readable image ({error}); use a PNG or JPEG") from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{name} is too large ({error}); shrink it first") from error
-    if picture.mode.startswith("I"):  # 16 bits: Pillow would clip, not scale
-        wide = np.asarray(picture, np.int64)
-        picture = Image.fromarray((wide.clip(0, 65535) // 257).astype(np.uint8))
-    return picture
-
-
 def pad_to_square(picture: Image.Image) -> Image.Image:
-    """Centre a picture on a white square (opaque RGBA) as wide as its longer edge."""
+    """Centre a picture on a white square (opaque RGBA) as wide as its longer edge.
+
+    A picture of more than SQUARE_MOST pixels along an edge is shrunk to that.
+    """
     side = max(picture.size)
+    if side > SQUARE_MOST:
+        size = tuple(max(1, round(n * SQUARE_MOST / side)) for n in picture.size)
+        picture, side = picture.resize(size, Image.Resampling.BICUBIC), SQUARE_MOST
     square = Image.new("RGBA", (side, side), "white")
     corner = ((side - picture.width) // 2, (side - picture.height) // 2)
     square.alpha_composite(picture.convert("RGBA"), corner)
@@ -97,7 +59,7 @@ def decode_image(data: bytes, size: int, name: str = "image") -> np.ndarray:
     """Decode image bytes to uint8[size, size, 3]: padded to a white square, resized bicubically.
 
     Raises:
-        ValueError: the bytes are not a complete image.
+        ValueError: the bytes are not a picture that `open_picture` takes.
     """
     square = pad_to_square(open_picture(data, name, size))
     if square.width != size:
@@ -128,7 +90,7 @@ def preprocess(cfg: BackboneConfig, data: bytes, name: str = "image") -> Process
     (`ResizeMode.PAD`); elsewhere the alpha channel is dropped.
 
     Raises:
-        ValueError: the bytes are not a complete image.
+        ValueError: the bytes are not a picture that `open_picture` takes.
     """
     side = cfg.vision.image_size
     if cfg.fit is ResizeMode.PAD:
@@ -148,18 +110,6 @@ def preprocess(cfg: BackboneConfig, data: bytes, name: str = "image") -> Process
     else:
         picture = picture.resize((side, side), Image.Resampling.BICUBIC)
     return ProcessedImage(normalise_pixels(np.asarray(picture), cfg.vision))
-
-
-def read_bytes(file: str | Path) -> bytes:
-    """Read an image file's bytes, undecoded.
-
-    Raises:
-        FileNotFoundError: no such file.
-    """
-    path = Path(file)
-    if not path.is_file():
-        raise FileNotFoundError(f"no image file at {file}")
-    return path.read_bytes()
 
 
 def picture_bytes(picture: bytes | Path) -> bytes:

@@ -1,4 +1,4 @@
-"""Pictures as people give them: an image file's name, its bytes, or both."""
+"""Pictures as people give them: an image file's name, its bytes, or a picture in memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from liveedit_jax.data.images import read_bytes
+import numpy as np
+import PIL.Image
+
+from liveedit_jax.data.decoding import encode_picture, read_bytes
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,8 @@ class ImageFile:
     name: str | None = None
 
 
-Image = str | Path | bytes | ImageFile
+# In memory: a PIL image, or uint8[H, W, 3], [H, W, 4] or [H, W]; it is kept as PNG.
+Image = str | Path | bytes | ImageFile | PIL.Image.Image | np.ndarray
 
 
 def check_image(image: Image) -> None:
@@ -25,25 +29,30 @@ def check_image(image: Image) -> None:
 
     Raises:
         FileNotFoundError: no such file.
-        TypeError: neither a file's name nor encoded bytes.
+        TypeError: none of `Image`.
     """
     if not isinstance(image, Image):
-        kind = type(image).__name__
-        raise TypeError(f"a picture is an image file's name or its bytes, not {kind}")
+        raise TypeError(
+            "a picture is an image file's name, its bytes, a PIL image or a uint8 array, not "
+            f"{type(image).__name__}"
+        )
     if isinstance(image, str | Path) and not Path(image).is_file():
         raise FileNotFoundError(f"no image file at {image}")
 
 
 def read_image(image: Image) -> ImageFile:
-    """Read a picture's bytes; they are not decoded.
+    """Read a picture's bytes; files and bytes are not decoded.
 
     Raises:
         FileNotFoundError, TypeError: as `check_image`.
+        ValueError: a file or a picture in memory that is too large, or an array of another kind.
     """
     check_image(image)
     if isinstance(image, ImageFile):
         return image
     if isinstance(image, bytes):
         return ImageFile(image)
+    if isinstance(image, PIL.Image.Image | np.ndarray):
+        return ImageFile(encode_picture(image))
     name = os.fsencode(Path(image).name).decode(errors="replace")  # it is kept as UTF-8
     return ImageFile(read_bytes(image), name)
