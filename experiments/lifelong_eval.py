@@ -18,28 +18,35 @@ import time
 
 BEGIN = time.time()
 
-import argparse  # noqa: E402
 import sys  # noqa: E402
 from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from experiments.training.arguments import add_config  # noqa: E402
+from liveedit_jax.cli.arguments import Parser, positive, whole_number  # noqa: E402
 from liveedit_jax.evaluation.cases import BenchmarkFiles  # noqa: E402
-from liveedit_jax.evaluation.run import METHODS, RunSpec, format_table, parse_marks, run  # noqa: E402
+from liveedit_jax.evaluation.run import (  # noqa: E402
+    METHODS,
+    RunSpec,
+    format_table,
+    parse_marks,
+    parse_seeds,
+    run,
+)
 from liveedit_jax.presets import BACKBONES, DATASETS, EDITORS  # noqa: E402
 from liveedit_jax.report.run_page import draw_run  # noqa: E402
 from liveedit_jax.report.seeds import write_summary  # noqa: E402
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     add_config(parser)
     parser.add_argument("--dataset", choices=sorted(DATASETS))
     parser.add_argument("--backbone", choices=sorted(BACKBONES))
     parser.add_argument("--editor", choices=[*METHODS, *EDITORS], help="or LiveEdit's size")
     parser.add_argument("--model", help="model folder (default: the preset's shipped one)")
     parser.add_argument("--split", default="eval", help="eval, dev, ...; of VLKEB also onehop, ...")
-    parser.add_argument("--seed", type=int, help="0, or a public benchmark's own order")
+    parser.add_argument("--seed", type=whole_number, help="0, or a public benchmark's own order")
     parser.add_argument("--seeds", help="several, as 0,1,2")
     parser.add_argument("--manual-dir", help="a public benchmark's own files")
     parser.add_argument("--data-dir", help="where its prepared rows are kept (the user's cache)")
@@ -48,7 +55,9 @@ def main() -> int:
     )
     parser.add_argument("--noto", help="font file of the third drawings (default: Debian's)")
     parser.add_argument("--marks", default="1,10,100,1000", help="numbers of edits")
-    parser.add_argument("--cases", type=int, help="cases that marks below it count (the preset's)")
+    parser.add_argument(
+        "--cases", type=positive, help="cases that smaller marks count (the preset's)"
+    )
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     if args.seeds and args.seed is not None:
@@ -72,12 +81,12 @@ def main() -> int:
         )
         runs = [(spec, args.out)]
         if args.seeds:
-            seeds = parse_marks(args.seeds)
+            seeds = parse_seeds(args.seeds)
             runs = [(replace(spec, seed=seed), args.out / f"seed_{seed}") for seed in seeds]
         every = [_run(one, out) for one, out in runs]
         if args.seeds:
             write_summary(every, args.out / "summary.json")
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, ImportError) as error:
         said = error.args[0] if isinstance(error, KeyError) else error
         print(f"lifelong_eval: error: {said}", file=sys.stderr)
         return 2

@@ -22,6 +22,7 @@ from liveedit_jax.config import EditorTrainConfig, Preset
 from liveedit_jax.data.benchmark_training import BenchmarkData
 from liveedit_jax.data.benchmarks import load_benchmark
 from liveedit_jax.data.editing import EditingData
+from liveedit_jax.data.missing import select_readable
 from liveedit_jax.data.prompts import PROMPTS
 from liveedit_jax.data.tokenizer import Tokenizer, load_tokenizer
 from liveedit_jax.model_io.model import load_backbone, model_folder
@@ -146,7 +147,8 @@ def _data(
     records = load_benchmark(
         dataset.name, "train", manual_dir=args.manual_dir, allow_missing=args.allow_missing
     )
-    return BenchmarkData(tokenizer, cfg, recipe, records[:], PROMPTS[dataset.name])
+    records = select_readable(records[:], cfg, args.allow_missing)
+    return BenchmarkData(tokenizer, cfg, recipe, records, PROMPTS[dataset.name])
 
 
 def start_state(run: Run) -> TrainState:

@@ -1,17 +1,23 @@
-"""Pictures that a benchmark's rows name and that are not in the picture folder."""
+"""Pictures that a benchmark's rows name and that are missing or cannot be decoded."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.data.annotations import PICTURE_FIELDS
+from liveedit_jax.data.images import picture_bytes, preprocess
 from liveedit_jax.data.records import Record
 
 LISTED_N = 10  # missing pictures that an error lists
+READERS_N = min(8, os.cpu_count() or 1)  # threads that decode pictures
+DRAWN_FIELDS = ("other_drawing", "third_drawing", "look_alike")  # further pictures of some records
 
 
 @dataclass(frozen=True)
@@ -75,3 +81,61 @@ def select_complete(
     listed = "\n".join(f"  {lack}" for lack in missing)
     warnings.warn(f"{counted}; these rows are left out\n{listed}", stacklevel=2)
     return tuple(record for record in records if record.row not in rows), missing
+
+
+def select_readable(
+    records: Sequence[Record], cfg: BackboneConfig, allow_missing: bool = False
+) -> tuple[Record, ...]:
+    """Select the records whose pictures can all be decoded, as the backbone will take them.
+
+    It decodes each picture once, so that none fails after hours of work. A warning names the rows
+    that are left out, with reasons.
+
+    Args:
+        records: the records, in any order.
+        cfg: the backbone whose preprocessing is tried.
+        allow_missing: leave records out instead of refusing all.
+
+    Raises:
+        ValueError: a picture is missing or cannot be decoded (with `allow_missing`: one of every
+            record); names rows and files.
+    """
+    shown = [
+        (at, field, picture)
+        for at, record in enumerate(records)
+        for field in (*PICTURE_FIELDS, *DRAWN_FIELDS)
+        if (picture := record[field]) is not None
+    ]
+    distinct = list(dict.fromkeys(picture for _, _, picture in shown))
+    with ThreadPoolExecutor(READERS_N, thread_name_prefix="pictures") as pool:
+        reasons = dict(zip(distinct, pool.map(partial(_why_not, cfg), distinct), strict=True))
+    bad = [(at, field, reasons[picture]) for at, field, picture in shown if reasons[picture]]
+    if not bad:
+        return tuple(records)
+    rows = {at for at, _, _ in bad}
+    listed = [
+        f"  row {at if records[at].row is None else records[at].row}: {reason} ({field})"
+        for at, field, reason in bad
+    ]
+    counted = f"the pictures of {len(rows)} rows cannot be used"
+    if not allow_missing or len(rows) == len(records):
+        more = [f"  and {len(listed) - LISTED_N} more"] if len(listed) > LISTED_N else []
+        advice = (
+            "; no row has all its pictures"
+            if allow_missing
+            else ": replace them, or leave these rows out (--allow-missing)"
+        )
+        raise ValueError("\n".join([counted + advice, *listed[:LISTED_N], *more]))
+    warnings.warn("\n".join([f"{counted}; they are left out", *listed]), stacklevel=2)
+    return tuple(record for at, record in enumerate(records) if at not in rows)
+
+
+def _why_not(cfg: BackboneConfig, picture: bytes | Path) -> str | None:
+    """Say why a picture cannot be used; None where it can."""
+    try:
+        preprocess(
+            cfg, picture_bytes(picture), "image" if isinstance(picture, bytes) else str(picture)
+        )
+    except (ValueError, OSError) as error:
+        return str(error)
+    return None

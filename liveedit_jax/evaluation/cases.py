@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.data import edit_stream
 from liveedit_jax.data.facts import HELD_OUT_FACTS
+from liveedit_jax.data.missing import select_readable
 from liveedit_jax.data.prompts import PLAIN_PROMPTS, PROMPTS, Prompts
 from liveedit_jax.data.records import Record
 from liveedit_jax.evaluation.probes import Case, Probe, image_key
@@ -110,7 +112,7 @@ class BenchmarkFiles:
 
     manual_dir: str
     data_dir: str | None = None  # prepared rows (None: the user's cache)
-    allow_missing: bool = False  # leave rows without all their pictures out
+    allow_missing: bool = False  # leave out rows without all their pictures, or with broken ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,15 +125,22 @@ class Stream:
 
 
 def benchmark_cases(
-    name: str, split: str, seed: int | None, n: int | None, files: BenchmarkFiles
+    name: str,
+    split: str,
+    seed: int | None,
+    n: int | None,
+    files: BenchmarkFiles,
+    backbone: BackboneConfig | None = None,
 ) -> Stream:
     """Return the first `n` cases (None: all) of a public benchmark.
 
     They come in the order of the benchmark's file (`seed` None), or shuffled by the seed as the
-    released evaluation does it.
+    released evaluation does it. For a `backbone`, every picture that will be asked about is decoded
+    first; with `files.allow_missing`, rows whose pictures cannot be are left out.
 
     Raises:
-        KeyError, ValueError, FileNotFoundError: as `load_benchmark`; fewer than `n` cases.
+        KeyError, ValueError, FileNotFoundError: as `load_benchmark`; fewer than `n` cases, or a
+            picture that cannot be decoded.
     """
     from liveedit_jax.data.benchmarks import load_benchmark
 
@@ -142,10 +151,15 @@ def benchmark_cases(
         data_dir=files.data_dir,
         allow_missing=files.allow_missing,
     )
-    if n is not None and n > len(source):
-        raise ValueError(f"{n} cases: {name}'s {split} split has {len(source)} here")
-    cases = make_cases(list(source), source.pictures)
+    records = list(source)
+    if backbone is not None and files.allow_missing:
+        records = select_readable(records, backbone, allow_missing=True)
+    if n is not None and n > len(records):
+        raise ValueError(f"{n} cases: {name}'s {split} split has {len(records)} here")
+    cases = make_cases(records, source.pictures)
     order = list(range(len(cases)))
     if seed is not None:
         np.random.default_rng(seed).shuffle(order)
+    if backbone is not None and not files.allow_missing:
+        select_readable([records[i] for i in order[:n]], backbone)
     return Stream([cases[i] for i in order[:n]], cases_sha256(cases), source.pictures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.baselines.table import BASELINES, TRAINED, get_baseline
 from liveedit_jax.config import Preset
+from liveedit_jax.data.missing import select_readable
 from liveedit_jax.data.prompts import PROMPTS
 from liveedit_jax.data.records import Record
 from liveedit_jax.data.third_drawing import font_sha256
@@ -139,8 +141,8 @@ def run_records(
 
     Raises:
         KeyError: an unknown editor.
-        ValueError: bad marks or records, a model or editor that cannot be evaluated, a folder of
-            another run.
+        ValueError: bad marks or records, a picture that cannot be decoded, a model or editor that
+            cannot be evaluated, a folder of another run.
         FileNotFoundError: the model has no weights of this editor.
     """
     if name not in METHODS:
@@ -153,6 +155,7 @@ def run_records(
         named = ", ".join(map(str, [dataset, *others]))
         raise ValueError(f"records of {named}: give those of one of {', '.join(PROMPTS)}")
     check_pictures(model.config)
+    select_readable(records, model.config.backbone)
     spec = RunSpec(
         config=model.config_name,
         dataset=dataset,
@@ -232,7 +235,7 @@ def open_stream(spec: RunSpec, cfg: Preset, name: str, cases_n: int | None) -> S
         if spec.files is None:
             raise ValueError(f"{name} is read from its own files: give --manual-dir FOLDER")
         most = None if cases_n is None else max(cases_n, *spec.marks)
-        stream = benchmark_cases(name, spec.split, spec.seed, most, spec.files)
+        stream = benchmark_cases(name, spec.split, spec.seed, most, spec.files, cfg.backbone)
         if max(spec.marks) > len(stream.cases):
             raise ValueError(f"{max(spec.marks)} edits: {name} has {len(stream.cases)} cases here")
         return stream
@@ -294,7 +297,24 @@ def parse_marks(text: str) -> tuple[int, ...]:
     Raises:
         ValueError: anything else.
     """
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"marks {text!r}: give numbers of edits like 1,10,100") from None
+    return _parse_numbers(text, f"marks {text[:40]!r}: give numbers of edits like 1,10,100")
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Parse different seeds like "0,1,2": one run that counted twice would seem to be certain.
+
+    Raises:
+        ValueError: anything else.
+    """
+    said = f"seeds {text[:40]!r}: give different numbers like 0,1,2"
+    seeds = _parse_numbers(text, said)
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(said)
+    return seeds
+
+
+def _parse_numbers(text: str, said: str) -> tuple[int, ...]:
+    """Parse whole numbers of plain digits (Python itself also takes 1_0)."""
+    if not re.fullmatch("[0-9]{1,18}(,[0-9]{1,18})*", text):
+        raise ValueError(said)
+    return tuple(map(int, text.split(",")))

@@ -113,6 +113,14 @@ def inline_picture(image: bytes | Path | None, caption: str) -> str:
     )
 
 
+def _shown(image: bytes | Path | None, caption: str) -> str:
+    """Return `inline_picture`, or the caption alone where the picture has gone since."""
+    try:
+        return inline_picture(image, caption)
+    except (ValueError, OSError):
+        return f"<figure><figcaption>{escape(caption)} (damaged or missing)</figcaption></figure>"
+
+
 def select_lines(lines: Sequence[dict]) -> list[dict]:
     """Select a case's lines about pictures, in the order of METRICS.
 
@@ -151,8 +159,8 @@ def example_article(
         if c in by_case
     )
     return (
-        f"<article><header>{inline_picture(case.edit.image, 'edited')}"
-        f"{inline_picture(views[0].image if views else None, 'another view')}"
+        f"<article><header>{_shown(case.edit.image, 'edited')}"
+        f"{_shown(views[0].image if views else None, 'another view')}"
         f"<div><b>#{edit['case']} · {escape(str(edit['entity']))} · {escape(edit['fact'])}</b>"
         f"<p>{escape(edit['prompt'])}</p><p class=target>→ {escape(edit['target'])}</p></div>"
         f"</header><table class=answers><thead><tr><th>asked</th><th>before</th><th>after</th>"
