@@ -6,12 +6,12 @@ folder are NAME.jpg, which is edited, and NAME-view.jpg, another picture of the 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from liveedit_jax.cli.requests import check_text
 from liveedit_jax.data.images import decode_image, read_bytes
+from liveedit_jax.data.json_files import read_json
+from liveedit_jax.data.records import check_text
 
 TEXTS = ("name", "question", "target", "rephrase")
 FILE = "cases.json"
@@ -49,10 +49,7 @@ def read_cases(folder: str | Path) -> tuple[PhotographCase, ...]:
     file = folder / FILE
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: a list of cases, beside their pictures")
-    try:
-        rows = json.loads(file.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not valid JSON ({error})") from error
+    rows = read_json(file)
     if not isinstance(rows, list):
         raise ValueError(f"{file} has to be a list of cases, it is {type(rows).__name__}")
     if not rows:

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-import io
-import json
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from liveedit_jax.cli.wording import one_line
+from liveedit_jax.data import json_files
+from liveedit_jax.data.records import check_text
+
 if TYPE_CHECKING:
     from liveedit_jax.session import EditingSession, EditResult, ImageFile
 
-Read = Callable[[str | Path], "ImageFile"]
+FIELDS = ("image", "prompt", "target")
 
 
 @dataclass(frozen=True)
 class RequestLine:
-    """A request with its picture's bytes, and the line of the file that it is from."""
+    """A request, the sha256 of its picture, and the line of the file that it is from.
 
-    image: ImageFile = field(repr=False)
+    The picture's bytes are not kept: a file of edits may name more pictures than fit into memory.
+    """
+
+    image: Path
+    sha256: str
     prompt: str
     target: str
     line: int = 1
 
     @property
-    def subject(self) -> tuple[bytes, str]:
+    def subject(self) -> tuple[str, str]:
         """Tell what it is about: a later request of the same subject supersedes it."""
-        return self.image.data, self.prompt
+        return self.sha256, self.prompt
 
 
 @dataclass(frozen=True)
@@ -39,49 +46,29 @@ class BadLine:
     reason: str
 
 
-def check_text(name: str, text) -> str:
-    """Refuse a prompt or target that cannot be stored.
-
-    Raises:
-        ValueError: not a string, empty, or not valid Unicode.
-    """
-    if not isinstance(text, str):
-        raise ValueError(f"the {name} is not a string")
-    if not text.strip():
-        raise ValueError(f"the {name} is empty")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"the {name} is not valid UTF-8") from None
-    return text
-
-
 def read_picture(file: str | Path) -> ImageFile:
     """Read an image file, and look at its header alone: it is decoded by the model.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not an image.
+        ValueError: not an image, or a too large one.
     """
-    from PIL import Image, UnidentifiedImageError
-
+    from liveedit_jax.data.decoding import check_header
     from liveedit_jax.session.images import read_image
 
     image = read_image(file)
-    try:
-        Image.open(io.BytesIO(image.data)).close()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        reason = str(error).replace("cannot identify image file", "unknown format").split(" <")[0]
-        raise ValueError(f"{file} is not a readable image ({reason}); use a PNG or JPEG") from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{file} is too large ({error}); shrink it first") from error
+    check_header(image.data, str(file))
     return image
 
 
+def _picture_sha256(file: Path) -> str:
+    return hashlib.sha256(read_picture(file).data).hexdigest()
+
+
 def request_of(
-    image: str | Path, prompt, target, line: int = 1, read: Read = read_picture
+    image: str | Path, prompt, target, line: int = 1, read: Callable[[Path], str] = _picture_sha256
 ) -> RequestLine:
-    """Make one request.
+    """Make one request, after a look at its texts and its picture's header.
 
     Raises:
         FileNotFoundError: no such image.
@@ -89,20 +76,19 @@ def request_of(
     """
     check_text("prompt", prompt)
     check_text("target", target)
-    return RequestLine(read(image), prompt, target, line)
+    return RequestLine(Path(image), read(Path(image)), prompt, target, line)
 
 
-def _parse(line: bytes, number: int, home: Path, read: Read) -> RequestLine:
-    try:
-        fields = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"not valid JSON ({error})") from error
+def _parse(line: bytes | None, number: int, home: Path, read: Callable) -> RequestLine:
+    if line is None:
+        raise ValueError(f"it is longer than {json_files.LINE_MOST >> 20} MiB")
+    fields = json_files.parse_json(line, "it")
     if not isinstance(fields, dict):
         raise ValueError('not an object like {"image": ..., "prompt": ..., "target": ...}')
-    missing = [name for name in ("image", "prompt", "target") if name not in fields]
+    missing = [name for name in FIELDS if name not in fields]
     if missing:
         raise ValueError(f"{', '.join(missing)} missing")
-    unknown = sorted(fields.keys() - {"image", "prompt", "target"})
+    unknown = sorted(fields.keys() - set(FIELDS))
     if unknown:
         raise ValueError(f"unknown field {', '.join(unknown)}")
     image = check_text("image", fields["image"])
@@ -118,16 +104,12 @@ def read_lines(file: Path) -> list[RequestLine | BadLine]:
         FileNotFoundError: no such file.
         ValueError: it holds no line at all.
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"no file at {file}")
-    read, found = cache(read_picture), []  # a picture of many edits is read once
-    for number, line in enumerate(file.read_bytes().split(b"\n"), 1):
-        if not line.strip():
-            continue
+    read, found = cache(_picture_sha256), []  # a picture of many edits is read once
+    for number, line in json_files.read_lines(file):
         try:
             found.append(_parse(line, number, file.parent, read))
         except (ValueError, OSError) as error:
-            found.append(BadLine(number, str(error)))
+            found.append(BadLine(number, one_line(error)))
     if not found:
         raise ValueError(f"{file} holds no edits")
     return found
@@ -138,7 +120,8 @@ def store(
 ) -> Iterator[EditResult]:
     """Store every good request; bad lines are told at the end.
 
-    What a run that was cut short has stored is found again and not stored twice.
+    What a run that was cut short has stored is found again and not stored twice. Pictures are read
+    when their turn comes.
 
     Args:
         editor: an open session.
@@ -170,8 +153,14 @@ def store(
         raise ValueError(bad[0].reason)
     # live already, with what the file says last about it
     last = {line.subject: line for line in good}
-    asked = [last[line.subject] for line in good]
-    known = [editor.find(line.image, line.prompt, line.target) for line in asked]
+    known: dict[int, int | None] = {}
+    for line in good:
+        asked = last[line.subject]
+        try:
+            known[line.line] = editor.find(asked.image, asked.prompt, asked.target)
+        except (ValueError, OSError) as error:  # its file has changed since
+            bad.append(BadLine(line.line, one_line(error)))
+    good = [line for line in good if line.line in known]
 
     waiting, stored_n = [], 0
 
@@ -191,18 +180,18 @@ def store(
             if check:
                 yield from editor.results(added)
 
-    for line, edit_id in zip(good, known, strict=True):
-        if edit_id is not None:
+    for line in good:
+        if (edit_id := known[line.line]) is not None:
             yield from flush()
             stored_n += 1
             yield EditResult(edit_id)
             continue
         try:
             waiting.append((line.line, editor.read(line.image, line.prompt, line.target)))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             if file is None:
                 raise
-            bad.append(BadLine(line.line, str(error)))
+            bad.append(BadLine(line.line, one_line(error)))
         if len(waiting) == BATCH_N:
             yield from flush()
     yield from flush()

@@ -6,13 +6,14 @@ Every row is checked. Texts are not cleaned: prefixes, spaces and line ends belo
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from liveedit_jax.data.files import read_file
+from liveedit_jax.data.json_files import FILE_MOST, parse_json
 from liveedit_jax.data.records import PortabilityProbe, Record
 
 TEXT_FIELDS = ("src", "rephrase", "alt", "loc", "loc_ans", "m_loc_q", "m_loc_a")
@@ -179,7 +180,7 @@ def read_annotations(name: str, split: str, folder: str | Path) -> Annotations:
         raise FileNotFoundError(
             f"no annotation file {path}: put the authors' {source.file} below {folder}"
         )
-    data = path.read_bytes()
+    data = read_file(path, FILE_MOST)
     records = _read_records(parse_rows(data, path), path, split, source)
     if source.published_n not in (None, len(records)):
         warnings.warn(
@@ -195,11 +196,9 @@ def parse_rows(data: bytes, path: Path) -> list:
         ValueError: the bytes are not a JSON list with at least one row.
     """
     try:
-        rows = json.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is not valid JSON ({error}): it may be cut short; fetch it again"
-        ) from error
+        rows = parse_json(data, path)
+    except ValueError as error:
+        raise ValueError(f"{error}: it may be cut short; fetch it again") from error
     if not isinstance(rows, list):
         raise ValueError(f"{path} has to be a list of rows, it is {type(rows).__name__}")
     if not rows:

@@ -17,6 +17,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
+from liveedit_jax.data.files import read_file
+
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 FILE_MOST = 2**28  # bytes of a picture's file
 EDGE_MOST = 2**16  # pixels along an edge: resizing needs 32 bytes for each
@@ -71,14 +73,7 @@ def read_bytes(file: str | Path) -> bytes:
         FileNotFoundError: no such file.
         ValueError: it is larger than FILE_MOST.
     """
-    path = Path(file)
-    if not path.is_file():
-        raise FileNotFoundError(f"no image file at {file}")
-    with path.open("rb") as opened:
-        data = opened.read(FILE_MOST + 1)
-    with _refusing(str(file)):
-        _check_length(data)
-    return data
+    return read_file(file, FILE_MOST, "image file")
 
 
 def check_header(data: bytes, name: str = "image") -> None:

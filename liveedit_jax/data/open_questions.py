@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from liveedit_jax.data.annotations import parse_rows, text_field
+from liveedit_jax.data.files import read_file
+from liveedit_jax.data.json_files import FILE_MOST
 
 _LABEL = re.compile(r"^(here is the )?(rewritten|rephrased|reworded)[^:]*:", re.IGNORECASE)
 _QUOTES = "\"'“”"
@@ -63,7 +65,7 @@ def read_open_questions(files: Iterable[str | Path]) -> OpenQuestions:
             raise FileNotFoundError(f"no file of questions at {file}")
         if file.name in sha256:
             raise ValueError(f"two files of questions are called {file.name}: rename one of them")
-        data = file.read_bytes()
+        data = read_file(file, FILE_MOST)
         sha256[file.name] = hashlib.sha256(data).hexdigest()
         for number, row in enumerate(parse_rows(data, file)):
             where = f"{file}, row {number}"

@@ -6,6 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+def check_text(name: str, text) -> str:
+    """Refuse a prompt or target that nobody can be asked; returns the others as they are.
+
+    Raises:
+        ValueError: not a string, empty, or not valid Unicode.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"the {name} is not a string")
+    if not text.strip():
+        raise ValueError(f"the {name} is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the {name} is not valid UTF-8") from None
+    return text
+
+
 @dataclass(frozen=True)
 class PortabilityProbe:
     """A portability probe: a question about the edited picture whose answer needs the edit."""

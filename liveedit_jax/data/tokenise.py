@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Int
 
 from liveedit_jax.backbone_config import BackboneConfig, ChatTemplate
 from liveedit_jax.config import LengthBudget
+from liveedit_jax.data.records import check_text
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.types import Batch, Role
 
@@ -49,7 +50,8 @@ def tokenise_pair(
         after: text of a chat template between prompt and answer.
 
     Raises:
-        ValueError: an empty prompt or target, or a target that merges into the prompt's last token.
+        ValueError: a prompt or target that `check_text` refuses, or a target that merges into the
+            prompt's last token.
 
     Examples:
         >>> from liveedit_jax.data.tokenizer import train_tokenizer
@@ -58,8 +60,7 @@ def tokenise_pair(
         >>> words.decode(prompt), words.decode(answer)
         ('what is this?', ' a red fox')
     """
-    if not prompt.strip():
-        raise ValueError("the prompt is empty")
+    check_text("prompt", prompt)
 
     def encode(target: str) -> list[int]:
         return tokenizer.encode_parts(
@@ -69,8 +70,7 @@ def tokenise_pair(
     prompt_ids, end = encode(""), (after or prompt)[-1]
     if target is None:
         return prompt_ids, []
-    if not target.strip():
-        raise ValueError("the target is empty")
+    check_text("target", target)
     seam = "" if end in " \n" or target[0] in " \n" else " "
     both = encode(seam + target)
     if len(both) <= len(prompt_ids):

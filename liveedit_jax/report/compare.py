@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from liveedit_jax.data.json_files import parse_json, read_json, read_lines
 from liveedit_jax.evaluation.metrics import (
     AVERAGES,
     BY_NAME,
@@ -130,7 +132,7 @@ def _read_object(folder: Path, name: str, missing: str) -> dict:
     if not file.is_file():
         raise ValueError(f"{folder}: no {name}; {missing}")
     try:
-        value = json.loads(file.read_text("utf-8"))
+        value = read_json(file)
     except ValueError:
         raise ValueError(f"{folder}: {name} is damaged or cut off; {ADVICE}") from None
     if not isinstance(value, dict):
@@ -200,16 +202,15 @@ def run_lines(run: Run, name: str, fields: Sequence[str]) -> Iterator[dict]:
     file = run.folder / name
     if not file.is_file():
         return
-    with open(file, encoding="utf-8") as lines:
-        for i, text in enumerate(lines, 1):
-            try:
-                line = json.loads(text)
-                missing = [field for field in fields if field not in line]
-            except (ValueError, TypeError):
-                raise ValueError(f"{run.folder}: line {i} of {name} is damaged; {ADVICE}") from None
-            if missing:
-                raise ValueError(f"{run.folder}: line {i} of {name} lacks {missing[0]!r}; {ADVICE}")
-            yield line
+    for i, text in read_lines(file):
+        line = None
+        with contextlib.suppress(ValueError):
+            line = None if text is None else parse_json(text, name)
+        if not isinstance(line, dict):
+            raise ValueError(f"{run.folder}: line {i} of {name} is damaged; {ADVICE}")
+        if missing := [field for field in fields if field not in line]:
+            raise ValueError(f"{run.folder}: line {i} of {name} lacks {missing[0]!r}; {ADVICE}")
+        yield line
 
 
 def _setup_key(run: Run) -> dict:
