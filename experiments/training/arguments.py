@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from liveedit_jax.backbones.tensors import first_line
-from liveedit_jax.cli.program import Parser
+from liveedit_jax.cli import arguments
+from liveedit_jax.cli.arguments import Parser, whole_number
 from liveedit_jax.presets import PRESETS, preset
 
 
@@ -30,18 +32,17 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def positive(kind: type) -> Callable[[str], float]:
     """Make an argument type: a number of `kind` above 0."""
+    return arguments.positive if kind is int else _positive_float
 
-    def parse(text: str):
-        try:
-            value = kind(text)
-        except ValueError:
-            value = 0
-        if not value > 0:
-            what = "a whole number from 1 up" if kind is int else "a number above 0"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
-        return value
 
-    return parse
+def _positive_float(text: str) -> float:
+    try:
+        value = 0.0 if "_" in text else float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number above 0")
+    return value
 
 
 @contextmanager
@@ -68,7 +69,7 @@ def training_parser(text: str, out: str, shipped: str) -> argparse.ArgumentParse
     parser.add_argument("--out", type=Path, default=Path(out), help="run folder, resumed from")
     parser.add_argument("--steps", type=positive(int), help="the recipe's number of steps")
     parser.add_argument("--learning-rate", type=positive(float), help="the recipe's rate")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole_number, default=0)
     parser.add_argument(
         "--stop-after",
         type=positive(float),

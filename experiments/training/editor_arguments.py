@@ -9,6 +9,7 @@ from pathlib import Path
 from experiments.training.arguments import positive, training_parser
 from liveedit_jax.backbone_config import BackboneConfig, RematPolicy
 from liveedit_jax.baselines.table import TRAINED
+from liveedit_jax.cli.arguments import whole_number
 from liveedit_jax.config import EditMixture, EditorTrainConfig, Preset
 from liveedit_jax.data.open_questions import read_open_questions
 from liveedit_jax.data.open_world import OpenWorld
@@ -57,7 +58,7 @@ def _parser(text: str) -> argparse.ArgumentParser:
     parser.add_argument("--editor", choices=["liveedit", *TRAINED], default="liveedit")
     parser.add_argument("--model", type=Path, help="folder with backbone/ and tokenizer.json")
     parser.add_argument("--start-from", type=Path, help="model folder whose editor to go on from")
-    parser.add_argument("--edit-layer", type=int, help="decoder layer (the preset's)")
+    parser.add_argument("--edit-layer", type=whole_number, help="decoder layer (the preset's)")
     parser.add_argument("--batch", type=positive(int), help="samples a batch (the recipe's)")
     parser.add_argument("--accumulate", type=positive(int), help="batches a step (the recipe's)")
     parser.add_argument(
@@ -87,7 +88,7 @@ def _parser(text: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--processes", type=positive(int), help="how many there are, with --coordinator"
     )
-    parser.add_argument("--process", type=int, help="which one this is, with --coordinator")
+    parser.add_argument("--process", type=whole_number, help="which of them this is")
     return parser
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping
 
 from liveedit_jax import __version__
+from liveedit_jax.cli.wording import plain, shorten
 
 DEFAULT_REPO = "liveedit-repo"
 DEFAULT_MAX_EDITS = 100_000
@@ -27,18 +29,22 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         """Say what is wrong in one line, without the usage."""
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        said = plain(shorten(message))
+        self.exit(2, f"{self.prog}: error: {said} (see {self.prog} --help)\n")
 
 
 def positive(text: str) -> int:
-    """Read a whole number from 1 up."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
-    return value
+    """Read a whole number from 1 up, of plain digits (Python itself also takes 1_0)."""
+    if not re.fullmatch("0*[1-9][0-9]{0,17}", text):  # what a database takes as a number
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from 1 up")
+    return int(text)
+
+
+def whole_number(text: str) -> int:
+    """Read a whole number of plain digits, with or without a minus."""
+    if not re.fullmatch("-?[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number")
+    return int(text)
 
 
 def add_edit(parser: Parser) -> None:

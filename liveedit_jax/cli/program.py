@@ -1,12 +1,15 @@
 """The `liveedit` program: edit a vision-language model, ask it, list and undo edits.
 
-Every refusal is one line on stderr and exit status 2, with the stored edits as they were.
+Every refusal is one line on stderr and exit status 2, with the stored edits as they were. Where
+the reader of standard output goes away (`| head`), the status is 141, as a shell's for SIGPIPE.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -166,17 +169,63 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status (0, or 2 when something was refused)."""
     try:
-        args = parser().parse_args(argv)
-        keep_compiled()
-        status = args.run(args)
-        sys.stdout.flush()
+        prepare_streams()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters is in our own line
+            return _run(argv)
     except BrokenPipeError:  # the reader of a pipe went away: nothing of ours is lost
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        _drop_output()
+        return 141
     except wording.REFUSALS as error:
-        print(f"liveedit: error: {wording.one_line(error)}", file=sys.stderr)
+        said = wording.one_line(error)
+        if not _can_write():
+            said = f"standard output cannot be written to ({said})"
+            _drop_output()
+        print(f"liveedit: error: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("liveedit: stopped; everything printed so far is stored", file=sys.stderr)
         return 130
-    return status or 0
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        args = parser().parse_args(argv)
+        keep_compiled()
+        return args.run(args) or 0
+    finally:
+        sys.stdout.flush()
+
+
+def prepare_streams() -> None:
+    """Have the standard streams take any character; those that are closed are seen to.
+
+    Raises:
+        OSError: standard output is closed, so that nothing could be told.
+    """
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
+    if sys.stdout is None:
+        raise OSError("standard output is closed: nothing was done; give >/dev/null to see nothing")
+    for stream, errors in (
+        (sys.stdin, "surrogateescape"),  # a bad line of the shell is refused alone
+        (sys.stdout, "backslashreplace"),
+        (sys.stderr, "backslashreplace"),
+    ):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=errors)
+
+
+def _can_write() -> bool:
+    try:
+        if sys.stdout is not None:  # where it is None, the error says so
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _drop_output() -> None:
+    """Point standard output at nothing, so that Python's own last flush does not fail."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from liveedit_jax.cli import wording
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from liveedit_jax.cli.requests import BadLine, RequestLine
     from liveedit_jax.session import EditingSession, ImageFile, OpenModel
     from liveedit_jax.store import Store
@@ -51,11 +53,19 @@ def edit(editor: EditingSession, lines: Sequence[RequestLine | BadLine], args: N
     with tqdm(total=len(lines), unit="edit", file=sys.stderr, disable=not shown) as bar:
         for result in store(editor, lines, args.file, args.check):
             if result.took is None:
-                bar.write(str(result.id), file=sys.stdout)
-                sys.stdout.flush()
+                _tell_id(result.id, bar)
                 bar.update()
             elif not result.took and editor.store.history.is_live(result.id):
                 bar.write(f"liveedit: note: {wording.wrong_answer(result)}", file=sys.stderr)
+
+
+def _tell_id(edit_id: int, bar: tqdm) -> None:
+    try:
+        bar.write(str(edit_id), file=sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        note("nobody reads the ids any more: stopped; the edits made so far are stored")
+        raise
 
 
 def read_question(args: Namespace) -> ImageFile | None:
@@ -98,7 +108,7 @@ def list_edits(store: Store, args: Namespace) -> None:
     edits = store.history.live_edits()
     if args.json:
         for each in edits:
-            print(json.dumps(wording.edit_json(each), ensure_ascii=False))
+            print(json.dumps(wording.edit_json(each)))
         return
     width = os.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in wording.edit_lines(edits, width):

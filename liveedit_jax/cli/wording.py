@@ -12,7 +12,9 @@ from liveedit_jax.store.history import Edit
 if TYPE_CHECKING:
     from liveedit_jax.session import Answer, EditingSession, EditResult, RoutedEdit
 
-REFUSALS = (ValueError, OSError, KeyError, OverflowError, ImportError)  # one line each, status 2
+# one line each, status 2
+REFUSALS = (ValueError, OSError, KeyError, OverflowError, ImportError, MemoryError)
+LINE_MOST = 1000  # characters of an error
 SHA_N = 12  # first characters of a sha256 that stand for a picture without a name
 
 _CONTROLS = {i: repr(chr(i))[1:-1] for i in [*range(32), *range(127, 160), 0x2028, 0x2029]}
@@ -26,9 +28,20 @@ def plain(text: str) -> str:
 def one_line(error: BaseException) -> str:
     """Put an error's message on one line, with the file name that the system gives."""
     if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename is not None else ""
+        where = f"{shorten(error.filename)}: " if error.filename is not None else ""
         return plain(f"{where}{error.strerror}")
-    return plain(str(error.args[0] if error.args else type(error).__name__))
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    return plain(shorten(error.args[0] if error.args else type(error).__name__))
+
+
+def shorten(text: object) -> str:
+    """Leave out the middle of what is longer than LINE_MOST characters."""
+    text = str(text)
+    if len(text) <= LINE_MOST:
+        return text
+    half = LINE_MOST // 2
+    return f"{text[:half]} ... {text[-half:]}"
 
 
 def cells(text: str) -> int:
