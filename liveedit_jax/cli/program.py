@@ -7,6 +7,7 @@ the reader of standard output goes away (`| head`), the status is 141, as a shel
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import warnings
@@ -170,8 +171,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status (0, or 2 when something was refused)."""
     try:
         prepare_streams()
+        logging.getLogger("PIL").addHandler(logging.NullHandler())  # what matters is in our line
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters is in our own line
+            warnings.filterwarnings("ignore", module=r"PIL\.")
             return _run(argv)
     except BrokenPipeError:  # the reader of a pipe went away: nothing of ours is lost
         _drop_output()

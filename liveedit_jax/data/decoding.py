@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -42,7 +43,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_decoding_large = threading.Lock()
+_decoding_alone = threading.Lock()
 
 
 class _Refusal(Exception):
@@ -187,11 +188,29 @@ def _decode_smaller(picture: Image.Image, short: int, exact: bool) -> None:
 def _load(picture: Image.Image) -> Image.Image:
     """Decode an opened picture, turn it upright and give it 8 bits a channel."""
     _check_size(picture.size, PIXELS_MOST)
-    alone = _decoding_large if math.prod(picture.size) > LARGE else nullcontext()
-    with alone:
+    is_tiff = getattr(picture, "format", None) == "TIFF"
+    alone = _decoding_alone if is_tiff or math.prod(picture.size) > LARGE else nullcontext()
+    with alone, _without_stderr() if is_tiff else nullcontext():
         picture.load()
         _check_size(picture.size, PIXELS_MOST)  # few formats say it again, and otherwise
         return _upright(_to_eight_bits(picture), _turn_of(picture))
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Keep off standard error what libtiff itself writes there; only one thread may do this."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _turn_of(picture: Image.Image) -> Image.Transpose | None:

@@ -1,6 +1,7 @@
 """Pictures as users hand them in: read rightly or refused in one line, in little memory."""
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -290,6 +291,15 @@ def test_mutated_pictures_are_read_or_refused_in_one_line():
         except ValueError as error:
             assert str(error).startswith("m.png ") and "\n" not in str(error)
     assert 20 < read_n < 200
+
+
+def test_a_damaged_tiff_writes_nothing_of_its_own(capfd):
+    whole = encoded(noise(), "TIFF", compression="tiff_lzw")
+    for cut in (whole[:8] + bytes(300) + whole[308:], whole[:-1]):
+        with pytest.raises(ValueError, match="not a readable image"):
+            open_picture(cut)
+    os.write(2, b"still there")
+    assert capfd.readouterr().err == "still there"
 
 
 @pytest.fixture
