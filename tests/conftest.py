@@ -5,6 +5,7 @@ Most of the tests' time is compilation, and many processes compile the same prog
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,10 +23,24 @@ FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=t
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}".strip()
 COMPILED = str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
 WORTH_S = 0.2  # of compilation
+MAPS, MAPS_MOST = Path("/proc/self/maps"), 20_000  # Linux allows a process 65,530
 jax.config.update("jax_compilation_cache_dir", COMPILED)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_S)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED  # of the processes that tests start, too
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = str(WORTH_S)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def released_programs():
+    """Release compiled programs when they have used up a good part of the process's memory maps.
+
+    Each program has up to a hundred, and a process that runs out of them is killed by a
+    segmentation fault in the middle of a compilation.
+    """
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MAPS_MOST:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
