@@ -29,19 +29,19 @@ model = liveedit_jax.open_model("tiny")
 # Choose on `dev`, report on `eval`.
 
 # %%
-records = list(edit_stream("dev", seed=0, n=8))
+records = list(edit_stream("dev", seed=0, n=4))
 for record in records[:3]:
     print(f"{record.entity}  {record.src}  {record.pred!r} -> {record.alt!r}")
 
 # %% [markdown]
 # ## Measure
 #
-# All probes of all records, after 1 edit and after 8 in a row, for LiveEdit and for an editor that
+# All probes of all records, after 1 edit and after 4 in a row, for LiveEdit and for an editor that
 # fine-tunes one layer. `results` is what `results.json` of an evaluation holds.
 
 # %%
 for name in ("liveedit", "ft_l"):
-    results = liveedit_jax.evaluate(name, model, records, marks=(1, 8))
+    results = liveedit_jax.evaluate(name, model, records, marks=(1, 4))
     for entry in results["marks"]:
         shown = {key: entry[key] for key in ("reliability", "image_locality", "average")}
         figures = "  ".join(f"{key} {value:.1f}" for key, value in shown.items())
@@ -74,7 +74,7 @@ for name, logits in (("before", before), ("after", after)):
 # records than these (`python -m experiments.train_editor`, which also resumes where it was killed).
 
 # %%
-taught = list(edit_stream("editor_train", seed=0, n=64))
+taught = list(edit_stream("editor_train", seed=0, n=16))
 tuned = liveedit_jax.train_editor(model, taught, steps_n=2)
-results = liveedit_jax.evaluate("liveedit", tuned, records, marks=(8,))
+results = liveedit_jax.evaluate("liveedit", tuned, records, marks=(4,))
 print(f"after two steps: average {results['marks'][-1]['average']:.1f}")

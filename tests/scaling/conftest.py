@@ -12,10 +12,11 @@ import pytest
 def on_eight_devices():
     """Runs a function of a test module (its dotted name) in a process with eight CPU devices."""
 
-    def run(module: str, function: str, *args: str) -> None:
-        # without the suite's optimization level 0, which rounds otherwise than what users run
+    def run(module: str, function: str, *args: str, fast: bool = False) -> None:
+        """Run it; `fast` compiles without optimization, which rounds float32 otherwise."""
         flags = "--xla_force_host_platform_device_count=8"
         flags += " --xla_llvm_disable_expensive_passes=true"
+        flags += " --xla_backend_optimization_level=0" if fast else ""
         env = os.environ | {"XLA_FLAGS": flags}
         root = Path(__file__).resolve().parents[2]
         places = (root, Path(__file__).parent, root / "tests" / "training")
