@@ -1,11 +1,13 @@
 """Frozen configurations of backbones: a vision tower, a bridge, a decoder, and how they are joined.
 
-Fields describe a checkpoint. They never name code: code dispatches on the classes of the three
-parts. `backbone_presets` has the named backbones.
+Fields describe a checkpoint. They never name code: `backbones.registry` knows what belongs to the
+class of each part. A new family defines subclasses of `VisionConfig`, `BridgeConfig` and
+`DecoderConfig` in its own file. `backbone_presets` has the named backbones.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -32,7 +34,45 @@ class RematPolicy(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipConfig:
+class VisionConfig(ABC):
+    """What the configs of all vision towers have."""
+
+    image_size: int
+    image_mean: Triple
+    image_std: Triple
+
+    @property
+    @abstractmethod
+    def tokens_n(self) -> int:
+        """Return the number of the tower's features per image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BridgeConfig:
+    """What the configs of all bridges have."""
+
+    def features_n(self, vision: VisionConfig) -> int:
+        """Return the number of the bridge's features per image."""
+        return vision.tokens_n
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """What the configs of all decoders have."""
+
+    vocab_n: int
+    width: int  # D
+    layers_n: int
+    heads_n: int
+    norm_eps: float
+    tied_head: bool  # the head is the transposed embedding
+    rope_base: float | None = None  # of rotary positions; None: there are none
+    positions_n: int = 0  # learned positions; 0: there are none
+    position_offset: int = 0  # rows at the beginning of their table that no token uses
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig(VisionConfig):
     """A CLIP vision tower whose hidden state `feature_layer` is used."""
 
     image_size: int = 336
@@ -53,7 +93,7 @@ class ClipConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaConfig:
+class EvaConfig(VisionConfig):
     """EVA's ViT-g as in BLIP-2 and MiniGPT-4: exact GELU, all layers, a final norm, CLS kept."""
 
     image_size: int = 224
@@ -99,7 +139,7 @@ LITE0_STAGES = (  # blocks, kernel size, stride, expansion, width
 
 
 @dataclass(frozen=True, kw_only=True)
-class EfficientNetConfig:
+class EfficientNetConfig(VisionConfig):
     """EfficientNet-lite: ReLU6, no squeeze-and-excitation, TensorFlow's SAME padding.
 
     The last feature map (7 x 7 at 224 pixels) is average-pooled over `side` x `side` overlapping
@@ -121,16 +161,13 @@ class EfficientNetConfig:
         return self.side**2
 
 
-VisionConfig = ClipConfig | EvaConfig | EfficientNetConfig
-
-
 @dataclass(frozen=True, kw_only=True)
-class ProjectorConfig:
+class ProjectorConfig(BridgeConfig):
     """LLaVA's bridge: two linear layers with an exact GELU, applied to every vision token."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class QFormerConfig:
+class QFormerConfig(BridgeConfig):
     """BLIP-2's bridge: a Q-Former whose learned queries read the image, then a linear layer."""
 
     queries_n: int = 32
@@ -141,9 +178,13 @@ class QFormerConfig:
     cross_every: int = 2  # layers 0, 2, 4, ... attend to the image
     norm_eps: float = 1e-12
 
+    def features_n(self, vision: VisionConfig) -> int:
+        """Return the number of queries, whatever the tower gives."""
+        return self.queries_n
+
 
 @dataclass(frozen=True, kw_only=True)
-class LlamaConfig:
+class LlamaConfig(DecoderConfig):
     """A Llama decoder: RMSNorm, RoPE, SwiGLU, grouped-query attention."""
 
     vocab_n: int = 32064
@@ -154,12 +195,12 @@ class LlamaConfig:
     head_width: int = 128
     mlp_width: int = 11008
     norm_eps: float = 1e-5
-    rope_base: float = 10000.0
+    rope_base: float | None = 10000.0
     tied_head: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptConfig:
+class OptConfig(DecoderConfig):
     """An OPT decoder: LayerNorm before each part, learned positions, ReLU, biases everywhere."""
 
     vocab_n: int = 50304
@@ -168,6 +209,7 @@ class OptConfig:
     heads_n: int = 32
     mlp_width: int = 10240
     positions_n: int = 2048
+    position_offset: int = 2
     norm_eps: float = 1e-5
     tied_head: bool = True
 
@@ -197,8 +239,8 @@ class BackboneConfig:
     """A vision-language model that is split after decoder layer `edit_layer`."""
 
     vision: VisionConfig = field(default_factory=ClipConfig)
-    decoder: LlamaConfig | OptConfig = field(default_factory=LlamaConfig)
-    bridge: ProjectorConfig | QFormerConfig = field(default_factory=ProjectorConfig)
+    decoder: DecoderConfig = field(default_factory=LlamaConfig)
+    bridge: BridgeConfig = field(default_factory=ProjectorConfig)
     edit_layer: int = 21  # counted from 0; editors act on the OUTPUT of this layer
     bos_id: int = 1
     eos_id: int = 2
@@ -221,9 +263,7 @@ class BackboneConfig:
     @property
     def vision_n(self) -> int:
         """Return P, the nominal number of vision tokens, which is also that of the sentinel."""
-        if isinstance(self.bridge, QFormerConfig):
-            return self.bridge.queries_n
-        return self.vision.tokens_n
+        return self.bridge.features_n(self.vision)
 
     @property
     def width(self) -> int:

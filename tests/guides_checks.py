@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from liveedit_jax import editors
-from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, LinearBridgeConfig, LlamaConfig
+from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, LlamaConfig
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.backbones.llava_convert import rules
+from liveedit_jax.backbones.weights import conversion_rules
 from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.baselines.table import BASELINES
 from liveedit_jax.config import EditorConfig
@@ -90,12 +90,14 @@ def add_editor() -> None:
 
 
 def add_backbone() -> None:
+    from liveedit_jax.backbones.linear_bridge import LinearBridgeConfig  # in the copy alone
+
     cfg = replace(CFG, bridge=LinearBridgeConfig())
     backbone = Backbone(cfg)
     weights = jax.jit(backbone.init)(jax.random.key(0))
-    assert weights["projector"]["linear1"]["kernel"].shape == (16, 16)
+    assert weights["projector"]["linear"]["kernel"].shape == (16, 16)
     assert backbone.vision_features(weights, BATCH.image).shape == (1, 4, 16)
-    assert {rule.path for rule in rules(cfg)} >= {"projector/linear1/kernel"}
+    assert {rule.path for rule in conversion_rules(cfg)} >= {"projector/linear/kernel"}
 
 
 def add_routing_rule() -> None:

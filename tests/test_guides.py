@@ -73,27 +73,11 @@ def add_editor(copy: Copy) -> None:
 
 
 def add_backbone(copy: Copy) -> None:
-    config, module, dispatch, rules = blocks("add_backbone")
-    name = "LinearBridgeConfig"
-    before = "@dataclass(frozen=True, kw_only=True)\nclass QFormerConfig:"
-    copy.put("backbone_config.py", f"{config}\n\n", before)
-    copy.swap(
-        "backbone_config.py",
-        "    bridge: ProjectorConfig |",
-        f"    bridge: {name} | ProjectorConfig |",
-    )
+    module, entry = blocks("add_backbone")
     copy.write("backbones/linear_bridge.py", module)
-    copy.put("backbones/parts.py", dispatch, "    assert isinstance(cfg.bridge, ProjectorConfig)")
-    copy.put("backbones/parts.py", f"    {name},\n", "    ProjectorConfig,\n")
-    after = "from liveedit_jax.backbones.placement"
-    copy.put(
-        "backbones/parts.py",
-        "from liveedit_jax.backbones.linear_bridge import LinearBridge\n",
-        after,
-    )
-    copy.put("backbones/llava_convert.py", rules, "    for i in (1, 2):")
+    copy.put("backbones/registry.py", entry, "    Family(vision=EVA, bridge=QFORMER, decoder=OPT")
     copy.swap(
-        "backbones/llava_convert.py", "import BackboneConfig, ", f"import BackboneConfig, {name}, "
+        "backbones/registry.py", "blip2_convert, llama,", "blip2_convert, linear_bridge, llama,"
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from experiments.training.arguments import seconds_left, to_ship
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.linear import round_kernels
-from liveedit_jax.backbones.parts import bridge
+from liveedit_jax.backbones.registry import bridge
 from liveedit_jax.config import Preset, as_dict
 from liveedit_jax.data.facts import SOURCES, entities
 from liveedit_jax.evaluation.knowledge import fact_accuracy, other_drawing_recall

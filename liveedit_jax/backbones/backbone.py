@@ -18,9 +18,9 @@ from jaxtyping import Array, Float, Int
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import decoder
 from liveedit_jax.backbones.attention import Cache, Context
-from liveedit_jax.backbones.parts import bridge, tower
 from liveedit_jax.backbones.placement import Placement, place_weights
 from liveedit_jax.backbones.quantise import dequantise
+from liveedit_jax.backbones.registry import bridge, tower
 from liveedit_jax.types import Batch, Role
 
 

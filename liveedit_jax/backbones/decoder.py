@@ -1,4 +1,4 @@
-"""The decoder's functions for either family: this file alone tells Llama from OPT."""
+"""The functions of a decoder of any kind, as `registry` has it."""
 
 from __future__ import annotations
 
@@ -8,26 +8,21 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Bool, Float, Int
 
-from liveedit_jax.backbone_config import LlamaConfig, OptConfig, RematPolicy
-from liveedit_jax.backbones import llama, opt
+from liveedit_jax.backbone_config import DecoderConfig, RematPolicy
 from liveedit_jax.backbones.attention import Context, rotary
 from liveedit_jax.backbones.placement import Placement
 from liveedit_jax.backbones.quantise import dequantise_layer
+from liveedit_jax.backbones.registry import find_part
 
-DecoderConfig = LlamaConfig | OptConfig
 POLICIES = {
     RematPolicy.PRODUCTS: jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     RematPolicy.INPUTS: jax.checkpoint_policies.nothing_saveable,
 }
 
 
-def _layer_class(cfg: DecoderConfig) -> type[nn.Module]:
-    return llama.LlamaLayer if isinstance(cfg, LlamaConfig) else opt.OptLayer
-
-
 def layer(cfg: DecoderConfig, keep_cache: bool = False) -> nn.Module:
     """Create a decoder layer, which is called as `layer(hidden, cache, context)`."""
-    return _layer_class(cfg)(cfg, keep_cache)
+    return find_part(cfg).layer(cfg, keep_cache)
 
 
 def stack(
@@ -48,7 +43,7 @@ def stack(
         keep: the activations that are saved for gradients.
         place: where a mesh has states and weights.
     """
-    body = dequantise_layer(_layer_class(cfg), place)
+    body = dequantise_layer(find_part(cfg).layer, place)
     if keep is not RematPolicy.ALL:
         body = nn.remat(body, prevent_cse=False, policy=POLICIES[keep])
     scanned = nn.scan(
@@ -63,9 +58,7 @@ def stack(
 
 def norm(cfg: DecoderConfig) -> nn.Module:
     """Create a norm of the decoder's kind, as in front of the head."""
-    if isinstance(cfg, LlamaConfig):
-        return llama.RMSNorm(cfg.norm_eps)
-    return nn.LayerNorm(epsilon=cfg.norm_eps)
+    return find_part(cfg).norm(cfg)
 
 
 def context(
@@ -75,16 +68,16 @@ def context(
     write: Int[Array, " B"] | None = None,
 ) -> Context:
     """Compute the inputs that all layers of a forward pass share."""
-    if isinstance(cfg, LlamaConfig):
-        return Context(*rotary(position, cfg.head_width, cfg.rope_base), mask, write)
-    return Context(None, None, mask, write)
+    if cfg.rope_base is None:
+        return Context(None, None, mask, write)
+    return Context(*rotary(position, cfg.head_width, cfg.rope_base), mask, write)
 
 
 def init_positions(cfg: DecoderConfig, key: Array) -> dict[str, Array]:
-    """Initialise the table of learned positions; empty for rotary positions."""
-    if isinstance(cfg, LlamaConfig):
+    """Initialise the table of learned positions; empty without them."""
+    if not cfg.positions_n:
         return {}
-    shape = (cfg.positions_n + opt.POSITION_OFFSET, cfg.width)
+    shape = (cfg.position_offset + cfg.positions_n, cfg.width)
     return {"position": 0.02 * jax.random.normal(key, shape)}
 
 
@@ -92,14 +85,14 @@ def add_positions(
     cfg: DecoderConfig, weights: dict, x: Float[Array, "B T D"], position: Int[Array, "B T"]
 ) -> Float[Array, "B T D"]:
     """Add learned positions to embeddings; rotary positions are part of the context instead."""
-    if isinstance(cfg, LlamaConfig):
+    if not cfg.positions_n:
         return x
-    return x + weights["position"][position + opt.POSITION_OFFSET]
+    return x + weights["position"][position + cfg.position_offset]
 
 
 def mlp_parts(cfg: DecoderConfig) -> tuple[str, ...]:
     """Return the names of the linear layers of a decoder layer's MLP."""
-    return llama.MLP if isinstance(cfg, LlamaConfig) else opt.MLP
+    return find_part(cfg).mlp_parts
 
 
 def linear(part: dict, x: Float[Array, "... X"]) -> Float[Array, "... Y"]:
@@ -112,8 +105,7 @@ def mlp_with(
     cfg: DecoderConfig, apply: Callable[[str, Array], Array], x: Float[Array, "... D"]
 ) -> Float[Array, "... D"]:
     """Apply the MLP to normalised states; `apply(name, x)` applies one of its linear layers."""
-    run: Callable = llama.mlp if isinstance(cfg, LlamaConfig) else opt.mlp
-    return run(apply, x)
+    return find_part(cfg).mlp(cfg, apply, x)
 
 
 def mlp(cfg: DecoderConfig, weights: dict, x: Float[Array, "... D"]) -> Float[Array, "... D"]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,9 +10,11 @@ from jaxtyping import Array, Float
 
 from liveedit_jax.backbone_config import LlamaConfig
 from liveedit_jax.backbones.attention import Attention, Cache, Context
+from liveedit_jax.backbones.family import ATTENTION, NORMS, LinearCall, Split
 from liveedit_jax.backbones.linear import Linear
 
 MLP = ("gate", "up", "down")  # the linear layers that `mlp` applies
+SPLITS = {**ATTENTION, **NORMS, "gate": Split.COLUMN, "up": Split.COLUMN, "down": Split.ROW}
 
 
 class RMSNorm(nn.Module):
@@ -31,7 +31,12 @@ class RMSNorm(nn.Module):
         return (wide * rms).astype(x.dtype) * scale
 
 
-def mlp(linear: Callable[[str, Array], Array], x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+def norm(cfg: LlamaConfig) -> nn.Module:
+    """Create the norm in front of the head."""
+    return RMSNorm(cfg.norm_eps)
+
+
+def mlp(cfg: LlamaConfig, linear: LinearCall, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
     """Apply the SwiGLU MLP to normalised states; `linear(name, x)` applies one layer of `MLP`."""
     return linear("down", jax.nn.silu(linear("gate", x)) * linear("up", x))
 
@@ -53,6 +58,6 @@ class LlamaLayer(nn.Module):
         y, cache = attention(RMSNorm(cfg.norm_eps, name="norm1")(x), context, cache)
         x = x + y
         y = rearrange(RMSNorm(cfg.norm_eps, name="norm2")(x), "b t d -> (b t) d")
-        y = mlp(lambda name, y: Linear(width[name], use_bias=False, name=name)(y), y)
+        y = mlp(cfg, lambda name, y: Linear(width[name], use_bias=False, name=name)(y), y)
         x = x + rearrange(y, "(b t) d -> b t d", b=x.shape[0])
         return x, cache if self.keep_cache else None

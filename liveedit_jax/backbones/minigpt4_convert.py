@@ -14,6 +14,7 @@ import numpy as np
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones.convert import Rule, linear_rules, norm_rules
 from liveedit_jax.backbones.tables import eva_rules, llama_rules, qformer_rules
+from liveedit_jax.backbones.tensors import read_tensors, weight_files
 
 LAYER = r"vit:blocks\.(?P<layer>\d+)\."
 EVA = {
@@ -123,3 +124,17 @@ def sources(folder: Path) -> dict[str, list[Path] | Path]:
     if not (folder / LANGUAGE).is_dir():
         raise FileNotFoundError(f"{folder} lacks the folder {LANGUAGE}/ with Vicuna's weights")
     return found | {"language": folder / LANGUAGE}
+
+
+def open_folder(cfg: BackboneConfig, folder: Path) -> Mapping[str, np.ndarray]:
+    """Open the named tensors of the four sources in a folder; they are read on access.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged.
+    """
+    parts = {
+        part: read_tensors(weight_files(where) if isinstance(where, Path) else where)
+        for part, where in sources(folder).items()
+    }
+    return join(cfg, parts)

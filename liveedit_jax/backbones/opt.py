@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 from einops import rearrange
@@ -11,13 +9,18 @@ from jaxtyping import Array, Float
 
 from liveedit_jax.backbone_config import OptConfig
 from liveedit_jax.backbones.attention import Attention, Cache, Context
+from liveedit_jax.backbones.family import LinearCall
 from liveedit_jax.backbones.linear import Linear
 
 MLP = ("fc1", "fc2")  # the linear layers that `mlp` applies
-POSITION_OFFSET = 2  # the first rows of the position table, which no token uses
 
 
-def mlp(linear: Callable[[str, Array], Array], x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+def norm(cfg: OptConfig) -> nn.Module:
+    """Create the norm in front of the head."""
+    return nn.LayerNorm(epsilon=cfg.norm_eps)
+
+
+def mlp(cfg: OptConfig, linear: LinearCall, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
     """Apply the ReLU MLP to normalised states; `linear(name, x)` applies one layer of `MLP`."""
     return linear("fc2", jax.nn.relu(linear("fc1", x)))
 
@@ -42,6 +45,6 @@ class OptLayer(nn.Module):
         x = x + y
         y = nn.LayerNorm(epsilon=cfg.norm_eps, name="norm2")(x)
         y = rearrange(y, "b t d -> (b t) d")
-        y = mlp(lambda name, y: Linear(width[name], name=name)(y), y)
+        y = mlp(cfg, lambda name, y: Linear(width[name], name=name)(y), y)
         x = x + rearrange(y, "(b t) d -> b t d", b=x.shape[0])
         return x, cache if self.keep_cache else None

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from liveedit_jax.backbone_config import (
-    BackboneConfig,
-    ClipConfig,
-    OptConfig,
-    QFormerConfig,
-)
-from liveedit_jax.backbones import blip2_convert, llava_convert, minigpt4_convert
+from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones.backbone import Backbone
 from liveedit_jax.backbones.convert import Rule, convert
+from liveedit_jax.backbones.registry import find_family
 from liveedit_jax.backbones.tensors import read_tensors, weight_files
-
-
-def _is_minigpt4(cfg: BackboneConfig) -> bool:
-    return isinstance(cfg.bridge, QFormerConfig) and not isinstance(cfg.decoder, OptConfig)
 
 
 def conversion_rules(cfg: BackboneConfig) -> list[Rule]:
@@ -30,14 +21,10 @@ def conversion_rules(cfg: BackboneConfig) -> list[Rule]:
     Raises:
         ValueError: no published checkpoint combines the config's parts.
     """
-    found: Callable[[BackboneConfig], list[Rule]] | None = None
-    if isinstance(cfg.vision, ClipConfig):
-        found = llava_convert.rules
-    elif isinstance(cfg.bridge, QFormerConfig):
-        found = minigpt4_convert.rules if _is_minigpt4(cfg) else blip2_convert.rules
-    if found is None:
-        raise ValueError("no conversion table for these parts")
-    return found(cfg)
+    rules = find_family(cfg).rules
+    if rules is None:
+        raise ValueError("no published checkpoint has all of these parts")
+    return rules(cfg)
 
 
 def convert_weights(
@@ -69,11 +56,5 @@ def open_folder(cfg: BackboneConfig, folder: Path) -> Mapping[str, np.ndarray]:
         FileNotFoundError: a file is missing.
         ValueError: a file is damaged.
     """
-    if _is_minigpt4(cfg):
-        places = minigpt4_convert.sources(folder)
-        parts = {
-            part: read_tensors(weight_files(where) if isinstance(where, Path) else where)
-            for part, where in places.items()
-        }
-        return minigpt4_convert.join(cfg, parts)
-    return read_tensors(weight_files(folder))
+    open_own = find_family(cfg).open_folder
+    return read_tensors(weight_files(folder)) if open_own is None else open_own(cfg, folder)

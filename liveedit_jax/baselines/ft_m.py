@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import optax
 
-from liveedit_jax.backbones.parts import bridge
+from liveedit_jax.backbones.registry import bridge
 from liveedit_jax.baselines.descent import box_projection, descend
 from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.editors import Editor

@@ -1,15 +1,12 @@
-"""The partition of weights over a mesh: for each part, a table from modules to mesh axes.
+"""The partition of weights over a mesh: the mesh axes of the splits in the families' tables.
 
-COLUMN kernels [in, out] have their inputs split over the weight axes and their outputs over the
-tensor axis, ROW kernels the other way round. Between a COLUMN and a ROW kernel of the same layer,
-states thus stay where they are. Modules in no table are small and replicated. The leading axis of a
-scan is never split, nor is a dimension that is not a multiple of its axes.
+A weight that no table places is an error. The leading axis of a scan is never split, nor is a
+dimension that is not a multiple of its axes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -17,37 +14,30 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
-from liveedit_jax.backbone_config import (
-    BackboneConfig,
-    EfficientNetConfig,
-    LlamaConfig,
-    QFormerConfig,
-)
+from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import Backbone
+from liveedit_jax.backbones.family import Split, Splits
+from liveedit_jax.backbones.registry import find_part
 from liveedit_jax.scaling.mesh import TENSOR, WEIGHT, batch_sharding
 
-COLUMN, ROW = (WEIGHT, TENSOR), (TENSOR, WEIGHT)
-Table = dict[str, tuple]
-
-ATTENTION: Table = {"q": COLUMN, "k": COLUMN, "v": COLUMN, "o": ROW}
-LLAMA: Table = ATTENTION | {"gate": COLUMN, "up": COLUMN, "down": ROW}
-TRANSFORMER: Table = ATTENTION | {"fc1": COLUMN, "fc2": ROW}  # OPT, CLIP's and EVA's towers
-QFORMER: Table = TRANSFORMER | {"linear": COLUMN}
-PROJECTOR: Table = {"linear1": COLUMN, "linear2": ROW}
-EMBEDDING: Table = {"embed": ROW, "head": COLUMN}
-EDITOR: Table = {"q": COLUMN, "k": COLUMN, "v": COLUMN}
+AXES: dict[Split, tuple] = {Split.COLUMN: (WEIGHT, TENSOR), Split.ROW: (TENSOR, WEIGHT)}
+EDITOR_PART = "editor"
+EDITOR: Splits = {"q": Split.COLUMN, "k": Split.COLUMN, "v": Split.COLUMN}
 
 
-def backbone_tables(cfg: BackboneConfig) -> dict[str, Table]:
-    """Return the table of each part of a backbone's weights."""
-    decoder = LLAMA if isinstance(cfg.decoder, LlamaConfig) else TRANSFORMER
+def backbone_splits(cfg: BackboneConfig) -> dict[str, Splits]:
+    """Return the partition table of each part of a backbone's weights."""
+    decoder = find_part(cfg.decoder).splits
     return {
-        "vision": {} if isinstance(cfg.vision, EfficientNetConfig) else TRANSFORMER,
-        "projector": QFORMER if isinstance(cfg.bridge, QFormerConfig) else PROJECTOR,
+        "vision": find_part(cfg.vision).splits,
+        "projector": find_part(cfg.bridge).splits,
         "lower": decoder,
         "upper": decoder,
-        "embed": EMBEDDING,
-        "head": EMBEDDING,
+        "embed": {"embed": Split.ROW},
+        "head": {"head": Split.COLUMN},
+        "norm": {"norm": Split.WHOLE},
+        "position": {"position": Split.WHOLE},
+        "newline": {"newline": Split.WHOLE},
     }
 
 
@@ -57,13 +47,17 @@ def _names(path) -> list[str]:
     return [name for name in found if isinstance(name, str)]
 
 
-def _split(
-    mesh: Mesh, table: Table, names: list[str], shape: tuple[int, ...], gathered: bool = False
+def _find_split(splits: Splits, names: list[str]) -> Split | None:
+    """Find the split of the innermost module in a path that has one."""
+    return next((splits[name] for name in reversed(names) if name in splits), None)
+
+
+def _spec(
+    mesh: Mesh, split: Split, names: list[str], shape: tuple[int, ...], gathered: bool = False
 ) -> P:
-    module = next((name for name in reversed(names) if name in table), None)
-    if module is None or not shape:
+    if split is Split.WHOLE:
         return P()
-    dims = table[module]
+    dims = AXES[split]
     if names[-1] == "bias":
         dims = dims[-1:]
     elif len(shape) < 2:  # an optimiser's scalar, or a vector that goes with a matrix
@@ -79,23 +73,40 @@ def _split(
     return P(*(whole(axes, n) for axes, n in zip(dims, shape, strict=True)))
 
 
-def _shardings(mesh: Mesh, tree, table_of: Callable[[list[str]], Table]):
-    def place(path, leaf) -> NamedSharding:
-        names = _names(path)
-        return NamedSharding(mesh, _split(mesh, table_of(names), names, leaf.shape))
-
-    return jax.tree_util.tree_map_with_path(place, tree)
+def _backbone_spec(
+    mesh: Mesh, cfg: BackboneConfig, names: list[str], shape: tuple[int, ...], gathered: bool
+) -> P:
+    split = _find_split(backbone_splits(cfg).get(names[0], {}), names)
+    if split is None:
+        raise ValueError(f"no partition table places the weights {'/'.join(names)}")
+    return _spec(mesh, split, names, shape, gathered)
 
 
 def backbone_shardings(mesh: Mesh, cfg: BackboneConfig, weights):
-    """Return the sharding of every leaf of a backbone's weights, quantised or not."""
-    tables = backbone_tables(cfg)
-    return _shardings(mesh, weights, lambda names: tables.get(names[0], {}))
+    """Return the sharding of every leaf of a backbone's weights, quantised or not.
+
+    Raises:
+        ValueError: the partition tables do not place a leaf.
+    """
+
+    def place(path, leaf) -> NamedSharding:
+        return NamedSharding(mesh, _backbone_spec(mesh, cfg, _names(path), leaf.shape, False))
+
+    return jax.tree_util.tree_map_with_path(place, weights)
 
 
 def editor_shardings(mesh: Mesh, tree):
-    """Return the sharding of every leaf of an editor's params or of its `TrainState`."""
-    return _shardings(mesh, tree, lambda names: EDITOR)
+    """Return the sharding of every leaf of an editor's params or of its `TrainState`.
+
+    What EDITOR does not name is small and replicated.
+    """
+
+    def place(path, leaf) -> NamedSharding:
+        names = _names(path)
+        split = _find_split(EDITOR, names) or Split.WHOLE
+        return NamedSharding(mesh, _spec(mesh, split, names, leaf.shape))
+
+    return jax.tree_util.tree_map_with_path(place, tree)
 
 
 @dataclass(frozen=True)
@@ -112,19 +123,21 @@ class PartPlacement:
 
     def weights(self, tree):
         """Gather weights over the weight axes; they stay split over the tensor axis."""
-        table = backbone_tables(self.cfg).get(self.part, {})
 
         def hold(path, leaf: Array) -> Array:
-            names = [self.part, *_names(path)]
-            split = _split(self.mesh, table, names, leaf.shape, gathered=True)
-            return jax.lax.with_sharding_constraint(leaf, NamedSharding(self.mesh, split))
+            names, shape = [self.part, *_names(path)], leaf.shape
+            if self.part == EDITOR_PART:
+                spec = P()
+            else:
+                spec = _backbone_spec(self.mesh, self.cfg, names, shape, gathered=True)
+            return jax.lax.with_sharding_constraint(leaf, NamedSharding(self.mesh, spec))
 
         return jax.tree_util.tree_map_with_path(hold, tree)
 
 
 @dataclass(frozen=True)
 class Placements:
-    """The placement of each part of a backbone; parts in no table ("editor") are replicated."""
+    """The placement of each part of a backbone; inside a step an editor is gathered whole."""
 
     mesh: Mesh
     cfg: BackboneConfig

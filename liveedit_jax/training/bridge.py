@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.backbones.parts import bridge, tower
+from liveedit_jax.backbones.registry import bridge, tower
 from liveedit_jax.config import BridgeTrainConfig
 from liveedit_jax.data.facts import SOURCES, entities, pretraining_drawings
 from liveedit_jax.data.images import drawing, normalise_pixels

@@ -10,7 +10,7 @@ from liveedit_jax.backbones import weights as checkpoint
 from liveedit_jax.backbones.blip2_convert import config_from_hf
 from liveedit_jax.backbones.convert import convert, transpose
 from liveedit_jax.backbones.generation import generate
-from liveedit_jax.backbones.parts import bridge, tower
+from liveedit_jax.backbones.registry import bridge, tower
 from liveedit_jax.types import Role
 
 IMAGE_ID = 49

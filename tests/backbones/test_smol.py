@@ -115,7 +115,7 @@ def test_its_tokenizer_keeps_text_and_specials_apart(language):
 @pytest.mark.parity
 def test_the_tower_tells_drawings_apart():
     """Real ImageNet features: an entity's other drawing is nearer than others' are."""
-    from liveedit_jax.backbones.parts import tower
+    from liveedit_jax.backbones.registry import tower
     from liveedit_jax.data.facts import SOURCES, entities
     from liveedit_jax.data.images import drawing, normalise_pixels
 

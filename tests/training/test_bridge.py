@@ -88,7 +88,7 @@ def test_logits_at_answers_are_the_loss_of_all_positions(parts):
     """Cross-entropy over the chosen positions is that over the whole rows."""
     import optax
 
-    from liveedit_jax.backbones.parts import bridge
+    from liveedit_jax.backbones.registry import bridge
     from liveedit_jax.data.tokenise import answer_labels
 
     backbone, frozen, states, data = parts

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.reference.golden.rows import pad
 from liveedit_jax.backbones import Backbone, decoder
-from liveedit_jax.backbones.parts import tower
+from liveedit_jax.backbones.registry import tower
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor import extractor, liveedit
 from liveedit_jax.editor.routing import hits, route, similarity, soft_weights

@@ -1,0 +1,88 @@
+"""What a family of models has to provide: its parts, and how its checkpoints become our weights.
+
+A part is named by the class of its config. `registry` lists the families; nothing else asks what a
+model is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+from jaxtyping import Array
+
+from liveedit_jax.backbone_config import BackboneConfig
+from liveedit_jax.backbones.convert import Rule
+from liveedit_jax.backbones.placement import Placement
+
+
+class Split(Enum):
+    """How a module's kernel [in, out] lies on a mesh (`scaling.partition` has the axes).
+
+    Between a COLUMN and a ROW kernel of the same layer, states stay where they are.
+    """
+
+    COLUMN = "column"  # outputs are split over the tensor axis, inputs over the weight axes
+    ROW = "row"  # inputs are split over the tensor axis, outputs over the weight axes
+    WHOLE = "whole"  # small, hence replicated on every device
+
+
+Splits = Mapping[str, Split]  # from the name of a module (or of a part, or of a parameter)
+
+ATTENTION: Splits = {"q": Split.COLUMN, "k": Split.COLUMN, "v": Split.COLUMN, "o": Split.ROW}
+NORMS: Splits = {"norm1": Split.WHOLE, "norm2": Split.WHOLE}
+TRANSFORMER: Splits = {**ATTENTION, **NORMS, "fc1": Split.COLUMN, "fc2": Split.ROW}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A kind of tower or bridge.
+
+    `create(cfg, place)` makes its module. The innermost name of a weight's path that `splits` has
+    decides how the weight lies on a mesh; every weight needs such a name.
+    """
+
+    config: type
+    create: Callable[[BackboneConfig, Placement | None], nn.Module]
+    splits: Splits
+
+
+LinearCall = Callable[[str, Array], Array]  # applies one of the MLP's linear layers, by its name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoder:
+    """A kind of decoder; `cfg` is its config.
+
+    `layer(cfg, keep_cache)` is the body of a scan, called as `layer(hidden, cache, context)`, and
+    `norm(cfg)` the norm in front of the head. `mlp(cfg, linear, x)` is the MLP of a layer on
+    normalised states, with `linear(name, x)` for each of the layers that `mlp_parts` names. Layers
+    and editors both use it.
+    """
+
+    config: type
+    layer: Callable[..., nn.Module]
+    norm: Callable[[Any], nn.Module]
+    mlp: Callable[[Any, LinearCall, Array], Array]
+    mlp_parts: tuple[str, ...]  # in the order of application; the last one writes the output
+    splits: Splits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Models of the same three parts, whose checkpoints name their tensors alike.
+
+    `rules` is the conversion table of a config, and `open_folder` opens the named tensors of a
+    checkpoint folder. `rules` is None where no checkpoint has all parts.
+    """
+
+    vision: Part
+    bridge: Part
+    decoder: Decoder
+    rules: Callable[[BackboneConfig], list[Rule]] | None = None
+    open_folder: Callable[[BackboneConfig, Path], Mapping[str, np.ndarray]] | None = None

@@ -1,0 +1,124 @@
+"""The families of models, and the part that belongs to the class of a config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+
+from liveedit_jax.backbone_config import (
+    BackboneConfig,
+    ClipConfig,
+    EfficientNetConfig,
+    EvaConfig,
+    LlamaConfig,
+    OptConfig,
+    ProjectorConfig,
+    QFormerConfig,
+)
+from liveedit_jax.backbones import blip2_convert, llama, llava_convert, minigpt4_convert, opt
+from liveedit_jax.backbones.clip_vision import ClipVision
+from liveedit_jax.backbones.efficientnet import EfficientNet
+from liveedit_jax.backbones.eva_vision import EvaVision
+from liveedit_jax.backbones.family import TRANSFORMER, Decoder, Family, Part, Split
+from liveedit_jax.backbones.placement import Placement
+from liveedit_jax.backbones.projector import Projector
+from liveedit_jax.backbones.qformer import QFormer
+
+VIT = {**TRANSFORMER, **dict.fromkeys(("cls", "patch", "position"), Split.WHOLE)}
+CLIP = Part(
+    config=ClipConfig,
+    create=lambda cfg, place: ClipVision(cfg.vision, place),
+    splits={**VIT, "norm_pre": Split.WHOLE},
+)
+EVA = Part(
+    config=EvaConfig,
+    create=lambda cfg, place: EvaVision(cfg.vision, place),
+    splits={**VIT, "norm_last": Split.WHOLE},
+)
+EFFICIENTNET = Part(
+    config=EfficientNetConfig,
+    create=lambda cfg, place: EfficientNet(cfg.vision),
+    splits={"vision": Split.WHOLE},
+)
+PROJECTOR = Part(
+    config=ProjectorConfig,
+    create=lambda cfg, place: Projector(cfg.width),
+    splits={"linear1": Split.COLUMN, "linear2": Split.ROW},
+)
+QFORMER = Part(
+    config=QFormerConfig,
+    create=lambda cfg, place: QFormer(cfg.bridge, cfg.width),
+    splits={
+        **TRANSFORMER,
+        "linear": Split.COLUMN,
+        "norm": Split.WHOLE,
+        "query": Split.WHOLE,
+    },
+)
+LLAMA = Decoder(
+    config=LlamaConfig,
+    layer=llama.LlamaLayer,
+    norm=llama.norm,
+    mlp=llama.mlp,
+    mlp_parts=llama.MLP,
+    splits=llama.SPLITS,
+)
+OPT = Decoder(
+    config=OptConfig,
+    layer=opt.OptLayer,
+    norm=opt.norm,
+    mlp=opt.mlp,
+    mlp_parts=opt.MLP,
+    splits=TRANSFORMER,
+)
+
+FAMILIES: tuple[Family, ...] = (
+    Family(vision=CLIP, bridge=PROJECTOR, decoder=LLAMA, rules=llava_convert.rules),
+    Family(vision=EVA, bridge=QFORMER, decoder=OPT, rules=blip2_convert.rules),
+    Family(
+        vision=EVA,
+        bridge=QFORMER,
+        decoder=LLAMA,
+        rules=minigpt4_convert.rules,
+        open_folder=minigpt4_convert.open_folder,
+    ),
+    Family(vision=EFFICIENTNET, bridge=PROJECTOR, decoder=LLAMA),  # `smol`, of two packages
+)
+
+
+def find_part(cfg: Any) -> Part | Decoder:
+    """Find the part of a config's class.
+
+    Raises:
+        ValueError: no family has it.
+    """
+    for family in FAMILIES:
+        for part in (family.vision, family.bridge, family.decoder):
+            if part.config is type(cfg):
+                return part
+    raise ValueError(f"no family in backbones/registry.py has a part for {type(cfg).__name__}")
+
+
+def find_family(cfg: BackboneConfig) -> Family:
+    """Find the family that combines a config's three parts.
+
+    Raises:
+        ValueError: there is none.
+    """
+    parts = [type(part) for part in (cfg.vision, cfg.bridge, cfg.decoder)]
+    for family in FAMILIES:
+        if parts == [family.vision.config, family.bridge.config, family.decoder.config]:
+            return family
+    names = ", ".join(part.__name__ for part in parts)
+    raise ValueError(f"no family in backbones/registry.py combines {names}")
+
+
+def tower(cfg: BackboneConfig, place: Placement | None = None) -> nn.Module:
+    """Create the vision tower: pictures [B, S, S, 3] -> vision states [B, P', W]."""
+    return find_part(cfg.vision).create(cfg, place)
+
+
+def bridge(cfg: BackboneConfig, place: Placement | None = None) -> nn.Module:
+    """Create the bridge: vision states [B, P', W] -> vision features [B, P, D]."""
+    return find_part(cfg.bridge).create(cfg, place)
