@@ -56,9 +56,33 @@ class BridgeConfig:
         return vision.tokens_n
 
 
+def in_sections(sizes: tuple[int, int, int]) -> tuple[int, ...]:
+    """Give the first frequencies to time, the next to height, the last to width (Qwen2.5-VL).
+
+    Examples:
+        >>> in_sections((2, 1, 1))
+        (0, 0, 1, 2)
+    """
+    return tuple(axis for axis, n in enumerate(sizes) for _ in range(n))
+
+
+def interleaved(sizes: tuple[int, int, int]) -> tuple[int, ...]:
+    """Give frequencies to time, height and width in turn, as long as there are any (Qwen3-VL).
+
+    Examples:
+        >>> interleaved((3, 1, 1))
+        (0, 1, 2, 0, 0)
+    """
+    turns = (i % 3 for i in range(sum(sizes)))
+    return tuple(axis if i < 3 * sizes[axis] else 0 for i, axis in enumerate(turns))
+
+
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
-    """What the configs of all decoders have."""
+    """What the configs of all decoders have.
+
+    Their attention has `heads_n` query heads and `kv_heads_n` key heads of width `head_width`.
+    """
 
     vocab_n: int
     width: int  # D
@@ -67,6 +91,9 @@ class DecoderConfig:
     norm_eps: float
     tied_head: bool  # the head is the transposed embedding
     rope_base: float | None = None  # of rotary positions; None: there are none
+    # The axis (0 time, 1 height, 2 width) whose position turns each of a head's frequencies; empty:
+    # positions have one axis. `in_sections` and `interleaved` make it.
+    rope_axes: tuple[int, ...] = ()
     positions_n: int = 0  # learned positions; 0: there are none
     position_offset: int = 0  # rows at the beginning of their table that no token uses
 

@@ -37,11 +37,18 @@ class Context(NamedTuple):
 
 
 def rotary(
-    position: Int[Array, "B T"], head_width: int, base: float
+    position: Int[Array, "B T"] | Int[Array, "B T 3"],
+    head_width: int,
+    base: float,
+    axes: tuple[int, ...] = (),
 ) -> tuple[Float[Array, "B T C"], Float[Array, "B T C"]]:
-    """Compute the cosines and sines of rotary positions, in the half-split layout."""
+    """Compute the cosines and sines of rotary positions, in the half-split layout.
+
+    With `axes`, positions have several axes, of which each frequency takes the one named.
+    """
     frequency = base ** (-jnp.arange(0, head_width, 2, dtype=jnp.float32) / head_width)
-    angle = position[..., None].astype(jnp.float32) * frequency
+    turned = position[..., jnp.asarray(axes)] if axes else position[..., None]
+    angle = turned.astype(jnp.float32) * frequency
     angle = jnp.concatenate([angle, angle], axis=-1)
     return jnp.cos(angle), jnp.sin(angle)
 

@@ -21,27 +21,8 @@ from liveedit_jax.backbones.attention import Cache, Context
 from liveedit_jax.backbones.placement import Placement, place_weights
 from liveedit_jax.backbones.quantise import dequantise
 from liveedit_jax.backbones.registry import bridge, tower
+from liveedit_jax.backbones.sequence import Positions, attention_mask, positions
 from liveedit_jax.types import Batch, Role
-
-
-def positions(batch: Batch) -> Int[Array, "B T"]:
-    """Return the positions of tokens: the batch's, or 0, 1, 2, ... without counting padding."""
-    if batch.position is not None:
-        return batch.position
-    return jnp.maximum(jnp.cumsum(batch.role != Role.PAD, axis=1) - 1, 0)
-
-
-def attention_mask(batch: Batch) -> Array:
-    """Compute the causal mask bool[B, T, T], without padding and between packed segments.
-
-    A token of a packed row attends to segment 0 and to its own segment.
-    """
-    t = batch.token.shape[1]
-    mask = jnp.tril(jnp.ones((t, t), bool)) & (batch.role != Role.PAD)[:, None, :]
-    if batch.segment is not None:
-        query, key = batch.segment[:, :, None], batch.segment[:, None, :]
-        mask = mask & ((key == 0) | (key == query))
-    return mask
 
 
 def split_at(weights: dict, edit_layer: int) -> dict:
@@ -114,7 +95,8 @@ class Backbone:
 
     def context(self, batch: Batch) -> Context:
         """Compute the positions and the attention mask of a whole batch."""
-        return decoder.context(self.cfg.decoder, positions(batch), attention_mask(batch))
+        cfg = self.cfg.decoder
+        return decoder.context(cfg, positions(cfg, batch), attention_mask(batch))
 
     def tower_states(self, weights: dict, pixels: Float[Array, "B S S 3"]) -> Float[Array, "B P W"]:
         """Compute the vision tower's output for pictures (or tiles), which the bridge reads."""
@@ -161,15 +143,16 @@ class Backbone:
             place = jnp.clip(place, 0, features.shape[1] - 1)
             placed = jnp.take_along_axis(features, place[..., None], axis=1).astype(x.dtype)
             x = jnp.where(is_vision[..., None], placed, x)
-        x = decoder.add_positions(self.cfg.decoder, weights, x, positions(batch))
+        position = positions(self.cfg.decoder, batch)
+        x = decoder.add_positions(self.cfg.decoder, weights, x, position)
         return jnp.where((batch.role != Role.PAD)[..., None], x, 0)
 
     def embed_next(
-        self, weights: dict, token: Int[Array, " B"], position: Int[Array, " B"]
+        self, weights: dict, token: Int[Array, " B"], position: Positions
     ) -> Float[Array, "B 1 D"]:
-        """Embed one generated token per row."""
+        """Embed one generated token per row, at its position [B, 1] or [B, 1, 3]."""
         x = weights["embed"][token][:, None]
-        return decoder.add_positions(self.cfg.decoder, weights, x, position[:, None])
+        return decoder.add_positions(self.cfg.decoder, weights, x, position)
 
     def lower_from_features(
         self, weights: dict, batch: Batch, features: Float[Array, "B P D"] | None

@@ -13,6 +13,7 @@ from liveedit_jax.backbones.attention import Context, rotary
 from liveedit_jax.backbones.placement import Placement
 from liveedit_jax.backbones.quantise import dequantise_layer
 from liveedit_jax.backbones.registry import find_part
+from liveedit_jax.backbones.sequence import Positions, on_axes
 
 POLICIES = {
     RematPolicy.PRODUCTS: jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -63,14 +64,15 @@ def norm(cfg: DecoderConfig) -> nn.Module:
 
 def context(
     cfg: DecoderConfig,
-    position: Int[Array, "B T"],
+    position: Positions,
     mask: Bool[Array, "B T S"],
     write: Int[Array, " B"] | None = None,
 ) -> Context:
     """Compute the inputs that all layers of a forward pass share."""
     if cfg.rope_base is None:
         return Context(None, None, mask, write)
-    return Context(*rotary(position, cfg.head_width, cfg.rope_base), mask, write)
+    turns = rotary(on_axes(cfg, position), cfg.head_width, cfg.rope_base, cfg.rope_axes)
+    return Context(*turns, mask, write)
 
 
 def init_positions(cfg: DecoderConfig, key: Array) -> dict[str, Array]:
@@ -82,7 +84,7 @@ def init_positions(cfg: DecoderConfig, key: Array) -> dict[str, Array]:
 
 
 def add_positions(
-    cfg: DecoderConfig, weights: dict, x: Float[Array, "B T D"], position: Int[Array, "B T"]
+    cfg: DecoderConfig, weights: dict, x: Float[Array, "B T D"], position: Positions
 ) -> Float[Array, "B T D"]:
     """Add learned positions to embeddings; rotary positions are part of the context instead."""
     if not cfg.positions_n:

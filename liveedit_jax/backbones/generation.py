@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 from liveedit_jax.backbones import decoder
 from liveedit_jax.backbones.attention import Cache
 from liveedit_jax.backbones.backbone import Backbone
+from liveedit_jax.backbones.sequence import next_position
 from liveedit_jax.types import Batch, Role
 
 Intervene = Callable[[Any, Float[Array, "B T D"], Int[Array, "B T"]], Float[Array, "B T D"]]
@@ -133,7 +134,7 @@ def _decode(
     cfg = backbone.cfg
     b, t = batch.token.shape
     role = jnp.full((b, 1), Role.ANSWER, batch.role.dtype)
-    rows = jnp.arange(t + steps_n)
+    rows, begin = jnp.arange(t + steps_n), next_position(cfg.decoder, batch)
 
     def room(cache: Cache) -> Cache:
         return jax.tree.map(
@@ -148,10 +149,13 @@ def _decode(
         step, done, token, out, lower, upper = carry
         out = out.at[:, step].set(jnp.where(done, cfg.pad_id, token))
         done = done | (token == cfg.eos_id)
-        at = length + step  # the new token's position, and its row in the caches
+        at, position = (
+            length + step,
+            (begin + step)[:, None],
+        )  # of the token: row in caches, position
         mask = (rows <= at[:, None])[:, None]
-        context = decoder.context(cfg.decoder, at[:, None], mask, at)
-        x = backbone.embed_next(weights, token, at)
+        context = decoder.context(cfg.decoder, position, mask, at)
+        x = backbone.embed_next(weights, token, position)
         hidden, lower = backbone.run_lower(weights, x, context, lower, keep_cache=True)
         hidden = _apply(plan, intervene, hidden, role)
         states, upper = backbone.run_upper(weights, hidden, context, upper, keep_cache=True)
@@ -159,5 +163,5 @@ def _decode(
         return step + 1, done, following, out, lower, upper
 
     out = jnp.full((b, steps_n), cfg.pad_id, jnp.int32)
-    begin = (jnp.zeros((), jnp.int32), jnp.zeros(b, bool), first, out, room(lower), room(upper))
-    return jax.lax.while_loop(unfinished, advance, begin)[3]
+    carry = (jnp.zeros((), jnp.int32), jnp.zeros(b, bool), first, out, room(lower), room(upper))
+    return jax.lax.while_loop(unfinished, advance, carry)[3]

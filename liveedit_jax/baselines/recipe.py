@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array, Float
 
 from liveedit_jax.backbones import decoder
-from liveedit_jax.backbones.backbone import positions
+from liveedit_jax.backbones.sequence import positions
 from liveedit_jax.baselines import prompting
 from liveedit_jax.baselines.descent import descend
 from liveedit_jax.baselines.losses import target_loss
@@ -179,7 +179,8 @@ class RecipeEditor(TrainedEditor):
         place = jnp.arange(longer.role.shape[1]) - before.sum(1, keepdims=True)
         x = backbone.embed(weights, longer, seen)
         shown = jnp.take_along_axis(prompt, jnp.clip(place, 0, k - 1)[..., None], axis=1)
-        shown = decoder.add_positions(backbone.cfg.decoder, weights, shown, positions(longer))
+        cfg = backbone.cfg.decoder
+        shown = decoder.add_positions(cfg, weights, shown, positions(cfg, longer))
         x = jnp.where(((place >= 0) & (place < k))[..., None], shown.astype(x.dtype), x)
         hidden, _ = backbone.run_lower(weights, x, backbone.context(longer))
         return backbone.upper(weights, hidden, longer, at)

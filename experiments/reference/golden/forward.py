@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from experiments.reference.golden.case import MODEL_TOLERANCE, Arrays, GoldenCase
-from liveedit_jax.backbones.backbone import positions
+from liveedit_jax.backbones.sequence import positions
 from liveedit_jax.types import Batch, Role
 
 
@@ -41,7 +41,7 @@ def _check_rows(case: GoldenCase, stored: Arrays, name: str) -> None:
             case.compare(f"{name}/{item}", ours, stored[f"{name}/{item}"], MODEL_TOLERANCE)
     batch = Batch(token.astype(np.int32), role, None)
     if has_image:
-        ours = np.where(real, np.asarray(positions(batch)), 1)
+        ours = np.where(real, np.asarray(positions(run.backbone.cfg.decoder, batch)), 1)
         case.compare(f"{name}/position_ids", ours, stored[f"{name}/position_ids"], 0)
 
     def compare(item: str, ours) -> None:

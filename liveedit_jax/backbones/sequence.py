@@ -1,0 +1,57 @@
+"""Positions and attention masks of rows of tokens, and of the tokens that are generated after them.
+
+A token's position is what rotary or learned positions see. Its place in a key-value cache is its
+row, which is another number where positions have gaps.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from liveedit_jax.backbone_config import DecoderConfig
+from liveedit_jax.types import Batch, Role
+
+Positions = Int[Array, "B T"] | Int[Array, "B T 3"]
+
+
+def on_axes(cfg: DecoderConfig, position: Positions) -> Positions:
+    """Repeat positions of one axis on all three, where the decoder's have three."""
+    if not cfg.rope_axes or position.ndim == 3:
+        return position
+    return jnp.repeat(position[..., None], 3, axis=-1)
+
+
+def positions(cfg: DecoderConfig, batch: Batch) -> Positions:
+    """Return the positions of tokens: the batch's, or 0, 1, 2, ... without counting padding.
+
+    They are [B, T, 3] (time, height, width) where the decoder's rotary positions have three axes.
+    """
+    found = batch.position
+    if found is None:
+        found = jnp.maximum(jnp.cumsum(batch.role != Role.PAD, axis=1) - 1, 0)
+    return on_axes(cfg, found)
+
+
+def next_position(cfg: DecoderConfig, batch: Batch) -> Int[Array, " B"] | Int[Array, "B 3"]:
+    """Return the position of the first token that is generated: one after the largest of its row.
+
+    Each further token has the next position.
+    """
+    found = positions(cfg, batch)
+    real = (batch.role != Role.PAD).reshape(*batch.role.shape, *[1] * (found.ndim - 2))
+    largest = jnp.where(real, found, -1).max(tuple(range(1, found.ndim)))
+    return largest + 1 if found.ndim == 2 else jnp.repeat(largest[:, None] + 1, 3, axis=1)
+
+
+def attention_mask(batch: Batch) -> Bool[Array, "B T T"]:
+    """Compute the causal mask, without padding and between packed segments.
+
+    A token of a packed row attends to segment 0 and to its own segment.
+    """
+    t = batch.token.shape[1]
+    mask = jnp.tril(jnp.ones((t, t), bool)) & (batch.role != Role.PAD)[:, None, :]
+    if batch.segment is not None:
+        query, key = batch.segment[:, :, None], batch.segment[:, None, :]
+        mask = mask & ((key == 0) | (key == query))
+    return mask
