@@ -56,6 +56,14 @@ class BridgeConfig:
         return vision.tokens_n
 
 
+class Reach(Enum):
+    """The tokens that a token attends to, besides itself and those before it."""
+
+    CAUSAL = "causal"  # none
+    PREFIX = "prefix"  # tokens before the answer attend to each other in both directions
+    IMAGE = "image"  # an image's tokens attend to each other in both directions
+
+
 def in_sections(sizes: tuple[int, int, int]) -> tuple[int, ...]:
     """Give the first frequencies to time, the next to height, the last to width (Qwen2.5-VL).
 
@@ -96,6 +104,7 @@ class DecoderConfig:
     rope_axes: tuple[int, ...] = ()
     positions_n: int = 0  # learned positions; 0: there are none
     position_offset: int = 0  # rows at the beginning of their table that no token uses
+    reach: Reach = Reach.CAUSAL
 
 
 @dataclass(frozen=True, kw_only=True)

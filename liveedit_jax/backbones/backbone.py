@@ -96,7 +96,7 @@ class Backbone:
     def context(self, batch: Batch) -> Context:
         """Compute the positions and the attention mask of a whole batch."""
         cfg = self.cfg.decoder
-        return decoder.context(cfg, positions(cfg, batch), attention_mask(batch))
+        return decoder.context(cfg, positions(cfg, batch), attention_mask(cfg, batch))
 
     def tower_states(self, weights: dict, pixels: Float[Array, "B S S 3"]) -> Float[Array, "B P W"]:
         """Compute the vision tower's output for pictures (or tiles), which the bridge reads."""

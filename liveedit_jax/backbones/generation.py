@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 from liveedit_jax.backbones import decoder
 from liveedit_jax.backbones.attention import Cache
 from liveedit_jax.backbones.backbone import Backbone
-from liveedit_jax.backbones.sequence import next_position
+from liveedit_jax.backbones.sequence import next_mask, next_position
 from liveedit_jax.types import Batch, Role
 
 Intervene = Callable[[Any, Float[Array, "B T D"], Int[Array, "B T"]], Float[Array, "B T D"]]
@@ -134,7 +134,7 @@ def _decode(
     cfg = backbone.cfg
     b, t = batch.token.shape
     role = jnp.full((b, 1), Role.ANSWER, batch.role.dtype)
-    rows, begin = jnp.arange(t + steps_n), next_position(cfg.decoder, batch)
+    begin = next_position(cfg.decoder, batch)
 
     def room(cache: Cache) -> Cache:
         return jax.tree.map(
@@ -153,7 +153,7 @@ def _decode(
             length + step,
             (begin + step)[:, None],
         )  # of the token: row in caches, position
-        mask = (rows <= at[:, None])[:, None]
+        mask = next_mask(cfg.decoder, t + steps_n, at)
         context = decoder.context(cfg.decoder, position, mask, at)
         x = backbone.embed_next(weights, token, position)
         hidden, lower = backbone.run_lower(weights, x, context, lower, keep_cache=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from liveedit_jax.backbone_config import DecoderConfig
+from liveedit_jax.backbone_config import DecoderConfig, Reach
 from liveedit_jax.types import Batch, Role
 
 Positions = Int[Array, "B T"] | Int[Array, "B T 3"]
@@ -44,14 +44,36 @@ def next_position(cfg: DecoderConfig, batch: Batch) -> Int[Array, " B"] | Int[Ar
     return largest + 1 if found.ndim == 2 else jnp.repeat(largest[:, None] + 1, 3, axis=1)
 
 
-def attention_mask(batch: Batch) -> Bool[Array, "B T T"]:
-    """Compute the causal mask, without padding and between packed segments.
+def _image_number(role: Int[Array, "B T"]) -> Int[Array, "B T"]:
+    """Number the runs of VISION tokens of each row from 1 on; 0 elsewhere."""
+    is_vision = role == Role.VISION
+    begins = is_vision & ~jnp.pad(is_vision[:, :-1], ((0, 0), (1, 0)))
+    return jnp.where(is_vision, jnp.cumsum(begins, axis=1), 0)
+
+
+def attention_mask(cfg: DecoderConfig, batch: Batch) -> Bool[Array, "B T T"]:
+    """Compute what tokens attend to by `cfg.reach`, without padding and between packed segments.
 
     A token of a packed row attends to segment 0 and to its own segment.
     """
-    t = batch.token.shape[1]
-    mask = jnp.tril(jnp.ones((t, t), bool)) & (batch.role != Role.PAD)[:, None, :]
+    t, role = batch.token.shape[1], batch.role
+    mask = jnp.tril(jnp.ones((t, t), bool))
+    if cfg.reach is Reach.PREFIX:
+        before = (role != Role.PAD) & (role != Role.ANSWER)
+        mask = mask | (before[:, :, None] & before[:, None, :])
+    elif cfg.reach is Reach.IMAGE:
+        image = _image_number(role)
+        mask = mask | ((image > 0)[:, :, None] & (image[:, :, None] == image[:, None, :]))
+    mask = mask & (role != Role.PAD)[:, None, :]
     if batch.segment is not None:
         query, key = batch.segment[:, :, None], batch.segment[:, None, :]
         mask = mask & ((key == 0) | (key == query))
     return mask
+
+
+def next_mask(cfg: DecoderConfig, rows_n: int, at: Int[Array, " B"]) -> Bool[Array, "B 1 S"]:
+    """Compute what a generated token in row `at` of the cache attends to: all rows up to its own.
+
+    It is an answer's, to which no other reach than the causal one applies.
+    """
+    return (jnp.arange(rows_n) <= at[:, None])[:, None]

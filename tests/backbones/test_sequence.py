@@ -11,13 +11,14 @@ from liveedit_jax.backbone_config import (
     BackboneConfig,
     ClipConfig,
     LlamaConfig,
+    Reach,
     in_sections,
     interleaved,
 )
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.attention import rotary
 from liveedit_jax.backbones.generation import generate
-from liveedit_jax.backbones.sequence import next_position, positions
+from liveedit_jax.backbones.sequence import attention_mask, next_mask, next_position, positions
 from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.types import Role
 
@@ -78,6 +79,33 @@ def test_rotary_positions_of_three_axes_equal_the_originals(name):
         np.testing.assert_allclose(ours, want.numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("reach", list(Reach))
+def test_a_token_attends_as_far_as_the_reach_says(reach):
+    cfg = LlamaConfig(**{**vars(PLAIN), "reach": reach})
+    row = [PRE, VISION, VISION, PRE, VISION, VISION, PROMPT, PROMPT, ANSWER, ANSWER]
+    batch, image = rows(row, row[:-3]), [0, 1, 1, 0, 2, 2, 0, 0, 0, 0]
+    mask = np.asarray(attention_mask(cfg, batch))
+    for b, n in enumerate((10, 7)):
+        for query in range(n):
+            for key in range(10):
+                both_ways = {
+                    Reach.CAUSAL: False,
+                    Reach.PREFIX: max(query, key) < 8,
+                    Reach.IMAGE: image[query] == image[key] != 0,
+                }[reach]
+                assert mask[b, query, key] == (key < n and (key <= query or both_ways))
+    assert next_mask(cfg, 5, np.asarray([2, 4])).tolist() == [[[1, 1, 1, 0, 0]], [[1] * 5]]
+
+
+def test_packed_questions_do_not_attend_to_each_other():
+    for reach in Reach:
+        cfg = LlamaConfig(**{**vars(PLAIN), "reach": reach})
+        batch = rows([PRE, VISION, PROMPT, ANSWER, PROMPT, ANSWER])
+        batch = batch.replace(segment=np.asarray([[0, 0, 1, 1, 2, 2]]))
+        mask = np.asarray(attention_mask(cfg, batch))[0]
+        assert not mask[4:, 2:4].any() and not mask[2:4, 4:].any() and mask[4:, :2].all()
+
+
 def backbone_of(decoder) -> Backbone:
     vision = ClipConfig(image_size=4, patch_size=2, width=4, layers_n=2, heads_n=1, mlp_width=4)
     return Backbone(BackboneConfig(vision=vision, decoder=decoder, edit_layer=1))
@@ -119,3 +147,9 @@ def test_generation_goes_on_where_positions_with_gaps_end():
     grid = np.stack([grid, grid[::-1] % 7 + 3, grid % 5], -1)
     batch = rows(row, row[:-1], position=np.stack([grid, grid + 2]))
     check_generation(AXES, batch)
+
+
+@pytest.mark.parametrize("reach", [Reach.PREFIX, Reach.IMAGE])
+def test_generation_equals_the_uncached_one_with_every_reach(reach):
+    row = [PRE, VISION, VISION, VISION, VISION, PROMPT, PROMPT]
+    check_generation(LlamaConfig(**{**vars(PLAIN), "reach": reach}), rows(row, row[:-1]))
