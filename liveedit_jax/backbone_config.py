@@ -86,6 +86,15 @@ def interleaved(sizes: tuple[int, int, int]) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayerKind:
+    """What the attention of some of a decoder's layers has, and that of others has not."""
+
+    rope_base: float | None  # of rotary positions; None: there are none
+    rope_factor: float = 1.0  # positions are divided by it
+    window: int | None = None  # a token attends to so many tokens, its own included; None: to all
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
     """What the configs of all decoders have.
 
@@ -105,6 +114,17 @@ class DecoderConfig:
     positions_n: int = 0  # learned positions; 0: there are none
     position_offset: int = 0  # rows at the beginning of their table that no token uses
     reach: Reach = Reach.CAUSAL
+    # Where layers differ: their kinds, and the index of each layer's kind. Empty: they are alike.
+    kinds: tuple[LayerKind, ...] = ()
+    layer_kinds: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        """Refuse kinds that do not say what each layer is."""
+        n, kinds_n = self.layers_n if self.kinds else 0, len(self.kinds)
+        if len(self.layer_kinds) != n or not all(0 <= kind < kinds_n for kind in self.layer_kinds):
+            raise ValueError(
+                f"layer_kinds={self.layer_kinds}: {n} indices of {kinds_n} kinds, one a layer"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

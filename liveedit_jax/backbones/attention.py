@@ -25,10 +25,37 @@ class Cache(NamedTuple):
 class Context(NamedTuple):
     """The inputs that all layers of a forward pass share.
 
-    Token t may attend to key s where `mask[b, t, s]` is True. In decoding, keys are in a cache of S
-    rows, and the pass writes those of its tokens from row `write[b]` on; otherwise `write` is None
-    and the keys are the tokens' own. `cos` and `sin` are None unless positions are rotary.
+    Token t may attend to key s where `mask[k, b, t, s]` is True. In decoding, keys are in a cache
+    of S rows, and the pass writes those of its tokens from row `write[b]` on; otherwise `write` is
+    None and the keys are the tokens' own. `cos` and `sin` are None unless positions are rotary.
+
+    The axis K is that of the decoder's kinds of layers. Arrays that all kinds share have K = 1.
     """
+
+    cos: Float[Array, "K B T C"] | None
+    sin: Float[Array, "K B T C"] | None
+    mask: Bool[Array, "K B T S"]
+    write: Int[Array, " B"] | None = None
+
+    def of(self, kind: Int[Array, ""] | int | None) -> LayerContext:
+        """Select what a layer of one kind needs (None: all layers are alike).
+
+        Raises:
+            ValueError: there are several kinds, and none is given.
+        """
+
+        def pick(x: Array | None) -> Array | None:
+            if x is None or len(x) == 1:
+                return x if x is None else x[0]
+            if kind is None:
+                raise ValueError(f"a layer of which of {len(x)} kinds?")
+            return x[kind]
+
+        return LayerContext(pick(self.cos), pick(self.sin), pick(self.mask), self.write)
+
+
+class LayerContext(NamedTuple):
+    """A `Context` of one kind of layers, without the axis K."""
 
     cos: Float[Array, "B T C"] | None
     sin: Float[Array, "B T C"] | None
@@ -41,12 +68,16 @@ def rotary(
     head_width: int,
     base: float,
     axes: tuple[int, ...] = (),
+    factor: float = 1.0,
 ) -> tuple[Float[Array, "B T C"], Float[Array, "B T C"]]:
     """Compute the cosines and sines of rotary positions, in the half-split layout.
 
-    With `axes`, positions have several axes, of which each frequency takes the one named.
+    With `axes`, positions have several axes, of which each frequency takes the one named. They are
+    divided by `factor`.
     """
     frequency = base ** (-jnp.arange(0, head_width, 2, dtype=jnp.float32) / head_width)
+    if factor != 1:
+        frequency = frequency / factor
     turned = position[..., jnp.asarray(axes)] if axes else position[..., None]
     angle = turned.astype(jnp.float32) * frequency
     angle = jnp.concatenate([angle, angle], axis=-1)
@@ -112,7 +143,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B T D"], context: Context, cache: Cache | None
+        self, x: Float[Array, "B T D"], context: LayerContext, cache: Cache | None
     ) -> tuple[Float[Array, "B T D"], Cache]:
         """Return the attention's output, and the keys and values it attended to."""
         b, t, width = x.shape

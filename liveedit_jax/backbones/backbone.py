@@ -73,16 +73,17 @@ class Backbone:
         context = decoder.context(cfg.decoder, jnp.zeros((1, 2), int), jnp.ones((1, 2, 2), bool))
         states = jax.eval_shape(lambda: tower(cfg).init_with_output(keys[0], image)[0])
 
-        def stack(key, n):
+        def stack(key, first, n):
             made = decoder.stack(cfg.decoder, n, False, False)
-            return made.init(key, hidden, None, context)["params"]
+            kinds = decoder.layer_kinds(cfg.decoder, first, n)
+            return made.init(key, hidden, None, context, kinds)["params"]
 
         normal = jax.nn.initializers.normal(width**-0.5)
         weights = {
             "vision": tower(cfg).init(keys[0], image)["params"],
             "projector": bridge(cfg).init(keys[1], jnp.zeros(states.shape))["params"],
-            "lower": stack(keys[2], self.lower_n),
-            "upper": stack(keys[3], self.upper_n),
+            "lower": stack(keys[2], 0, self.lower_n),
+            "upper": stack(keys[3], self.lower_n, self.upper_n),
             "embed": normal(keys[4], (cfg.decoder.vocab_n, width)),
             "norm": decoder.norm(cfg.decoder).init(key, hidden)["params"],
             **decoder.init_positions(cfg.decoder, jax.random.fold_in(key, 6)),
@@ -183,12 +184,19 @@ class Backbone:
     ) -> Float[Array, "B T D"]:
         """Apply decoder layer `edit_layer` to its own output, as the released training does."""
         last = dequantise(jax.tree.map(lambda leaf: leaf[-1], weights["lower"]))
-        layer = decoder.layer(self.cfg.decoder)
-        return layer.apply({"params": last}, hidden, None, self.context(batch))[0]
+        cfg = self.cfg.decoder
+        kind = decoder.layer_kind(cfg, self.cfg.edit_layer)
+        context = self.context(batch)
+        return decoder.layer(cfg).apply({"params": last}, hidden, None, context, kind)[0]
 
-    def _stack(self, part: str, layers_n: int, cache: Cache | None, keep_cache: bool):
+    def _run(
+        self, weights: dict, part: str, x: Array, context: Context, cache: Cache | None, keep: bool
+    ) -> tuple[Array, Cache | None]:
         cfg, place, cached = self.cfg, self.placement(part), cache is not None
-        return decoder.stack(cfg.decoder, layers_n, cached, keep_cache, cfg.keep, place)
+        first, n = (0, self.lower_n) if part == "lower" else (self.lower_n, self.upper_n)
+        stack = decoder.stack(cfg.decoder, n, cached, keep, cfg.keep, place)
+        kinds = decoder.layer_kinds(cfg.decoder, first, n)
+        return stack.apply({"params": weights[part]}, x, cache, context, kinds)
 
     def run_lower(
         self,
@@ -202,8 +210,7 @@ class Backbone:
 
         Returns the last layer's output and, with `keep_cache`, the keys and values, stacked.
         """
-        stack = self._stack("lower", self.lower_n, cache, keep_cache)
-        return stack.apply({"params": weights["lower"]}, x, cache, context)
+        return self._run(weights, "lower", x, context, cache, keep_cache)
 
     def run_upper(
         self,
@@ -214,9 +221,8 @@ class Backbone:
         keep_cache: bool = False,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """Run the layers after the edit layer; arguments and results are as in `run_lower`."""
-        stack = self._stack("upper", self.upper_n, cache, keep_cache)
         hidden = hidden.astype(weights["embed"].dtype)  # an editor's residual is float32
-        return stack.apply({"params": weights["upper"]}, hidden, cache, context)
+        return self._run(weights, "upper", hidden, context, cache, keep_cache)
 
     def head(self, weights: dict, states: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Apply the final norm and the language-model head; logits are float32."""

@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from liveedit_jax.backbone_config import DecoderConfig, RematPolicy
+from liveedit_jax.backbone_config import DecoderConfig, LayerKind, RematPolicy
 from liveedit_jax.backbones.attention import Context, rotary
 from liveedit_jax.backbones.placement import Placement
 from liveedit_jax.backbones.quantise import dequantise_layer
@@ -22,7 +24,7 @@ POLICIES = {
 
 
 def layer(cfg: DecoderConfig, keep_cache: bool = False) -> nn.Module:
-    """Create a decoder layer, which is called as `layer(hidden, cache, context)`."""
+    """Create a decoder layer, which is called as `layer(hidden, cache, context, kind)`."""
     return find_part(cfg).layer(cfg, keep_cache)
 
 
@@ -34,7 +36,9 @@ def stack(
     keep: RematPolicy = RematPolicy.ALL,
     place: Placement | None = None,
 ) -> nn.Module:
-    """Create a scan over decoder layers, which is called as `stack(hidden, cache, context)`.
+    """Create a scan over decoder layers, called as `stack(hidden, cache, context, kinds)`.
+
+    `kinds` is `layer_kinds` of its layers.
 
     Args:
         cfg: the decoder.
@@ -51,7 +55,7 @@ def stack(
         body,
         variable_axes={"params": 0},
         split_rngs={"params": True},
-        in_axes=(0 if cached else nn.broadcast, nn.broadcast),
+        in_axes=(0 if cached else nn.broadcast, nn.broadcast, 0 if cfg.kinds else nn.broadcast),
         length=layers_n,
     )
     return scanned(cfg, keep_cache)
@@ -62,17 +66,46 @@ def norm(cfg: DecoderConfig) -> nn.Module:
     return find_part(cfg).norm(cfg)
 
 
+def layer_kinds(cfg: DecoderConfig, first: int, layers_n: int) -> Int[np.ndarray, " L"] | None:
+    """Return the kinds of `layers_n` layers from layer `first` on; None: all layers are alike."""
+    if not cfg.kinds:
+        return None
+    return np.asarray(cfg.layer_kinds[first : first + layers_n], np.int32)
+
+
+def layer_kind(cfg: DecoderConfig, layer: int) -> int | None:
+    """Return the kind of one layer; None: all layers are alike."""
+    return cfg.layer_kinds[layer] if cfg.kinds else None
+
+
 def context(
     cfg: DecoderConfig,
     position: Positions,
-    mask: Bool[Array, "B T S"],
+    mask: Bool[Array, "K B T S"] | Bool[Array, "B T S"],
     write: Int[Array, " B"] | None = None,
 ) -> Context:
-    """Compute the inputs that all layers of a forward pass share."""
-    if cfg.rope_base is None:
+    """Compute the inputs that all layers of a forward pass share.
+
+    Args:
+        cfg: the decoder.
+        position: of the pass's tokens.
+        mask: what they attend to, in layers of each kind; without the axis K: in all layers.
+        write: as in `Context`.
+    """
+    mask, position = mask if mask.ndim == 4 else mask[None], on_axes(cfg, position)
+
+    def turns(kind: LayerKind) -> tuple[Array, Array]:
+        if kind.rope_base is None:  # beside layers that turn: the identity
+            shape = (*position.shape[:2], cfg.head_width)
+            return jnp.ones(shape), jnp.zeros(shape)
+        axes, factor = cfg.rope_axes, kind.rope_factor
+        return rotary(position, cfg.head_width, kind.rope_base, axes, factor)
+
+    kinds = cfg.kinds or (LayerKind(rope_base=cfg.rope_base),)
+    if all(kind.rope_base is None for kind in kinds):
         return Context(None, None, mask, write)
-    turns = rotary(on_axes(cfg, position), cfg.head_width, cfg.rope_base, cfg.rope_axes)
-    return Context(*turns, mask, write)
+    cos, sin = (jnp.stack(every) for every in zip(*map(turns, kinds), strict=True))
+    return Context(cos, sin, mask, write)
 
 
 def init_positions(cfg: DecoderConfig, key: Array) -> dict[str, Array]:

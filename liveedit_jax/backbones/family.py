@@ -59,10 +59,10 @@ LinearCall = Callable[[str, Array], Array]  # applies one of the MLP's linear la
 class Decoder:
     """A kind of decoder; `cfg` is its config.
 
-    `layer(cfg, keep_cache)` is the body of a scan, called as `layer(hidden, cache, context)`, and
-    `norm(cfg)` the norm in front of the head. `mlp(cfg, linear, x)` is the MLP of a layer on
-    normalised states, with `linear(name, x)` for each of the layers that `mlp_parts` names. Layers
-    and editors both use it.
+    `layer(cfg, keep_cache)` is the body of a scan, called as `layer(hidden, cache, context, kind)`,
+    whose attention takes `context.of(kind)`. `norm(cfg)` is the norm in front of the head.
+    `mlp(cfg, linear, x)` is a layer's MLP on normalised states, with `linear(name, x)` for each of
+    the layers that `mlp_parts` names. Layers and editors both use it.
     """
 
     config: type

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbone_config import LlamaConfig
 from liveedit_jax.backbones.attention import Attention, Cache, Context
@@ -49,13 +49,18 @@ class LlamaLayer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B T D"], cache: Cache | None, context: Context
+        self,
+        x: Float[Array, "B T D"],
+        cache: Cache | None,
+        context: Context,
+        kind: Int[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """Return the layer's output and, with `keep_cache`, its keys and values."""
         cfg = self.cfg
         width = {"gate": cfg.mlp_width, "up": cfg.mlp_width, "down": cfg.width}
         attention = Attention(cfg.heads_n, cfg.kv_heads_n, cfg.head_width, name="attention")
-        y, cache = attention(RMSNorm(cfg.norm_eps, name="norm1")(x), context, cache)
+        y = RMSNorm(cfg.norm_eps, name="norm1")(x)
+        y, cache = attention(y, context.of(kind), cache)
         x = x + y
         y = rearrange(RMSNorm(cfg.norm_eps, name="norm2")(x), "b t d -> (b t) d")
         y = mlp(cfg, lambda name, y: Linear(width[name], use_bias=False, name=name)(y), y)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 from einops import rearrange
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbone_config import OptConfig
 from liveedit_jax.backbones.attention import Attention, Cache, Context
@@ -33,7 +33,11 @@ class OptLayer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B T D"], cache: Cache | None, context: Context
+        self,
+        x: Float[Array, "B T D"],
+        cache: Cache | None,
+        context: Context,
+        kind: Int[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """Return the layer's output and, with `keep_cache`, its keys and values."""
         cfg = self.cfg
@@ -41,7 +45,8 @@ class OptLayer(nn.Module):
         attention = Attention(
             cfg.heads_n, cfg.kv_heads_n, cfg.head_width, use_bias=True, name="attention"
         )
-        y, cache = attention(nn.LayerNorm(epsilon=cfg.norm_eps, name="norm1")(x), context, cache)
+        y = nn.LayerNorm(epsilon=cfg.norm_eps, name="norm1")(x)
+        y, cache = attention(y, context.of(kind), cache)
         x = x + y
         y = nn.LayerNorm(epsilon=cfg.norm_eps, name="norm2")(x)
         y = rearrange(y, "b t d -> (b t) d")

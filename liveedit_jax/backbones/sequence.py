@@ -51,29 +51,43 @@ def _image_number(role: Int[Array, "B T"]) -> Int[Array, "B T"]:
     return jnp.where(is_vision, jnp.cumsum(begins, axis=1), 0)
 
 
-def attention_mask(cfg: DecoderConfig, batch: Batch) -> Bool[Array, "B T T"]:
-    """Compute what tokens attend to by `cfg.reach`, without padding and between packed segments.
+def _in_windows(cfg: DecoderConfig, mask: Array, behind: Int[Array, "B T S"]) -> Array:
+    """Restrict a mask [B, T, S] to the window of each kind of layers, [K, B, T, S].
 
+    `behind` is by how many tokens a key is behind the token that attends to it.
+    """
+    windows = [kind.window for kind in cfg.kinds]
+    if not any(windows):
+        return mask[None]
+    return jnp.stack([mask if n is None else mask & (behind < n) for n in windows])
+
+
+def attention_mask(cfg: DecoderConfig, batch: Batch) -> Bool[Array, "K B T T"]:
+    """Compute what tokens attend to, without padding and between packed segments.
+
+    It follows `cfg.reach` and, for each kind of layers, its window; K = 1 if there are no windows.
     A token of a packed row attends to segment 0 and to its own segment.
     """
     t, role = batch.token.shape[1], batch.role
-    mask = jnp.tril(jnp.ones((t, t), bool))
+    mask = causal = jnp.tril(jnp.ones((t, t), bool))
     if cfg.reach is Reach.PREFIX:
         before = (role != Role.PAD) & (role != Role.ANSWER)
         mask = mask | (before[:, :, None] & before[:, None, :])
     elif cfg.reach is Reach.IMAGE:
         image = _image_number(role)
         mask = mask | ((image > 0)[:, :, None] & (image[:, :, None] == image[:, None, :]))
-    mask = mask & (role != Role.PAD)[:, None, :]
+    visible = (role != Role.PAD)[:, None, :]
     if batch.segment is not None:
         query, key = batch.segment[:, :, None], batch.segment[:, None, :]
-        mask = mask & ((key == 0) | (key == query))
-    return mask
+        visible = visible & ((key == 0) | (key == query))
+    order = (causal & visible).sum(-1)  # a token's number among those it could see
+    return _in_windows(cfg, mask & visible, order[:, :, None] - order[:, None, :])
 
 
-def next_mask(cfg: DecoderConfig, rows_n: int, at: Int[Array, " B"]) -> Bool[Array, "B 1 S"]:
-    """Compute what a generated token in row `at` of the cache attends to: all rows up to its own.
+def next_mask(cfg: DecoderConfig, rows_n: int, at: Int[Array, " B"]) -> Bool[Array, "K B 1 S"]:
+    """Compute what a generated token in row `at` of the cache attends to: rows up to its own.
 
     It is an answer's, to which no other reach than the causal one applies.
     """
-    return (jnp.arange(rows_n) <= at[:, None])[:, None]
+    behind = (at[:, None] - jnp.arange(rows_n))[:, None]
+    return _in_windows(cfg, behind >= 0, behind)

@@ -45,10 +45,12 @@ def gradient_factors(
     cfg, context = backbone.cfg.decoder, backbone.context(batch)
     upper, names = dequantise(weights["upper"]), decoder.mlp_parts(backbone.cfg.decoder)
 
-    def run(states: Array, layer: tuple[dict, dict]) -> tuple[Array, dict]:
-        own, zeros = layer
+    kinds = decoder.layer_kinds(cfg, backbone.lower_n, backbone.upper_n)
+
+    def run(states: Array, layer: tuple[dict, dict, Array | None]) -> tuple[Array, dict]:
+        own, zeros, kind = layer
         silent = own | {names[-1]: jax.tree.map(jnp.zeros_like, own[names[-1]])}
-        states = decoder.layer(cfg).apply({"params": silent}, states, None, context)[0]
+        states = decoder.layer(cfg).apply({"params": silent}, states, None, context, kind)[0]
         read = {}
 
         def linear(name: str, x: Array) -> Array:
@@ -59,7 +61,7 @@ def gradient_factors(
         return states + decoder.mlp_with(cfg, linear, x), read
 
     def loss(zeros: dict) -> tuple[Array, dict]:
-        states, read = jax.lax.scan(run, hidden, (upper, zeros))
+        states, read = jax.lax.scan(run, hidden, (upper, zeros, kinds))
         return target_loss(backbone, backbone.head(weights, states), batch), read
 
     layers_n, shape = backbone.upper_n, hidden.shape[:2]

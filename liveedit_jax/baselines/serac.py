@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from liveedit_jax.backbone_config import DecoderConfig
 from liveedit_jax.backbones import Backbone, decoder
 from liveedit_jax.baselines import prompting
 from liveedit_jax.baselines.losses import target_loss
@@ -66,10 +67,11 @@ class Serac(TrainedEditor):
             for name in SCOPE_ROLES
         }
         context = decoder.context(cfg, jnp.zeros((1, 2), int), jnp.ones((1, 2, 2), bool))
-        stack = decoder.stack(cfg, self.layers_n, False, False)
+        stack, kinds = decoder.stack(cfg, self.layers_n, False, False), self._kinds(cfg)
+        started = stack.init(next(keys), jnp.zeros((1, 2, width)), None, context, kinds)
         return {
             "scope": scope | {"no_image": jnp.zeros(self.key_width), "radius": jnp.ones(())},
-            "layers": stack.init(next(keys), jnp.zeros((1, 2, width)), None, context)["params"],
+            "layers": started["params"],
             "part": jax.random.normal(next(keys), (PARTS_N, width)) * width**-0.5,
         }
 
@@ -108,12 +110,17 @@ class Serac(TrainedEditor):
         )
         joint = without_pixels(token, role).replace(position=position)
         x = backbone.embed(weights, joint, None).astype(jnp.float32) + own["part"][part]
-        stack = decoder.stack(backbone.cfg.decoder, self.layers_n, False, False)
-        states, _ = stack.apply({"params": own["layers"]}, x, None, backbone.context(joint))
+        cfg, context = backbone.cfg.decoder, backbone.context(joint)
+        stack = decoder.stack(cfg, self.layers_n, False, False)
+        states, _ = stack.apply({"params": own["layers"]}, x, None, context, self._kinds(cfg))
         states = states[:, edit.token.shape[1] :]
         if at is not None:
             states = jnp.take_along_axis(states, at[..., None], axis=1)
         return backbone.head(weights, states)
+
+    def _kinds(self, cfg: DecoderConfig):
+        """Return the kinds of the counterfactual model's layers: those of the decoder's first."""
+        return decoder.layer_kinds(cfg, 0, self.layers_n)
 
     def _places(self, text: Text, part: int) -> tuple[Int[Array, "B X"], Int[Array, "B X"]]:
         """Return positions (`text_n` where the answer begins) and each token's part of PARTS_N."""

@@ -86,10 +86,12 @@ class SquareLayer(nn.Module):
     keep_cache: bool = False
 
     @nn.compact
-    def __call__(self, x, cache, context):
+    def __call__(self, x, cache, context, kind=None):
         width = self.cfg.width
         y = nn.LayerNorm(name="norm1")(x)
-        y, cache = Attention(2, 2, width // 2, use_bias=True, name="attention")(y, context, cache)
+        y, cache = Attention(2, 2, width // 2, use_bias=True, name="attention")(
+            y, context.of(kind), cache
+        )
         x = x + y
         y = nn.LayerNorm(name="norm2")(x)
         out = {"fc1": 24, "fc2": width}

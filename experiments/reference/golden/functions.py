@@ -118,7 +118,8 @@ class Functions:
                 below = i < backbone.lower_n
                 part, at = ("lower", i) if below else ("upper", i - backbone.lower_n)
                 layer = jax.tree.map(lambda leaf, at=at: leaf[at], weights[part])
-                x, _ = decoder.layer(cfg).apply({"params": layer}, x, None, context)
+                kind = decoder.layer_kind(cfg, i)
+                x, _ = decoder.layer(cfg).apply({"params": layer}, x, None, context, kind)
                 states.append(x)
             norm = decoder.norm(cfg).apply({"params": weights["norm"]}, x)
             return [*states[:-1], norm]
