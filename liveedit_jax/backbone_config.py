@@ -56,6 +56,16 @@ class BridgeConfig:
         return vision.tokens_n
 
 
+class Activation(Enum):
+    """The nonlinearity of an MLP, under the name that Hugging Face's configs have for it."""
+
+    RELU = "relu"
+    SILU = "silu"
+    GELU = "gelu"
+    GELU_TANH = "gelu_pytorch_tanh"
+    QUICK_GELU = "quick_gelu"
+
+
 class Reach(Enum):
     """The tokens that a token attends to, besides itself and those before it."""
 
@@ -107,6 +117,8 @@ class DecoderConfig:
     heads_n: int
     norm_eps: float
     tied_head: bool  # the head is the transposed embedding
+    embed_scale: float = 1.0  # multiplies the embeddings of tokens, not the features of images
+    logit_cap: float | None = None  # logits become cap * tanh(logits / cap)
     rope_base: float | None = None  # of rotary positions; None: there are none
     # The axis (0 time, 1 height, 2 width) whose position turns each of a head's frequencies; empty:
     # positions have one axis. `in_sections` and `interleaved` make it.
@@ -241,7 +253,7 @@ class QFormerConfig(BridgeConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaConfig(DecoderConfig):
-    """A Llama decoder: RMSNorm, RoPE, SwiGLU, grouped-query attention."""
+    """A decoder of Llama's kind: RMSNorm, RoPE, a gated MLP, grouped-query attention."""
 
     vocab_n: int = 32064
     width: int = 4096  # D
@@ -253,6 +265,13 @@ class LlamaConfig(DecoderConfig):
     norm_eps: float = 1e-5
     rope_base: float | None = 10000.0
     tied_head: bool = False
+    activation: Activation = Activation.SILU  # of the gate
+    qkv_bias: bool = False  # biases of queries, keys and values
+    out_bias: bool = False  # a bias of the attention's output
+    qk_norm: bool = False  # an RMSNorm of every head's queries and keys
+    attention_scale: float | None = None  # of scores; None: 1 / sqrt(head_width)
+    attention_cap: float | None = None  # scores become cap * tanh(scores / cap)
+    norms_after: bool = False  # norms of what attention and MLP add, beside those in front of them
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from einops import rearrange
 from jaxtyping import Array, Bool, Float, Int
 
 from liveedit_jax.backbones.linear import Linear
+from liveedit_jax.backbones.norms import RMSNorm
 
 BLOCK = 1024  # most queries whose scores are computed at once
 
@@ -96,15 +97,19 @@ def attend(
     key: Float[Array, "B S G C"],
     value: Float[Array, "B S G C"],
     mask: Bool[Array, "B T S"],
+    scale: float | None = None,
+    cap: float | None = None,
 ) -> Float[Array, "B T N C"]:
     """Compute grouped-query softmax attention with N query heads and G key heads.
 
+    Scores are multiplied by `scale` (None: 1 / sqrt(C)) and, with `cap`, softly kept within it.
     Long sequences are processed in blocks of queries to save memory. Softmax is in float32.
     """
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
     t = query.shape[1]
     blocks_n = -(-t // BLOCK)
     if blocks_n == 1:
-        return _attend(query, key, value, mask)
+        return _attend(query, key, value, mask, scale, cap)
     block = -(-t // blocks_n)
 
     def cut(x: Array) -> Array:
@@ -113,20 +118,25 @@ def attend(
 
     @jax.checkpoint
     def one(cut: tuple[Array, Array]) -> Array:
-        return _attend(cut[0], key, value, cut[1])
+        return _attend(cut[0], key, value, cut[1], scale, cap)
 
     mixed = jax.lax.map(one, (cut(query), cut(mask)))
     return rearrange(mixed, "n b t h c -> b (n t) h c")[:, :t]
 
 
-def _attend(query: Array, key: Array, value: Array, mask: Array) -> Array:
-    (b, t, _, c), g = query.shape, key.shape[2]
+def _attend(
+    query: Array, key: Array, value: Array, mask: Array, scale: float, cap: float | None
+) -> Array:
+    (b, t, *_), g = query.shape, key.shape[2]
     grouped = rearrange(query, "b t (g r) c -> (b g) (r t) c", g=g)
     keys = rearrange(key, "b s g c -> (b g) s c")
     values = rearrange(value, "b s g c -> (b g) s c")
     scores = jnp.einsum("xqc,xsc->xqs", grouped, keys).astype(jnp.float32)
     scores = rearrange(scores, "(b g) (r t) s -> b (g r) t s", b=b, t=t)
-    scores = scores * c**-0.5 + jnp.where(mask, 0.0, -1e30)[:, None]
+    scores = scores * scale
+    if cap is not None:
+        scores = cap * jnp.tanh(scores / cap)
+    scores = scores + jnp.where(mask, 0.0, -1e30)[:, None]
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     weights = rearrange(weights, "b (g r) t s -> (b g) (r t) s", g=g)
     mixed = jnp.einsum("xqs,xsc->xqc", weights, values)
@@ -139,7 +149,11 @@ class Attention(nn.Module):
     heads_n: int
     kv_heads_n: int
     head_width: int
-    use_bias: bool = False
+    qkv_bias: bool = False
+    out_bias: bool = False
+    norm_eps: float | None = None  # of the norms of queries and keys; None: there are none
+    scale: float | None = None
+    cap: float | None = None
 
     @nn.compact
     def __call__(
@@ -149,19 +163,23 @@ class Attention(nn.Module):
         b, t, width = x.shape
         flat = rearrange(x, "b t d -> (b t) d")  # one large matrix product beats B small ones
 
-        def heads(n: int, name: str, turned: bool) -> Float[Array, "B T N C"]:
-            y = Linear(n * self.head_width, self.use_bias, name=name)(flat)
-            y = rearrange(y, "(b t) (n c) -> b t n c", b=b, n=n)
-            return y if context.cos is None or not turned else rotate(y, context.cos, context.sin)
+        def heads(n: int, name: str) -> Float[Array, "B T N C"]:
+            y = Linear(n * self.head_width, self.qkv_bias, name=name)(flat)
+            return rearrange(y, "(b t) (n c) -> b t n c", b=b, n=n)
 
-        query = heads(self.heads_n, "q", turned=True)
-        key = heads(self.kv_heads_n, "k", turned=True)
-        value = heads(self.kv_heads_n, "v", turned=False)
+        def turned(n: int, name: str) -> Float[Array, "B T N C"]:
+            y = heads(n, name)
+            if self.norm_eps is not None:
+                y = RMSNorm(self.norm_eps, name=f"{name}_norm")(y)
+            return y if context.cos is None else rotate(y, context.cos, context.sin)
+
+        query, key = turned(self.heads_n, "q"), turned(self.kv_heads_n, "k")
+        value = heads(self.kv_heads_n, "v")
         if cache is not None:
             rows = jnp.arange(b)[:, None]
             slots = context.write[:, None] + jnp.arange(t)
             key = cache.key.at[rows, slots].set(key)
             value = cache.value.at[rows, slots].set(value)
-        mixed = rearrange(attend(query, key, value, context.mask), "b t n c -> (b t) (n c)")
-        out = Linear(width, self.use_bias, name="o")(mixed)
+        mixed = attend(query, key, value, context.mask, self.scale, self.cap)
+        out = Linear(width, self.out_bias, name="o")(rearrange(mixed, "b t n c -> (b t) (n c)"))
         return rearrange(out, "(b t) d -> b t d", b=b), Cache(key, value)

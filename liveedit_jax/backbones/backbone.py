@@ -136,6 +136,7 @@ class Backbone:
         Features are taken in order, or as `batch.place` says.
         """
         x = place_weights(self.placement("embed"), weights["embed"])[batch.token]
+        x = decoder.scale_embeddings(self.cfg.decoder, x)
         if features is not None:
             is_vision = batch.role == Role.VISION
             place = batch.place
@@ -152,7 +153,7 @@ class Backbone:
         self, weights: dict, token: Int[Array, " B"], position: Positions
     ) -> Float[Array, "B 1 D"]:
         """Embed one generated token per row, at its position [B, 1] or [B, 1, 3]."""
-        x = weights["embed"][token][:, None]
+        x = decoder.scale_embeddings(self.cfg.decoder, weights["embed"][token][:, None])
         return decoder.add_positions(self.cfg.decoder, weights, x, position)
 
     def lower_from_features(
@@ -230,5 +231,8 @@ class Backbone:
         part = "embed" if self.cfg.decoder.tied_head else "head"
         kernel = place_weights(self.placement(part), weights[part])
         kernel = kernel.T if self.cfg.decoder.tied_head else kernel
-        flat = rearrange(states, "b t d -> (b t) d") @ kernel
-        return rearrange(flat.astype(jnp.float32), "(b t) v -> b t v", b=states.shape[0])
+        flat = (rearrange(states, "b t d -> (b t) d") @ kernel).astype(jnp.float32)
+        cap = self.cfg.decoder.logit_cap
+        if cap is not None:
+            flat = cap * jnp.tanh(flat / cap)
+        return rearrange(flat, "(b t) v -> b t v", b=states.shape[0])

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import flax.linen as nn
-import jax
 from jaxtyping import Array, Float
 
 from liveedit_jax.backbone_config import ClipConfig
+from liveedit_jax.backbones.activations import quick_gelu
 from liveedit_jax.backbones.placement import Placement
 from liveedit_jax.backbones.vit import patches, prepend_cls, vit_stack
-
-
-def quick_gelu(x: Array) -> Array:
-    """Apply CLIP's activation x * sigmoid(1.702 x)."""
-    return x * jax.nn.sigmoid(1.702 * x)
 
 
 def used_layers_n(cfg: ClipConfig) -> int:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from liveedit_jax.backbone_config import DecoderConfig, LayerKind, RematPolicy
 from liveedit_jax.backbones.attention import Context, rotary
+from liveedit_jax.backbones.family import NORM_AFTER_MLP
 from liveedit_jax.backbones.placement import Placement
 from liveedit_jax.backbones.quantise import dequantise_layer
 from liveedit_jax.backbones.registry import find_part
@@ -116,6 +117,11 @@ def init_positions(cfg: DecoderConfig, key: Array) -> dict[str, Array]:
     return {"position": 0.02 * jax.random.normal(key, shape)}
 
 
+def scale_embeddings(cfg: DecoderConfig, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    """Multiply the embeddings of tokens by `cfg.embed_scale`, rounded to their dtype."""
+    return x if cfg.embed_scale == 1 else x * jnp.asarray(cfg.embed_scale, x.dtype)
+
+
 def add_positions(
     cfg: DecoderConfig, weights: dict, x: Float[Array, "B T D"], position: Positions
 ) -> Float[Array, "B T D"]:
@@ -137,12 +143,22 @@ def linear(part: dict, x: Float[Array, "... X"]) -> Float[Array, "... Y"]:
 
 
 def mlp_with(
-    cfg: DecoderConfig, apply: Callable[[str, Array], Array], x: Float[Array, "... D"]
+    cfg: DecoderConfig, own: dict, apply: Callable[[str, Array], Array], x: Float[Array, "... D"]
 ) -> Float[Array, "... D"]:
-    """Apply the MLP to normalised states; `apply(name, x)` applies one of its linear layers."""
-    return find_part(cfg).mlp(cfg, apply, x)
+    """Compute what a layer's MLP adds to states, norms included.
+
+    Args:
+        cfg: the decoder.
+        own: the layer's weights, of which the norms are used.
+        apply: `apply(name, x)` applies one of the MLP's linear layers.
+        x: the states in front of the MLP and of its norm.
+    """
+    y = find_part(cfg).mlp(cfg, apply, norm(cfg).apply({"params": own["norm2"]}, x))
+    if NORM_AFTER_MLP in own:
+        y = norm(cfg).apply({"params": own[NORM_AFTER_MLP]}, y)
+    return y
 
 
-def mlp(cfg: DecoderConfig, weights: dict, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-    """Apply the MLP of one layer to normalised states; `weights` has its linear layers by name."""
-    return mlp_with(cfg, lambda name, y: linear(weights[name], y), x)
+def mlp(cfg: DecoderConfig, own: dict, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    """Compute what a layer's MLP adds to states; `own` has its norms and linear layers by name."""
+    return mlp_with(cfg, own, lambda name, y: linear(own[name], y), x)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import flax.linen as nn
-import jax
 from jaxtyping import Array, Float
 
-from liveedit_jax.backbone_config import EvaConfig
+from liveedit_jax.backbone_config import Activation, EvaConfig
+from liveedit_jax.backbones.activations import ACTIVATIONS
 from liveedit_jax.backbones.placement import Placement
 from liveedit_jax.backbones.vit import patches, prepend_cls, vit_stack
-
-exact_gelu = partial(jax.nn.gelu, approximate=False)
 
 
 class EvaVision(nn.Module):
@@ -29,5 +25,5 @@ class EvaVision(nn.Module):
         cls = self.param("cls", nn.initializers.normal(0.02), (cfg.width,))
         shape = (cfg.tokens_n, cfg.width)
         x = prepend_cls(cls, x, self.param("position", nn.initializers.normal(0.02), shape))
-        layers = vit_stack(cfg, cfg.layers_n, exact_gelu, self.place)
+        layers = vit_stack(cfg, cfg.layers_n, ACTIVATIONS[Activation.GELU], self.place)
         return nn.LayerNorm(epsilon=cfg.last_norm_eps, name="norm_last")(layers(x, None)[0])

@@ -35,6 +35,7 @@ class Split(Enum):
 Splits = Mapping[str, Split]  # from the name of a module (or of a part, or of a parameter)
 
 ATTENTION: Splits = {"q": Split.COLUMN, "k": Split.COLUMN, "v": Split.COLUMN, "o": Split.ROW}
+NORM_AFTER_MLP = "norm2_after"  # the norm of what a layer's MLP adds, where there is one
 NORMS: Splits = {"norm1": Split.WHOLE, "norm2": Split.WHOLE}
 TRANSFORMER: Splits = {**ATTENTION, **NORMS, "fc1": Split.COLUMN, "fc2": Split.ROW}
 
@@ -62,7 +63,8 @@ class Decoder:
     `layer(cfg, keep_cache)` is the body of a scan, called as `layer(hidden, cache, context, kind)`,
     whose attention takes `context.of(kind)`. `norm(cfg)` is the norm in front of the head.
     `mlp(cfg, linear, x)` is a layer's MLP on normalised states, with `linear(name, x)` for each of
-    the layers that `mlp_parts` names. Layers and editors both use it.
+    the layers that `mlp_parts` names. Layers and editors both use it. The norm in front of it is
+    called "norm2", one after it NORM_AFTER_MLP.
     """
 
     config: type

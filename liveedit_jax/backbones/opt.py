@@ -43,7 +43,12 @@ class OptLayer(nn.Module):
         cfg = self.cfg
         width = {"fc1": cfg.mlp_width, "fc2": cfg.width}
         attention = Attention(
-            cfg.heads_n, cfg.kv_heads_n, cfg.head_width, use_bias=True, name="attention"
+            cfg.heads_n,
+            cfg.kv_heads_n,
+            cfg.head_width,
+            qkv_bias=True,
+            out_bias=True,
+            name="attention",
         )
         y = nn.LayerNorm(epsilon=cfg.norm_eps, name="norm1")(x)
         y, cache = attention(y, context.of(kind), cache)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -32,25 +33,59 @@ def decoder_stacks(cfg: BackboneConfig) -> Iterator[tuple[str, range]]:
     yield "upper", range(cfg.edit_layer + 1, cfg.decoder.layers_n)
 
 
-def llama_rules(cfg: BackboneConfig, model: str, head: str) -> list[Rule]:
-    """Build the table of a Hugging Face Llama; `model` and `head` match the parts' prefixes."""
-    head = rf"{head}weight"
+def _one_plus(array: np.ndarray) -> np.ndarray:
+    return 1 + array.astype(np.float32)
+
+
+LLAMA_NORMS = {"input_layernorm": "norm1", "post_attention_layernorm": "norm2"}
+GEMMA_NORMS = {
+    "input_layernorm": "norm1",
+    "post_attention_layernorm": "norm1_after",
+    "pre_feedforward_layernorm": "norm2",
+    "post_feedforward_layernorm": "norm2_after",
+}
+
+
+def llama_rules(
+    cfg: BackboneConfig,
+    model: str,
+    head: str,
+    norms: Mapping[str, str] = LLAMA_NORMS,
+    one_plus: bool = False,
+) -> list[Rule]:
+    """Build the table of a Hugging Face decoder of Llama's kind.
+
+    Args:
+        cfg: the backbone.
+        model: the pattern of the decoder's prefix.
+        head: that of the head's.
+        norms: the names of a layer's norms in the checkpoint, and ours.
+        one_plus: whether norms multiply by one plus what is stored (Gemma).
+    """
+    decoder, head = cfg.decoder, rf"{head}weight"
+    scale = _one_plus if one_plus else np.asarray
     table = [
         Rule(model + r"embed_tokens\.weight", "embed"),
-        Rule(model + r"norm\.weight", "norm/scale"),
+        Rule(model + r"norm\.weight", "norm/scale", scale),
         Rule(model + r".*rotary_emb\.inv_freq", None),
-        Rule(head, None) if cfg.decoder.tied_head else Rule(head, "head", transpose),
+        Rule(head, None) if decoder.tied_head else Rule(head, "head", transpose),
     ]
+    biased = "qkv" * decoder.qkv_bias + "o" * decoder.out_bias
     for stack, layers in decoder_stacks(cfg):
-        for theirs, ours in (
-            *((rf"self_attn\.{n}_proj", f"attention/{n}") for n in "qkvo"),
-            *((rf"mlp\.{n}_proj", n) for n in ("gate", "up", "down")),
-        ):
-            name, path = model + LAYER + theirs + r"\.weight", f"{stack}/{ours}/kernel"
-            table.append(Rule(name, path, transpose, layers))
-        for theirs, ours in (("input", "norm1"), ("post_attention", "norm2")):
-            name, path = model + LAYER + rf"{theirs}_layernorm\.weight", f"{stack}/{ours}/scale"
+        at = model + LAYER
+
+        def kernel(theirs: str, ours: str, at=at, stack=stack, layers=layers) -> Rule:
+            return Rule(at + rf"{theirs}\.weight", f"{stack}/{ours}/kernel", transpose, layers)
+
+        table += [kernel(rf"self_attn\.{n}_proj", f"attention/{n}") for n in "qkvo"]
+        table += [kernel(rf"mlp\.{n}_proj", n) for n in ("gate", "up", "down")]
+        for n in biased:
+            name, path = at + rf"self_attn\.{n}_proj\.bias", f"{stack}/attention/{n}/bias"
             table.append(Rule(name, path, layers=layers))
+        inner = {f"self_attn.{n}_norm": f"attention/{n}_norm" for n in "qk" * decoder.qk_norm}
+        for theirs, ours in (dict(norms) | inner).items():
+            name, path = at + re.escape(theirs) + r"\.weight", f"{stack}/{ours}/scale"
+            table.append(Rule(name, path, scale, layers))
     return table
 
 

@@ -57,8 +57,7 @@ def gradient_factors(
             read[name] = x
             return decoder.linear(own[name], x) + zeros[name]
 
-        x = decoder.norm(cfg).apply({"params": own["norm2"]}, states)
-        return states + decoder.mlp_with(cfg, linear, x), read
+        return states + decoder.mlp_with(cfg, own, linear, states), read
 
     def loss(zeros: dict) -> tuple[Array, dict]:
         states, read = jax.lax.scan(run, hidden, (upper, zeros, kinds))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbones import Backbone, decoder
+from liveedit_jax.backbones.family import NORM_AFTER_MLP
 from liveedit_jax.types import Batch
 
 
@@ -54,8 +55,11 @@ def mlp_input(
 def mlp_output(
     backbone: Backbone, weights: dict, mlp: dict, states: Float[Array, "B T D"]
 ) -> Float[Array, "B T D"]:
-    """Compute the output of an MLP with these linear layers."""
-    return decoder.mlp(backbone.cfg.decoder, mlp, mlp_input(backbone, weights, states))
+    """Compute what an MLP with these linear layers adds to states."""
+    last, lower = backbone.cfg.edit_layer, weights["lower"]
+    norms = {name: lower[name] for name in ("norm2", NORM_AFTER_MLP) if name in lower}
+    own = jax.tree.map(lambda leaf: leaf[last], norms) | mlp
+    return decoder.mlp(backbone.cfg.decoder, own, states)
 
 
 def logits_with_mlp(

@@ -89,7 +89,7 @@ class SquareLayer(nn.Module):
     def __call__(self, x, cache, context, kind=None):
         width = self.cfg.width
         y = nn.LayerNorm(name="norm1")(x)
-        y, cache = Attention(2, 2, width // 2, use_bias=True, name="attention")(
+        y, cache = Attention(2, 2, width // 2, qkv_bias=True, out_bias=True, name="attention")(
             y, context.of(kind), cache
         )
         x = x + y
@@ -208,9 +208,7 @@ def test_layers_and_editors_use_its_mlp(weights):
     states = layer.apply({"params": silent}, x, None, context)[0]
     whole = layer.apply({"params": own}, x, None, context)[0]
     assert decoder.mlp_parts(cfg) == ("fc1", "fc2")
-    normed = decoder.norm(cfg).apply({"params": own["norm2"]}, states)
-    mlp = {name: own[name] for name in decoder.mlp_parts(cfg)}
-    np.testing.assert_allclose(states + decoder.mlp(cfg, mlp, normed), whole, atol=1e-5)
+    np.testing.assert_allclose(states + decoder.mlp(cfg, own, states), whole, atol=1e-5)
 
 
 def test_weights_that_no_table_places_are_an_error(weights):
