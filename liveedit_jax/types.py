@@ -13,9 +13,11 @@ from __future__ import annotations
 from enum import IntEnum
 
 import flax.struct
+import numpy as np
 from jaxtyping import Array, Float, Int, Shaped, UInt8
 
 Axis = str | tuple[str, ...]  # one mesh axis, or several treated as one
+AnyArray = Array | np.ndarray  # on a device, or on the host as numpy made it
 
 
 class Role(IntEnum):
@@ -28,12 +30,12 @@ class Role(IntEnum):
     ANSWER = 4
 
 
-@flax.struct.dataclass
-class Batch:
+class Batch(flax.struct.PyTreeNode):
     """Right-padded token sequences with at most one image each.
 
-    A text-only row has no VISION token, and its image (zeros) is ignored. An image that is cut into
-    N tiles is [N, S, S, 3] instead of [S, S, 3].
+    A text-only row has no VISION token, and its image (zeros) is ignored; where no row has an
+    image, `image` may be None. An image that is cut into N tiles is [N, S, S, 3] instead of
+    [S, S, 3].
 
     Without `position`, the tokens that are not padding are numbered 0, 1, 2, ... Without `segment`,
     every row is one segment. Several questions about one image can be packed into a row: every
@@ -41,16 +43,15 @@ class Batch:
     index of each VISION token's feature; without it the features are used in order.
     """
 
-    token: Int[Array, "B T"]  # int32; value under VISION and PAD is ignored
-    role: Int[Array, "B T"]  # int8, a Role
-    image: Float[Array, "B S S 3"]  # float32, normalised
-    position: Int[Array, "B T"] | None = None
-    segment: Int[Array, "B T"] | None = None
-    place: Int[Array, "B T"] | None = None
+    token: Int[AnyArray, "B T"]  # int32; value under VISION and PAD is ignored
+    role: Int[AnyArray, "B T"]  # int8, a Role
+    image: Float[AnyArray, "B S S 3"] | Float[AnyArray, "B N S S 3"] | None  # normalised
+    position: Int[AnyArray, "B T"] | Int[AnyArray, "B T 3"] | None = None
+    segment: Int[AnyArray, "B T"] | None = None
+    place: Int[AnyArray, "B T"] | None = None
 
 
-@flax.struct.dataclass
-class Expert:
+class Expert(flax.struct.PyTreeNode):
     """N experts generated from edits: low-rank bodies (paper equation 1), routing keys (3)."""
 
     text_key: Float[Array, "N H"]
@@ -59,8 +60,7 @@ class Expert:
     up: Float[Array, "N R D"]  # the paper's V
 
 
-@flax.struct.dataclass
-class Query:
+class Query(flax.struct.PyTreeNode):
     """B routing queries (paper equation 4)."""
 
     text: Float[Array, "B H"]
@@ -68,8 +68,7 @@ class Query:
     threshold: Float[Array, " B"]  # sim(vision, sentinel); +inf where there is no image
 
 
-@flax.struct.dataclass
-class StoredRows:
+class StoredRows(flax.struct.PyTreeNode):
     """C vectors of width W in a storage format (see `editor/rows.py`).
 
     `value` is float32, or uint16 (the bits of bfloat16) with a scale per vector, or int8 with a
@@ -81,8 +80,7 @@ class StoredRows:
     scale: Float[Array, "C ..."] | None = None
 
 
-@flax.struct.dataclass
-class Repository:
+class Repository(flax.struct.PyTreeNode):
     """The expert repository E_t of the paper, in static arrays of C rows.
 
     The clock counts operations. Row c is alive at time t iff born[c] <= t < died[c]; a free row
@@ -100,21 +98,19 @@ class Repository:
     used_n: Int[Array, ""]  # rows 0..used_n-1 have been written; the next edit goes to row used_n
 
 
-@flax.struct.dataclass
-class Route:
+class Route(flax.struct.PyTreeNode):
     """The experts that B queries are routed to (paper equations 5 to 7).
 
     These are the K strongest hits of each query; weights are normalised over all its hits.
     """
 
-    slot: Int[Array, "B K"]  # repository row; meaningless where weight is 0
-    weight: Float[Array, "B K"]
-    hit_n: Int[Array, " B"]  # rows that pass hard routing
-    kept: Float[Array, " B"]  # share of the hits' weight that the top K have; 1 without hits
+    slot: Int[AnyArray, "B K"]  # repository row; meaningless where weight is 0
+    weight: Float[AnyArray, "B K"]
+    hit_n: Int[AnyArray, " B"]  # rows that pass hard routing
+    kept: Float[AnyArray, " B"]  # share of the hits' weight that the top K have; 1 without hits
 
 
-@flax.struct.dataclass
-class Margins:
+class Margins(flax.struct.PyTreeNode):
     """How far K experts are from firing on each of B queries."""
 
     slot: Int[Array, "B K"]  # repository row

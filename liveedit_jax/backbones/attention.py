@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from liveedit_jax.backbones.linear import Linear
 from liveedit_jax.backbones.norms import RMSNorm
+from liveedit_jax.types import AnyArray
 
 BLOCK = 1024  # most queries whose scores are computed at once
 
@@ -45,14 +46,16 @@ class Context(NamedTuple):
             ValueError: there are several kinds, and none is given.
         """
 
-        def pick(x: Array | None) -> Array | None:
-            if x is None or len(x) == 1:
-                return x if x is None else x[0]
+        def pick(x: Array) -> Array:
+            if len(x) == 1:
+                return x[0]
             if kind is None:
                 raise ValueError(f"a layer of which of {len(x)} kinds?")
             return x[kind]
 
-        return LayerContext(pick(self.cos), pick(self.sin), pick(self.mask), self.write)
+        cos = None if self.cos is None else pick(self.cos)
+        sin = None if self.sin is None else pick(self.sin)
+        return LayerContext(cos, sin, pick(self.mask), self.write)
 
 
 class LayerContext(NamedTuple):
@@ -65,7 +68,7 @@ class LayerContext(NamedTuple):
 
 
 def rotary(
-    position: Int[Array, "B T"] | Int[Array, "B T 3"],
+    position: Int[AnyArray, "B T"] | Int[AnyArray, "B T 3"],
     head_width: int,
     base: float,
     axes: tuple[int, ...] = (),
@@ -171,11 +174,14 @@ class Attention(nn.Module):
             y = heads(n, name)
             if self.norm_eps is not None:
                 y = RMSNorm(self.norm_eps, name=f"{name}_norm")(y)
-            return y if context.cos is None else rotate(y, context.cos, context.sin)
+            if context.cos is None or context.sin is None:
+                return y
+            return rotate(y, context.cos, context.sin)
 
         query, key = turned(self.heads_n, "q"), turned(self.kv_heads_n, "k")
         value = heads(self.kv_heads_n, "v")
         if cache is not None:
+            assert context.write is not None
             rows = jnp.arange(b)[:, None]
             slots = context.write[:, None] + jnp.arange(t)
             key = cache.key.at[rows, slots].set(key)

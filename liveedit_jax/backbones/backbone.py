@@ -20,9 +20,9 @@ from liveedit_jax.backbones import decoder
 from liveedit_jax.backbones.attention import Cache, Context
 from liveedit_jax.backbones.placement import Placement, place_weights
 from liveedit_jax.backbones.quantise import dequantise
-from liveedit_jax.backbones.registry import bridge, tower
+from liveedit_jax.backbones.registry import apply_module, bridge, tower
 from liveedit_jax.backbones.sequence import Positions, attention_mask, positions
-from liveedit_jax.types import Batch, Role
+from liveedit_jax.types import AnyArray, Batch, Role
 
 
 def split_at(weights: dict, edit_layer: int) -> dict:
@@ -99,17 +99,19 @@ class Backbone:
         cfg = self.cfg.decoder
         return decoder.context(cfg, positions(cfg, batch), attention_mask(cfg, batch))
 
-    def tower_states(self, weights: dict, pixels: Float[Array, "B S S 3"]) -> Float[Array, "B P W"]:
+    def tower_states(
+        self, weights: dict, pixels: Float[AnyArray, "B S S 3"]
+    ) -> Float[Array, "B P W"]:
         """Compute the vision tower's output for pictures (or tiles), which the bridge reads."""
         pixels = pixels.astype(weights["embed"].dtype)
         vision = {
             name: part if name == "layers" else dequantise(part)  # scanned layers do it themselves
             for name, part in weights["vision"].items()
         }
-        return tower(self.cfg, self.placement("vision")).apply({"params": vision}, pixels)
+        return apply_module(tower(self.cfg, self.placement("vision")), vision, pixels)
 
     def vision_features(
-        self, weights: dict, image: Float[Array, "B S S 3"] | Float[Array, "B N S S 3"]
+        self, weights: dict, image: Float[AnyArray, "B S S 3"] | Float[AnyArray, "B N S S 3"]
     ) -> Float[Array, "B P D"]:
         """Compute vision features in the decoder's width.
 
@@ -120,7 +122,7 @@ class Backbone:
         pixels = rearrange(image, "b n s t c -> (b n) s t c") if tiled else image
         states = self.tower_states(weights, pixels)
         bridged = dequantise(place_weights(self.placement("projector"), weights["projector"]))
-        features = bridge(self.cfg).apply({"params": bridged}, states)
+        features = apply_module(bridge(self.cfg), bridged, states)
         if tiled:
             features = rearrange(features, "(b n) p d -> b (n p) d", n=image.shape[1])
         if not self.cfg.grids:
@@ -165,14 +167,15 @@ class Backbone:
 
     def lower(self, weights: dict, batch: Batch) -> Float[Array, "B T D"]:
         """Compute the OUTPUT of decoder layer `edit_layer` from tokens and pixels."""
-        return self.lower_from_features(weights, batch, self.vision_features(weights, batch.image))
+        features = None if batch.image is None else self.vision_features(weights, batch.image)
+        return self.lower_from_features(weights, batch, features)
 
     def upper(
         self,
         weights: dict,
         hidden: Float[Array, "B T D"],
         batch: Batch,
-        at: Int[Array, "B A"] | None = None,
+        at: Int[AnyArray, "B A"] | None = None,
     ) -> Float[Array, "B T V"] | Float[Array, "B A V"]:
         """Compute float32 logits from the edit layer's output, at positions `at` (None: at all)."""
         states, _ = self.run_upper(weights, hidden, self.context(batch))
@@ -188,7 +191,7 @@ class Backbone:
         cfg = self.cfg.decoder
         kind = decoder.layer_kind(cfg, self.cfg.edit_layer)
         context = self.context(batch)
-        return decoder.layer(cfg).apply({"params": last}, hidden, None, context, kind)[0]
+        return apply_module(decoder.layer(cfg), last, hidden, None, context, kind)[0]
 
     def _run(
         self, weights: dict, part: str, x: Array, context: Context, cache: Cache | None, keep: bool
@@ -197,7 +200,7 @@ class Backbone:
         first, n = (0, self.lower_n) if part == "lower" else (self.lower_n, self.upper_n)
         stack = decoder.stack(cfg.decoder, n, cached, keep, cfg.keep, place)
         kinds = decoder.layer_kinds(cfg.decoder, first, n)
-        return stack.apply({"params": weights[part]}, x, cache, context, kinds)
+        return apply_module(stack, weights[part], x, cache, context, kinds)
 
     def run_lower(
         self,
@@ -227,7 +230,7 @@ class Backbone:
 
     def head(self, weights: dict, states: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Apply the final norm and the language-model head; logits are float32."""
-        states = decoder.norm(self.cfg.decoder).apply({"params": weights["norm"]}, states)
+        states = apply_module(decoder.norm(self.cfg.decoder), weights["norm"], states)
         part = "embed" if self.cfg.decoder.tied_head else "head"
         kernel = place_weights(self.placement(part), weights[part])
         kernel = kernel.T if self.cfg.decoder.tied_head else kernel

@@ -15,7 +15,7 @@ from liveedit_jax.backbones.attention import Context, rotary
 from liveedit_jax.backbones.family import NORM_AFTER_MLP
 from liveedit_jax.backbones.placement import Placement
 from liveedit_jax.backbones.quantise import dequantise_layer
-from liveedit_jax.backbones.registry import find_part
+from liveedit_jax.backbones.registry import apply_module, find_part
 from liveedit_jax.backbones.sequence import Positions, on_axes
 
 POLICIES = {
@@ -153,9 +153,9 @@ def mlp_with(
         apply: `apply(name, x)` applies one of the MLP's linear layers.
         x: the states in front of the MLP and of its norm.
     """
-    y = find_part(cfg).mlp(cfg, apply, norm(cfg).apply({"params": own["norm2"]}, x))
+    y = find_part(cfg).mlp(cfg, apply, apply_module(norm(cfg), own["norm2"], x))
     if NORM_AFTER_MLP in own:
-        y = norm(cfg).apply({"params": own[NORM_AFTER_MLP]}, y)
+        y = apply_module(norm(cfg), own[NORM_AFTER_MLP], y)
     return y
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -47,11 +50,12 @@ class DepthwiseConv(nn.Module):
         pad_n = max(reach + k - 1 - x.shape[1], 0)
         pad = (pad_n // 2, pad_n - pad_n // 2)
         x = jnp.pad(x, ((0, 0), pad, pad, (0, 0)))
-        return sum(
+        taps = [
             x[:, i : i + reach : step, j : j + reach : step] * kernel[i, j, 0]
             for i in range(k)
             for j in range(k)
-        )
+        ]
+        return reduce(add, taps)
 
 
 class ConvNorm(nn.Module):

@@ -98,14 +98,14 @@ def generate(
         raise ValueError("sampling needs a key, and a key a Sampling")
 
     def pick(logits: Float[Array, "B V"], step: Array | int) -> Int[Array, " B"]:
-        if sampling is None:
+        if sampling is None or key is None:
             return logits.argmax(-1).astype(jnp.int32)
         drawn = jax.random.categorical(
             jax.random.fold_in(key, step), restrict_logits(sampling, logits)
         )
         return drawn.astype(jnp.int32)
 
-    if features is None:
+    if features is None and batch.image is not None:
         features = backbone.vision_features(weights, batch.image)
     hidden = backbone.embed(weights, batch, features)
     prefill = _prefill(backbone, weights, batch, hidden, plan, intervene, pick)

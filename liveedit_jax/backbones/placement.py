@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Array, Float
 
 
+@runtime_checkable
 class Placement(Protocol):
     """The placement of one part of a backbone (`scaling.partition`); frozen and hashable."""
 

@@ -6,8 +6,9 @@ in full width. Gradients pass through a layer to its input, never to its weights
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -17,8 +18,7 @@ from liveedit_jax.backbones.placement import Placement, place_states, place_weig
 PARTS = ("vision", "projector", "lower", "upper")  # the parts whose kernels are quantised
 
 
-@flax.struct.dataclass
-class Int8:
+class Int8(NamedTuple):
     """A matrix scale * integer; the dtype of `scale` is that of the dequantised matrix."""
 
     integer: Int[Array, "... X Y"]  # int8
@@ -56,7 +56,7 @@ def dequantise(tree):
 def dequantise_layer(layer: type[nn.Module], place: Placement | None = None) -> type[nn.Module]:
     """Wrap a layer's class so that it dequantises its weights, and places them and its input."""
 
-    class Placed(layer):
+    class Placed(layer):  # type: ignore[misc, valid-type]  # a base that is known at run time
         def __call__(self, x, *args):
             return super().__call__(place_states(place, x), *args)
 

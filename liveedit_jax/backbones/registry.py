@@ -114,6 +114,11 @@ def find_family(cfg: BackboneConfig) -> Family:
     raise ValueError(f"no family in backbones/registry.py combines {names}")
 
 
+def apply_module(module: nn.Module, weights: Any, *args: Any) -> Any:
+    """Apply a Flax module to its weights; returns what its `__call__` does."""
+    return module.apply({"params": weights}, *args)
+
+
 def tower(cfg: BackboneConfig, place: Placement | None = None) -> nn.Module:
     """Create the vision tower: pictures [B, S, S, 3] -> vision states [B, P', W]."""
     return find_part(cfg.vision).create(cfg, place)

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from liveedit_jax.backbone_config import DecoderConfig, Reach
-from liveedit_jax.types import Batch, Role
+from liveedit_jax.types import AnyArray, Batch, Role
 
-Positions = Int[Array, "B T"] | Int[Array, "B T 3"]
+Positions = Int[AnyArray, "B T"] | Int[AnyArray, "B T 3"]
 
 
 def on_axes(cfg: DecoderConfig, position: Positions) -> Positions:
@@ -44,7 +44,7 @@ def next_position(cfg: DecoderConfig, batch: Batch) -> Int[Array, " B"] | Int[Ar
     return largest + 1 if found.ndim == 2 else jnp.repeat(largest[:, None] + 1, 3, axis=1)
 
 
-def _image_number(role: Int[Array, "B T"]) -> Int[Array, "B T"]:
+def _image_number(role: Int[AnyArray, "B T"]) -> Int[Array, "B T"]:
     """Number the runs of VISION tokens of each row from 1 on; 0 elsewhere."""
     is_vision = role == Role.VISION
     begins = is_vision & ~jnp.pad(is_vision[:, :-1], ((0, 0), (1, 0)))

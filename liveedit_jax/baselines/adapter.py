@@ -17,7 +17,7 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.baselines import layer
 from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.editors import Editor
-from liveedit_jax.types import Batch, Role
+from liveedit_jax.types import AnyArray, Batch, Role
 
 
 class MlpStates(NamedTuple):
@@ -56,12 +56,12 @@ def edited_loss(
     return target_loss(backbone, backbone.upper(weights, known.states + output, batch), batch)
 
 
-def prompt_end(role: Int[Array, "B T"]) -> Int[Array, " B"]:
+def prompt_end(role: Int[AnyArray, "B T"]) -> Int[Array, " B"]:
     """Return the position of the prompt's last token; 0 without a prompt."""
     return jnp.where(role == Role.PROMPT, jnp.arange(role.shape[1]), 0).max(1)
 
 
-def prediction_mask(role: Int[Array, "B T"]) -> Bool[Array, "B T"]:
+def prediction_mask(role: Int[AnyArray, "B T"]) -> Bool[Array, "B T"]:
     """Mask the prompt's last token and all after it: they predict the answer and EOS."""
     return (jnp.arange(role.shape[1]) >= prompt_end(role)[:, None]) & (role != Role.PAD)
 

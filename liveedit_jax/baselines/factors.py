@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from liveedit_jax.backbones import Backbone, decoder
 from liveedit_jax.backbones.quantise import dequantise
 from liveedit_jax.baselines.losses import target_loss
-from liveedit_jax.types import Batch
+from liveedit_jax.types import AnyArray, Batch
 
 
 class GradientFactors(NamedTuple):
@@ -47,7 +47,7 @@ def gradient_factors(
 
     kinds = decoder.layer_kinds(cfg, backbone.lower_n, backbone.upper_n)
 
-    def run(states: Array, layer: tuple[dict, dict, Array | None]) -> tuple[Array, dict]:
+    def run(states: Array, layer: tuple[dict, dict, AnyArray | None]) -> tuple[Array, dict]:
         own, zeros, kind = layer
         silent = own | {names[-1]: jax.tree.map(jnp.zeros_like, own[names[-1]])}
         states = decoder.layer(cfg).apply({"params": silent}, states, None, context, kind)[0]

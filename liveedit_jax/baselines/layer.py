@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbones import Backbone, decoder
 from liveedit_jax.backbones.family import NORM_AFTER_MLP
+from liveedit_jax.backbones.registry import apply_module
 from liveedit_jax.types import Batch
 
 
@@ -35,7 +36,7 @@ def replace_mlp(backbone: Backbone, weights: dict, mlp: dict) -> dict:
 
 
 def mlp_states(
-    backbone: Backbone, weights: dict, batch: Batch, features: Float[Array, "B P D"]
+    backbone: Backbone, weights: dict, batch: Batch, features: Float[Array, "B P D"] | None
 ) -> Float[Array, "B T D"]:
     """Compute the states in front of the MLP: the layer's output when its MLP adds nothing."""
     final = decoder.mlp_parts(backbone.cfg.decoder)[-1]
@@ -49,7 +50,7 @@ def mlp_input(
 ) -> Float[Array, "B T D"]:
     """Compute the MLP's input: the states after the layer's second norm."""
     norm = jax.tree.map(lambda leaf: leaf[backbone.cfg.edit_layer], weights["lower"]["norm2"])
-    return decoder.norm(backbone.cfg.decoder).apply({"params": norm}, states)
+    return apply_module(decoder.norm(backbone.cfg.decoder), norm, states)
 
 
 def mlp_output(

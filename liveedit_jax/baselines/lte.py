@@ -30,7 +30,7 @@ KEY_ROLES = (Role.VISION, Role.PROMPT)
 
 def init_lora(weights: dict, rank: int, key: Array) -> dict:
     """Initialise LoRA factors for every kernel [layers, in, out] of the decoder; `up` is zero."""
-    made = {half: {} for half in HALVES}
+    made: dict[str, dict] = {half: {} for half in HALVES}
     for half in HALVES:
         for path, leaf in flatten_dict(weights[half]).items():
             if path[-1] == "kernel":

@@ -44,8 +44,8 @@ def running_average(statistics: dict, seen: dict) -> Float[Array, ""]:
     pull = jax.tree.map(
         lambda own, new: (own * jax.lax.stop_gradient(own - new)).sum(), statistics, seen
     )
-    pull = sum(jax.tree.leaves(pull))
-    return pull - jax.lax.stop_gradient(pull)
+    total: Array = sum(jax.tree.leaves(pull), jnp.zeros(()))
+    return total - jax.lax.stop_gradient(total)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Mend(TrainedEditor):
 
     def init_params(self, backbone, weights, key):
         """Initialise a network that returns the factors as they are."""
-        params = {"statistics": {}, "blocks": {}, "film": {}, "log_rate": {}}
+        params: dict[str, dict] = {"statistics": {}, "blocks": {}, "film": {}, "log_rate": {}}
         for name in decoder.mlp_parts(backbone.cfg.decoder):
             shape, layers_n = _kernel_shape(weights["upper"], name), backbone.upper_n
             width, own = sum(shape), jax.random.fold_in(key, shape[0])
@@ -134,10 +134,10 @@ class Mend(TrainedEditor):
         right, same = {}, {}
         for name, asked, logits in zip(lesson._fields[:3], lesson[:3], made[:3], strict=True):
             right[name] = target_loss(backbone, logits, asked.batch)
-        for name, asked, *logits in zip(
+        for name, asked, edited, original in zip(
             lesson._fields[3:], lesson[3:], made[3:], before, strict=True
         ):
-            same[name] = prompting.locality_loss(backbone, *logits, asked.batch)
+            same[name] = prompting.locality_loss(backbone, edited, original, asked.batch)
         value = self.edit_weight * sum(right.values()) + sum(same.values())
         # one request a sample
         every = {

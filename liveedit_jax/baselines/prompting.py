@@ -20,7 +20,7 @@ from liveedit_jax.data.tokenise import answer_labels
 from liveedit_jax.editor.attention import normalise
 from liveedit_jax.editor.losses import locality_kl
 from liveedit_jax.editor.rows import dot
-from liveedit_jax.types import Batch, Role
+from liveedit_jax.types import AnyArray, Batch, Role
 
 
 def mean_max_min(x: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B 3*D"]:
@@ -34,7 +34,7 @@ def mean_max_min(x: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Ar
 
 
 def pool_states(
-    states: Float[Array, "B T D"], role: Int[Array, "B T"], parts: Sequence[Role]
+    states: Float[Array, "B T D"], role: Int[AnyArray, "B T"], parts: Sequence[Role]
 ) -> Float[Array, "B F"]:
     """Pool normalised states, part after part: F = len(parts) * 3 * D."""
     x = normalise(states, 1e-6)
@@ -63,7 +63,7 @@ def nearest_rows(
 def insert_tokens(
     batch: Batch,
     token: Int[Array, "B L"],
-    role: Int[Array, "B L"],
+    role: Int[AnyArray, "B L"],
     at: Int[Array, "B A"] | None = None,
 ) -> tuple[Batch, Int[Array, "B A"]]:
     """Insert tokens between the image (or BOS) and the question; rows get the length T + L.
@@ -82,7 +82,7 @@ def insert_tokens(
     rank = jnp.concatenate([old, jnp.where(role == pad, 3, 1)], axis=1)
     order = jnp.argsort(rank, axis=1, stable=True)
 
-    def merged(leaf: Array, more: Array) -> Array:
+    def merged(leaf: AnyArray, more: AnyArray) -> Array:
         both = jnp.concatenate([leaf, more.astype(leaf.dtype)], axis=1)
         return jnp.take_along_axis(both, order, axis=1)
 

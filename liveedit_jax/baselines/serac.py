@@ -30,7 +30,7 @@ from liveedit_jax.baselines.trained import Lesson, TrainedEditor, TrainingRecipe
 from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.editor.attention import init_linear
 from liveedit_jax.training.editor_loss import blend_images
-from liveedit_jax.types import Role
+from liveedit_jax.types import AnyArray, Role
 
 SCOPE_ROLES = {"prompt": Role.PROMPT, "image": Role.VISION}
 IN_SCOPE_N = 3  # the first kinds of a lesson's rows, which the edit should answer
@@ -76,7 +76,7 @@ class Serac(TrainedEditor):
         }
 
     def key(
-        self, params: dict, hidden: Float[Array, "B T D"], role: Int[Array, "B T"]
+        self, params: dict, hidden: Float[Array, "B T D"], role: Int[AnyArray, "B T"]
     ) -> Float[Array, "B K"]:
         """Compute the scope classifier's keys of questions."""
         keys = {}
@@ -152,7 +152,7 @@ class Serac(TrainedEditor):
         scalars = dict(zip(names, (odds > 0).any(-1).mean(-1), strict=True))
         return told + near + far, scalars | {"counterfactual": told, "near": near, "far": far}
 
-    def _mix_pictures(self, key: Array, hidden: Array, role: Array, kinds_n: int) -> Array:
+    def _mix_pictures(self, key: Array, hidden: Array, role: AnyArray, kinds_n: int) -> Array:
         """Mix the image states with another sample's, in the same way in all rows of a sample."""
         states, role = (
             jnp.moveaxis(leaf.reshape(kinds_n, -1, *leaf.shape[1:]), 0, 1)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from liveedit_jax.types import Batch, Role
+from liveedit_jax.types import AnyArray, Batch, Role
 
 
 class Text(NamedTuple):
@@ -23,7 +23,7 @@ def extract_text(batch: Batch, most_n: int) -> Text:
     first = jnp.argsort(~told, axis=1, stable=True)[:, :most_n]
     room = ((0, 0), (0, most_n - first.shape[1]))
 
-    def moved(leaf: Array) -> Array:
+    def moved(leaf: AnyArray) -> Array:
         return jnp.pad(jnp.take_along_axis(jnp.where(told, leaf, 0), first, axis=1), room)
 
     return Text(moved(batch.token), moved(batch.role))

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.data.editing import EditingBatch, EditingData, collate_samples
 from liveedit_jax.data.facts import TRAINED_FACTS
+from liveedit_jax.data.packing import Question
 from liveedit_jax.data.templates import text_questions
 from liveedit_jax.data.tokenise import tokenise_pair, without_pixels
 from liveedit_jax.editors import Editor
@@ -109,7 +110,8 @@ class LessonData:
         """Return the batch of one step; its text questions fit the length of the other rows."""
         images = self.data.batch_at(step)
         n, t = images.token.shape[1:]
-        rng, rows = np.random.default_rng([self.data.cfg.seed, 7, step]), []
+        rng = np.random.default_rng([self.data.cfg.seed, 7, step])
+        rows: list[list[tuple[Question, int]]] = []
         while len(rows) < n:
             prompt, answer = self._texts[int(rng.integers(len(self._texts)))]
             if 1 + len(prompt) + len(answer) <= t:
@@ -120,12 +122,12 @@ class LessonData:
 
 def make_lesson(batch: LessonBatch, pictures: Float[Array, "X P D"]) -> Lesson:
     """Make a lesson of a batch; its rows index `pictures`, results of `encode_image`."""
-    asked = [
+    edit, text, image, locality = (
         LessonRows(without_pixels(batch.images.token[k], batch.images.role[k]), pictures[shown])
         for k, shown in enumerate(batch.images.picture)
-    ]
-    blank = jnp.zeros_like(asked[0].seen)
-    return Lesson(*asked, LessonRows(without_pixels(batch.token, batch.role), blank))
+    )
+    unseen = LessonRows(without_pixels(batch.token, batch.role), jnp.zeros_like(edit.seen))
+    return Lesson(edit, text, image, locality, unseen)
 
 
 def init_state(editor: TrainedEditor, backbone: Backbone, weights: dict) -> TrainState:

@@ -27,7 +27,7 @@ from jaxtyping import Array, Bool, Float, Int
 from liveedit_jax.backbones import Backbone, decoder
 from liveedit_jax.baselines import adapter, layer
 from liveedit_jax.baselines.descent import descend
-from liveedit_jax.types import Role
+from liveedit_jax.types import AnyArray, Role
 
 
 class Memories(NamedTuple):
@@ -52,7 +52,7 @@ def output_changes(
     return rearrange(moved, "b t (m d) -> m b t d", m=len(change))
 
 
-def change_norm(moved: Float[Array, "M B T D"], role: Int[Array, "B T"]) -> Float[Array, "M B"]:
+def change_norm(moved: Float[Array, "M B T D"], role: Int[AnyArray, "B T"]) -> Float[Array, "M B"]:
     """Measure how much rows change: the mean norm over the prompt's text tokens."""
     prompt = role == Role.PROMPT
     norm = jnp.sqrt(jnp.square(moved).sum(-1) + 1e-12)  # has a gradient at zero, too

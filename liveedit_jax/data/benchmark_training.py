@@ -94,7 +94,9 @@ class BenchmarkData:
         name = f"{list(PICTURE_OFFSETS)[k]} of row {record.row}"
         if isinstance(image, Path):
             name += f" ({image})"
-        return preprocess(self.backbone, picture_bytes(image), name).pixels
+        pixels = preprocess(self.backbone, picture_bytes(image), name).pixels
+        assert pixels is not None
+        return pixels
 
     def _order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.cfg.seed, 5, epoch]).permutation(len(self.records))

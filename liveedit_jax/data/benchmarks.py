@@ -47,7 +47,9 @@ class BenchmarkConfig(tfds.core.BuilderConfig):
     records: tuple[Record, ...] = field(default=(), repr=False)
 
 
-class _AnnotationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class _AnnotationBuilder(  # type: ignore[call-arg]  # tensorflow_datasets has no types
+    tfds.core.GeneratorBasedBuilder, skip_registration=True
+):
     """Rows in the order of the authors' file: texts, paths of pictures, the row's number."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -78,6 +80,7 @@ class _AnnotationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True
 
     def _generate_examples(self, records: Sequence[Record]) -> Iterator[tuple[int, dict]]:
         for record in records:
+            assert record.row is not None  # it is read from a file
             port = [
                 {"hops": port.hops, **{name: getattr(port, name) or "" for name in _PORT_TEXTS}}
                 for port in record.port

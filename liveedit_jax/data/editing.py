@@ -32,8 +32,7 @@ SPLIT = "editor_train"
 SAMPLE_TRIES_N = 10_000  # samples drawn at most until one fits its length bucket
 
 
-@flax.struct.dataclass
-class EditingBatch:
+class EditingBatch(flax.struct.PyTreeNode):
     """N samples of four rows: edit, text generality, image generality, image locality.
 
     N is the recipe's `routing_n`, or its `batch_n` where that is None.
@@ -123,10 +122,12 @@ class EditingData:
 
     @cached_property
     def _open_pictures(self) -> OpenPictures:
+        assert self.open is not None
         return OpenPictures(self.drawings_n, self.open.stamps)
 
     @cached_property
     def _open_samples(self) -> OpenSampler:
+        assert self.open is not None
         rows, after = self.open.questions.rows, self.backbone.after_image
         encode = partial(tokenise_pair, self.tokenizer, between=after)
         return OpenSampler(rows, self._open_pictures, self.mixture, encode)
@@ -137,10 +138,12 @@ class EditingData:
 
     def picture(self, i: int) -> Float[np.ndarray, "S S 3"] | Float[np.ndarray, "N S S 3"]:
         """Return picture i as the backbone takes it: normalised, and tiled where it takes tiles."""
-        if i >= self.drawings_n:
-            return preprocess(self.backbone, self._open_pictures.render(i, self._png)).pixels
-        if self.backbone.grids:
-            return preprocess(self.backbone, self._png(i)).pixels
+        opened = i >= self.drawings_n
+        if opened or self.backbone.grids:
+            png = self._open_pictures.render(i, self._png) if opened else self._png(i)
+            pixels = preprocess(self.backbone, png).pixels
+            assert pixels is not None
+            return pixels
         entity, source = self.entities[i // 2], SOURCES[i % 2]
         pixels = drawing(entity.id, source, self.backbone.drawing_size)
         return normalise_pixels(pixels, self.backbone.vision)
@@ -235,10 +238,15 @@ class EditingData:
 
     def _draw_any(self, rng, previous: tuple[int, str] | OpenSubject | None):
         """Draw the next sample's subject and rows, of any length."""
-        was_open, open_share = isinstance(previous, OpenSubject), self.mixture.open_share
+        last_open, last_drawn = None, None
+        if isinstance(previous, OpenSubject):
+            last_open = previous
+        else:
+            last_drawn = previous
+        open_share = self.mixture.open_share
         if open_share and rng.random() < open_share:
-            return self._open_samples.draw(rng, previous if was_open else None)
-        subject = self._subject(rng, None if was_open else previous)
+            return self._open_samples.draw(rng, last_open)
+        subject = self._subject(rng, last_drawn)
         return subject, self._sample(rng, *subject)
 
     def _draw(self, rng, previous: tuple[int, str] | OpenSubject | None, shorter: int, t: int):

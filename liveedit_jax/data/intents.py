@@ -189,8 +189,9 @@ def _find_fault(intent: Intent) -> str | None:
 
 def _check(found: Sequence[Intent]) -> None:
     """Check all intents; raise an error that names the first unusable one."""
-    names, asked_by = {}, {}
-    used = {"near": Counter(), "never_with": Counter()}
+    names: dict[str, str] = {}  # to topics
+    asked_by: dict[str, str] = {}
+    used: dict[str, Counter[str]] = {"near": Counter(), "never_with": Counter()}
     for intent in found:
         where = f"{intent.name} in {intent.topic}.txt"
         if fault := _find_fault(intent):
@@ -292,7 +293,7 @@ def draw_intents(
     """
     drawn: list[IntentEdit] = []
     given: set[str] = set()
-    free = suitable_intents(topic, part)
+    free = list(suitable_intents(topic, part))
     for _ in range(n):
         free = [intent for intent in free if any(a.casefold() not in given for a in intent.answers)]
         if not free:

@@ -42,12 +42,13 @@ def missing_pictures(records: Iterable[Record], folder: Path) -> tuple[MissingPi
             there[file] = os.path.isfile(folder / file)
         return there[file]
 
-    return tuple(
-        MissingPicture(record.row, field, record[field].as_posix())
-        for record in records
-        for field in PICTURE_FIELDS
-        if not is_there(record[field])
-    )
+    found = []
+    for record in records:
+        assert record.row is not None  # it is read from a file
+        for field in PICTURE_FIELDS:
+            if not is_there(record[field]):
+                found.append(MissingPicture(record.row, field, record[field].as_posix()))
+    return tuple(found)
 
 
 def select_complete(

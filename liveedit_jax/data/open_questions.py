@@ -59,7 +59,8 @@ def read_open_questions(files: Iterable[str | Path]) -> OpenQuestions:
         FileNotFoundError: no such file.
         ValueError: two files of one name, no usable row, or a damaged row; says which and why.
     """
-    found, sha256 = {}, {}
+    found: dict[OpenQuestion, None] = {}  # in order, each once
+    sha256: dict[str, str] = {}
     for file in map(Path, files):
         if not file.is_file():
             raise FileNotFoundError(f"no file of questions at {file}")

@@ -38,7 +38,7 @@ class OpenWorld:
     @property
     def provenance(self) -> dict:
         """Return the sha256s of questions and photographs, as a recipe records them."""
-        found = {"questions": self.questions.sha256}
+        found: dict[str, dict] = {"questions": self.questions.sha256}
         if self.stamps:
             found["stamps"] = {"n": len(self.stamps), "sha256": stamps_sha256(self.stamps)}
         return found
@@ -81,6 +81,7 @@ class OpenPictures:
             drawing: returns a drawing's PNG bytes, given its number.
         """
         thing, view = divmod(i - self.drawings_n, VIEWS_N + bool(self.stamps))
+        key: str | int
         if self.stamps:
             stamp = self.stamps[thing]
             picture, key, view = stamp.picture, stamp.path, view - 1

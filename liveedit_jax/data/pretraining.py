@@ -50,8 +50,7 @@ CAPTION_MOST = 80  # tokens of a caption, at most
 ALIGNED_SPLIT = "editor_train"  # whose entities' pictures alone are aligned by the contrastive term
 
 
-@flax.struct.dataclass
-class PretrainingBatch:
+class PretrainingBatch(flax.struct.PyTreeNode):
     """One step: packed rows (images, then scenes, then text) and pairs for the contrastive term.
 
     The strange rows have the images of the first rows, and wrong or jumbled answers that only the
@@ -127,9 +126,9 @@ class PretrainingData:
 
     def _caption_questions(self, rng, entity: Entity) -> list[Question]:
         """Draw a caption request, or none where the caption has more than CAPTION_MOST tokens."""
-        pair = [str(language) for language in rng.choice(list(LANGUAGES), 2, replace=False)]
-        wording = str(rng.choice(caption_wordings(*pair, evaluation=False)))
-        prompt, answer = self._tokenise(wording, caption(entity.facts, *pair))
+        first, second = map(str, rng.choice(list(LANGUAGES), 2, replace=False))
+        wording = str(rng.choice(caption_wordings(first, second, evaluation=False)))
+        prompt, answer = self._tokenise(wording, caption(entity.facts, first, second))
         return [(prompt, answer)] if len(answer) <= CAPTION_MOST else []
 
     def _pack(self, questions: Sequence[Question], vision_n: int) -> dict[str, np.ndarray]:
@@ -191,7 +190,7 @@ class PretrainingData:
         prompt, answer = self._tokenise(question, self._value(rng, fact))
         if rng.random() < 0.5:
             for other in rng.choice(FACTS, 7):
-                answer = answer + self._tokenise(question, self._value(rng, str(other)))[1]
+                answer = [*answer, *self._tokenise(question, self._value(rng, str(other)))[1]]
             most = int(rng.integers(1, min(len(answer), STRANGE_MOST) + 1))
             answer = [int(token) for token in rng.permutation(answer)[:most]]
             if rng.random() < 0.25:
@@ -236,8 +235,8 @@ class PretrainingData:
             for group in rng.permutation(len(groups))
             for i in rng.permutation([entity.id for entity in groups[group]])
         ]
-        order = np.roll(order, -int(rng.integers(n)))  # the dropped tail is another one each epoch
-        return [entities()[i] for i in order[at * n : (at + 1) * n]]
+        rolled = np.roll(order, -int(rng.integers(n)))  # each epoch drops another tail
+        return [entities()[i] for i in rolled[at * n : (at + 1) * n]]
 
     def pairs(self, step: int) -> UInt8[np.ndarray, "2X S S 3"]:
         """Stack one picture of each contrasted entity, then a second picture of each.
@@ -256,7 +255,10 @@ class PretrainingData:
             same = (rng.random(len(chosen)) < 0.5)[:, None, None, None]
             second = np.where(same, first, second)
             collages = [
-                collage(rng, first[rng.choice(len(first), int(rng.integers(1, 5)), replace=False)])
+                collage(
+                    rng,
+                    list(first[rng.choice(len(first), int(rng.integers(1, 5)), replace=False)]),
+                )
                 for _ in range(self.cfg.collages_n)
             ]
             for i, made in enumerate(collages):
@@ -283,21 +285,20 @@ class PretrainingData:
         """Return the batch of one step."""
         rows, chosen, rng = self.image_rows(step)
         images = self._pictures(rng, chosen)
-        side, scenes = images.shape[1], []
+        side, drawn = images.shape[1], []
         for _ in range(self.cfg.scenes_n):
             scene = self._scene(rng)
             rows.append(self._scene_row(rng, scene))
-            sources = [entity.held_out and other_source(entity.held_out) for entity in scene]
-            sources = [source or str(rng.choice(SOURCES)) for source in sources]
-            scenes += [self._drawing(e.id, s) for e, s in zip(scene, sources, strict=True)]
-        scenes = np.array(scenes, np.uint8).reshape(-1, len(SIDES), side, side, 3)
+            fixed = [entity.held_out and other_source(entity.held_out) for entity in scene]
+            sources = [source or str(rng.choice(SOURCES)) for source in fixed]
+            drawn += [self._drawing(e.id, s) for e, s in zip(scene, sources, strict=True)]
+        scenes = np.array(drawn, np.uint8).reshape(-1, len(SIDES), side, side, 3)
         rows += [self._text_row(rng) for _ in range(self.cfg.text_n)]
         strange = [self._strange_row(rng) for _ in range(self.cfg.strange_n)]
-        rows, strange = collate_rows(rows), collate_rows(strange)
         vision = self.backbone.vision
         return PretrainingBatch(
-            Batch(image=normalise_pixels(images, vision), **rows),
+            Batch(image=normalise_pixels(images, vision), **collate_rows(rows)),
             normalise_pixels(scenes, vision),
-            Batch(image=np.zeros((self.cfg.strange_n, 1, 1, 3), np.float32), **strange),
+            Batch(image=np.zeros((len(strange), 1, 1, 3), np.float32), **collate_rows(strange)),
             normalise_pixels(self.pairs(step), vision),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -73,7 +74,8 @@ def square_token_rows(cfg: BackboneConfig) -> Int[np.ndarray, " P"] | None:
     """Return `token_rows` of a square picture of `drawing_size`; None without tiling."""
     if not cfg.grids:
         return None
-    size, vision = (cfg.drawing_size, cfg.drawing_size), cfg.vision
+    size = (cfg.drawing_size, cfg.drawing_size)
+    vision: Any = cfg.vision  # of a tower that cuts tiles into patches
     return token_rows(size, cfg.grids, vision.image_size, vision.patch_size, cfg.tiles_n)
 
 

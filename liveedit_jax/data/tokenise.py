@@ -13,7 +13,7 @@ from liveedit_jax.backbone_config import BackboneConfig, ChatTemplate
 from liveedit_jax.config import LengthBudget
 from liveedit_jax.data.records import check_text
 from liveedit_jax.data.tokenizer import Tokenizer
-from liveedit_jax.types import Batch, Role
+from liveedit_jax.types import AnyArray, Batch, Role
 
 LENGTH_MULTIPLE = 64  # of the lengths of training rows
 
@@ -28,7 +28,7 @@ class Example:
     place: np.ndarray | None = None  # int32[P]: the feature row of each vision token, in tiles
 
 
-def without_pixels(token: Int[Array, "B T"], role: Int[Array, "B T"]) -> Batch:
+def without_pixels(token: Int[AnyArray, "B T"], role: Int[AnyArray, "B T"]) -> Batch:
     """Make a batch of rows whose pictures are given as features or states, or which have none."""
     return Batch(token, role, np.zeros((len(role), 1, 1, 3), np.float32))
 
@@ -87,7 +87,11 @@ def _vision_n(cfg: BackboneConfig, example: Example) -> int:
 
 
 def build_row(
-    cfg: BackboneConfig, prompt: list[int], answer: list[int], vision_n: int, pre: list[int]
+    cfg: BackboneConfig,
+    prompt: Sequence[int],
+    answer: Sequence[int],
+    vision_n: int,
+    pre: Sequence[int],
 ) -> tuple[list[int], list[int]]:
     """Build one unpadded row: token ids and roles.
 
@@ -99,7 +103,7 @@ def build_row(
         pre: ids before the image.
     """
     if cfg.image_first:
-        pre, prompt = [], pre + prompt
+        pre, prompt = [], [*pre, *prompt]
     parts = (
         (Role.PRE, pre),
         (Role.VISION, [cfg.pad_id] * vision_n),
@@ -189,7 +193,7 @@ def tokenise(
                 raise ValueError(f"image shape {example.image.shape}, expected {shape}")
             image[b] = example.image
         token[b, : len(ids)], role[b, : len(ids)] = ids, roles
-        if place is not None and example.image is not None:
+        if place is not None and example.place is not None:
             place[b, role[b] == Role.VISION] = example.place
     return Batch(token, role, image, place=place)
 

@@ -35,9 +35,9 @@ class Tokens(NamedTuple):
     Attention applies mean and rate to its scores and outputs instead.
     """
 
-    hidden: Float[Array, "B T D"]
-    mean: Float[Array, "B T"]
-    rate: Float[Array, "B T"]
+    hidden: Float[Array, "*B D"]
+    mean: Float[Array, "*B"]
+    rate: Float[Array, "*B"]
 
 
 def init_linear(key: Array, in_n: int, out_n: int) -> dict:
@@ -65,7 +65,7 @@ def init_attention(key: Array, module_width: int, width: int, value_width: int) 
     }
 
 
-def with_norm_stats(hidden: Float[Array, "B T D"], eps: float) -> Tokens:
+def with_norm_stats(hidden: Float[Array, "*B D"], eps: float) -> Tokens:
     """Compute each token's LayerNorm mean and rate, 1 / standard deviation, in float32."""
     hidden = hidden.astype(jnp.float32)
     mean = hidden.mean(-1)
@@ -105,7 +105,7 @@ def attend(
 
 
 def masked_softmax(
-    scores: Float[Array, "*B C"], mask: Bool[Array, "*B C"], axis: Axis | None = None
+    scores: Float[Array, "*B C"], mask: Bool[Array, "*#B C"], axis: Axis | None = None
 ) -> Float[Array, "*B C"]:
     """Compute the softmax over the masked entries of the last axis; zeros where there are none.
 
@@ -142,8 +142,10 @@ def fold_query(
     return jnp.einsum("...nhc,hdc->...nhd", q, key)
 
 
-def fold_constant(params: dict, norm: dict, x: Float[Array, "N M"], heads_n: int) -> Array:
-    """Fold the key matrix into learned constant queries, once per checkpoint: f32[N, heads, D]."""
+def fold_constant(
+    params: dict, norm: dict, x: Float[Array, "... N M"], heads_n: int
+) -> Float[Array, "... N heads D"]:
+    """Fold the key matrix into learned constant queries, once per checkpoint."""
     return fold_query(fold_key(params, norm, heads_n), project_heads(params["q"], x, heads_n))
 
 

@@ -22,7 +22,7 @@ from liveedit_jax.editor import extractor, generator
 from liveedit_jax.editor.attention import init_norm, layer_norm, with_norm_stats
 from liveedit_jax.editor.repository import add_edits, init_repository
 from liveedit_jax.editor.routing import gather_experts, route, similarity
-from liveedit_jax.types import Axis, Batch, Expert, Query, Repository, Role, Route
+from liveedit_jax.types import AnyArray, Axis, Batch, Expert, Query, Repository, Role, Route
 
 
 class PreparedEditor(NamedTuple):
@@ -65,7 +65,7 @@ def routing_features(
     cfg: EditorConfig,
     side: extractor.Extractor,
     hidden: Float[Array, "B T D"],
-    role: Int[Array, "B T"],
+    role: Int[AnyArray, "B T"],
 ) -> tuple[Float[Array, "B H"], Float[Array, "B H"], Float[Array, "B E M"]]:
     """Compute one extractor's text and vision features, and the prompt's queries to the image."""
     tokens = with_norm_stats(hidden, cfg.norm_eps)
@@ -89,7 +89,7 @@ def generate_expert(
     cfg: EditorConfig,
     editor: PreparedEditor,
     hidden: Float[Array, "N T D"],
-    role: Int[Array, "N T"],
+    role: Int[AnyArray, "N T"],
 ) -> Expert:
     """Generate the experts of N edits from the edit layer's output for (image, prompt, target)."""
     tokens = with_norm_stats(hidden, cfg.norm_eps)
@@ -107,7 +107,7 @@ def encode_query(
     cfg: EditorConfig,
     editor: PreparedEditor,
     hidden: Float[Array, "B T D"],
-    role: Int[Array, "B T"],
+    role: Int[AnyArray, "B T"],
 ) -> Query:
     """Compute the routing queries of B rows (paper equation 4).
 
@@ -123,7 +123,7 @@ def mix(
     cfg: EditorConfig,
     norm: dict,
     hidden: Float[Array, "B T D"],
-    role: Int[Array, "B T"],
+    role: Int[AnyArray, "B T"],
     weight: Float[Array, "B K"],
     down: Float[Array, "B K R D"] | Float[Array, "K R D"],
     up: Float[Array, "B K R D"] | Float[Array, "K R D"],
@@ -145,7 +145,7 @@ def residual(
     editor: PreparedEditor,
     repo: Repository,
     hidden: Float[Array, "B T D"],
-    role: Int[Array, "B T"],
+    role: Int[AnyArray, "B T"],
     routed: Route,
     axis: Axis | None = None,
 ) -> Float[Array, "B T D"]:
@@ -173,7 +173,7 @@ class AddExperts:
     cfg: EditorConfig
 
     def __call__(
-        self, plan: RoutedExperts, hidden: Float[Array, "B T D"], role: Int[Array, "B T"]
+        self, plan: RoutedExperts, hidden: Float[Array, "B T D"], role: Int[AnyArray, "B T"]
     ) -> Float[Array, "B T D"]:
         """Add the residual of the plan's experts to the hidden states."""
         return hidden + mix(self.cfg, plan.norm, hidden, role, plan.weight, plan.down, plan.up)

@@ -22,7 +22,7 @@ from liveedit_jax.editor.liveedit import (
     thresholds,
 )
 from liveedit_jax.editor.routing import similarity, soft_weights
-from liveedit_jax.types import Batch, Expert, Role
+from liveedit_jax.types import AnyArray, Batch, Expert, Role
 
 
 class Samples(NamedTuple):
@@ -52,7 +52,7 @@ class Requests(NamedTuple):
     """N edit requests at the edit layer's output, from which experts are generated."""
 
     hidden: Float[Array, "N T D"]
-    role: Int[Array, "N T"]
+    role: Int[AnyArray, "N T"]
 
 
 class Pool(NamedTuple):
@@ -63,8 +63,8 @@ class Pool(NamedTuple):
     """
 
     hidden: Float[Array, "B V T D"]
-    role: Int[Array, "B V T"]
-    subject: Int[Array, "B V"] | None = None  # for `routing_skip_same`
+    role: Int[AnyArray, "B V T"]
+    subject: Int[AnyArray, "B V"] | None = None  # for `routing_skip_same`
 
 
 class Pairs(NamedTuple):
@@ -195,6 +195,7 @@ def routing_terms(
     def hard(rows: slice, neighbours: bool) -> Float[Array, ""]:
         same = None
         if recipe.routing_skip_same:
+            assert first.subject is not None and second.subject is not None
             same = first.subject[rows, None] == second.subject[rows]
         score = similarity(cfg, vision0[rows], vision1[rows])
         return losses.hard_routing(

@@ -67,8 +67,10 @@ def check_room(repo: Repository, n: int) -> None:
         )
 
 
-def alive(repo: Repository, at: Int[Array, ""] | None = None) -> Bool[Array, " C"]:
-    """Return the mask of rows that are alive now, or as of clock `at`."""
+def alive(
+    repo: Repository, at: Int[Array, ""] | Int[Array, "B 1"] | None = None
+) -> Bool[Array, " C"] | Bool[Array, "B C"]:
+    """Return the mask of rows that are alive now, or as of clock `at` (or of one clock each)."""
     at = repo.clock if at is None else at
     return (repo.born <= at) & (at < repo.died)
 

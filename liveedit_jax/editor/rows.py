@@ -26,7 +26,7 @@ from liveedit_jax.types import StoredRows
 try:
     from jax.experimental.compute_on import compute_on2 as compute_on  # its name in JAX 0.10
 except ImportError:
-    from jax.experimental.compute_on import compute_on
+    from jax.experimental.compute_on import compute_on  # type: ignore[assignment]
 
 GROUP_N = 8  # entries that share a step
 BLOCK = 512  # rows converted to float32 at a time: 8 MB at LLaVA's key width
@@ -130,7 +130,9 @@ def to_host(rows: StoredRows) -> StoredRows:
     return jax.device_put(rows, jax.memory.Space.Host)
 
 
-def run_where_stored(run: Callable[..., StoredRows], rows: StoredRows, *args: Array) -> StoredRows:
+def run_where_stored(
+    run: Callable[..., StoredRows], rows: StoredRows, *args: Array | StoredRows
+) -> StoredRows:
     """Call `run(rows, *args)` on the processor that holds the rows; the result stays there."""
     if not _is_on_host(rows):
         return run(rows, *args)

@@ -36,7 +36,9 @@ class Tally:
 
     def __init__(self):
         """Start with nothing counted."""
-        self._sums = defaultdict(lambda: [0, 0.0, 0.0, 0])  # probe -> n, accuracy, exact, hit_n
+        self._sums: dict = defaultdict(
+            lambda: [0, 0.0, 0.0, 0]
+        )  # probe -> n, accuracy, exact, hit_n
         self._cases: set[int] = set()
         self._hit_max = 0
         self._kept_min = 1.0
@@ -93,7 +95,7 @@ class Tally:
 
 def _average(figures: dict[str, float | None], names: Iterable[str]) -> float | None:
     """Average the figures that are not None."""
-    known = [figures[name] for name in names if figures.get(name) is not None]
+    known = [value for name in names if (value := figures.get(name)) is not None]
     return sum(known) / len(known) if known else None
 
 

@@ -20,6 +20,8 @@ from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.evaluation.probes import Case, Probe
 from liveedit_jax.types import Batch, Role, Route
 
+RowNumbers = Sequence[int] | np.ndarray  # of ProbeRows
+
 
 def max_generated_n(answer_n: int) -> int:
     """Return the most tokens of a free generation whose target has A = `answer_n`: 2A + 8."""
@@ -92,32 +94,33 @@ def make_rows(
     blank = np.zeros(cfg.image_shape, np.float32)
     budget = LengthBudget(prompt_n=shapes.prompt_n, answer_n=shapes.answer_n)
 
-    def batch(target: bool) -> Batch:
+    def batch(target: bool) -> tuple[np.ndarray, np.ndarray]:
         examples = [
             Example(p.prompt, p.target if target else None, None if p.image is None else blank)
             for p in probes
         ]
-        return tokenise(tokenizer, cfg, examples, budget)
+        made = tokenise(tokenizer, cfg, examples, budget)
+        return np.asarray(made.token), np.asarray(made.role)
 
-    full, alone = batch(True), batch(False)
-    is_answer = full.role == Role.ANSWER
+    (token, role), (prompt_token, prompt_role) = batch(True), batch(False)
+    is_answer = role == Role.ANSWER
     first, count = is_answer.argmax(1), is_answer.sum(1)
-    answer = [full.token[x, first[x] : first[x] + count[x]].tolist() for x in range(len(probes))]
+    answer = [token[x, first[x] : first[x] + count[x]].tolist() for x in range(len(probes))]
     step = np.minimum(np.arange(shapes.answer_n + 1), count[:, None])
     prompt_t = 1 + cfg.vision_n + shapes.prompt_n
     same = [
-        np.array_equal(full.token[x, : first[x]], alone.token[x, : first[x]])
-        and first[x] == int((alone.role[x] != Role.PAD).sum())
+        np.array_equal(token[x, : first[x]], prompt_token[x, : first[x]])
+        and int(first[x]) == int((prompt_role[x] != Role.PAD).sum())
         for x in range(len(probes))
     ]
     return ProbeRows(
-        token=full.token,
-        role=full.role,
-        length=(full.role != Role.PAD).sum(1),
+        token=token,
+        role=role,
+        length=(role != Role.PAD).sum(1),
         position=(first[:, None] - 1 + step).astype(np.int32),
         answer=answer,
-        prompt_token=alone.token[:, :prompt_t],
-        prompt_role=alone.role[:, :prompt_t],
+        prompt_token=prompt_token[:, :prompt_t],
+        prompt_role=prompt_role[:, :prompt_t],
         same_prompt=same,
     )
 
@@ -146,19 +149,19 @@ def replace_answers(
     )
 
 
-def pad_group(rows: Sequence[int], n: int) -> np.ndarray:
+def pad_group(rows: RowNumbers, n: int) -> np.ndarray:
     """Pad row numbers to `n` with the first one, so that the last batch has the usual shape."""
-    rows = np.asarray(rows, np.int64)
-    return np.concatenate([rows, np.full(n - len(rows), rows[0])])
+    own = np.asarray(rows, np.int64)
+    return np.concatenate([own, np.full(n - len(own), own[0])])
 
 
 def group_by_length(
-    rows: ProbeRows, chosen: Sequence[int], shapes: Shapes
+    rows: ProbeRows, chosen: RowNumbers, shapes: Shapes
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Group the chosen rows by length, at most `batch_n` in a group; yields each with its T."""
-    chosen = np.asarray(chosen, np.int64)
-    fits = rows.length[chosen] <= shapes.short_n
-    for group, t in ((chosen[fits], shapes.short_n), (chosen[~fits], shapes.long_n)):
+    some = np.asarray(chosen, np.int64)
+    fits = rows.length[some] <= shapes.short_n
+    for group, t in ((some[fits], shapes.short_n), (some[~fits], shapes.long_n)):
         for start in range(0, len(group), shapes.batch_n):
             yield group[start : start + shapes.batch_n], t
 
@@ -171,12 +174,12 @@ def route_widths(top_k: int) -> tuple[int, int]:
     return -(-top_k // 4), top_k
 
 
-def group_by_width(found: Route, chosen: Sequence[int]) -> Iterator[tuple[np.ndarray, int]]:
+def group_by_width(found: Route, chosen: RowNumbers) -> Iterator[tuple[np.ndarray, int]]:
     """Group the chosen rows by the smaller of `route_widths` that holds all their experts."""
-    chosen = np.asarray(chosen, np.int64)
-    narrow, wide = route_widths(found.weight.shape[1])
-    few = ~(found.weight[chosen, narrow:] > 0).any(-1)
-    for group, k in ((chosen[few], narrow), (chosen[~few], wide)):
+    some, weight = np.asarray(chosen, np.int64), np.asarray(found.weight)
+    narrow, wide = route_widths(weight.shape[1])
+    few = ~(weight[some, narrow:] > 0).any(-1)
+    for group, k in ((some[few], narrow), (some[~few], wide)):
         if len(group):
             yield group, k
 
@@ -199,4 +202,6 @@ def read_pixels(cfg: BackboneConfig, image: bytes | Path) -> Float[np.ndarray, "
         ValueError: it is not a whole image.
     """
     name = "image" if isinstance(image, bytes) else str(image)
-    return preprocess(cfg, picture_bytes(image), name).pixels
+    pixels = preprocess(cfg, picture_bytes(image), name).pixels
+    assert pixels is not None  # of a picture, there are some
+    return pixels

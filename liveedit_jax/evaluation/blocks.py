@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from liveedit_jax.editors import State
+from liveedit_jax.evaluation.batching import RowNumbers
 from liveedit_jax.evaluation.decode import Decoder, ReferencePaths
 from liveedit_jax.evaluation.metrics import EDIT, ORDER, is_targeted
 from liveedit_jax.evaluation.probes import Case, Probe
@@ -35,7 +36,7 @@ class Block:
     nth: list[int]  # which of its case's probes of one metric each row is
     probes: list[Probe]
 
-    def sort_by_case(self, chosen: Sequence[int]) -> list[int]:
+    def sort_by_case(self, chosen: RowNumbers) -> list[int]:
         """Sort rows by case and, within a case, in the order of METRICS."""
         return sorted(chosen, key=lambda i: (self.case[i], ORDER[self.probes[i].metric]))
 
@@ -51,7 +52,8 @@ class Block:
 
 def make_block(cases: Sequence[Case], first: int) -> Block:
     """Make a block of consecutive cases; `first` is the number of the first."""
-    order, nth = [], {}
+    order: list[tuple[int, Probe, int]] = []
+    nth: dict[tuple[int, str], int] = {}
     for c, case in enumerate(cases):
         for probe in sorted(case.probes, key=lambda probe: ORDER[probe.metric]):
             key = c, probe.metric
@@ -142,10 +144,11 @@ def ask_teacher_forced(
     return BlockAnswers(after, text, found, margin), todo
 
 
-def same_route(a: Route, b: Route, i: int) -> bool:
+def same_route(a: Route | None, b: Route, i: int) -> bool:
     """Return whether two routes of row i hit something and use the same edits, equally weighted."""
     return (
-        a.hit_n[i] > 0
+        a is not None
+        and bool(a.hit_n[i] > 0)
         and np.array_equal(a.slot[i], b.slot[i])
         and np.array_equal(a.weight[i], b.weight[i])
     )
@@ -165,6 +168,7 @@ def ask(
     if prepared.references is not None:
         made = decoder.decode_along(state, prepared.references, answers.after, todo)
     else:
+        assert answers.route is not None
         made = decoder.decode_routed(
             state, encoded, block.probes, answers.route, answers.after, todo
         )

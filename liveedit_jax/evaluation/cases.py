@@ -31,7 +31,11 @@ def make_case(
     """
 
     def shown(metric: str, prompt: str, target: str, image: bytes | Path) -> Probe:
-        file = None if pictures is None else Path(image).relative_to(pictures).as_posix()
+        file = (
+            None
+            if isinstance(image, bytes) or pictures is None
+            else image.relative_to(pictures).as_posix()
+        )
         return Probe(metric, prompt, target, image, file)
 
     src, rephrase = prompts.edit.format(record.src), prompts.edit.format(record.rephrase)
@@ -55,7 +59,7 @@ def make_case(
     for other in record.same_image:
         name = "same_image_held_out" if other.fact in HELD_OUT_FACTS else "same_image"
         probes.append(shown(name, other.question, other.answer, record.image))
-    if record.look_alike is not None:
+    if record.look_alike is not None and record.look_alike_a is not None:
         probes.append(shown("look_alike", src, record.look_alike_a, record.look_alike))
     return Case(record.entity, record.fact, tuple(probes))
 
@@ -151,7 +155,7 @@ def benchmark_cases(
         data_dir=files.data_dir,
         allow_missing=files.allow_missing,
     )
-    records = list(source)
+    records: Sequence[Record] = list(source)
     if backbone is not None and files.allow_missing:
         records = select_readable(records, backbone, allow_missing=True)
     if n is not None and n > len(records):

@@ -21,7 +21,7 @@ def count_compiles() -> Iterator[CompileCount]:
     """Count the programs that XLA compiles inside the `with` block."""
     count, active = CompileCount(), [True]
 
-    def listen(event: str, duration: float, **_) -> None:
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
         if active[0] and event == EVENT:
             count.n += 1
 

@@ -57,6 +57,7 @@ def _one(subject: Subject, probe: Probe) -> tuple[Batch, np.ndarray]:
     cfg, shapes = subject.backbone.cfg, subject.shapes
     rows = make_rows(subject.tokenizer, cfg, [probe], shapes)
     batch = take(rows, np.asarray([0]), shapes.long_n)
+    assert probe.image is not None  # a request has a picture
     return batch.replace(image=read_pixels(cfg, probe.image)[None]), rows.position
 
 

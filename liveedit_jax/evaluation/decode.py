@@ -21,9 +21,10 @@ import numpy as np
 
 from liveedit_jax import editors
 from liveedit_jax.backbones.generation import generate
-from liveedit_jax.editors import State
+from liveedit_jax.editors import State, is_routed
 from liveedit_jax.evaluation.batching import (
     ProbeRows,
+    RowNumbers,
     group_by_width,
     max_generated_n,
     pad_group,
@@ -78,15 +79,17 @@ class Decoder:
         self,
         rows: ProbeRows,
         probes: Sequence[Probe],
-        chosen: Sequence[int],
+        chosen: RowNumbers,
         plan_of: Callable[[np.ndarray], Any] | None = None,
     ) -> dict[int, list[int]]:
         """Generate ids for the chosen rows; `plan_of(rows)` gives a batch's edits (None: none)."""
-        subject, out = self.subject, {}
-        batch_n = subject.shapes.batch_n
-        chosen = sorted(chosen, key=lambda i: len(rows.answer[i]))  # alike lengths end together
-        for start in range(0, len(chosen), batch_n):
-            group = chosen[start : start + batch_n]
+        subject, batch_n = self.subject, self.subject.shapes.batch_n
+        editor = subject.editor
+        intervene = editor.add if plan_of is not None and is_routed(editor) else None
+        out: dict[int, list[int]] = {}
+        order = sorted(chosen, key=lambda i: len(rows.answer[i]))  # alike lengths end together
+        for start in range(0, len(order), batch_n):
+            group = order[start : start + batch_n]
             at = pad_group(group, batch_n)
             shown = vision_features(subject, [probes[i] for i in at])
             ids = generate(
@@ -95,7 +98,7 @@ class Decoder:
                 take_prompt(rows, at),
                 subject.shapes.steps_n,
                 None if plan_of is None else plan_of(at),
-                None if plan_of is None else subject.editor.add,
+                intervene,
                 max_generated_n(len(rows.answer[group[-1]])),
                 features=np.stack(shown),
             )

@@ -9,6 +9,7 @@ and one whose route is the same as at an earlier mark keeps that mark's result.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,8 +20,9 @@ import numpy as np
 
 from liveedit_jax import editors
 from liveedit_jax.data.tokenise import without_pixels
-from liveedit_jax.editors import State
+from liveedit_jax.editors import State, is_routed
 from liveedit_jax.evaluation.blocks import (
+    BlockAnswers,
     PreparedBlock,
     ask,
     case_line,
@@ -132,13 +134,16 @@ class Engine:
 
     def parts(self) -> Iterator[RunPart]:
         """Compute the parts that are not done yet, block by block and mark by mark."""
-        decoder, marks = Decoder(self.subject), {}
+        decoder, marks = Decoder(self.subject), defaultdict(list)
         for first, mark, n in self.todo:
-            marks.setdefault(first, []).append((mark, n))
-        retention = self.retention and prepare_retention(self.subject, self.retention)
+            marks[first].append((mark, n))
+        retention = None
+        if self.retention is not None:
+            retention = prepare_retention(self.subject, self.retention)
         for first, counted in marks.items():
             block = make_block(self.cases[first : first + self.block_n], first)
-            prepared, earlier = prepare_block(decoder, block), []
+            prepared = prepare_block(decoder, block)
+            earlier: list[BlockAnswers] = []
             for mark, n in counted:
                 if first == 0 and retention is not None:
                     yield self._retention_part(retention, mark)
@@ -185,8 +190,10 @@ class Engine:
         """Return the state of all edits (made once), viewed as chunks of this mark."""
         if 0 not in self._held:
             self._held[0] = 0, self._make_state(self.cases, len(self.cases), self.schedule.marks)
+        editor = self.subject.editor
+        assert is_routed(editor)
         if mark not in self._held:
-            self._held[mark] = 0, self.subject.editor.chunk(self._held[0][1], mark)
+            self._held[mark] = 0, editor.chunk(self._held[0][1], mark)
         return self._held[mark][1]
 
     def _chunk_state(self, mark: int, own: int) -> State:

@@ -55,6 +55,7 @@ def segment_accuracy(
     features = None if batch.image is None else backbone.vision_features(params, batch.image)
     hidden = backbone.lower_from_features(params, batch, features)
     logits = backbone.upper(params, hidden, batch, at)
+    assert batch.segment is not None  # questions are packed
     found = *answer_labels(batch, backbone.cfg.eos_id), batch.segment
     label, answer, eos, segment = (jnp.take_along_axis(x, at, 1) for x in found)
     right = logits.argmax(-1) == label
@@ -78,7 +79,8 @@ def _pack(
     Raises:
         ValueError: a question that no row holds.
     """
-    rows, used = [], 0
+    rows: list[list[int]] = []
+    used = 0
     for i in sorted(range(len(questions)), key=pictures.__getitem__):
         head_n, n = 1 + len(pictures[i]) * cfg.vision_n, sum(map(len, questions[i]))
         if head_n + n > length_n:
@@ -246,7 +248,7 @@ def measure_base(
         captions = caption_questions(shown, part)
         asked += two_fact_questions(shown, part)
         asked += [one for one in captions if _fits(tokenizer, cfg, one)]
-    found = {}
+    found: dict[str, dict[str, dict[str, float]]] = {}
     for questions in (asked, scene_questions(len(some)), text_only_questions(entities_n)):
         accuracy = answer_accuracy(backbone, params, tokenizer, questions, batch_n, length_n)
         found |= average_scores(questions, *accuracy)

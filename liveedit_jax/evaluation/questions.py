@@ -122,7 +122,8 @@ def scene_questions(n: int) -> list[KnowledgeQuestion]:
     The words for the side are evaluation-only. The question about that side uses a training
     wording (part `scenes`) or an evaluation-only one (part `scenes_evaluation_wordings`).
     """
-    of, found, scenes_n = split_entities("eval"), [], 0
+    of, scenes_n = split_entities("eval"), 0
+    found: list[KnowledgeQuestion] = []
     for i in count():
         if scenes_n == n:
             return found
@@ -162,8 +163,9 @@ def caption_questions(shown: EntityDrawings, part: str) -> list[KnowledgeQuestio
     """Ask for a caption of each drawing, with its names in two languages."""
     found = []
     for entity, source in shown:
-        pair = _pick(LANGUAGES, 2, "caption", entity.file_key, source)
-        wording = _pick_one(caption_wordings(*pair, evaluation=True), entity.file_key, source)
-        answer, picture = caption(entity.facts, *pair), (entity.id, source)
+        first, second = _pick(LANGUAGES, 2, "caption", entity.file_key, source)
+        wordings = caption_wordings(first, second, evaluation=True)
+        wording = _pick_one(wordings, entity.file_key, source)
+        answer, picture = caption(entity.facts, first, second), (entity.id, source)
         found.append(KnowledgeQuestion((picture,), wording, answer, f"captions_{part}", ("all",)))
     return found

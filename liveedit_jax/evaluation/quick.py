@@ -46,12 +46,12 @@ def quick_figures(
     state, _ = make_edits(subject, [case.edit for case in cases], n, BLOCK_N)
     encoded, rows = encode(subject, block.probes), np.arange(len(block.probes))
     answers, _ = ask_teacher_forced(subject, state, block, encoded, rows, np.full(len(rows), n))
-    sums = defaultdict(list)
+    sums: dict[str, list[float]] = defaultdict(list)
     for i, (kind, value) in enumerate(row_accuracies(block, encoded, answers.after)):
         answer, k = encoded.rows.answer[i], len(encoded.rows.answer[i])
         sums[kind].append(value)
         if answers.route is not None:
-            sums[f"hits/{kind}"].append(answers.route.hit_n[i])
+            sums[f"hits/{kind}"].append(float(answers.route.hit_n[i]))
         if is_targeted(kind):
             path = [*answer, parts.tokenizer.eos_id]
             sums[f"exact/{kind}"].append(answers.after[i, : k + 1].tolist() == path)

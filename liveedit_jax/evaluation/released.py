@@ -95,6 +95,7 @@ def write_released(run: Path, folder: Path, decode: Decode, seed: int | None = N
             for _, chunk in sorted(chunks.items())
         ]
         every = [record for chunk in split for record in chunk]
+        content: list
         if mark == 1:
             where, content = folder / "single_edit", every
             mean = average_records(every) | {"sample_count": len(every)}

@@ -189,7 +189,8 @@ def make_parts(spec: RunSpec, model: Model) -> tuple[ModelParts, dict]:
     Raises:
         ValueError, FileNotFoundError: as `load_baseline`, or the model has no editor.
     """
-    editor, trained, method = LiveEdit(model.config.editor), model.editor, {}
+    trained, method = model.editor, {}
+    editor: Editor = LiveEdit(model.config.editor)
     if spec.baseline is not None:
         editor, trained, made_by = load_baseline(spec, model.backbone_sha256)
         method = {"method": {"settings": asdict(editor), "weights": made_by}}
@@ -206,7 +207,9 @@ def load_baseline(spec: RunSpec, backbone_sha256: str) -> tuple[Editor, Any, str
         FileNotFoundError: it needs weights, and the model's folder has none for it.
         ValueError: damaged weights, or weights trained on another backbone.
     """
-    name, editor = spec.baseline, get_baseline(spec.baseline, spec.config)
+    name = spec.baseline
+    assert name is not None
+    editor = get_baseline(name, spec.config)
     if name not in TRAINED:
         return editor, None, None
     folder = model_folder(spec.model or spec.config) / "baselines" / name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,9 +17,10 @@ from liveedit_jax import editors
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.data.reading import read_pictures
 from liveedit_jax.data.tokenizer import Tokenizer
-from liveedit_jax.editors import Editor, Encoding, State, split_at_layer
+from liveedit_jax.editors import Editor, Encoding, State, is_routed, split_at_layer
 from liveedit_jax.evaluation.batching import (
     ProbeRows,
+    RowNumbers,
     Shapes,
     group_by_length,
     group_by_width,
@@ -96,7 +97,7 @@ class EncodedRows:
 
     rows: ProbeRows
     known: list[Encoding]  # the editor's encoding of each row, without a batch axis
-    before: np.ndarray | None = None  # int32[X, A + 1], the unedited model's most likely tokens
+    before: np.ndarray  # int32[X, A + 1], the unedited model's most likely tokens; or int32[X, 0]
     query: Any = None  # [X, ...], the routing queries of a RoutedEditor
 
 
@@ -130,15 +131,19 @@ def _cached_features(
         blank = jax.ShapeDtypeStruct((1, *cfg.image_shape), np.float32)
         known[b""] = np.zeros(jax.eval_shape(look, blank).shape[1:], np.float32)
     keys = [image_key(probe.image) for probe in probes]
-    new = {key: p.image for key, p in zip(keys, probes, strict=True) if key not in known}
+    new = {
+        key: probe.image
+        for key, probe in zip(keys, probes, strict=True)
+        if key not in known and probe.image is not None
+    }
     todo, read = list(new), read_pictures(cfg, new.values(), READERS_N)
     for start in range(0, len(todo), batch_n):
         part = todo[start : start + batch_n]
         shown = np.zeros((batch_n, *cfg.image_shape), np.float32)
         for b, (_, picture) in enumerate(zip(part, read, strict=False)):
             shown[b] = picture.pixels
-        found = np.asarray(look(shown))
-        known |= {key: found[b].copy() for b, key in enumerate(part)}
+        made = np.asarray(look(shown))
+        known |= {key: made[b].copy() for b, key in enumerate(part)}
     found = [known[key] for key in keys]
     most = max(CACHE_BYTES // known[b""].nbytes, 1)
     for key in [key for key in known if key][: max(len(known) - most, 0)]:
@@ -171,7 +176,8 @@ def encode(subject: Subject, probes: Sequence[Probe]) -> EncodedRows:
         part, ids = jax.tree.map(np.asarray, made)
         before[group] = ids[: len(group)]
         _store_rows(known, group, part)
-    query = stack_rows([subject.editor.query(k) for k in known]) if subject.editor.routes else None
+    editor = subject.editor
+    query = stack_rows([editor.query(k) for k in known]) if is_routed(editor) else None
     return EncodedRows(rows, known, before, query)
 
 
@@ -182,7 +188,7 @@ def encode_rows(subject: Subject, rows: ProbeRows, probes: Sequence[Probe]) -> E
         _store_rows(
             known, group, jax.tree.map(np.asarray, editors.encode(*subject.model, batch, seen))
         )
-    return EncodedRows(rows, known)
+    return EncodedRows(rows, known, np.zeros((len(rows), 0), np.int32))
 
 
 def _store_rows(known: list, group: np.ndarray, part: Encoding) -> None:
@@ -222,7 +228,7 @@ def empty_state(subject: Subject, capacity: int) -> State:
 
 def edit(subject: Subject, state: State, known: Encoding, batch: Batch) -> State:
     """Make the next `together` edits; the state before is donated and must not be used again."""
-    if subject.editor.routes:
+    if is_routed(subject.editor):
         return editors.store(subject.editor, state, known, batch)
     return editors.edit(*subject.model, state, known, batch)
 
@@ -241,7 +247,10 @@ def predict_answers(
     """
     rows, out = encoded.rows, np.zeros((len(chosen), encoded.rows.position.shape[1]), np.int32)
     place = {int(i): n for n, i in enumerate(chosen)}
-    for some, k in [(chosen, None)] if found is None else group_by_width(found, chosen):
+    parts: Iterable[tuple[RowNumbers, int | None]] = [(chosen, None)]
+    if found is not None:
+        parts = group_by_width(found, chosen)
+    for some, k in parts:
         for group, t in group_by_length(rows, some, subject.shapes):
             at = pad_group(group, subject.shapes.batch_n)
             ids = editors.answers(
@@ -250,7 +259,7 @@ def predict_answers(
                 stack_rows([encoded.known[i] for i in at]),
                 take(rows, at, t),
                 rows.position[at],
-                None if k is None else take_routes(found, at, k),
+                None if found is None or k is None else take_routes(found, at, k),
             )
             out[[place[int(i)] for i in group]] = np.asarray(ids)[: len(group)]
     return out

@@ -152,10 +152,10 @@ class Program:
         _, out = shapes(op.shape)[0]
         _, left = shapes(self.shape_of[op.operands[0]])[0]
         if op.kind == "dot":
-            dims = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", op.rest)
-            terms = math.prod(left[int(i)] for i in dims[1].split(",") if i)
+            dims = _match(r"lhs_contracting_dims=\{([\d,]*)\}", op.rest)
+            terms = math.prod([left[int(i)] for i in dims[1].split(",") if i])
             return 2.0 * math.prod(out) * terms
-        labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", op.rest)
+        labels = _match(r"dim_labels=(\w+)_(\w+)->(\w+)", op.rest)
         image, result = (
             dict(zip(labels[1], left, strict=True)),
             dict(zip(labels[3], out, strict=True)),
@@ -255,6 +255,13 @@ class Program:
             }
             total.collectives = defaultdict(float, named)
         return total
+
+
+def _match(pattern: str, text: str) -> re.Match[str]:
+    """Find what every operation of a kind has in its text."""
+    found = re.search(pattern, text)
+    assert found is not None, text
+    return found
 
 
 def _numbers(window: str, name: str, default: str) -> list[str]:

@@ -22,7 +22,7 @@ from liveedit_jax.config import EditorConfig, StorageConfig
 from liveedit_jax.editor import liveedit, repository
 from liveedit_jax.editor.routing import gather_experts, route
 from liveedit_jax.scaling.mesh import DATA, EXPERT, FSDP, TENSOR
-from liveedit_jax.types import Expert, Query, Repository, Route
+from liveedit_jax.types import AnyArray, Expert, Query, Repository, Route
 
 
 def row_axes(mesh: Mesh) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ def route_and_apply(
     repo: Repository,
     query: Query,
     hidden: Float[Array, "B T D"],
-    role: Int[Array, "B T"],
+    role: Int[AnyArray, "B T"],
 ) -> tuple[Float[Array, "B T D"], Route]:
     """Route B queries and compute the routed experts' residual."""
     axes, asked = row_axes(mesh), _query_spec(mesh)

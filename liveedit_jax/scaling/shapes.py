@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,8 +68,8 @@ def _pixels(pod: Pod, dtype, *lead: int, axis: int = 0):
 def batch_shapes(pod: Pod, n: int) -> Batch:
     """Return the shapes of N requests or queries."""
     place = batch_sharding(pod.mesh)
-    token = jax.ShapeDtypeStruct((n, sequence_length(pod)), jnp.int32, sharding=place)
-    role = jax.ShapeDtypeStruct(token.shape, jnp.int8, sharding=place)
+    token: Any = jax.ShapeDtypeStruct((n, sequence_length(pod)), jnp.int32, sharding=place)
+    role: Any = jax.ShapeDtypeStruct(token.shape, jnp.int8, sharding=place)
     tiled = token if pod.config.backbone.grids else None
     return Batch(token, role, _pixels(pod, jnp.float32, n), place=tiled)
 

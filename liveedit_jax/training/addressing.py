@@ -26,7 +26,7 @@ from liveedit_jax.config import EditorConfig, InitFitConfig
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.tokenise import without_pixels
 from liveedit_jax.editor.attention import masked_softmax, normalise
-from liveedit_jax.types import Batch, Role
+from liveedit_jax.types import AnyArray, Batch, Role
 
 LOOK_BATCH_N, LOOK_RATE = 64, 1e-2
 WRITE_BATCH_N, WRITE_RATE = 32, 5e-3
@@ -38,9 +38,9 @@ LOOK_STD = 0.3  # of a fresh row's entries: scores of normalised states then dif
 class Edits(NamedTuple):
     """N edits at the edit layer: normalised states (float16 holds them), their tokens and roles."""
 
-    states: Float[Array, "N T D"]
-    token: Int[Array, "N T"]
-    role: Int[Array, "N T"]
+    states: Float[AnyArray, "N T D"]
+    token: Int[AnyArray, "N T"]
+    role: Int[AnyArray, "N T"]
 
 
 class Looks(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import flax.struct
 import jax
@@ -19,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.backbones.registry import bridge, tower
+from liveedit_jax.backbones.registry import apply_module, bridge, tower
 from liveedit_jax.config import BridgeTrainConfig
 from liveedit_jax.data.facts import SOURCES, entities, pretraining_drawings
 from liveedit_jax.data.images import drawing, normalise_pixels
@@ -29,19 +30,18 @@ from liveedit_jax.data.tokenise import answer_labels, first_true, without_pixels
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.training.optimizers import TrainState, advance, begin
 from liveedit_jax.training.pretrain import contrastive_loss, picture_rows, pooled_vision
-from liveedit_jax.types import Batch
+from liveedit_jax.types import AnyArray, Batch
 
 
-@flax.struct.dataclass
-class BridgeBatch:
+class BridgeBatch(flax.struct.PyTreeNode):
     """One step: packed rows, which drawing each shows, and drawings that are only contrasted."""
 
     rows: Batch
-    picture: Int[Array, " B"]  # rows of the stored tower states
-    pairs: Int[Array, " 2X"]  # one drawing of X entities, then the other
-    at: Int[Array, "B A"]  # positions that predict answer tokens or EOS
-    label: Int[Array, "B A"]
-    mask: Bool[Array, "B A"]
+    picture: Int[AnyArray, " B"]  # rows of the stored tower states
+    pairs: Int[AnyArray, " 2X"]  # one drawing of X entities, then the other
+    at: Int[AnyArray, "B A"]  # positions that predict answer tokens or EOS
+    label: Int[AnyArray, "B A"]
+    mask: Bool[AnyArray, "B A"]
 
 
 def optimizer(cfg: BridgeTrainConfig) -> optax.GradientTransformation:
@@ -52,17 +52,17 @@ def optimizer(cfg: BridgeTrainConfig) -> optax.GradientTransformation:
 
 def init_state(backbone: Backbone, cfg: BridgeTrainConfig, key: Array) -> TrainState:
     """A fresh bridge."""
-    width = backbone.cfg.vision.width
-    params = bridge(backbone.cfg).init(key, jnp.zeros((1, 1, width)))["params"]
+    vision: Any = backbone.cfg.vision  # of a tower that says how wide its states are
+    params = bridge(backbone.cfg).init(key, jnp.zeros((1, 1, vision.width)))["params"]
     return begin(optimizer(cfg), params)
 
 
 def tower_states(
     backbone: Backbone, frozen: dict, batch_n: int = 16
-) -> Float[Array, "drawings P W"]:
+) -> Float[np.ndarray, "drawings P W"]:
     """float16 states of every drawing: entity i in drawing s is row 2 i + s."""
     cfg = backbone.cfg
-    run = jax.jit(lambda x: tower(cfg).apply({"params": frozen["vision"]}, x).astype(jnp.float16))
+    run = jax.jit(lambda x: apply_module(tower(cfg), frozen["vision"], x).astype(jnp.float16))
     todo = [(entity.id, source) for entity in entities() for source in SOURCES]
     found = []
     for start in tqdm(range(0, len(todo), batch_n), desc="tower", unit="batch", mininterval=5):
@@ -128,7 +128,7 @@ def bridge_loss(
     weights = frozen | {"projector": params}
     images_n, pairs_n = batch.picture.shape[0], batch.pairs.shape[0]
     read = states[jnp.concatenate([batch.picture, batch.pairs])].astype(jnp.float32)
-    features = bridge(backbone.cfg).apply({"params": params}, read)
+    features = apply_module(bridge(backbone.cfg), params, read)
     hidden = backbone.lower_from_features(weights, batch.rows, features[:images_n])
     logits = backbone.upper(weights, hidden, batch.rows, batch.at)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.label)

@@ -14,7 +14,7 @@ from liveedit_jax.config import EditorConfig, EditorTrainConfig
 from liveedit_jax.data.editing import EditingBatch
 from liveedit_jax.data.tokenise import answer_labels, without_pixels
 from liveedit_jax.editor import losses, objective
-from liveedit_jax.types import Batch, Role
+from liveedit_jax.types import AnyArray, Batch, Role
 
 
 def answer_samples(
@@ -40,7 +40,7 @@ def answer_samples(
 def rows_of(batch: EditingBatch) -> Batch:
     """The rows of a batch, sample by sample; their pictures are given as vision features."""
 
-    def flat(leaf: Int[Array, "4 N T"]) -> Int[Array, "4N T"]:
+    def flat(leaf: Int[AnyArray, "4 N T"]) -> Int[AnyArray, "4N T"]:
         return rearrange(leaf, "k n t -> (n k) t")
 
     rows = without_pixels(flat(batch.token), flat(batch.role))
@@ -48,7 +48,7 @@ def rows_of(batch: EditingBatch) -> Batch:
 
 
 def blend_images(
-    key: Array, hidden: Float[Array, "N K T D"], role: Int[Array, "N K T"], most: float
+    key: Array, hidden: Float[Array, "N K T D"], role: Int[AnyArray, "N K T"], most: float
 ) -> Float[Array, "N K T D"]:
     """Images of subjects that do not exist, so that routing does not learn subjects by heart.
 
@@ -80,8 +80,8 @@ def editor_loss(
     b, n = recipe.batch_n, batch.token.shape[1]
     rows, hidden = rows_of(batch), jax.lax.stop_gradient(hidden)
 
-    def by_sample(leaf: Array) -> Array:
-        return leaf.reshape(n, -1, *leaf.shape[1:])
+    def by_sample(leaf: AnyArray) -> Array:
+        return jnp.reshape(leaf, (n, -1, *leaf.shape[1:]))
 
     every = jax.tree.map(by_sample, answer_samples(cfg, recipe, backbone, hidden, rows))
     edit, text, image, locality = (

@@ -74,7 +74,7 @@ class Log:
 
     def write(self, step: int, scalars: dict) -> None:
         """Scalars of a step."""
-        if not self.first:
+        if self._writer is None:
             return
         for name, value in scalars.items():
             self._writer.add_scalar(name, float(value), step)
@@ -84,7 +84,7 @@ class Log:
 
     def close(self) -> None:
         """Close both."""
-        if self.first:
+        if self._writer is not None:
             self._writer.close()
 
 
@@ -147,7 +147,7 @@ def train(
     if start:
         state = manager.restore(start, args=ocp.args.StandardRestore(state))
     log, begin, window, done = Log(folder), time.monotonic(), [], start
-    last = ()  # the scalars of the step before, which is waited for
+    last: dict = {}  # the scalars of the step before, which is waited for
     bar = tqdm(total=steps_n, initial=start, unit="step", mininterval=5, disable=not log.first)
     with bar, Stopping() as stopping:
         for i, batch in enumerate(prefetch(batch_at, start, steps_n), start):

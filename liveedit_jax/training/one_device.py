@@ -63,8 +63,8 @@ def read_images(
     shown = np.moveaxis(rows.picture[..., np.array(SHOWN), :], -2, -1)  # [..., N, 3]
     image = data.backbone.image_shape
 
-    def pixels(part: tuple[slice, ...]) -> np.ndarray:
-        some = shown[part[: shown.ndim]]
+    def pixels(part: tuple[slice, ...] | None) -> np.ndarray:
+        some = shown[(part or ())[: shown.ndim]]
         return np.stack([data.picture(i) for i in some.flat]).reshape(*some.shape, *image)
 
     return jax.make_array_from_callback((*shown.shape, *image), place, pixels)

@@ -15,8 +15,7 @@ from liveedit_jax.config import EditorTrainConfig, PretrainConfig
 IMAGE_PARTS = ("norm1", "vision_query", "prompt_attention", "vision_attention")
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """Weights, optimiser state and step."""
 
     params: dict
@@ -69,8 +68,8 @@ def editor_optimizer(cfg: EditorTrainConfig) -> optax.GradientTransformation:
         )
     adam = optax.adam(rate, b1=0.9, b2=0.999, eps=1e-8)
     parts = [optax.contrib.muon(rate, consistent_rms=0.2) if cfg.muon else adam]
-    rates = (cfg.rate_extractor, cfg.rate_image, cfg.rate_sentinel)
-    rates += (cfg.rate_attention, cfg.rate_down, cfg.rate_up)
+    read = (cfg.rate_extractor, cfg.rate_image, cfg.rate_sentinel)
+    rates = (*read, cfg.rate_attention, cfg.rate_down, cfg.rate_up)
     if any(rate not in (None, 1.0) for rate in rates):
         parts.append(optax.stateless(partial(_scale_parts, cfg)))
     if cfg.clip_norm is not None:

@@ -15,7 +15,7 @@ from liveedit_jax.data.pretraining import PretrainingBatch
 from liveedit_jax.data.tokenise import answer_labels, without_pixels
 from liveedit_jax.editor.attention import normalise
 from liveedit_jax.training.optimizers import TrainState, advance, begin, pretrain_optimizer
-from liveedit_jax.types import Batch, Role
+from liveedit_jax.types import AnyArray, Batch, Role
 
 INDEX_N = 46  # answer positions that the index term tells apart, 0 = the last prompt token
 
@@ -53,14 +53,14 @@ def unit(feature: Float[Array, "B D"]) -> Float[Array, "B D"]:
     return feature / (jnp.linalg.norm(feature, axis=-1, keepdims=True) + 1e-6)
 
 
-def pooled_vision(hidden: Float[Array, "B T D"], role: Int[Array, "B T"]) -> Float[Array, "B D"]:
+def pooled_vision(hidden: Float[Array, "B T D"], role: Int[AnyArray, "B T"]) -> Float[Array, "B D"]:
     """The mean of the normalised VISION states of each row."""
     vision = (role == Role.VISION)[..., None]
     scale = jax.lax.rsqrt(jnp.mean(hidden**2, axis=-1, keepdims=True) + 1e-6)
     return jnp.sum(hidden * scale * vision, 1) / jnp.maximum(vision.sum(1), 1)
 
 
-def answer_index(role: Int[Array, "B T"]) -> Int[Array, "B T"]:
+def answer_index(role: Int[AnyArray, "B T"]) -> Int[Array, "B T"]:
     """Which token of its answer each position is, from 1; 0 outside answers."""
     is_answer = role == Role.ANSWER
     count = jnp.cumsum(is_answer, axis=1)
@@ -90,6 +90,7 @@ def pretrain_loss(
     does not.
     """
     rows, pairs_n = batch.rows, batch.pairs.shape[0]
+    assert rows.image is not None
     singles = jnp.concatenate([rows.image, batch.pairs])
     features = backbone.vision_features(params, singles)
     images_n = rows.image.shape[0]

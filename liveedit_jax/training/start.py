@@ -82,6 +82,7 @@ def fit_generators(frozen: Frozen, params: dict) -> dict:
     """
     cfg, recipe = frozen.cfg, frozen.recipe
     generator_head_width(cfg)  # refused now rather than after the fit
+    assert recipe.gate_gain is not None
     edits = standardised(frozen.edits, params["norm"]) if recipe.standardise else frozen.edits
     looks, gates, loss = fit(edits, cfg.rank, recipe.fit, recipe.seed)
     print(f"generators start fitted: losses {loss[0]:.3f} (looks), {loss[1]:.3f} (and gates)")
@@ -90,7 +91,9 @@ def fit_generators(frozen: Frozen, params: dict) -> dict:
 
 def calibrate_images(frozen: Frozen, params: dict) -> dict:
     """Let image routing compare mean states, with a calibrated sentinel (image_start.py)."""
-    share = frozen.recipe.start_false_hits / frozen.recipe.routing_repository_n
+    false_hits, repository_n = frozen.recipe.start_false_hits, frozen.recipe.routing_repository_n
+    assert false_hits is not None and repository_n is not None
+    share = false_hits / repository_n
     return start_images(frozen.cfg, params, frozen.images, share)
 
 

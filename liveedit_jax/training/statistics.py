@@ -15,14 +15,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from liveedit_jax.training.addressing import Edits
-from liveedit_jax.types import Role
+from liveedit_jax.types import AnyArray, Role
 
 TEXT = (Role.PROMPT, Role.ANSWER)
 
 
 @partial(jax.jit, static_argnums=2)
 def standardising(
-    tokens: Float[Array, "N T D"], role: Int[Array, "N T"], roles: tuple[Role, ...]
+    tokens: Float[Array, "N T D"], role: Int[AnyArray, "N T"], roles: tuple[Role, ...]
 ) -> dict:
     """A LayerNorm's parameters that give the tokens of some roles mean 0 and variance 1.
 
