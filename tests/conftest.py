@@ -12,6 +12,11 @@ from pathlib import Path
 
 import jax
 import pytest
+from jaxtyping import config, install_import_hook
+
+# Before these are imported: their annotations can then be checked at run time.
+install_import_hook(("liveedit_jax.editor", "liveedit_jax.backbones"), "beartype.beartype")
+config.update("jaxtyping_disable", True)
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.data.vocabulary import mojiedit_tokenizer
@@ -41,6 +46,14 @@ def released_programs():
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MAPS_MOST:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(scope="module")
+def checked_annotations():
+    """Check arrays against the annotations of the editor and the backbones while code is traced."""
+    config.update("jaxtyping_disable", False)
+    yield
+    config.update("jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")
