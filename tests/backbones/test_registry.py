@@ -208,7 +208,7 @@ def test_layers_and_editors_use_its_mlp(weights):
     states = layer.apply({"params": silent}, x, None, context)[0]
     whole = layer.apply({"params": own}, x, None, context)[0]
     assert decoder.mlp_parts(cfg) == ("fc1", "fc2")
-    np.testing.assert_allclose(states + decoder.mlp(cfg, own, states), whole, atol=1e-5)
+    np.testing.assert_allclose(states + decoder.mlp(cfg, own, states), whole, rtol=1e-5, atol=1e-5)
 
 
 def test_weights_that_no_table_places_are_an_error(weights):
