@@ -35,7 +35,8 @@ from liveedit_jax.data.vocabulary import mojiedit_tokenizer
 from liveedit_jax.evaluation.knowledge import fact_accuracy, measure_base
 from liveedit_jax.evaluation.questions import drawings
 from liveedit_jax.evaluation.run import git_commit
-from liveedit_jax.model_io.weights import load_weights, save_weights
+from liveedit_jax.model_io.model import save_backbone
+from liveedit_jax.model_io.weights import load_weights
 from liveedit_jax.presets import preset
 from liveedit_jax.training.loop import record_start, train
 from liveedit_jax.training.pretrain import init_state, pretrain_step
@@ -109,8 +110,7 @@ def _main() -> None:
             "backbone": as_dict(chosen.backbone),
             "token_accuracy": figures,
         }
-        digest = save_weights(args.ship / "backbone", state.params, recipe)
-        tokenizer.save(args.ship / "tokenizer.json")
+        digest = save_backbone(args.ship, state.params, recipe, tokenizer)
         print(json.dumps(figures, indent=1), f"\nwrote {args.ship} sha256 {digest}")
 
 

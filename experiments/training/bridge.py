@@ -21,7 +21,8 @@ from liveedit_jax.evaluation.knowledge import fact_accuracy, other_drawing_recal
 from liveedit_jax.evaluation.questions import drawings
 from liveedit_jax.evaluation.run import git_commit
 from liveedit_jax.model_io.frozen import load_smol_parts, load_smol_tokenizer
-from liveedit_jax.model_io.weights import load_weights, save_weights
+from liveedit_jax.model_io.model import save_backbone
+from liveedit_jax.model_io.weights import load_weights
 from liveedit_jax.training.bridge import BridgeData, bridge_step, init_state, tower_states
 from liveedit_jax.training.image_start import mean_images
 from liveedit_jax.training.loop import record_start, train
@@ -96,8 +97,7 @@ def run(args: argparse.Namespace, chosen: Preset) -> None:
         "token_accuracy": figures,
         "other_drawing_found": found,
     }
-    digest = save_weights(args.ship / "backbone", {"projector": state.params}, recipe)
-    tokenizer.save(args.ship / "tokenizer.json")
+    digest = save_backbone(args.ship, {"projector": state.params}, recipe, tokenizer)
     print(
         json.dumps(figures | {"other_drawing_found": found}, indent=1),
         f"\nwrote {args.ship} sha256 {digest}",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -97,7 +98,7 @@ def convert(
 
     Raises:
         ValueError: weights do not fit; the message lists every unknown, doubled, missing,
-            mis-shaped or non-finite name.
+            mis-shaped or non-finite name, and those of numbers that are no floats.
     """
     found, problems = _resolve(list(weights), rules)
     wanted = traverse_util.flatten_dict(like, sep="/")
@@ -130,15 +131,18 @@ def _leaf(weights, parts: dict, path: str, shape, dtype) -> tuple[np.ndarray, li
     """Assemble a leaf from its named parts, and list the problems with them."""
     array, problems = np.empty(shape, dtype), []
     for layer, (name, rule) in parts.items():
-        part = rule.transform(np.asarray(weights[name]))
+        stored = np.asarray(weights[name])
+        if not jnp.issubdtype(stored.dtype, jnp.floating):
+            problems.append(f"{name} is stored as {stored.dtype}, not as floating-point numbers")
+            continue
+        part = rule.transform(stored)
         expected = shape if layer is None else shape[1:]
         if part.shape != expected:
             problems.append(f"{name} makes {path} of shape {part.shape}, expected {expected}")
             continue
-        if layer is None:
-            array[...] = part
-        else:
-            array[layer] = part
-        if not np.isfinite(part.astype(np.float32, copy=False)).all():
-            problems.append(f"non-finite values in {name}")
+        place = array if layer is None else array[layer]
+        with np.errstate(over="ignore"):
+            place[...] = part
+        if not np.isfinite(place.astype(np.float32, copy=False)).all():
+            problems.append(f"non-finite values in {name}, as {np.dtype(dtype).name}")
     return array, problems

@@ -6,15 +6,16 @@ the process's memory, so that a 7B checkpoint would double the peak.
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from liveedit_jax.backbones.torch_files import read_torch
+from liveedit_jax.data.json_files import parse_json, read_json
 
 DTYPES = {
     "F64": np.dtype(np.float64),
@@ -50,7 +51,7 @@ class Tensors(Mapping):
     def __getitem__(self, name: str) -> np.ndarray:
         """Read one tensor."""
         location = self.locations[name]
-        n = int(np.prod(location.shape))
+        n = math.prod(location.shape)
         array = np.fromfile(location.file, location.dtype, n, offset=location.offset)
         return array.reshape(location.shape)
 
@@ -67,36 +68,59 @@ def locate_tensors(file: Path) -> dict[str, TensorLocation]:
     """Locate the tensors of a safetensors file, and check its header and length.
 
     Raises:
-        ValueError: the file is truncated, or not a safetensors file.
+        OSError: the file cannot be read.
+        ValueError: it is truncated, no safetensors file, or its tensors overlap or leave gaps.
     """
     size = file.stat().st_size
     with file.open("rb") as opened:
         header_n = int.from_bytes(opened.read(8), "little")
         if size < 8 or header_n > min(HEADER_MOST, size - 8):
             raise ValueError(f"{file} is truncated or no safetensors file; fetch it again")
-        try:
-            header = json.loads(opened.read(header_n))
-        except ValueError as error:
-            raise ValueError(f"{file} has a damaged header ({error}); fetch it again") from error
+        header = parse_json(opened.read(header_n), f"the header of {file}")
+    if not isinstance(header, dict):
+        raise ValueError(f"the header of {file} is no JSON object; fetch it again")
     header.pop("__metadata__", None)
-    locations, begin = {}, 8 + header_n
-    for name, entry in header.items():
-        if entry["dtype"] not in DTYPES:
-            raise ValueError(f"{file}: tensor {name} has the unsupported type {entry['dtype']}")
-        dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
-        start, end = entry["data_offsets"]
-        if end - start != int(np.prod(shape)) * dtype.itemsize or begin + end > size:
+    begin = 8 + header_n
+    spans = {name: _read_entry(file, name, entry) for name, entry in header.items()}
+    at = 0  # tensors lie one after another, as the format wants them
+    for name, (_, _, start, end) in sorted(spans.items(), key=lambda item: item[1][2:]):
+        if start != at:
             raise ValueError(
-                f"{file} is truncated: tensor {name} should end at byte {begin + end}, the file "
-                f"has {size}; fetch it again"
+                f"{file}: tensor {name} begins at byte {start} of the data, not at {at}: tensors "
+                "overlap or leave a gap; fetch it again"
             )
-        locations[name] = TensorLocation(file, begin + start, dtype, shape)
-    return locations
+        at = end
+    if begin + at != size:
+        raise ValueError(
+            f"{file} is truncated or has bytes of no tensor: its tensors end at byte {begin + at}, "
+            f"the file has {size}; fetch it again"
+        )
+    return {
+        name: TensorLocation(file, begin + start, dtype, shape)
+        for name, (dtype, shape, start, _) in spans.items()
+    }
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, up to 200 characters, or else its class."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def _read_entry(file: Path, name: str, entry: Any) -> tuple[np.dtype, tuple[int, ...], int, int]:
+    """Check a tensor's entry in the header; return its dtype and shape, and where it is.
+
+    Raises:
+        ValueError: a field is missing or no such thing, or its bytes are not its shape's.
+    """
+    fields = ("dtype", "shape", "data_offsets")
+    if not isinstance(entry, dict) or any(field not in entry for field in fields):
+        raise ValueError(f"{file}: tensor {name} lacks one of {', '.join(fields)}")
+    kind, shape, offsets = (entry[field] for field in fields)
+    if not isinstance(kind, str) or kind not in DTYPES:
+        raise ValueError(f"{file}: tensor {name} has the unsupported type {kind!r}")
+    for field, numbers in (("shape", shape), ("data_offsets", offsets)):
+        if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers):
+            raise ValueError(f"{file}: tensor {name} has the impossible {field} {numbers!r}"[:300])
+    if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * DTYPES[kind].itemsize:
+        raise ValueError(
+            f"{file}: tensor {name} has bytes {offsets} for the shape {shape} of {kind}"[:300]
+        )
+    return DTYPES[kind], tuple(shape), *offsets
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -104,19 +128,35 @@ def weight_files(folder: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: there are none, or one that the index names is missing.
+        ValueError: the index is damaged, or names a file outside the folder.
     """
     for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
         if (folder / index).is_file():
-            named = json.loads((folder / index).read_text())["weight_map"].values()
-            files = [folder / name for name in sorted(set(named))]
+            files = [folder / name for name in _read_index(folder / index)]
             missing = [file.name for file in files if not file.is_file()]
             if missing:
-                raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}, named in {index}")
+                raise FileNotFoundError(
+                    f"{folder} lacks {', '.join(missing[:5])}, named in {index}"
+                )
             return files
     for pattern in ("*.safetensors", "*.bin"):
         if files := sorted(folder.glob(pattern)):
             return files
     raise FileNotFoundError(f"no .safetensors or .bin weights in {folder}")
+
+
+def _read_index(file: Path) -> list[str]:
+    """List the names of files in an index, each a plain name beside it, in order."""
+    index = read_json(file)
+    named = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(named, dict) or not named:
+        raise ValueError(f"{file} has no weight_map from tensors to files")
+    for name in named.values():
+        if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\:\0"):
+            raise ValueError(
+                f"{file} names {str(name)[:80]!r}: only files beside it are read, by plain names"
+            )
+    return sorted(set(named.values()))
 
 
 def read_tensors(files: Sequence[Path]) -> Mapping[str, np.ndarray]:

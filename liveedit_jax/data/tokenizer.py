@@ -87,6 +87,23 @@ def train_tokenizer(texts: Iterable[str], vocab_n: int) -> Tokenizer:
     return Tokenizer(inner)
 
 
+def check_ids(tokenizer: Tokenizer, rows_n: int, name: str | Path) -> None:
+    """Check that an embedding of `rows_n` rows has one for every id of a tokenizer.
+
+    Raises:
+        ValueError: it has none for some, which would be read as its last row.
+    """
+    vocabulary = tokenizer.inner.get_vocab(with_added_tokens=True)
+    beyond = sorted((i, piece) for piece, i in vocabulary.items() if i >= rows_n)
+    if beyond or not vocabulary:
+        i, piece = beyond[0] if beyond else (None, None)
+        found = f"gives {piece!r} the id {i}" if beyond else "has no pieces"
+        raise ValueError(
+            f"the tokenizer of {name} {found}, and the model's embedding has {rows_n} rows: it is "
+            "another model's tokenizer"
+        )
+
+
 def load_tokenizer(
     file: str | Path, pad_id: int = 0, bos_id: int = 1, eos_id: int = 2
 ) -> Tokenizer:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import importlib.util
+import logging
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,15 +13,24 @@ import ml_dtypes
 import numpy as np
 
 from liveedit_jax.backbone_config import BackboneConfig
+from liveedit_jax.backbones.machine import find_lack, first_device, first_line
 from liveedit_jax.backbones.minigpt4_convert import LANGUAGE
-from liveedit_jax.backbones.tensors import first_line, read_tensors
+from liveedit_jax.backbones.published_config import check_language, check_published
+from liveedit_jax.backbones.registry import find_family
+from liveedit_jax.backbones.tensors import read_tensors
 from liveedit_jax.backbones.weights import convert_weights, open_folder
 from liveedit_jax.config import EditorConfig
-from liveedit_jax.data.tokenizer import Tokenizer
+from liveedit_jax.data.tokenizer import Tokenizer, check_ids
 from liveedit_jax.editor.convert import from_released, to_released
-from liveedit_jax.model_io.model import conversion, find_model, has_editor, no_editor
-from liveedit_jax.model_io.weights import load_weights, save_weights
-from liveedit_jax.presets import preset
+from liveedit_jax.model_io.model import (
+    conversion,
+    find_model,
+    has_editor,
+    no_editor,
+    recipe_preset,
+    save_backbone,
+)
+from liveedit_jax.model_io.weights import load_weights, read_recipe, save_weights
 
 WRITTEN_DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
 MODULES = ("edit_extractor", "inpt_extractor", "moegen_c", "moegen_r", "instant_reps_norm")
@@ -52,15 +62,28 @@ def read_tokenizer(cfg: BackboneConfig, folder: Path) -> Tokenizer:
     """Read the tokenizer of a Hugging Face folder.
 
     Raises:
-        ValueError: the folder has no readable tokenizer.
+        ImportError: a package that reads it is not installed.
+        ValueError: the folder has no readable tokenizer, or its ids are beyond the vocabulary.
     """
     from transformers import AutoTokenizer
 
+    logging.getLogger("transformers").setLevel(logging.ERROR)  # what matters is in our own line
+    bare = (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file()
+    if bare and importlib.util.find_spec("sentencepiece") is None:
+        raise ImportError(
+            f"{folder} has its tokenizer as tokenizer.model alone, which is read with the package "
+            "sentencepiece: pip install sentencepiece"
+        )
     try:
-        inner = AutoTokenizer.from_pretrained(folder, use_fast=True).backend_tokenizer
+        found = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
+        inner = found.backend_tokenizer
     except Exception as error:  # transformers raises many classes
+        if lack := find_lack(error):
+            raise OSError(f"the tokenizer in {folder} cannot be read ({lack})") from error
         raise ValueError(f"no readable tokenizer in {folder}: {first_line(error)}") from error
-    return Tokenizer(inner, cfg.pad_id, cfg.bos_id, cfg.eos_id)
+    tokenizer = Tokenizer(inner, cfg.pad_id, cfg.bos_id, cfg.eos_id)
+    check_ids(tokenizer, cfg.decoder.vocab_n, folder)
+    return tokenizer
 
 
 def convert_backbone(
@@ -77,16 +100,22 @@ def convert_backbone(
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a damaged file, weights of another model, no tokenizer.
+        ImportError: a package that reads its tokenizer is not installed.
+        OSError: a file cannot be read, or there is no device.
+        ValueError: a damaged file, a config or weights of another model, no tokenizer.
     """
-    words = source / LANGUAGE if (source / LANGUAGE).is_dir() else source
+    tensors = open_folder(cfg, source)
+    words = source
+    if find_family(cfg).open_folder is not None:  # its language model has a folder of its own
+        words = source / LANGUAGE
+        check_language(cfg, name, words)
+    else:
+        check_published(cfg, name, source)
     tokenizer = read_tokenizer(cfg, words)
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    weights = convert_weights(cfg, open_folder(cfg, source), WRITTEN_DTYPES[dtype], place)
+    place = jax.sharding.SingleDeviceSharding(first_device())
+    weights = convert_weights(cfg, tensors, WRITTEN_DTYPES[dtype], place)
     recipe = {"config": name, "dtype": dtype, "converted_from": source.name}
-    sha256 = save_weights(target / "backbone", weights, recipe, WRITTEN_DTYPES[dtype])
-    tokenizer.save(target / "tokenizer.json")
-    return sha256
+    return save_backbone(target, weights, recipe, tokenizer, WRITTEN_DTYPES[dtype])
 
 
 def _read_released(file: Path) -> dict[str, np.ndarray]:
@@ -116,11 +145,10 @@ def import_editor(file: Path, model: str, cfg: EditorConfig | None = None) -> Pa
     if not file.is_file():
         raise FileNotFoundError(f"no editor checkpoint at {file}")
     folder = find_model(model)
-    recipe_file = folder / "backbone" / "recipe.json"
-    if not recipe_file.is_file():
+    if not (folder / "backbone").is_dir():
         raise FileNotFoundError(f"no backbone in {folder}: {conversion('NAME')}")
-    recipe = json.loads(recipe_file.read_text())
-    chosen = preset(recipe["config"])
+    recipe = read_recipe(folder / "backbone")
+    chosen = recipe_preset(folder / "backbone", recipe)
     cfg = cfg or chosen.editor
     weights = from_released(
         cfg, chosen.backbone.width, chosen.backbone.vision_n, _read_released(file)

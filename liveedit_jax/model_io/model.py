@@ -5,27 +5,37 @@ A model folder (for example `checkpoints/tiny`) holds
     tokenizer.json
     backbone/weights/  backbone/recipe.json
     editor/weights/    editor/recipe.json
+
+Somebody else may have made it. So nothing in it is executed: its recipe names a preset, and a
+Python file with a preset of one's own is given by hand.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from liveedit_jax.backbone_config import BackboneConfig
+from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.backbone import split_at
 from liveedit_jax.config import EditorConfig, Preset
-from liveedit_jax.data.tokenizer import Tokenizer, load_tokenizer
+from liveedit_jax.data.tokenizer import Tokenizer, check_ids, load_tokenizer
 from liveedit_jax.editor.liveedit import init_params
 from liveedit_jax.model_io.frozen import load_smol_parts
-from liveedit_jax.model_io.weights import load_weights
-from liveedit_jax.presets import PRESETS, PUBLISHED, preset
+from liveedit_jax.model_io.weights import load_weights, save_weights
+from liveedit_jax.presets import PRESETS, PUBLISHED
+from liveedit_jax.store.durable import replace_file
 
 PACKAGE = Path(__file__).resolve().parents[1]
 IN_WHEELS, IN_CHECKOUTS = PACKAGE / "_checkpoints", PACKAGE.parent / "checkpoints"
+TOKENIZER, NEW_TOKENIZER = "tokenizer.json", "tokenizer.new.json"
 SHIPPED = IN_WHEELS if IN_WHEELS.is_dir() else IN_CHECKOUTS
 
 
@@ -43,20 +53,102 @@ class Model:
     folder: Path
 
 
-def load_backbone(folder: Path) -> tuple[Any, dict]:
+def recipe_preset(folder: Path, recipe: dict, given: Preset | None = None) -> Preset:
+    """Return the preset that weights in `folder` were made with.
+
+    Args:
+        folder: of the weights.
+        recipe: theirs.
+        given: a preset that the user gives instead, from a file of their own.
+
+    Raises:
+        ValueError: the recipe names none, but perhaps a file, which is not run.
+    """
+    if given is not None:
+        return given
+    name = recipe.get("config")
+    if isinstance(name, str) and name in PRESETS:
+        return PRESETS[name]
+    said = f"the recipe in {folder} names the config {name!r}"[:300]
+    if isinstance(name, str) and name.endswith(".py"):
+        raise ValueError(
+            f"{said}: code that a model names is not run. If you trust it, give that file as "
+            "--config of experiments.lifelong_eval or train_editor, or register its CONFIG in "
+            "liveedit_jax.presets.PRESETS under that name"
+        )
+    raise ValueError(f"{said}, which is no preset of this version ({', '.join(sorted(PRESETS))})")
+
+
+def load_backbone(folder: Path, given: Preset | None = None) -> tuple[Any, dict]:
     """Load a backbone's weights and recipe; a folder with a bridge alone gets its frozen parts.
+
+    Args:
+        folder: the model folder.
+        given: a preset instead of the one that the recipe names.
 
     Raises:
         FileNotFoundError, ImportError: no checkpoint, or its frozen parts are not installed.
-        ValueError: a part is damaged, or the bridge was trained between other parts.
+        OSError: the machine cannot read it.
+        ValueError: a part is damaged or of other shapes than the preset's, or the bridge was
+            trained between other parts.
     """
     weights, recipe = load_weights(folder / "backbone")
-    if "frozen_sha256" not in recipe:
-        return weights, recipe
-    frozen, sha256 = load_smol_parts(preset(recipe["config"]).backbone)
-    if sha256 != recipe["frozen_sha256"]:
-        raise ValueError(f"the bridge in {folder} was trained between other frozen parts")
-    return frozen | weights, recipe
+    cfg = recipe_preset(folder / "backbone", recipe, given).backbone
+    if "frozen_sha256" in recipe:
+        frozen, sha256 = load_smol_parts(cfg)
+        if sha256 != recipe["frozen_sha256"]:
+            raise ValueError(f"the bridge in {folder} was trained between other frozen parts")
+        weights = frozen | weights
+    _check_backbone(folder, cfg, weights)
+    return weights, recipe
+
+
+def save_backbone(
+    folder: Path, weights, recipe: dict, tokenizer: Tokenizer, dtype=jnp.float16
+) -> str:
+    """Write a backbone and its tokenizer into a model folder; return the weights' sha256.
+
+    They go together: the recipe has the tokenizer's sha256. Until it is replaced, the new tokenizer
+    waits beside the old one, so that either model is whole at every moment.
+
+    Raises:
+        OSError, ValueError: as `save_weights`.
+    """
+    fresh = folder / NEW_TOKENIZER
+    tokenizer.save(fresh)
+    made = recipe | {"tokenizer_sha256": hashlib.sha256(fresh.read_bytes()).hexdigest()}
+    sha256 = save_weights(folder / "backbone", weights, made, dtype)
+    replace_file(folder / TOKENIZER, fresh.read_bytes())
+    fresh.unlink()
+    return sha256
+
+
+def open_tokenizer(folder: Path, cfg: BackboneConfig, recipe: dict) -> Tokenizer:
+    """Open the tokenizer of a model folder.
+
+    Args:
+        folder: the model folder.
+        cfg: its backbone.
+        recipe: its backbone's. One of an older version does not say which tokenizer it is for.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged, or not the one that the backbone was saved with.
+    """
+    file, sha256 = folder / TOKENIZER, recipe.get("tokenizer_sha256")
+    for found in (file, folder / NEW_TOKENIZER) if sha256 is not None else ():
+        if found.is_file() and hashlib.sha256(found.read_bytes()).hexdigest() == sha256:
+            file = found
+            break
+    else:
+        if sha256 is not None and file.is_file():
+            raise ValueError(
+                f"{file} is not the tokenizer that the backbone beside it was saved with: restore "
+                "both together"
+            )
+    tokenizer = load_tokenizer(file, cfg.pad_id, cfg.bos_id, cfg.eos_id)
+    check_ids(tokenizer, cfg.decoder.vocab_n, file)
+    return tokenizer
 
 
 def model_folder(name_or_folder: str | Path) -> Path:
@@ -113,19 +205,20 @@ def load_model(
 
     Raises:
         FileNotFoundError: a part is missing.
+        OSError: the machine cannot read it: no permission, memory or device.
         ValueError: a part is corrupt, the editor was trained for another backbone, or `config` has
             another editor than the weights.
     """
     folder = find_model(name_or_folder)
     if need_editor and not has_editor(folder):
         raise FileNotFoundError(no_editor(folder))
-    backbone, backbone_recipe = load_backbone(folder)
-    chosen = preset(backbone_recipe["config"]) if config is None else config
+    backbone, backbone_recipe = load_backbone(folder, config)
+    chosen = recipe_preset(folder / "backbone", backbone_recipe, config)
     editor = editor_sha256 = None
     if has_editor(folder):
         editor, recipe = load_weights(folder / "editor")
         editor_sha256 = recipe["sha256"]
-        if recipe["backbone_sha256"] != backbone_recipe["sha256"]:
+        if recipe.get("backbone_sha256") != backbone_recipe["sha256"]:
             raise ValueError(f"the editor in {folder} was trained for another backbone; retrain it")
         if config is None:
             chosen = _as_trained(folder, chosen, recipe)
@@ -138,10 +231,10 @@ def load_model(
     cfg = chosen.backbone
     return Model(
         config=chosen,
-        config_name=backbone_recipe["config"],
+        config_name=str(backbone_recipe.get("config")),
         backbone=split_at(backbone, cfg.edit_layer),
         editor=editor,
-        tokenizer=load_tokenizer(folder / "tokenizer.json", cfg.pad_id, cfg.bos_id, cfg.eos_id),
+        tokenizer=open_tokenizer(folder, cfg, backbone_recipe),
         backbone_sha256=backbone_recipe["sha256"],
         editor_sha256=editor_sha256,
         folder=folder,
@@ -149,34 +242,65 @@ def load_model(
 
 
 def _as_trained(folder: Path, config: Preset, recipe: dict) -> Preset:
-    """Return the preset with the editor and the edit layer that its recipe states."""
-    layer = recipe.get("edit_layer")  # None: an older recipe, which does not record it
-    cfg = config.backbone if layer is None else replace(config.backbone, edit_layer=layer)
-    return replace(config, backbone=cfg, editor=_editor_config(folder, recipe))
+    """Return the preset with the editor and the edit layer that its recipe states.
 
-
-def _editor_config(folder: Path, recipe: dict) -> EditorConfig:
+    Raises:
+        ValueError: the recipe states none that this version knows.
+    """
     try:
-        return EditorConfig(**recipe["editor"])
-    except (KeyError, TypeError) as error:
+        editor, cfg = _editor_config(dict(recipe["editor"])), config.backbone
+        layer = recipe.get("edit_layer")  # None: an older recipe, which does not record it
+        if layer is not None:
+            if type(layer) is not int:
+                raise ValueError(f"edit_layer is {layer!r}")
+            cfg = replace(cfg, edit_layer=layer)
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"the recipe of the editor in {folder} does not fit this version ({error}); retrain it"
         ) from error
+    return replace(config, backbone=cfg, editor=editor)
+
+
+def _editor_config(stated: dict) -> EditorConfig:
+    """Make an editor's config of plain values, each of the kind that it has by default.
+
+    Raises:
+        TypeError, ValueError: a field is unknown, or of another kind.
+    """
+    for field in fields(EditorConfig):
+        kind, value = type(field.default), stated.get(field.name, field.default)
+        kinds = {float: (int, float), type(None): (int, type(None))}.get(kind, (kind,))
+        is_count = type(value) is int and kind is not float
+        if type(value) not in kinds or (is_count and not 0 < value < 2**31):
+            raise ValueError(f"{field.name} is {value!r}"[:100])
+    return EditorConfig(**stated)
+
+
+def _check_backbone(folder: Path, cfg: BackboneConfig, weights: dict) -> None:
+    """Check that a backbone's weights have the config's shapes."""
+    with contextlib.suppress(KeyError, IndexError, TypeError, ValueError):
+        layers_n = len(jax.tree.leaves(weights["lower"])[0])  # wherever they were divided
+        cfg = replace(cfg, edit_layer=layers_n - 1)
+    wanted = jax.eval_shape(Backbone(cfg).init, jax.random.key(0))
+    _compare_shapes(f"the backbone in {folder}", wanted, weights)
 
 
 def _check_editor(folder: Path, config: Preset, editor: dict) -> None:
     """Check that the editor's weights have the config's shapes."""
     width, vision_n = config.backbone.width, config.backbone.vision_n
     wanted = jax.eval_shape(lambda: init_params(jax.random.key(0), config.editor, width, vision_n))
+    _compare_shapes(f"the editor in {folder}", wanted, editor)
 
+
+def _compare_shapes(name: str, wanted: dict, found: dict) -> None:
     def shapes(tree) -> dict:
         leaves = jax.tree_util.tree_leaves_with_path(tree)
         return {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
 
-    ours, theirs = shapes(wanted), shapes(editor)
+    ours, theirs = shapes(wanted), shapes(found)
     wrong = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
     if wrong:
         raise ValueError(
-            f"the editor in {folder} has other shapes than the config: {wrong[0]} is "
+            f"{name} has other shapes than the config: {wrong[0]} is "
             f"{theirs.get(wrong[0])}, not {ours.get(wrong[0])} ({len(wrong)} such leaves)"
         )

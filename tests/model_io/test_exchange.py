@@ -60,7 +60,7 @@ def published(tmp_path_factory):
             ).to_dict(),
             text_config=LlamaConfig(
                 vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=4,
-                num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+                num_attention_heads=4, num_key_value_heads=2, head_dim=8, rms_norm_eps=1e-5,
             ).to_dict(),
             image_token_index=299, vision_feature_layer=-2,
         )
@@ -109,7 +109,7 @@ def test_damage_and_the_wrong_model_are_named(published, small, tmp_path, capsys
         assert not (tmp_path / "out").exists()
 
     refused("minigpt-4-vicuna-7b", folder, "eva_vit_g.pth")
-    refused("blip2-opt-2.7b", folder, "unknown name")
+    refused("blip2-opt-2.7b", folder, "model_type is llava, not blip-2")
     refused("no-such", folder, "give --model one of llava-1.5-7b")
     refused(NAME, tmp_path / "none", "no folder")
     broken = tmp_path / "broken"
