@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -54,13 +53,30 @@ def evaluate(
         The content of `results.json`.
 
     Raises:
-        ValueError: bad marks, or `out` holds a run with other settings.
+        ValueError: bad marks, or `out` holds a run with other settings or is in use.
     """
     check_marks(schedule.marks, len(cases))
-    folder = open_run(out, settings, pictures)
-    finished = folder.path / "results.json"
-    if finished.is_file():
-        return json.loads(finished.read_text("utf-8"))
+    with open_run(out, settings, pictures) as folder:
+        finished = folder.path / "results.json"
+        if finished.is_file():
+            return json.loads(finished.read_text("utf-8"))
+        results = _evaluate(parts, cases, schedule, settings, folder, begin, retention, draw)
+        write_atomic(finished, json.dumps(results, indent=1) + "\n")
+        folder.finish()
+        return results
+
+
+def _evaluate(
+    parts: ModelParts,
+    cases: Sequence[Case],
+    schedule: Schedule,
+    settings: dict,
+    folder: RunFolder,
+    begin: float,
+    retention: Case | None,
+    draw: Draw | None,
+) -> dict:
+    """Compute a run and write all files but `results.json`, whose content it returns."""
     earlier = (folder.read("spent") or {}).get("seconds", 0.0)
 
     def spent() -> float:
@@ -87,8 +103,6 @@ def evaluate(
     results["peak_rss_gb"] = peak_rss_gb()
     if draw is not None:
         draw(results, cases, folder.path)
-    write_atomic(finished, json.dumps(results, indent=1) + "\n")
-    shutil.rmtree(folder.work)
     return results
 
 
@@ -105,8 +119,17 @@ def _compute(
     batch_n = schedule.batch_n if parts.editor.routes else schedule.batch_n // 2
     costs = {int(mark): found for mark, found in (folder.read("timing") or {}).items()}
     every = cases if retention is None else [*cases, retention]
+
+    def is_done(name: str) -> bool:
+        """A mark's first block comes with its costs and with the retention questions."""
+        _, mark, first = name.split("_")
+        also = int(first) > 0 or int(mark) in costs
+        if retention is not None and int(first) == 0:
+            also = also and folder.has(f"retention_{mark}")
+        return also and folder.has(name)
+
     engine = Engine(
-        parts.subject(every, batch_n), cases, schedule, folder.has, costs, retention=retention
+        parts.subject(every, batch_n), cases, schedule, is_done, costs, retention=retention
     )
     with tqdm(total=engine.work_n, desc="lifelong", unit_scale=True, dynamic_ncols=True) as bar:
         engine.tick = bar.update
