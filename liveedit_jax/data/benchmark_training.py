@@ -12,12 +12,12 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.config import EditorTrainConfig
 from liveedit_jax.data.editing import EditingBatch, collate_samples, stack_batches
-from liveedit_jax.data.images import picture_bytes, preprocess
+from liveedit_jax.data.images import ProcessedImage, picture_bytes, preprocess
 from liveedit_jax.data.packing import Question
 from liveedit_jax.data.prompts import Prompts
 from liveedit_jax.data.records import Record
@@ -43,10 +43,8 @@ class BenchmarkData:
         """Check that batches can be made.
 
         Raises:
-            ValueError: fewer records than a batch has, tiles, or an answer beyond `answers_n`.
+            ValueError: fewer records than a batch has, or an answer beyond `answers_n`.
         """
-        if self.backbone.grids:
-            raise ValueError("backbones that tile pictures do not train on benchmarks yet")
         if len(self.records) < self._batch_n:
             raise ValueError(f"{len(self.records)} records do not fill a batch of {self._batch_n}")
         longest = max(len(answer) for rows in self._rows for (_, answer), _ in rows)
@@ -63,8 +61,21 @@ class BenchmarkData:
 
     @property
     def vision_n(self) -> int:
-        """Return P, the number of vision tokens of a picture."""
+        """Return P, the nominal number of vision tokens of a picture."""
         return self.backbone.vision_n
+
+    @cached_property
+    def _places(self) -> dict[int, Int[np.ndarray, " P"]]:
+        return {}  # what `_place_of` has found so far
+
+    def _place_of(self, i: int) -> Int[np.ndarray, " P"]:
+        """Return the feature row of each vision token of picture i, which is cut into tiles."""
+        if i not in self._places:
+            self._places[i] = self._read(i).place
+        return self._places[i]
+
+    def _vision_n(self, i: int) -> int:
+        return len(self._place_of(i)) if self.backbone.grids else self.vision_n
 
     @cached_property
     def _rows(self) -> list[list[tuple[Question, int]]]:
@@ -82,21 +93,22 @@ class BenchmarkData:
             found.append([(row, 4 * r + k) for row, k in zip(rows, (0, 0, 1, 2), strict=True)])
         return found
 
-    def picture(self, i: int) -> Float[np.ndarray, "S S 3"]:
+    def picture(self, i: int) -> Float[np.ndarray, "S S 3"] | Float[np.ndarray, "N S S 3"]:
         """Preprocess picture i as the backbone's own processor does.
 
         Raises:
             ValueError: the file is not a complete image.
         """
+        return self._read(i).pixels
+
+    def _read(self, i: int) -> ProcessedImage:
         r, k = divmod(i, 4)
         record = self.records[r]
         image = record[list(PICTURE_OFFSETS)[k]]
         name = f"{list(PICTURE_OFFSETS)[k]} of row {record.row}"
         if isinstance(image, Path):
             name += f" ({image})"
-        pixels = preprocess(self.backbone, picture_bytes(image), name).pixels
-        assert pixels is not None
-        return pixels
+        return preprocess(self.backbone, picture_bytes(image), name)
 
     def _order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.cfg.seed, 5, epoch]).permutation(len(self.records))
@@ -109,15 +121,17 @@ class BenchmarkData:
 
     def _length(self, chosen: Sequence[int]) -> int:
         """Return T: the longest row, rounded up to a multiple of LENGTH_MULTIPLE."""
-        longest = max(len(p) + len(a) for r in chosen for (p, a), _ in self._rows[r])
-        return round_up(1 + self.vision_n + longest, LENGTH_MULTIPLE)
+        rows = (row for r in chosen for row in self._rows[r])
+        longest = max(self._vision_n(i) + len(p) + len(a) for (p, a), i in rows)
+        return round_up(1 + longest, LENGTH_MULTIPLE)
 
     def batch_at(self, step: int) -> EditingBatch:
         """Return the batch of one step, or its `accumulate_n` batches of one length T, stacked."""
         n = self.cfg.accumulate_n
         chosen = [self._batch_records(step * n + i) for i in range(n)]
         t = max(self._length(some) for some in chosen)
+        place_of = self._place_of if self.backbone.grids else None
         samples = ([self._rows[r] for r in some] for some in chosen)
         return stack_batches(
-            [collate_samples(self.backbone, self.vision_n, some, t) for some in samples]
+            [collate_samples(self.backbone, self.vision_n, some, t, place_of) for some in samples]
         )

@@ -6,7 +6,7 @@ Only editor-train entities and training wordings occur. Every draw is a function
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -51,18 +51,35 @@ class EditingBatch(flax.struct.PyTreeNode):
 
 
 def collate_samples(
-    cfg: BackboneConfig, vision_n: int, samples: Sequence[list[tuple[Question, int]]], t: int
+    cfg: BackboneConfig,
+    vision_n: int,
+    samples: Sequence[list[tuple[Question, int]]],
+    t: int,
+    place_of: Callable[[int], Int[np.ndarray, " P"]] | None = None,
 ) -> EditingBatch:
-    """Collate samples, lists of rows with their pictures' numbers, into one batch of length `t`."""
+    """Collate samples, lists of rows with their pictures' numbers, into one batch of length `t`.
+
+    Args:
+        cfg: the backbone.
+        vision_n: vision tokens of a picture, where each has the same number.
+        samples: the rows.
+        t: the length.
+        place_of: gives the feature row of each vision token of a picture, where it is in tiles.
+    """
     shape = (len(samples[0]), len(samples), t)
     token, role = np.zeros(shape, np.int32), np.zeros(shape, np.int8)
     picture = np.zeros(shape[:2], np.int32)
+    place = None if place_of is None else np.zeros(shape, np.int32)
     for j, rows in enumerate(samples):
         for kind, ((prompt, answer), shown) in enumerate(rows):
+            if place_of is not None:
+                vision_n = len(place_of(shown))
             ids, roles = build_row(cfg, prompt, answer, vision_n, [cfg.bos_id])
             token[kind, j, : len(ids)], role[kind, j, : len(ids)] = ids, roles
             picture[kind, j] = shown
-    return EditingBatch(token, role, picture)
+            if place_of is not None:
+                place[kind, j, role[kind, j] == Role.VISION] = place_of(shown)
+    return EditingBatch(token, role, picture, place)
 
 
 def stack_batches(batches: Sequence[EditingBatch]) -> EditingBatch:
@@ -291,11 +308,9 @@ class EditingData:
         for _ in range(self.cfg.routing_n or self.cfg.batch_n):
             subject, rows = self._draw(rng, subject, shorter, t)
             samples.append(rows)
-        batch = collate_samples(self.backbone, self.vision_n, samples, t)
+        rows = self._vision_rows  # every drawing is a square
+        place_of = None if rows is None else lambda _: rows
+        batch = collate_samples(self.backbone, self.vision_n, samples, t, place_of)
         if self.open is not None:
             batch = batch.replace(subject=self._open_pictures.subject[batch.picture])
-        if self._vision_rows is None:
-            return batch
-        place = np.zeros_like(batch.token)
-        place[batch.role == Role.VISION] = np.tile(self._vision_rows, 4 * len(samples))
-        return batch.replace(place=place)
+        return batch

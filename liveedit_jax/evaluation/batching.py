@@ -5,10 +5,12 @@ Few shapes mean few compilations, whatever the number of probes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -17,10 +19,13 @@ from liveedit_jax.config import LengthBudget
 from liveedit_jax.data.images import picture_bytes, preprocess
 from liveedit_jax.data.tokenise import Example, round_up, tokenise, tokenise_pair, without_pixels
 from liveedit_jax.data.tokenizer import Tokenizer
-from liveedit_jax.evaluation.probes import Case, Probe
+from liveedit_jax.evaluation.probes import Case, Probe, image_key
 from liveedit_jax.types import Batch, Role, Route
 
 RowNumbers = Sequence[int] | np.ndarray  # of ProbeRows
+STAND_INS_N = 16  # pictures that rows are tokenised with at once
+Places = Mapping[bytes, np.ndarray]  # by `image_key`: the feature row of each vision token
+NO_TILES: Places = MappingProxyType({})
 
 
 def max_generated_n(answer_n: int) -> int:
@@ -34,6 +39,7 @@ class Shapes:
 
     short_n: int  # T of the rows up to the median length
     long_n: int  # T of the others
+    vision_n: int  # P, of the picture with the most vision tokens
     prompt_n: int  # Q, of the longest prompt
     answer_n: int  # A, of the longest answer
     batch_n: int  # rows per batch
@@ -56,6 +62,8 @@ class ProbeRows:
     prompt_token: Int[np.ndarray, "X Tp"]  # the prompt alone, as generation sees it
     prompt_role: Int[np.ndarray, "X Tp"]
     same_prompt: list[bool]  # the prompt's ids are the same with and without its target
+    place: Int[np.ndarray, "X T"] | None = None  # of pictures in tiles, as in `types.Batch`
+    prompt_place: Int[np.ndarray, "X Tp"] | None = None
 
     def __len__(self) -> int:
         """Return X, the number of rows."""
@@ -63,10 +71,14 @@ class ProbeRows:
 
 
 def measure_shapes(
-    tokenizer: Tokenizer, cfg: BackboneConfig, cases: Sequence[Case], batch_n: int
+    tokenizer: Tokenizer,
+    cfg: BackboneConfig,
+    cases: Sequence[Case],
+    batch_n: int,
+    places: Places = NO_TILES,
 ) -> Shapes:
-    """Return the shapes that fit every probe of a stream."""
-    prompts, answers, lengths = [], [], []
+    """Return the shapes that fit every probe of a stream; `places` are of its pictures in tiles."""
+    prompts, answers, lengths, most_n = [], [], [], cfg.vision_n
     for case in cases:
         for probe in case.probes:
             has_image = probe.image is not None
@@ -75,39 +87,63 @@ def measure_shapes(
             alone, _ = tokenise_pair(tokenizer, probe.prompt, None, between)
             prompts.append(max(len(prompt), len(alone)) + cfg.image_first)
             answers.append(len(answer))
-            lengths.append(1 + cfg.vision_n * has_image + len(prompt) + len(answer))
+            vision_n = _vision_n(cfg, probe, places)
+            most_n = max(most_n, vision_n)
+            lengths.append(1 + vision_n + len(prompt) + len(answer))
     short_n = round_up(int(np.median(lengths)), 4)
     return Shapes(
         short_n=short_n,
         long_n=max(round_up(max(lengths), 4), short_n + 4),
+        vision_n=most_n,
         prompt_n=round_up(max(prompts), 4),
         answer_n=round_up(max(answers), 4),
         batch_n=batch_n,
     )
 
 
+def _vision_n(cfg: BackboneConfig, probe: Probe, places: Places) -> int:
+    if probe.image is None:
+        return 0
+    return len(places[image_key(probe.image)]) if cfg.grids else cfg.vision_n
+
+
 def make_rows(
-    tokenizer: Tokenizer, cfg: BackboneConfig, probes: Sequence[Probe], shapes: Shapes
+    tokenizer: Tokenizer,
+    cfg: BackboneConfig,
+    probes: Sequence[Probe],
+    shapes: Shapes,
+    places: Places = NO_TILES,
 ) -> ProbeRows:
-    """Tokenise probes; their images stay with the probes."""
+    """Tokenise probes; their images stay with the probes, `places` are of those in tiles."""
     # A picture's pixels do not pass through here: a stand-in only gives its rows VISION tokens.
     blank = np.zeros(cfg.image_shape, np.float32)
     budget = LengthBudget(prompt_n=shapes.prompt_n, answer_n=shapes.answer_n)
+    prompt_t = 1 + shapes.vision_n + shapes.prompt_n
 
-    def batch(target: bool) -> tuple[np.ndarray, np.ndarray]:
-        examples = [
-            Example(p.prompt, p.target if target else None, None if p.image is None else blank)
-            for p in probes
-        ]
-        made = tokenise(tokenizer, cfg, examples, budget)
-        return np.asarray(made.token), np.asarray(made.role)
+    def example(probe: Probe, target: bool) -> Example:
+        text = probe.target if target else None
+        if probe.image is None:
+            return Example(probe.prompt, text, None)
+        place = places[image_key(probe.image)] if cfg.grids else None
+        return Example(probe.prompt, text, blank, place)
 
-    (token, role), (prompt_token, prompt_role) = batch(True), batch(False)
+    def batch(target: bool) -> Batch:
+        """Tokenise a few at a time, as stand-ins in tiles are large."""
+        parts = []
+        for at in range(0, max(len(probes), 1), STAND_INS_N):
+            some = [example(probe, target) for probe in probes[at : at + STAND_INS_N]]
+            part = tokenise(tokenizer, cfg, some, budget)
+            parts.append(without_pixels(part.token, part.role).replace(place=part.place))
+        return jax.tree.map(lambda *leaves: _stack(leaves, prompt_t + shapes.answer_n), *parts)
+
+    full, alone = batch(True), batch(False)
+    token, role, prompt_token, prompt_role = map(
+        np.asarray, (full.token, full.role, alone.token, alone.role)
+    )
     is_answer = role == Role.ANSWER
     first, count = is_answer.argmax(1), is_answer.sum(1)
     answer = [token[x, first[x] : first[x] + count[x]].tolist() for x in range(len(probes))]
     step = np.minimum(np.arange(shapes.answer_n + 1), count[:, None])
-    prompt_t = 1 + cfg.vision_n + shapes.prompt_n
     same = [
         np.array_equal(token[x, : first[x]], prompt_token[x, : first[x]])
         and int(first[x]) == int((prompt_role[x] != Role.PAD).sum())
@@ -122,6 +158,17 @@ def make_rows(
         prompt_token=prompt_token[:, :prompt_t],
         prompt_role=prompt_role[:, :prompt_t],
         same_prompt=same,
+        place=full.place,
+        prompt_place=None if alone.place is None else alone.place[:, :prompt_t],
+    )
+
+
+def _stack(leaves: Sequence[np.ndarray], t: int) -> np.ndarray:
+    """Stack rows [X, T] that are padded to different lengths, all to `t`."""
+    if leaves[0].ndim > 2:  # what stands for pixels
+        return np.concatenate(leaves)
+    return np.concatenate(
+        [np.pad(leaf[:, :t], ((0, 0), (0, max(t - leaf.shape[1], 0)))) for leaf in leaves]
     )
 
 
@@ -129,8 +176,10 @@ def replace_answers(
     rows: ProbeRows, chosen: Sequence[int], paths: Sequence[list[int]], shapes: Shapes
 ) -> ProbeRows:
     """Return the prompts of the chosen rows, each followed by the given ids as its answer."""
-    token = np.pad(rows.prompt_token[chosen], ((0, 0), (0, shapes.steps_n)))
-    role = np.pad(rows.prompt_role[chosen], ((0, 0), (0, shapes.steps_n)))
+    longer = ((0, 0), (0, shapes.steps_n))
+    token = np.pad(rows.prompt_token[chosen], longer)
+    role = np.pad(rows.prompt_role[chosen], longer)
+    tiled = rows.prompt_place is not None
     first = (role != Role.PAD).sum(1)
     for x, path in enumerate(paths):
         token[x, first[x] : first[x] + len(path)] = path
@@ -146,6 +195,8 @@ def replace_answers(
         prompt_token=rows.prompt_token[chosen],
         prompt_role=rows.prompt_role[chosen],
         same_prompt=[True] * len(paths),
+        place=np.pad(rows.prompt_place[chosen], longer) if tiled else None,
+        prompt_place=rows.prompt_place[chosen] if tiled else None,
     )
 
 
@@ -186,12 +237,15 @@ def group_by_width(found: Route, chosen: RowNumbers) -> Iterator[tuple[np.ndarra
 
 def take(rows: ProbeRows, chosen: np.ndarray, t: int) -> Batch:
     """Make a batch of length `t` (at least the rows' own) without pixels."""
-    return without_pixels(rows.token[chosen, :t], rows.role[chosen, :t])
+    batch = without_pixels(rows.token[chosen, :t], rows.role[chosen, :t])
+    return batch if rows.place is None else batch.replace(place=rows.place[chosen, :t])
 
 
 def take_prompt(rows: ProbeRows, chosen: np.ndarray) -> Batch:
     """Make a batch of prompts without their targets and without pixels."""
-    return without_pixels(rows.prompt_token[chosen], rows.prompt_role[chosen])
+    batch = without_pixels(rows.prompt_token[chosen], rows.prompt_role[chosen])
+    tiled = rows.prompt_place is not None
+    return batch.replace(place=rows.prompt_place[chosen]) if tiled else batch
 
 
 def read_pixels(cfg: BackboneConfig, image: bytes | Path) -> Float[np.ndarray, "S S 3"]:

@@ -15,7 +15,7 @@ from liveedit_jax.editors import State
 from liveedit_jax.evaluation.batching import RowNumbers
 from liveedit_jax.evaluation.decode import Decoder, ReferencePaths
 from liveedit_jax.evaluation.metrics import EDIT, ORDER, is_targeted
-from liveedit_jax.evaluation.probes import Case, Probe
+from liveedit_jax.evaluation.probes import Case, Probe, picture_sha256
 from liveedit_jax.evaluation.subject import (
     EncodedRows,
     Subject,
@@ -186,7 +186,9 @@ def case_line(
     block, rows = prepared.block, prepared.encoded.rows
     case, probe = block.cases[block.case[i] - block.first], block.probes[i]
     answer = rows.answer[i]
-    image = {} if probe.file is None else {"image": probe.file}
+    image = {}
+    if probe.file is not None:
+        image = {"image": probe.file, "image_sha256": picture_sha256(probe.image)}
     margin = {"margin": float(answers.margin[i])} if np.isfinite(answers.margin[i]) else {}
     return {
         "mark": mark,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from liveedit_jax.evaluation.metrics import EDIT
@@ -25,6 +26,12 @@ def image_key(image: bytes | Path | None) -> bytes:
     if isinstance(image, bytes):
         return hashlib.sha256(image).digest()
     return b"" if image is None else str(image).encode()
+
+
+@lru_cache(maxsize=2**14)
+def picture_sha256(image: bytes | Path) -> str:
+    """Compute the sha256 of a picture's bytes, which tells a report that it has the same one."""
+    return hashlib.sha256(image if isinstance(image, bytes) else image.read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import liveedit_jax
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.baselines.table import BASELINES, TRAINED, get_baseline
 from liveedit_jax.config import Preset
@@ -109,7 +112,7 @@ def run(
         "cases_n": cases_n,
         **method,
     }
-    retention = retention_case(cfg.backbone.vision.image_size) if name == "mojiedit" else None
+    retention = retention_case(cfg.backbone.drawing_size) if name == "mojiedit" else None
     results = evaluate(
         parts, stream.cases, schedule, settings, out, begin, stream.pictures, retention, draw
     )
@@ -154,7 +157,6 @@ def run_records(
     if others or dataset not in (None, *PROMPTS):
         named = ", ".join(map(str, [dataset, *others]))
         raise ValueError(f"records of {named}: give those of one of {', '.join(PROMPTS)}")
-    check_pictures(model.config)
     select_readable(records, model.config.backbone)
     spec = RunSpec(
         config=model.config_name,
@@ -171,7 +173,7 @@ def run_records(
     settings = {**_settings(spec, model), "rows_sha256": cases_sha256(cases), **method}
     retention = None
     if dataset == "mojiedit":
-        retention = retention_case(model.config.backbone.vision.image_size)
+        retention = retention_case(model.config.backbone.drawing_size)
     schedule = Schedule(spec.marks, cases_n=spec.cases_n)
     return evaluate(parts, cases, schedule, settings, out, begin, pictures, retention, draw)
 
@@ -180,7 +182,7 @@ def _settings(spec: RunSpec, model: Model) -> dict:
     """Return the settings that identify a run."""
     chosen = {k: v for k, v in asdict(spec).items() if k not in ("files", "noto")}
     hashes = {"backbone": model.backbone_sha256, "editor": model.editor_sha256}
-    return chosen | {"model": hashes, "commit": git_commit()}
+    return chosen | {"model": hashes, "commit": git_commit(), "code_sha256": code_sha256()}
 
 
 def make_parts(spec: RunSpec, model: Model) -> tuple[ModelParts, dict]:
@@ -230,10 +232,9 @@ def open_stream(spec: RunSpec, cfg: Preset, name: str, cases_n: int | None) -> S
     """Read or generate the cases to evaluate on.
 
     Raises:
-        ValueError: the benchmark has too few cases, or the backbone cannot be evaluated.
+        ValueError: the benchmark has too few cases.
         KeyError, FileNotFoundError: as `load_benchmark`.
     """
-    check_pictures(cfg)
     if name != "mojiedit":
         if spec.files is None:
             raise ValueError(f"{name} is read from its own files: give --manual-dir FOLDER")
@@ -245,33 +246,36 @@ def open_stream(spec: RunSpec, cfg: Preset, name: str, cases_n: int | None) -> S
     if spec.files is not None:
         raise ValueError("--manual-dir is for public benchmarks; mojiedit is made, not read")
     stream_n = max(cases_n or 1, *spec.marks)
-    side = cfg.backbone.vision.image_size
+    side = cfg.backbone.drawing_size
     return Stream(stream_cases(spec.split, spec.seed or 0, stream_n, side, spec.noto))
 
 
-def check_pictures(cfg: Preset) -> None:
-    """Refuse a backbone that evaluation cannot give pictures to.
-
-    Raises:
-        ValueError: it cuts pictures into tiles.
-    """
-    if cfg.backbone.grids:
-        raise ValueError("backbones that tile pictures (LLaVA-NeXT) are not evaluated yet")
-
-
 def git_commit() -> str | None:
-    """Return this code's git commit, with "-dirty" if files differ; None outside a repository."""
-    here = Path(__file__).parent
+    """Return this code's git commit; None outside a repository.
+
+    Where files of the package differ from it, "-dirty-" and the beginning of their sha256 follow.
+    """
+    here = Path(liveedit_jax.__file__).parent
 
     def git(*words: str) -> str:
         done = subprocess.run(("git", *words), cwd=here, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
     try:
-        dirty = git("status", "--porcelain", "--untracked-files=no", "--", ".")
-        return git("rev-parse", "HEAD") + ("-dirty" if dirty else "")
+        dirty = git("status", "--porcelain", "--", ":(glob)**/*.py")
+        return git("rev-parse", "HEAD") + (f"-dirty-{code_sha256()[:12]}" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+@cache
+def code_sha256() -> str:
+    """Compute the sha256 of the package's Python files, as they were when it was first asked."""
+    here, digest = Path(liveedit_jax.__file__).parent, hashlib.sha256()
+    for file in sorted(here.rglob("*.py")):
+        digest.update(f"{file.relative_to(here).as_posix()} ".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def format_table(results: dict) -> str:

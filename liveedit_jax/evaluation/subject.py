@@ -14,11 +14,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from liveedit_jax import editors
+from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.data.reading import read_pictures
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.editors import Editor, Encoding, State, is_routed, split_at_layer
 from liveedit_jax.evaluation.batching import (
+    NO_TILES,
+    Places,
     ProbeRows,
     RowNumbers,
     Shapes,
@@ -52,6 +55,7 @@ class Subject:
     shapes: Shapes
     inputs: PictureCache  # cache of the editor's inputs from pictures
     features: PictureCache  # cache of vision features; the same object if `inputs` are just these
+    places: Places = NO_TILES  # of all pictures, where the model takes them in tiles
 
     @property
     def model(self) -> tuple[Editor, Backbone, dict]:
@@ -83,12 +87,28 @@ class ModelParts:
             batch_n: rows per batch.
             features: vision features of pictures, to be shared among subjects of one model.
         """
-        shapes = measure_shapes(self.tokenizer, self.backbone.cfg, cases, batch_n)
+        places = measure_places(self.backbone.cfg, cases)
+        shapes = measure_shapes(self.tokenizer, self.backbone.cfg, cases, batch_n, places)
         backbone, weights = split_at_layer(self.backbone, self.weights, self.editor.layer)
         params = {"backbone": weights, "editor": editors.prepare(self.editor, self.trained)}
         features = {} if features is None else features
         seen = features if type(self.editor).encode_image is Editor.encode_image else {}
-        return Subject(self.editor, backbone, params, self.tokenizer, shapes, seen, features)
+        known = (shapes, seen, features, places)
+        return Subject(self.editor, backbone, params, self.tokenizer, *known)
+
+
+def measure_places(cfg: BackboneConfig, cases: Sequence[Case]) -> Places:
+    """Read how many vision tokens each picture of some cases has, and where their features are.
+
+    Only for models that cut pictures into tiles, as many as their proportions need.
+    """
+    if not cfg.grids:
+        return NO_TILES
+    probes = (probe for case in cases for probe in case.probes if probe.image is not None)
+    images = {image_key(probe.image): probe.image for probe in probes}
+    read, known = read_pictures(cfg, images.values(), READERS_N), {}
+    places = (known.setdefault(picture.place.tobytes(), picture.place) for picture in read)
+    return dict(zip(images, places, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +188,9 @@ def _batched(
 
 def encode(subject: Subject, probes: Sequence[Probe]) -> EncodedRows:
     """Encode probes: everything that no edit changes, and the unedited model's answers."""
-    rows = make_rows(subject.tokenizer, subject.backbone.cfg, probes, subject.shapes)
+    rows = make_rows(
+        subject.tokenizer, subject.backbone.cfg, probes, subject.shapes, subject.places
+    )
     known: list = [None] * len(rows)
     before = np.zeros(rows.position.shape, np.int32)
     for group, at, batch, seen in _batched(subject, rows, probes):
@@ -207,7 +229,9 @@ def prepare_requests(
     together = subject.editor.together
     if together > 1:
         subject = subject.with_one_length(subject.shapes.long_n)
-    rows = make_rows(subject.tokenizer, subject.backbone.cfg, probes, subject.shapes)
+    rows = make_rows(
+        subject.tokenizer, subject.backbone.cfg, probes, subject.shapes, subject.places
+    )
     ready: dict[int, tuple] = {}
     for group, _, batch, seen in _batched(subject, rows, probes):
         made = jax.tree.map(np.asarray, (editors.request(*subject.model, batch, seen), batch))

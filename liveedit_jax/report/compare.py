@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,13 +15,18 @@ from liveedit_jax.data.json_files import parse_json, read_json, read_lines
 from liveedit_jax.evaluation.metrics import (
     AVERAGES,
     BY_NAME,
-    GROUPS,
     METRICS,
-    UNGROUPED,
     average_members,
     figure_of,
 )
 from liveedit_jax.presets import EDITORS, PRESETS
+from liveedit_jax.report.foreign import (
+    ADVICE,
+    check_figures,
+    check_line,
+    check_settings,
+    is_number,
+)
 from liveedit_jax.report.seeds import MeanStd, mean_std
 
 REQUIRED = (*average_members("average"), "average")
@@ -32,7 +36,7 @@ SHARED_SETTINGS = (
     *("config", "dataset", "backbone", "editor", "model"),
     *("split", "rows_sha256", "marks", "cases_n", "method"),
 )
-ADVICE = "evaluate again into a new folder"
+PLAIN = dict.fromkeys([*range(32), *range(127, 160), 0x2028, 0x2029], " ")  # on one line
 
 TITLES = {
     "mojiedit": "MojiEdit",
@@ -55,7 +59,7 @@ TITLES = {
 
 def display_name(name: str) -> str:
     """Return a name as tables print it: its first word may have a title, the rest stays."""
-    first, *rest = re.split(r"(?= )", name, maxsplit=1)
+    first, *rest = re.split(r"(?= )", name.translate(PLAIN), maxsplit=1)
     return TITLES.get(first, first) + "".join(rest)
 
 
@@ -147,9 +151,8 @@ def _check(folder: Path, where: str, value: Any, fields: Sequence[str], kinds: t
         if name not in value:
             raise ValueError(f"{folder}: {where} lacks {name!r}; {ADVICE}")
         found = value[name]
-        odd = isinstance(found, float) and not math.isfinite(found)
-        if odd or isinstance(found, bool) or not isinstance(found, kinds):
-            raise ValueError(f"{folder}: {where} has {name} = {found!r}; {ADVICE}")
+        if isinstance(found, bool) or not isinstance(found, kinds):
+            raise ValueError(f"{folder}: {where} has {name} = {ascii(found)[:60]}; {ADVICE}")
 
 
 def _check_figures(folder: Path, where: str, entry: Any) -> None:
@@ -158,12 +161,7 @@ def _check_figures(folder: Path, where: str, entry: Any) -> None:
     _check(folder, where, entry, ("hit_n_by_probe",), (dict,))
     known = (int, float, type(None))
     _check(folder, f"{where}.hit_n_by_probe", entry["hit_n_by_probe"], REQUIRED[:-1], known)
-    _check(folder, where, entry, [name for name in UNGROUPED if name in entry], known)
-    for name in ("exact_match", *GROUPS):
-        figures = entry.get(name, {})
-        _check(folder, f"{where}.{name}", figures, tuple(figures), known)
-    if entry["edits"] < 0:
-        raise ValueError(f"{folder}: {where} has edits = {entry['edits']}; {ADVICE}")
+    check_figures(folder, where, entry)
 
 
 def load_run(folder: str | Path) -> Run:
@@ -185,6 +183,9 @@ def load_run(folder: str | Path) -> Run:
     _check(folder, "config.json", settings, ("seed",), (int, type(None)))
     _check(folder, "config.json", settings, ("marks",), (list,))
     _check(folder, "results.json", results, ("marks",), (list,))
+    check_settings(folder, settings)
+    if results.get("seconds") is not None and not is_number(results["seconds"]):
+        raise ValueError(f"{folder}: results.json has seconds that are no number; {ADVICE}")
     if not results["marks"]:
         raise ValueError(f"{folder}: results.json has no marks; {ADVICE}")
     for i, mark in enumerate(results["marks"]):
@@ -210,6 +211,7 @@ def run_lines(run: Run, name: str, fields: Sequence[str]) -> Iterator[dict]:
             raise ValueError(f"{run.folder}: line {i} of {name} is damaged; {ADVICE}")
         if missing := [field for field in fields if field not in line]:
             raise ValueError(f"{run.folder}: line {i} of {name} lacks {missing[0]!r}; {ADVICE}")
+        check_line(run.folder, name, i, line)
         yield line
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections import defaultdict
 from collections.abc import Sequence
@@ -24,6 +25,9 @@ CASE = (
     *("prompt", "target", "generated", "before_generated"),
 )
 ROUTE = ("mark", "case", "probe", "experts")
+EDIT_FIELDS = ("prompt", "target", "image", "image_sha256")
+PICTURE_MOST = 2**26  # bytes
+REDRAWN_MOST = 50_000  # edits of a stream that is drawn again
 
 
 @dataclass
@@ -48,7 +52,7 @@ def _find_wrong(run: Run, most_n: int) -> tuple[dict[str, list[dict]], dict[int,
         if line["mark"] != run.last["edits"]:
             continue
         if line["probe"] == EDIT:
-            edits[line["case"]] = {name: line.get(name) for name in ("prompt", "target", "image")}
+            edits[line["case"]] = {name: line.get(name) for name in EDIT_FIELDS}
         if line["probe"] in ORDER and exact_match(line) == 0:
             kept = wrong[line["probe"]]
             kept.append(line)
@@ -63,6 +67,8 @@ def _redraw(run: Run, cases: Sequence[int]) -> dict[int, Case]:
         return {}
     try:
         n = max(run.settings["cases_n"], *run.settings["marks"])
+        if n > REDRAWN_MOST:
+            return {}
         stream = stream_cases(run.settings["split"], run.settings["seed"] or 0, n, SIDE)
         return {case: stream[case] for case in cases}
     except (ValueError, LookupError, TypeError, OSError, ImportError, RuntimeError):
@@ -82,12 +88,29 @@ def _pictures(line: dict, case: Case | None) -> list[tuple[str, object]]:
 
 
 def _files(folder: Path, line: dict, edit: dict) -> list[tuple[str, object]]:
-    """Return the same of a benchmark whose pictures are (or were) in `folder`."""
-    named = [("edited", edit.get("image")), ("asked about", line.get("image"))]
-    if named[0][1] == named[1][1]:
+    """Return the same of a benchmark whose pictures are (or were) in `folder`.
+
+    Whoever made the run has chosen that folder, too. So a picture is shown only where it is the one
+    that the run was made with, by the sha256 of its bytes: nobody can have a private one shown.
+    """
+    named = [("edited", edit), ("asked about", line)]
+    if edit.get("image") == line.get("image"):
         named = named[:1]
-    inside = [(caption, folder / name) for caption, name in named if name]
-    return [(c, file) for c, file in inside if file.resolve().is_relative_to(folder.resolve())]
+    found = [(c, _read_known(folder, of.get("image"), of.get("image_sha256"))) for c, of in named]
+    return [(caption, data) for caption, data in found if data is not None]
+
+
+def _read_known(folder: Path, name: str | None, sha256: str | None) -> bytes | None:
+    """Read a picture of this name and sha256 in a folder; None where there is no such one."""
+    try:
+        file = (folder / (name or "")).resolve()
+        if not file.is_relative_to(folder.resolve()) or not file.is_file():
+            return None
+        with file.open("rb") as opened:
+            data = opened.read(PICTURE_MOST)
+    except (OSError, ValueError):  # it has gone, or no system could have such a name
+        return None
+    return data if hashlib.sha256(data).hexdigest() == sha256 else None
 
 
 def pick_failures(runs: Sequence[Run], most_n: int = SHOWN_N) -> list[Failure]:
@@ -149,7 +172,7 @@ def _describe_case(run: Run, line: dict) -> str:
     """Name the order, the case's number in it and, where the benchmark has facts, the fact."""
     seed, fact = run.settings["seed"], line["fact"]
     order = "the file's order" if seed is None else f"seed {seed}"
-    return f"{order}, case #{line['case']}" + (f" ({escape(str(fact))})" if fact else "")
+    return f"{order}, case #{line['case']}" + (f" ({_text(fact)})" if fact else "")
 
 
 def gallery(failures: Sequence[Failure], setup_of: dict) -> str:

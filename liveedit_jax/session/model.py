@@ -66,18 +66,19 @@ class OpenModel:
     Pictures are image files' names or their bytes (`Image`), read and decoded once.
     """
 
-    def __init__(self, parts: Model, name: str, chat: bool = False):
+    def __init__(self, parts: Model, name: str, chat: bool = False, is_saved: bool = True):
         """Take a loaded model.
 
         Args:
             parts: weights, tokenizer and config.
             name: what a person calls it: a preset or a folder.
             chat: apply the model's chat template.
+            is_saved: whether its folder has this editor; else only this process does.
 
         Raises:
             ValueError: the model has no chat template.
         """
-        self.parts, self.name = parts, name
+        self.parts, self.name, self.is_saved = parts, name, is_saved
         self.chat = parts.config.backbone.chat if chat else None
         if chat and self.chat is None:
             raise ValueError(f"the model in {parts.folder} has no chat template")
@@ -100,7 +101,9 @@ class OpenModel:
         Raises:
             ValueError: the model has no chat template.
         """
-        return self if chat == (self.chat is not None) else OpenModel(self.parts, self.name, chat)
+        if chat == (self.chat is not None):
+            return self
+        return OpenModel(self.parts, self.name, chat, self.is_saved)
 
     def check(self, prompt: str, target: str | None = None, has_image: bool = True) -> None:
         """Refuse texts that the model does not take.

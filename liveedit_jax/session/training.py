@@ -114,7 +114,8 @@ def train_editor(
         editor_sha256=sha256_of(stored),
         folder=parts.folder if save_to is None else Path(save_to),
     )
-    return OpenModel(again, opened.name, opened.chat is not None)
+    name = opened.name if own_folder else str(save_to)
+    return OpenModel(again, name, opened.chat is not None, is_saved=save_to is not None)
 
 
 def default_recipe(
@@ -150,8 +151,14 @@ def _is_same(folder: Path, other: Path) -> bool:
 
 def _save(source: Path, folder: Path, editor: dict, recipe: dict) -> None:
     """Write a model folder: the backbone and tokenizer of `source` beside an editor."""
-    if not _is_same(folder, source):
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(source / "backbone", folder / "backbone", dirs_exist_ok=True)
-        shutil.copyfile(source / "tokenizer.json", folder / "tokenizer.json")
-    save_weights(folder / "editor", editor, recipe)
+    if _is_same(folder, source):
+        save_weights(folder / "editor", editor, recipe)
+        return
+    fresh = folder.with_name(folder.name + ".new")  # so that a whole folder appears, or none
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    shutil.copytree(source / "backbone", fresh / "backbone")
+    for file in source.glob("tokenizer*.json"):
+        shutil.copyfile(file, fresh / file.name)
+    save_weights(fresh / "editor", editor, recipe)
+    fresh.rename(folder)

@@ -53,13 +53,16 @@ def blend_images(
     """Images of subjects that do not exist, so that routing does not learn subjects by heart.
 
     Every sample gets up to `most` (uniform) of another sample's states at VISION positions, the
-    same share in all its K rows. Images lie at the same positions of all rows.
+    same share in all its K rows. Images begin at the same position of all rows; where one has more
+    tokens (in tiles), these stay.
     """
     other_key, share_key = jax.random.split(key)
     n = hidden.shape[0]
     share = jax.random.uniform(share_key, (n, 1, 1, 1), maxval=most)
-    blend = (1 - share) * hidden + share * hidden[jax.random.permutation(other_key, n)]
-    return jnp.where((role == Role.VISION)[..., None], blend, hidden)
+    other = jax.random.permutation(other_key, n)
+    blend = (1 - share) * hidden + share * hidden[other]
+    is_vision = role == Role.VISION
+    return jnp.where((is_vision & is_vision[other])[..., None], blend, hidden)
 
 
 def editor_loss(
