@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import jax
 import numpy as np
@@ -25,7 +24,6 @@ from liveedit_jax.types import Batch, Role, Route
 RowNumbers = Sequence[int] | np.ndarray  # of ProbeRows
 STAND_INS_N = 16  # pictures that rows are tokenised with at once
 Places = Mapping[bytes, np.ndarray]  # by `image_key`: the feature row of each vision token
-NO_TILES: Places = MappingProxyType({})
 
 
 def max_generated_n(answer_n: int) -> int:
@@ -75,7 +73,7 @@ def measure_shapes(
     cfg: BackboneConfig,
     cases: Sequence[Case],
     batch_n: int,
-    places: Places = NO_TILES,
+    places: Places | None = None,
 ) -> Shapes:
     """Return the shapes that fit every probe of a stream; `places` are of its pictures in tiles."""
     prompts, answers, lengths, most_n = [], [], [], cfg.vision_n
@@ -101,10 +99,10 @@ def measure_shapes(
     )
 
 
-def _vision_n(cfg: BackboneConfig, probe: Probe, places: Places) -> int:
+def _vision_n(cfg: BackboneConfig, probe: Probe, places: Places | None) -> int:
     if probe.image is None:
         return 0
-    return len(places[image_key(probe.image)]) if cfg.grids else cfg.vision_n
+    return len(places[image_key(probe.image)]) if places else cfg.vision_n
 
 
 def make_rows(
@@ -112,7 +110,7 @@ def make_rows(
     cfg: BackboneConfig,
     probes: Sequence[Probe],
     shapes: Shapes,
-    places: Places = NO_TILES,
+    places: Places | None = None,
 ) -> ProbeRows:
     """Tokenise probes; their images stay with the probes, `places` are of those in tiles."""
     # A picture's pixels do not pass through here: a stand-in only gives its rows VISION tokens.
@@ -124,7 +122,7 @@ def make_rows(
         text = probe.target if target else None
         if probe.image is None:
             return Example(probe.prompt, text, None)
-        place = places[image_key(probe.image)] if cfg.grids else None
+        place = places[image_key(probe.image)] if places else None
         return Example(probe.prompt, text, blank, place)
 
     def batch(target: bool) -> Batch:

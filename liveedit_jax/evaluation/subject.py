@@ -20,7 +20,6 @@ from liveedit_jax.data.reading import read_pictures
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.editors import Editor, Encoding, State, is_routed, split_at_layer
 from liveedit_jax.evaluation.batching import (
-    NO_TILES,
     Places,
     ProbeRows,
     RowNumbers,
@@ -55,7 +54,7 @@ class Subject:
     shapes: Shapes
     inputs: PictureCache  # cache of the editor's inputs from pictures
     features: PictureCache  # cache of vision features; the same object if `inputs` are just these
-    places: Places = NO_TILES  # of all pictures, where the model takes them in tiles
+    places: Places | None = None  # of all pictures, where the model takes them in tiles
 
     @property
     def model(self) -> tuple[Editor, Backbone, dict]:
@@ -97,13 +96,13 @@ class ModelParts:
         return Subject(self.editor, backbone, params, self.tokenizer, *known)
 
 
-def measure_places(cfg: BackboneConfig, cases: Sequence[Case]) -> Places:
+def measure_places(cfg: BackboneConfig, cases: Sequence[Case]) -> Places | None:
     """Read how many vision tokens each picture of some cases has, and where their features are.
 
     Only for models that cut pictures into tiles, as many as their proportions need.
     """
     if not cfg.grids:
-        return NO_TILES
+        return None
     probes = (probe for case in cases for probe in case.probes if probe.image is not None)
     images = {image_key(probe.image): probe.image for probe in probes}
     read, known = read_pictures(cfg, images.values(), READERS_N), {}
