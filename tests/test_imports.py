@@ -24,7 +24,6 @@ LEVEL = {
     "training": 2,
     "scaling": 2,
     "evaluation": 3,
-    "snapshot": 3,
     "live": 3,
     "session": 4,
     "report": 4,

@@ -1,12 +1,12 @@
-"""Kill a writer again and again, and damage its files: no acknowledged edit may be lost.
+"""Kill a writer again and again, and damage its file: no acknowledged edit may be lost.
 
     python -m experiments.checks.crash --kills 200 --out runs/crash
 
-A writer adds, forgets and rolls back edits and writes snapshots; it acknowledges each operation
-once it is durable. It is killed (SIGKILL) at a random moment, often in the middle of a write. After
+A writer adds, forgets, rolls back, purges and rebuilds edits; it acknowledges each operation once
+it is durable. It is killed (SIGKILL) at a random moment, often in the middle of a write. After
 recovery every acknowledged operation has to be there, and at most one more. Each time, a copy of
-the folder is damaged (one byte changed, or a file cut short) and opened: it must be refused, or
-hold the same edits.
+the file is damaged (one bit changed, or cut short) and opened: it must be refused, or hold the same
+edits.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import shutil
 import signal
 import time
 from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -29,118 +31,148 @@ from tqdm import tqdm
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor.repository import F32, alive
 from liveedit_jax.live import LiveRepository
-from liveedit_jax.store import Header, Request, open_store
+from liveedit_jax.store import Header, Request, Store, image_sha256, open_store, rebuild
 
 CFG = EditorConfig(module_width=64, heads_n=1, rank=2, queries_n=1)
-WIDTH, SNAPSHOT_EVERY = 256, 15
+WIDTH = 256
 BODY = (CFG.rank, WIDTH)
-HEADER = Header("b", "e", {"text_key": (64,), "vision_key": (64,), "down": BODY, "up": BODY})
+SHAPES = {"text_key": (64,), "vision_key": (64,), "down": BODY, "up": BODY}
+HEADER = Header("b", "e", "t", SHAPES)
 FORK = multiprocessing.get_context("fork")  # JAX is imported once and started in every child
 
 
-def make_expert(target: str) -> dict[str, np.ndarray]:
-    """Draw the expert of an edit from its target, a number."""
-    rng = np.random.default_rng(int(target))
-    return {
-        name: rng.normal(size=(1, *shape)).astype(np.float32)
-        for name, shape in HEADER.shapes.items()
-    }
+def make_expert(target: str, model: str = "b") -> dict[str, np.ndarray]:
+    """Draw the expert that a model makes of an edit, from its target, a number."""
+    rng = np.random.default_rng([int(target), *model.encode()])
+    return {name: rng.normal(size=(1, *shape)).astype(np.float32) for name, shape in SHAPES.items()}
 
 
-def write(folder: Path, seed: int, pipe) -> None:
-    """Make random operations forever, and send (operations so far, live ids) after each one."""
+def add_edits(store: Store, targets: list[str], model: str = "b") -> list[int]:
+    """Store edits of pictures that follow from their targets, in one transaction."""
+    pictures = [b"image %d" % (int(target) % 60) for target in targets]
+    requests = [
+        Request(image_sha256(data), "what?", target)
+        for data, target in zip(pictures, targets, strict=True)
+    ]
+    experts = [make_expert(target, model) for target in targets]
+    arrays = {name: np.concatenate([each[name] for each in experts]) for name in SHAPES}
+    return store.add_edits(requests, arrays, pictures)
+
+
+def rebuild_for(path: Path, model: str) -> None:
+    """Re-make all experts with another model."""
+
+    def make(store: Store, edits) -> tuple[dict[str, np.ndarray], dict[int, str]]:
+        experts = [make_expert(edit.request.target, model) for edit in edits]
+        return {name: np.concatenate([each[name] for each in experts]) for name in SHAPES}, {}
+
+    rebuild(path, replace(HEADER, backbone_sha256=model), make, 16)
+
+
+def state_of(store: Store) -> tuple[int, list[int]]:
+    """Tell how many operations there were (purges and rebuilds count, too), and what lives."""
+    state = store.history.state
+    return state.operations + state.epoch, sorted(store.history.live.values())
+
+
+def write(path: Path, seed: int, pipe) -> None:
+    """Make random operations forever, and send `state_of` after each one."""
     rng = random.Random(seed)
-    with open_store(folder, write=True, create=HEADER) as store:
-        live = LiveRepository(store, CFG, WIDTH, F32)
-        pipe.send((store.history.seq, sorted(store.history.live.values())))
-        while True:
-            kind, history = rng.random(), store.history
-            if kind < 0.1 and history.live:
-                edit_id = rng.choice(sorted(history.live.values()))
-                store.forget(edit_id)
-                live.delete([edit_id])
-            elif kind < 0.13 and history.done:
-                store.rollback(rng.randint(1, min(3, len(history.done))))
-                live.load()
-            else:
-                targets = [str(rng.randrange(2**31)) for _ in range(rng.randint(1, 3))]
-                for target in targets:
-                    image = store.add_image(f"image {rng.randrange(200)}".encode())
-                    ids = store.add_edits([Request(image, "what?", target)], make_expert(target))
-                    live.add(make_expert(target), ids)
-            pipe.send((store.history.seq, sorted(store.history.live.values())))
-            if rng.random() < 1 / SNAPSHOT_EVERY:
-                live.save()
+    store = open_store(path, write=True, create=HEADER)
+    live = LiveRepository(store, CFG, WIDTH, F32)
+    pipe.send(state_of(store))
+    while True:
+        kind, history = rng.random(), store.history
+        if kind < 0.1 and history.live:
+            store.forget(rng.choice(sorted(history.live.values())))
+        elif kind < 0.14 and history.state.clock:
+            store.rollback(rng.randint(1, min(3, history.state.clock)))
+        elif kind < 0.18 and history.edits:
+            store.purge(rng.choice(sorted(history.edits)))
+        elif kind < 0.22 and history.live:
+            store.close()
+            rebuild_for(path, rng.choice("abc"))
+            store = open_store(path, write=True)
+            live = LiveRepository(store, CFG, WIDTH, F32)
+        else:
+            targets = [str(rng.randrange(2**31)) for _ in range(rng.randint(1, 3))]
+            add_edits(store, targets, store.header.backbone_sha256)
+        live.follow()
+        pipe.send(state_of(store))
 
 
-def read(folder: Path, pipe) -> None:
-    """Open the folder and send what it holds.
+def read(path: Path, pipe) -> None:
+    """Open the file and send what it holds.
 
-    Sends (operations, live id -> target, skipped, snapshot's operations); ("refused", error);
-    or, where an expert in memory is not its edit's, a text that says so (a corrupt load).
+    Sends (`state_of`, live id -> target); ("refused", error); or, where an expert in memory or a
+    picture is not its edit's, a text that says so (a corrupt load).
     """
     try:
-        with open_store(folder) as store:
+        with open_store(path) as store:
             live = LiveRepository(store, CFG, WIDTH, F32)
             found, edits = {}, store.history.edits
             rows = np.flatnonzero(np.asarray(alive(live.repo)))
             for row, edit_id in zip(rows, np.asarray(live.repo.edit_id)[rows], strict=True):
                 target = edits[int(edit_id)].request.target
-                for name, value in make_expert(target).items():
+                for name, value in make_expert(target, store.header.backbone_sha256).items():
                     kept = np.asarray(getattr(live.repo, name).value[row])
                     if not np.array_equal(kept, value[0]):
                         raise RuntimeError(f"corrupt load: {name} of edit {edit_id}")
+                if store.picture(edits[int(edit_id)].request.image) != b"image %d" % (
+                    int(target) % 60
+                ):
+                    raise RuntimeError(f"corrupt load: the picture of edit {edit_id}")
                 found[int(edit_id)] = target
-            pipe.send((store.history.seq, found, live.skipped, live.snapshot_seq))
+            state = state_of(store)
+            if sorted(found) != state[1]:
+                raise RuntimeError(f"corrupt load: {sorted(found)} instead of {state[1]}")
+            pipe.send((state, found))
     except RuntimeError as error:
         pipe.send(str(error))
     except (ValueError, OSError) as error:
         pipe.send(("refused", str(error)))
 
 
-def read_in_child(folder: Path):
+def read_in_child(path: Path):
     """Run `read` in a child process and return what it sends."""
     here, there = FORK.Pipe(duplex=False)
-    child = FORK.Process(target=read, args=(folder, there))
+    child = FORK.Process(target=read, args=(path, there))
     child.start()
-    found = here.recv()
+    there.close()
+    try:
+        found = here.recv()
+    except EOFError:
+        found = "the reader died"
     child.join()
     return found
 
 
-def run_and_kill(folder: Path, seed: int, rng: random.Random) -> tuple[int, list[int]]:
-    """Run a writer, kill it, and return the last operation it acknowledged."""
+def run_and_kill(path: Path, seed: int, rng: random.Random) -> tuple[int, list[int]]:
+    """Run a writer, kill it, and return the last state that it acknowledged."""
     here, there = FORK.Pipe(duplex=False)
-    child = FORK.Process(target=write, args=(folder, seed, there))
+    child = FORK.Process(target=write, args=(path, seed, there))
     child.start()
     there.close()
     last = here.recv()
     time.sleep(rng.uniform(0.0, 1.5))
     os.kill(child.pid, signal.SIGKILL)
     child.join()
-    try:
+    with suppress(EOFError):
         while True:
             last = here.recv()
-    except EOFError:
-        return last
+    return last
 
 
-def damage(folder: Path, rng: random.Random) -> str:
-    """Change one bit of a random file, or cut it short; returns the kind of file."""
-    files = [f for f in folder.rglob("*") if f.is_file() and f.stat().st_size and f.name != "lock"]
-    files = [f for f in files if f.parent.name != "images"]
-    by_kind = {}
-    for file in sorted(files):
-        by_kind.setdefault("snapshot" if "snapshots" in file.parts else file.name, []).append(file)
-    kind = rng.choice(sorted(by_kind))
-    file = rng.choice(by_kind[kind])
-    data = bytearray(file.read_bytes())
-    if rng.random() < 0.5:
+def damage(path: Path, rng: random.Random) -> str:
+    """Change one bit of a file, or cut it short; returns which."""
+    data = bytearray(path.read_bytes())
+    kind = rng.choice(("bit", "cut"))
+    if kind == "bit":
         at = rng.randrange(len(data))
         data[at] ^= 1 << rng.randrange(8)
     else:
         del data[rng.randrange(len(data)) :]
-    file.write_bytes(data)
+    path.write_bytes(data)
     return kind
 
 
@@ -152,31 +184,30 @@ def main() -> None:
     args = parser.parse_args()
     jax.config.update("jax_compilation_cache_dir", str(args.out.resolve() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    folder, copy = args.out / "repository", args.out / "damaged"
-    shutil.rmtree(folder, ignore_errors=True)
+    path, copy = args.out / "repository", args.out / "damaged"
+    path.unlink(missing_ok=True)
     args.out.mkdir(parents=True, exist_ok=True)
     rng, count = random.Random(args.seed), Counter()
     for i in tqdm(range(args.kills), desc="kills"):
-        seq, acknowledged = run_and_kill(folder, args.seed * 100_000 + i, rng)
-        found = read_in_child(folder)
+        operations, acknowledged = run_and_kill(path, args.seed * 100_000 + i, rng)
+        in_the_middle = path.with_name(f"{path.name}-journal").exists()
+        found = read_in_child(path)
         if isinstance(found, str) or found[0] == "refused":
             raise SystemExit(f"after kill {i}: {found}")
-        count["operations"] = found[0]
-        count["lost"] += found[0] < seq or (found[0] == seq and sorted(found[1]) != acknowledged)
-        count["from a snapshot"] += found[3] > 0
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(folder, copy)
+        (now, live), _ = found
+        count["operations"] = now
+        count["killed in the middle of a write"] += in_the_middle
+        count["lost"] += now < operations or (now == operations and live != acknowledged)
+        shutil.copyfile(path, copy)
         kind = damage(copy, rng)
         after = read_in_child(copy)
         if isinstance(after, str):
+            print(after)
             count["corrupt loads"] += 1
         elif after[0] == "refused":
             count[f"{kind}: refused"] += 1
-        elif after[:2] == found[:2]:
-            count[f"{kind}: same edits"] += 1
         else:
-            prefix = kind == "journal.jsonl" and after[0] < found[0]  # its last lines were cut off
-            count["cut journal: fewer edits" if prefix else "corrupt loads"] += 1
+            count[f"{kind}: same edits" if after == found else "corrupt loads"] += 1
     result = {"kills": args.kills, "seed": args.seed, "lost": 0, "corrupt loads": 0} | dict(count)
     (args.out / "results.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

@@ -46,7 +46,7 @@ def write_page(store: Store, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     edits = store.history.live_edits()
     head = HEAD.format(
-        folder=escape(str(store.folder)), live_n=len(edits), edits_n=len(store.history.edits)
+        folder=escape(str(store.path)), live_n=len(edits), edits_n=len(store.history.edits)
     )
     with replacing(file) as out:
         out.write(head.encode(errors="replace"))
@@ -58,7 +58,7 @@ def write_page(store: Store, file: Path) -> None:
 def _row(store: Store, edit: Edit) -> str:
     name, request = picture_name(edit), edit.request
     try:
-        shown = inline_picture(store.image(request.image), name)
+        shown = inline_picture(store.picture(request.image), name)
     except ValueError:  # damaged or gone; the request is there all the same
         shown = f"{escape(name)} (the picture is damaged or missing)"
     texts = f"<td>{escape(request.prompt)}</td><td>{escape(request.target)}</td>"

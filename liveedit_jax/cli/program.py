@@ -73,7 +73,10 @@ def _rollback(args: Namespace) -> None:
 def _rebuild(args: Namespace) -> None:
     from liveedit_jax.session import rebuild_repository
 
-    print(f"re-made {rebuild_repository(args.repo, args.model)} experts")
+    rebuilt = rebuild_repository(args.repo, args.model)
+    print(f"re-made {rebuilt.made_n} experts")
+    for edit_id, reason in rebuilt.skipped.items():
+        verbs.note(f"edit {edit_id} was skipped and has no expert: {wording.plain(reason)}")
 
 
 def _info(args: Namespace) -> None:
@@ -142,8 +145,9 @@ def _session(args: Namespace, write: bool = False) -> EditingSession:
 
     storage = StorageConfig(keys=Precision(args.keys), bodies=Precision(args.bodies))
     editor = open_editor(args.model, args.repo, write, args.max_edits, args.chat, storage)
-    for text in wording.opening_notes(editor):
-        verbs.note(text)
+    without = wording.without_expert(editor.store)
+    if without:
+        verbs.note(without)
     return editor
 
 
@@ -154,12 +158,9 @@ def _store(args: Namespace, write: bool = False) -> Store:
     if write:
         from liveedit_jax.session import model_hashes
 
-        folder = Path(args.repo)
-        read_header(folder).check_model(folder, *model_hashes(args.model), args.model)
-    store = open_store(args.repo, write=write)
-    if store.torn_n:
-        verbs.note(wording.unfinished_record(store))
-    return store
+        path = Path(args.repo)
+        read_header(path).check_model(path, model_hashes(args.model), args.model)
+    return open_store(args.repo, write=write)
 
 
 def parser() -> Parser:

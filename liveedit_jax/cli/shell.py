@@ -80,6 +80,5 @@ def _run(editor: EditingSession, args: Namespace) -> None:
         case "rollback":
             verbs.rollback(editor, args)
         case "info":
-            parts = editor.model.parts
-            hashes = parts.backbone_sha256, parts.editor_sha256
+            hashes = editor.encoder.header.hashes
             verbs.info(editor.store, editor.max_edits, editor.model.name, hashes)

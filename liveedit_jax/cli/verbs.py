@@ -128,6 +128,6 @@ def rollback(editor: EditingSession | Store, args: Namespace) -> None:
     print(f"undid {args.operations} operations; {len(store.history.live)} edits live")
 
 
-def info(store: Store, max_edits: int, model: str, hashes: tuple[str, str]) -> None:
+def info(store: Store, max_edits: int, model: str, hashes: tuple[str, str, str]) -> None:
     """Print what a repository holds and which model made it."""
     print(wording.info(store, max_edits, model, hashes))

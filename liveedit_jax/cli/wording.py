@@ -6,11 +6,11 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from liveedit_jax.store.folder import Store, rebuild_command
-from liveedit_jax.store.history import Edit
+from liveedit_jax.store import Edit, Store
+from liveedit_jax.store.records import rebuild_command
 
 if TYPE_CHECKING:
-    from liveedit_jax.session import Answer, EditingSession, EditResult, RoutedEdit
+    from liveedit_jax.session import Answer, EditResult, RoutedEdit
 
 # one line each, status 2
 REFUSALS = (ValueError, OSError, KeyError, OverflowError, ImportError, MemoryError)
@@ -162,36 +162,33 @@ def no_repository(repo: str) -> str:
     return f"there is no repository at {repo}: the model alone answers"
 
 
-def info(store: Store, max_edits: int, model: str, hashes: tuple[str, str]) -> str:
+def info(store: Store, max_edits: int, model: str, hashes: tuple[str, str, str]) -> str:
     """Describe a repository in a few lines."""
     header, history = store.header, store.history
-    if (header.backbone_sha256, header.editor_sha256) == hashes:
+    if header.hashes == hashes:
         fits = "is the one that made them"
     else:
-        fits = f"made none of them: {rebuild_command(store.folder, model)} re-makes them with it"
+        fits = f"made none of them: {rebuild_command(store.path, model)} re-makes them with it"
+    without = without_expert(store)
     return "\n".join(
         (
-            f"repository  {store.folder}",
+            f"repository  {store.path}",
             f"live edits  {len(history.live)} of at most {max_edits}",
-            f"recorded    {len(history.edits)} edits, {history.seq} operations, "
-            f"{len(history.done)} of them can be undone",
+            f"recorded    {len(history.edits)} edits, {history.state.operations} operations, "
+            f"{history.state.clock} of them can be undone",
             f"backbone    sha256 {header.backbone_sha256}",
             f"editor      sha256 {header.editor_sha256}",
+            f"tokenizer   sha256 {header.tokenizer_sha256}",
             f"model       {model} {fits}",
+            *([without] if without else []),
         )
     )
 
 
-def unfinished_record(store: Store) -> str:
-    """Say what became of an unfinished record."""
-    done = "was set aside beside the journal" if store.writable else "is left out"
-    return (
-        f"the last record of {store.folder} is unfinished ({store.torn_n} bytes) and {done}; "
-        f"the {store.history.seq} operations before it are whole"
-    )
-
-
-def opening_notes(editor: EditingSession) -> list[str]:
-    """Say what opening a repository left out, if anything."""
-    unfinished = [unfinished_record(editor.store)] if editor.store.torn_n else []
-    return unfinished + editor.live.skipped
+def without_expert(store: Store) -> str | None:
+    """Say which live edits the last rebuild had to skip."""
+    ids = [str(edit.id) for edit in store.history.without_expert()]
+    if not ids:
+        return None
+    named = ", ".join(ids[:9]) + (", ..." if len(ids) > 9 else "")
+    return f"{len(ids)} live edits have no expert and cannot fire: {named}; edit them again"

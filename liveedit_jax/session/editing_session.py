@@ -6,13 +6,13 @@
 
 An edit is made durable (`liveedit_jax.store`) before its id is given out; the arrays in memory
 (`types.Repository`) follow. Arguments are checked here, at the border, and named in the errors.
+Threads may share a session: one that asks sees the edits of one moment.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.config import EditorConfig, StorageConfig
+from liveedit_jax.config import EditorConfig, Precision, StorageConfig
 from liveedit_jax.data.tokenise import Example
 from liveedit_jax.editor import liveedit
 from liveedit_jax.editor.repository import F32
@@ -32,12 +32,10 @@ from liveedit_jax.session.encoder import ExpertEncoder
 from liveedit_jax.session.images import Image, ImageFile, check_image, read_image
 from liveedit_jax.session.model import BATCH_N, AnsweredQuestion, OpenModel, Question, open_model
 from liveedit_jax.session.results import Answer, EditResult, RoutedEdit
-from liveedit_jax.store import Edit, Request, Store, open_store, read_header
-from liveedit_jax.store.images import image_sha256
+from liveedit_jax.store import Edit, Request, Store, image_sha256, open_store, read_header
 from liveedit_jax.types import Batch, Margins, Repository, Role, Route
 
 NEAREST_N = 3  # edits that an answer names as the nearest by their pictures
-SNAPSHOT_EVERY = 1_000  # operations after which closing writes a snapshot
 
 EditRequest = tuple[Image, str, str]  # picture, prompt, target
 
@@ -131,15 +129,12 @@ class EditingSession:
         self.close()
 
     def close(self) -> None:
-        """Give the repository's lock back; a writer leaves a snapshot after many operations."""
-        live, store = self.live, self.store
-        try:
-            if store.writable and store.history.seq - live.snapshot_seq >= SNAPSHOT_EVERY:
-                live.save()
-        except OSError as error:
-            warnings.warn(f"no snapshot was written ({error}); every edit is safe", stacklevel=2)
-        finally:
-            store.close()
+        """Close the repository; every edit was durable before."""
+        self.store.close()
+
+    def refresh(self) -> None:
+        """Follow what other processes have done since; this costs the edits that changed alone."""
+        self.live.follow()
 
     def check(self, image: Image, prompt: str, target: str) -> None:
         """Refuse a request that cannot be stored.
@@ -229,20 +224,18 @@ class EditingSession:
             OverflowError: there is no room for the first.
         """
         if not self.store.writable:
-            raise ValueError(
-                f"{self.store.folder} is open for reading only: open it with write=True"
-            )
+            raise ValueError(f"{self.store.path} is open for reading only: open it with write=True")
         n = self.store.fitting_n([request.stored for request in requests], self.max_edits)
         requests = tuple(requests[:n])
         rows_n = 1 if n == 1 else BATCH_N
         batch = self.model.batch([request.example for request in requests], rows_n)
         features = self.model.features(batch)
         arrays = self.encoder.experts(batch, features, n)
-        for request in requests:
-            self.store.add_image(request.file.data)
-        stored, names = [r.stored for r in requests], [r.file.name for r in requests]
-        ids = self.store.add_edits(stored, arrays, names)
-        self.live.add(arrays, ids)
+        stored, files = [r.stored for r in requests], [r.file for r in requests]
+        pictures, names = [file.data for file in files], [file.name for file in files]
+        with self.store.lock:
+            ids = self.store.add_edits(stored, arrays, pictures, names)
+            self.live.follow()
         return AddedEdits(tuple(ids), requests, features)
 
     def results(self, added: AddedEdits) -> list[EditResult]:
@@ -258,13 +251,29 @@ class EditingSession:
 
     def forget(self, edit_id: int) -> None:
         """End the life of one edit (ValueError when it is not live)."""
-        self.store.forget(edit_id)
-        self.live.delete([edit_id])
+        with self.store.lock:
+            self.store.forget(edit_id)
+            self.live.follow()
 
     def rollback(self, operations_n: int) -> None:
         """Undo the last operations (ValueError when there are not so many)."""
-        self.store.rollback(operations_n)
-        self.live.load()
+        with self.store.lock:
+            self.store.rollback(operations_n)
+            self.live.follow()
+
+    def purge(self, edit_id: int) -> bool:
+        """Erase an edit for good, live or not, with its request.
+
+        Returns:
+            Whether its picture stays, because another edit has it.
+
+        Raises:
+            ValueError: there is no such edit.
+        """
+        with self.store.lock:
+            kept = self.store.purge(edit_id)
+            self.live.follow()
+        return kept
 
     def ask(self, image: Image | None, prompt: str, tokens_n: int | None = None) -> Answer:
         """Answer a question without and with the edits.
@@ -296,7 +305,9 @@ class EditingSession:
         fixed = model.backbone, self.encoder.cfg, model.weights, self.encoder.editor
         for batch, position, length in model.answer_batches(list(rows)):
             features = model.features(batch)
-            made = np.asarray(_logits(*fixed, self.live.repo, batch, features, position))
+            with self.store.lock:
+                made = _logits(*fixed, self.live.repo, batch, features, position)
+            made = np.asarray(made)
             found += [made[b, :answer_n].copy() for b, answer_n in enumerate(length)]
         return found
 
@@ -307,25 +318,28 @@ class EditingSession:
     def _route(self, batch: Batch, features: Float[Array, "B P D"]) -> _Routes:
         model, encoder = self.model, self.encoder
         fixed = model.backbone, encoder.cfg, model.weights, encoder.editor
-        return _route(*fixed, self.live.repo, batch, features)
+        with self.store.lock:  # an edit writes into the arrays
+            return _route(*fixed, self.live.repo, batch, features)
 
     def _answers(self, batch: Batch, n: int, tokens_n: int | None) -> list[Answer]:
         """Answer the first `n` rows of a batch."""
         features = self.model.features(batch)
-        routes = self._route(batch, features)
+        with self.store.lock:  # routes and edits of one moment
+            routes = self._route(batch, features)
+            fired, close = self._routed_edits(routes)
+            live_n = len(self.store.history.live)
         before = after = self.model.generate(batch, features, tokens_n)
         hit_n, kept = np.asarray(routes.found.hit_n), np.asarray(routes.found.kept)
         if hit_n[:n].any():
             plan, add = routes.plan, self._add_experts
             after = self.model.generate(batch, features, tokens_n, plan, add)
         has_image = (batch.role == Role.VISION).any(1)
-        fired, close = self._routed_edits(routes)
         return [
             Answer(
                 before=before[b],
                 after=after[b] if hit_n[b] else before[b],
                 has_image=bool(has_image[b]),
-                live_n=len(self.store.history.live),
+                live_n=live_n,
                 hit_n=int(hit_n[b]),
                 kept=float(kept[b]),
                 fired=tuple(fired[b]),
@@ -359,6 +373,10 @@ class EditingSession:
 def _check_strings(prompt: str, target: str) -> None:
     if not isinstance(prompt, str) or not isinstance(target, str):
         raise TypeError("prompt and target of an edit are strings")
+    try:
+        (prompt + target).encode()
+    except UnicodeEncodeError:
+        raise ValueError("the prompt or the target is not valid Unicode") from None
 
 
 def open_editor(
@@ -368,34 +386,36 @@ def open_editor(
     max_edits: int = 100_000,
     chat: bool | None = None,
     storage: StorageConfig = F32,
+    disk: Precision = Precision.F32,
 ) -> EditingSession:
-    """Open a model with a repository folder.
+    """Open a model with a repository of edits.
 
     Args:
         model: a model of `open_model`, a preset's name or a model folder.
-        repo: the repository folder, used as it is given; with `write` it is made when there is
+        repo: the repository's file, used as it is given; with `write` it is made when there is
             none.
-        write: take the folder's write lock; otherwise a snapshot that can only be asked.
+        write: it may be changed; otherwise it can only be asked. Several sessions may write in
+            turn, and each follows the others.
         max_edits: live edits that it may hold.
         chat: apply the model's chat template; None: as the model was opened.
-        storage: how experts are kept in memory; on disk they are float32.
+        storage: how experts are kept in memory.
+        disk: how a new repository keeps them on disk, in float32 or bfloat16.
 
     Raises:
         FileNotFoundError: no model, or no repository to read.
-        BlockingIOError: another process is writing to the repository.
+        BlockingIOError: another process has been writing to the repository for too long.
         ValueError: a damaged model or repository, one made with another model, a model without
             an editor, or none that has a chat template.
     """
     if not write:
-        read_header(Path(repo))  # a missing repository is refused before a model is loaded
+        read_header(repo)  # a missing repository is refused before a model is loaded
     if not isinstance(model, OpenModel):
         model = open_model(model)
     encoder = ExpertEncoder(model if chat is None else model.with_chat(chat))
-    header = encoder.header
+    header = replace(encoder.header, dtype=disk.value)
     store = open_store(repo, write=write, create=header if write else None)
     try:
-        hashes = header.backbone_sha256, header.editor_sha256
-        store.header.check_model(store.folder, *hashes, model.name)
+        store.header.check_model(store.path, header.hashes, model.name)
         return EditingSession(encoder, store, max_edits, storage)
     except BaseException:
         store.close()

@@ -53,7 +53,8 @@ class ExpertEncoder:
         cfg, width, parts = self.cfg, self.model.backbone.cfg.width, self.model.parts
         key, body = (cfg.queries_n * cfg.module_width,), (cfg.rank, width)
         shapes = {"text_key": key, "vision_key": key, "down": body, "up": body}
-        return Header(parts.backbone_sha256, parts.editor_sha256, shapes)
+        hashes = parts.backbone_sha256, parts.editor_sha256, self.model.tokenizer_sha256
+        return Header(*hashes, shapes)
 
     def experts(
         self, batch: Batch, features: Float[Array, "B P D"], n: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,12 @@ import numpy as np
 from liveedit_jax.model_io.model import find_model, has_editor, no_editor
 from liveedit_jax.session.encoder import ExpertEncoder
 from liveedit_jax.session.images import ImageFile
-from liveedit_jax.session.model import BATCH_N, OpenModel, open_model
-from liveedit_jax.store import Edit, rebuild
+from liveedit_jax.session.model import BATCH_N, OpenModel, open_model, tokenizer_sha256
+from liveedit_jax.store import Edit, Rebuilt, Store, read_header, rebuild
 
 
-def model_hashes(model: str | Path) -> tuple[str, str]:
-    """Read the sha256 of a model's backbone and editor from its recipes.
+def model_hashes(model: str | Path) -> tuple[str, str, str]:
+    """Read the sha256 of a model's backbone, editor and tokenizer, without loading it.
 
     Raises:
         FileNotFoundError: no such model, or one without an editor.
@@ -33,25 +34,38 @@ def model_hashes(model: str | Path) -> tuple[str, str]:
             found.append(str(json.loads(file.read_bytes())["sha256"]))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file} is damaged; restore it from version control") from error
-    return found[0], found[1]
+    return found[0], found[1], tokenizer_sha256(folder)
 
 
-def rebuild_repository(repo: str | Path, model: OpenModel | str | Path = "tiny") -> int:
-    """Re-make all experts of a repository with another model; returns how many.
+def rebuild_repository(repo: str | Path, model: OpenModel | str | Path = "tiny") -> Rebuilt:
+    """Re-make all experts of a repository with another model.
+
+    An edit that cannot be re-made (its picture is lost, its texts are too long) is skipped: it
+    keeps its request and stays without an expert.
+
+    Returns:
+        How many were made, and why some were skipped.
 
     Raises:
         FileNotFoundError: no such repository or model.
-        ValueError: a recorded request does not fit the model; the repository stays as it was.
+        ValueError: not one edit fits the model; the repository stays as it was.
     """
+    before = read_header(repo)  # a missing repository is refused before a model is loaded
     opened = model if isinstance(model, OpenModel) else open_model(model)
     encoder = ExpertEncoder(opened)
 
-    def make(edits: Sequence[Edit], image_of) -> dict[str, np.ndarray]:
-        examples = []
+    def make(store: Store, edits: Sequence[Edit]) -> tuple[dict[str, np.ndarray], dict[int, str]]:
+        examples, skipped = [], {}
         for edit in edits:
-            image = ImageFile(image_of(edit.request.image), edit.file)
-            examples.append(opened.example(image, edit.request.prompt, edit.request.target))
-        batch = opened.batch(examples, 1 if len(edits) == 1 else BATCH_N)
-        return encoder.experts(batch, opened.features(batch), len(edits))
+            request = edit.request
+            try:
+                image = ImageFile(store.picture(request.image), edit.file)
+                examples.append(opened.example(image, request.prompt, request.target))
+            except ValueError as error:
+                skipped[edit.id] = str(error)
+        if not examples:
+            return {}, skipped
+        batch = opened.batch(examples, 1 if len(examples) == 1 else BATCH_N)
+        return encoder.experts(batch, opened.features(batch), len(examples)), skipped
 
-    return rebuild(repo, encoder.header, make, BATCH_N)
+    return rebuild(repo, replace(encoder.header, dtype=before.dtype), make, BATCH_N)

@@ -1,15 +1,17 @@
-"""The durable repository folder: a checksummed journal, expert rows, images. Knows no JAX."""
+"""The durable repository: one SQLite file of requests, pictures and experts. Knows no JAX."""
 
-from liveedit_jax.store.folder import Header, Store, open_store, read_header
-from liveedit_jax.store.history import Edit, History, Request
-from liveedit_jax.store.rebuild import rebuild
+from liveedit_jax.store.rebuild import Rebuilt, rebuild
+from liveedit_jax.store.records import Edit, Header, History, Request, image_sha256
+from liveedit_jax.store.store import Store, open_store, read_header
 
 __all__ = [
     "Edit",
     "Header",
     "History",
+    "Rebuilt",
     "Request",
     "Store",
+    "image_sha256",
     "open_store",
     "read_header",
     "rebuild",

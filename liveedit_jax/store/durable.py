@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,15 +19,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def write_at(handle: int, data: bytes, offset: int) -> None:
-    """Write all of `data` at `offset` of an open file (pwrite may stop short) and fsync it."""
-    view = memoryview(data)
-    while view:
-        done_n = os.pwrite(handle, view, offset)
-        view, offset = view[done_n:], offset + done_n
-    os.fsync(handle)
 
 
 @contextmanager
@@ -48,3 +40,24 @@ def replace_file(file: Path, data: bytes) -> None:
     """Put `data` at `file` in one step: afterwards either the old or the new content is there."""
     with replacing(file) as out:
         out.write(data)
+
+
+@contextmanager
+def create_file(file: Path) -> Iterator[Path]:
+    """Put what the block writes under the name it gets at `file`; what is there already stays."""
+    fresh = file.with_name(f".{file.name}.{os.getpid()}-{threading.get_ident()}")
+    fresh.unlink(missing_ok=True)
+    try:
+        yield fresh
+        with open(fresh, "rb+") as out:
+            os.fsync(out.fileno())
+        try:
+            os.link(fresh, file)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            if not file.exists():
+                fresh.rename(file)
+    finally:
+        fresh.unlink(missing_ok=True)
+    sync_folder(file.parent)

@@ -2,8 +2,7 @@
 
 import pytest
 
-from liveedit_jax.store import lock
-from liveedit_jax.store.durable import replace_file, replacing
+from liveedit_jax.store.durable import create_file, replace_file, replacing
 
 
 def test_what_fails_half_way_leaves_the_old_content_and_nothing_else(tmp_path):
@@ -19,7 +18,20 @@ def test_what_fails_half_way_leaves_the_old_content_and_nothing_else(tmp_path):
     assert file.read_bytes() == b"new" and list(tmp_path.iterdir()) == [file]
 
 
-def test_a_system_without_file_locks_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, "fcntl", None)
-    with pytest.raises(OSError, match="file locks"):
-        lock.take_lock(tmp_path)
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_file_never_takes_the_place_of_another(tmp_path, monkeypatch, links):
+    if not links:
+
+        def link(*_):
+            raise PermissionError
+
+        monkeypatch.setattr("os.link", link)
+    file = tmp_path / "new"
+    with pytest.raises(RuntimeError), create_file(file) as fresh:
+        fresh.write_bytes(b"half")
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+    for content in (b"one", b"two"):
+        with create_file(file) as fresh:
+            fresh.write_bytes(content)
+    assert file.read_bytes() == b"one" and list(tmp_path.iterdir()) == [file]
