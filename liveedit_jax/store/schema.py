@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shlex
 import sqlite3
@@ -155,6 +156,12 @@ def connect(path: Path, write: bool) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def whole_size(db: sqlite3.Connection) -> int:
+    """Compute how many bytes the file has where it is whole."""
+    names = "page_count", "page_size"
+    return math.prod(db.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
 
 
 @contextmanager

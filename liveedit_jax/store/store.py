@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from liveedit_jax.store.experts import Rows, expert_crc32, pack
-from liveedit_jax.store.moment import follow
+from liveedit_jax.store.moment import damaged, follow
 from liveedit_jax.store.records import (
     Edit,
     Header,
@@ -36,6 +36,7 @@ from liveedit_jax.store.schema import (
     connect,
     create_database,
     explained,
+    whole_size,
 )
 
 EXPERTS_N = 1024  # experts read at a time
@@ -69,8 +70,10 @@ class Store:
             self._db: sqlite3.Connection | None = connect(self._file, write)
         _open.add(self)
         try:
-            with self.transaction() as (_, history):
+            with self.transaction() as (db, history):
                 self.header = history.state.header
+                if os.stat(path).st_size < whole_size(db):
+                    raise damaged(path, "it was cut short")
         except BaseException:
             self.close()
             raise
