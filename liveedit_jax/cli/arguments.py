@@ -19,7 +19,8 @@ ASK_MORE = (
     " text: how much the prompts have in common, its weight is at most the sigmoid of it)"
 )
 LIST = "one line per live edit: id, prompt, target, picture"
-FORGET = "end the life of one edit"
+FORGET = "end the life of one edit; rollback can undo this"
+PURGE = "erase one edit, live or not, with its request, and its picture if no other edit has it"
 ROLLBACK = "undo the last N operations"
 INFO = "what the repository holds and which model made it"
 
@@ -95,6 +96,14 @@ def add_memory(parser: Parser) -> None:
         )  # fmt: skip
 
 
+def add_disk(parser: Parser) -> None:
+    """Add how a new repository keeps experts on disk."""
+    parser.add_argument(
+        "--disk", choices=("float32", "bfloat16"), default="float32",
+        help="how a new repository keeps experts on disk (default: %(default)s)",
+    )  # fmt: skip
+
+
 def add_out(parser: Parser, default: str, text: str) -> None:
     """Add where results go."""
     parser.add_argument(
@@ -127,7 +136,7 @@ def build_parser(text: str, run: Mapping[str, Callable]) -> Parser:
     def with_repo(name: str, text: str, more: str = "") -> Parser:
         made = with_model(name, text, more=more)
         made.add_argument(
-            "--repo", default=DEFAULT_REPO, help="folder of the edits (default: %(default)s)"
+            "--repo", default=DEFAULT_REPO, help="file of the edits (default: %(default)s)"
         )
         made.add_argument(
             "--max-edits", type=positive, default=DEFAULT_MAX_EDITS, metavar="N",
@@ -141,14 +150,23 @@ def build_parser(text: str, run: Mapping[str, Callable]) -> Parser:
     made = with_repo("edit", EDIT)
     add_edit(made)
     add_memory(made)
+    add_disk(made)
     made = with_repo("ask", ASK, ASK_MORE)
     add_ask(made)
     add_memory(made)
     made = with_repo("shell", "keep the model open and take edit, ask, list, ... line by line")
     add_memory(made)
+    add_disk(made)
     add_list(with_repo("list", LIST))
     add_forget(with_repo("forget", FORGET))
     add_rollback(with_repo("rollback", ROLLBACK))
+    add_forget(with_repo("purge", PURGE))
+    text = "write the live edits with their pictures to a new file, one JSON object a line"
+    with_repo("export", text).add_argument("file", metavar="FILE.jsonl")
+    made = with_repo("import", "take the edits of an exported file or of an old repository folder")
+    made.add_argument("source", metavar="SOURCE")
+    add_memory(made)
+    add_disk(made)
     with_repo("rebuild", "re-make all experts from their requests with today's model")
     with_repo("info", INFO)
     made = with_model("convert", "a published checkpoint as a model folder", None)
@@ -175,6 +193,7 @@ def shell_parser() -> Parser:
         ("list", LIST, add_list),
         ("forget", FORGET, add_forget),
         ("rollback", ROLLBACK, add_rollback),
+        ("purge", PURGE, add_forget),
         ("info", INFO, lambda parser: None),
     ):
         add(verbs.add_parser(name, description=text, allow_abbrev=False))

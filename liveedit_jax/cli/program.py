@@ -70,6 +70,46 @@ def _rollback(args: Namespace) -> None:
         verbs.rollback(store, args)
 
 
+def _purge(args: Namespace) -> None:
+    with _store(args, write=True) as store:
+        verbs.purge(store, args)
+
+
+def _export(args: Namespace) -> None:
+    from liveedit_jax.session.transfer import export_edits
+
+    with _store(args) as store:
+        done = export_edits(store, Path(args.file))
+    print(f"exported {done.edits_n} edits to {args.file}")
+    _refuse(store.path, done.refused, "exported")
+
+
+def _import(args: Namespace) -> None:
+    from tqdm import tqdm
+
+    from liveedit_jax.session.transfer import import_edits
+
+    source = Path(args.source)
+    if not source.exists():
+        raise FileNotFoundError(f"no file and no folder at {source}")
+    with (
+        _session(args, write=True) as editor,
+        tqdm(unit="edit", disable=not sys.stderr.isatty()) as bar,
+    ):
+        done = import_edits(editor, source, bar.update)
+    print(f"imported {done.edits_n} edits into {args.repo}")
+    _refuse(source, done.refused, "imported")
+
+
+def _refuse(source: Path, refused: dict[str, str], done: str) -> None:
+    """Name what was left out, the first with its reason."""
+    if refused:
+        (where, reason), *rest = refused.items()
+        more = ", ".join(where for where, _ in rest[:9]) + (", ..." if len(rest) > 9 else "")
+        more = f" (and {len(rest)} more: {more})" if rest else ""
+        raise ValueError(f"{source} {where}: {reason}{more}; all others are {done}")
+
+
 def _rebuild(args: Namespace) -> None:
     from liveedit_jax.session import rebuild_repository
 
@@ -130,6 +170,9 @@ VERBS = {
     "list": _list,
     "forget": _forget,
     "rollback": _rollback,
+    "purge": _purge,
+    "export": _export,
+    "import": _import,
     "rebuild": _rebuild,
     "info": _info,
     "convert": _convert,
@@ -144,7 +187,8 @@ def _session(args: Namespace, write: bool = False) -> EditingSession:
     from liveedit_jax.session import open_editor
 
     storage = StorageConfig(keys=Precision(args.keys), bodies=Precision(args.bodies))
-    editor = open_editor(args.model, args.repo, write, args.max_edits, args.chat, storage)
+    disk = Precision(args.disk) if write else Precision.F32
+    editor = open_editor(args.model, args.repo, write, args.max_edits, args.chat, storage, disk)
     without = wording.without_expert(editor.store)
     if without:
         verbs.note(without)

@@ -20,6 +20,7 @@ HELP = """edit    --image FILE --prompt TEXT --target TEXT   (or --from FILE.jso
 ask     --prompt TEXT [--image FILE] [--json]
 list    [--json | --html FILE]
 forget  ID
+purge   ID
 rollback N
 info
 help    this text; VERB --help: its flags
@@ -77,6 +78,8 @@ def _run(editor: EditingSession, args: Namespace) -> None:
             verbs.list_edits(editor.store, args)
         case "forget":
             verbs.forget(editor, args)
+        case "purge":
+            verbs.purge(editor, args)
         case "rollback":
             verbs.rollback(editor, args)
         case "info":

@@ -121,6 +121,12 @@ def forget(editor: EditingSession | Store, args: Namespace) -> None:
     print(f"forgot edit {args.id}")
 
 
+def purge(editor: EditingSession | Store, args: Namespace) -> None:
+    """Erase one edit for good."""
+    kept = editor.purge(args.id)
+    print(f"purged edit {args.id}" + ("; its picture stays, another edit has it" if kept else ""))
+
+
 def rollback(editor: EditingSession | Store, args: Namespace) -> None:
     """Undo the last operations."""
     editor.rollback(args.operations)
