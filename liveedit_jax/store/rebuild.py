@@ -10,7 +10,8 @@ import numpy as np
 
 from liveedit_jax.store.experts import pack
 from liveedit_jax.store.records import Edit, Header
-from liveedit_jax.store.store import Store, open_store, write_edits, write_experts
+from liveedit_jax.store.store import Store, open_store
+from liveedit_jax.store.writing import write_edits, write_experts
 
 Skipped = dict[int, str]  # id -> why its expert could not be made
 Make = Callable[[Store, Sequence[Edit]], tuple[dict[str, np.ndarray], Skipped]]

@@ -31,23 +31,18 @@ from liveedit_jax.store.records import (
     rebuild_command,
 )
 from liveedit_jax.store.schema import (
-    STATE,
     check_path,
     connect,
     create_database,
     explained,
     whole_size,
 )
+from liveedit_jax.store.writing import write_edits, write_experts
 
 EXPERTS_N = 1024  # experts read at a time
 
-_EDIT = """INSERT INTO edits (id, picture, prompt, target, file, born, died, experts_n, checksum)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE
-    SET died = excluded.died, experts_n = excluded.experts_n, checksum = excluded.checksum"""
 _PICTURE = """INSERT INTO pictures (sha256, bytes) VALUES (?, ?) ON CONFLICT (sha256) DO UPDATE
     SET bytes = excluded.bytes WHERE bytes IS NOT excluded.bytes"""  # a damaged one is repaired
-_EXPERT = """INSERT INTO experts (edit, generation, nth, shapes, dtype, crc32, data)
-    VALUES (?, ?, ?, ?, ?, ?, ?)"""
 # CROSS JOIN: in this order, so that experts are read from the first to the last.
 _EXPERTS = """SELECT edit, nth, shapes, dtype, crc32, data FROM experts CROSS JOIN edits
     ON edits.id = edit WHERE generation = ? AND died IS NULL {chosen} ORDER BY experts.id"""
@@ -376,44 +371,6 @@ class Store:
             f"the stored expert of edit {edit_id} is damaged; {rebuild_command(self.path)}, with "
             "the model that made it, re-makes it from its request"
         )
-
-
-def write_edits(
-    db: sqlite3.Connection,
-    history: History,
-    state: State,
-    changed: dict[int, Edit],
-    gone: Sequence[Edit] = (),
-) -> None:
-    """Write rows of edits, delete others, and say in the repository's row what is there now."""
-    digest = state.digest
-    for edit_id, edit in changed.items():
-        before = history.edits.get(edit_id)
-        digest ^= edit.checksum ^ (before.checksum if before else 0)
-    for edit in gone:
-        digest ^= edit.checksum
-    db.executemany(
-        _EDIT,
-        (
-            (edit.id, *vars(edit.request).values(), edit.file, edit.born, edit.died,
-             edit.experts_n, edit.checksum)
-            for edit in changed.values()
-        ),
-    )  # fmt: skip
-    db.executemany("DELETE FROM edits WHERE id = ?", ((edit.id,) for edit in gone))
-    db.execute(STATE, replace(state, digest=digest).row())
-
-
-def write_experts(
-    db: sqlite3.Connection, header: Header, generation: int, ids: Sequence[int], packed: list[bytes]
-) -> None:
-    """Write an expert each of edits that are in the table."""
-    kind = json.dumps(header.shapes), header.dtype
-    rows = (
-        (i, generation, 0, *kind, expert_crc32(generation, i, 0, *kind, data), data)
-        for i, data in zip(ids, packed, strict=True)
-    )
-    db.executemany(_EXPERT, rows)
 
 
 def open_store(path: str | Path, write: bool = False, create: Header | None = None) -> Store:

@@ -11,6 +11,8 @@ import pytest
 from small_store import HEADER, SHAPES, add, arrays, check, fill, picture, request, values
 
 from liveedit_jax.store import Header, open_store, read_header, rebuild, schema
+from liveedit_jax.store.experts import expert_crc32
+from liveedit_jax.store.writing import write_edits
 
 
 def make_all(store, edits):
@@ -175,8 +177,6 @@ def test_a_bfloat16_repository_keeps_half_the_bytes(tmp_path):
 def test_experts_of_a_lower_rank_and_several_of_an_edit_are_read(tmp_path):
     path = tmp_path / "repo"
     fill(path, 1)
-    from liveedit_jax.store.experts import expert_crc32
-
     data = np.arange(14, dtype="<f4").tobytes()
     shapes = '{"text_key": [3], "vision_key": [3], "down": [1, 4], "up": [1, 4]}'
     row = (1, 1, 1, shapes, "float32", expert_crc32(1, 1, 1, shapes, "float32", data), data)
@@ -188,8 +188,6 @@ def test_experts_of_a_lower_rank_and_several_of_an_edit_are_read(tmp_path):
         values(store)  # the edit has only one
     with open_store(path, write=True) as store, store.transaction(write=True) as (db, history):
         edit = replace(history.edits[1], experts_n=2)
-        from liveedit_jax.store.store import write_edits
-
         write_edits(db, history, history.state, {1: edit})
         epoch = replace(history.state, epoch=1)
         write_edits(db, history, epoch, {1: edit})
