@@ -202,6 +202,7 @@ def _differences(cfg: BackboneConfig, config: Mapping) -> list[str]:
         found = [*_compare(config, top)]
         found += _compare(vision, clip_fields(cfg.vision), "vision_config.")
     else:
+        assert isinstance(cfg.vision, EvaConfig) and isinstance(cfg.bridge, QFormerConfig)
         top = [
             Field("model_type", None, "blip-2"),
             Field("num_query_tokens", 32, cfg.bridge.queries_n),
@@ -226,6 +227,7 @@ def _text_differences(cfg: BackboneConfig, text: Any, part: str) -> list[str]:
         return [*_compare(text, (), part)]
     if isinstance(cfg.decoder, OptConfig):
         return [*_compare(text, opt_fields(cfg.decoder), part)]
+    assert isinstance(cfg.decoder, LlamaConfig)
     text = _read_rope(text)
     return [*_compare(text, llama_fields(cfg.decoder, text), part)]
 

@@ -71,7 +71,9 @@ class BenchmarkData:
     def _place_of(self, i: int) -> Int[np.ndarray, " P"]:
         """Return the feature row of each vision token of picture i, which is cut into tiles."""
         if i not in self._places:
-            self._places[i] = self._read(i).place
+            place = self._read(i).place
+            assert place is not None  # the model cuts pictures into tiles
+            self._places[i] = place
         return self._places[i]
 
     def _vision_n(self, i: int) -> int:
@@ -99,7 +101,9 @@ class BenchmarkData:
         Raises:
             ValueError: the file is not a complete image.
         """
-        return self._read(i).pixels
+        pixels = self._read(i).pixels
+        assert pixels is not None
+        return pixels
 
     def _read(self, i: int) -> ProcessedImage:
         r, k = divmod(i, 4)

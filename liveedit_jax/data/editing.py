@@ -77,7 +77,7 @@ def collate_samples(
             ids, roles = build_row(cfg, prompt, answer, vision_n, [cfg.bos_id])
             token[kind, j, : len(ids)], role[kind, j, : len(ids)] = ids, roles
             picture[kind, j] = shown
-            if place_of is not None:
+            if place is not None and place_of is not None:
                 place[kind, j, role[kind, j] == Role.VISION] = place_of(shown)
     return EditingBatch(token, role, picture, place)
 

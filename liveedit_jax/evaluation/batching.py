@@ -156,8 +156,8 @@ def make_rows(
         prompt_token=prompt_token[:, :prompt_t],
         prompt_role=prompt_role[:, :prompt_t],
         same_prompt=same,
-        place=full.place,
-        prompt_place=None if alone.place is None else alone.place[:, :prompt_t],
+        place=None if full.place is None else np.asarray(full.place),
+        prompt_place=None if alone.place is None else np.asarray(alone.place)[:, :prompt_t],
     )
 
 
@@ -177,7 +177,7 @@ def replace_answers(
     longer = ((0, 0), (0, shapes.steps_n))
     token = np.pad(rows.prompt_token[chosen], longer)
     role = np.pad(rows.prompt_role[chosen], longer)
-    tiled = rows.prompt_place is not None
+    place = None if rows.prompt_place is None else rows.prompt_place[chosen]
     first = (role != Role.PAD).sum(1)
     for x, path in enumerate(paths):
         token[x, first[x] : first[x] + len(path)] = path
@@ -193,8 +193,8 @@ def replace_answers(
         prompt_token=rows.prompt_token[chosen],
         prompt_role=rows.prompt_role[chosen],
         same_prompt=[True] * len(paths),
-        place=np.pad(rows.prompt_place[chosen], longer) if tiled else None,
-        prompt_place=rows.prompt_place[chosen] if tiled else None,
+        place=None if place is None else np.pad(place, longer),
+        prompt_place=place,
     )
 
 
@@ -242,8 +242,9 @@ def take(rows: ProbeRows, chosen: np.ndarray, t: int) -> Batch:
 def take_prompt(rows: ProbeRows, chosen: np.ndarray) -> Batch:
     """Make a batch of prompts without their targets and without pixels."""
     batch = without_pixels(rows.prompt_token[chosen], rows.prompt_role[chosen])
-    tiled = rows.prompt_place is not None
-    return batch.replace(place=rows.prompt_place[chosen]) if tiled else batch
+    if rows.prompt_place is None:
+        return batch
+    return batch.replace(place=rows.prompt_place[chosen])
 
 
 def read_pixels(cfg: BackboneConfig, image: bytes | Path) -> Float[np.ndarray, "S S 3"]:

@@ -103,11 +103,15 @@ def measure_places(cfg: BackboneConfig, cases: Sequence[Case]) -> Places | None:
     """
     if not cfg.grids:
         return None
-    probes = (probe for case in cases for probe in case.probes if probe.image is not None)
-    images = {image_key(probe.image): probe.image for probe in probes}
-    read, known = read_pictures(cfg, images.values(), READERS_N), {}
-    places = (known.setdefault(picture.place.tobytes(), picture.place) for picture in read)
-    return dict(zip(images, places, strict=True))
+    shown = (probe.image for case in cases for probe in case.probes)
+    images = {image_key(image): image for image in shown if image is not None}
+    known: dict[bytes, np.ndarray] = {}  # pictures of one size share their places
+    places: dict[bytes, np.ndarray] = {}
+    for key, picture in zip(images, read_pictures(cfg, images.values(), READERS_N), strict=True):
+        place = picture.place
+        assert place is not None  # the model cuts pictures into tiles
+        places[key] = known.setdefault(place.tobytes(), place)
+    return places
 
 
 @dataclass(frozen=True, eq=False)
