@@ -103,7 +103,7 @@ class Backbone:
         self, weights: dict, pixels: Float[AnyArray, "B S S 3"]
     ) -> Float[Array, "B P W"]:
         """Compute the vision tower's output for pictures (or tiles), which the bridge reads."""
-        pixels = pixels.astype(weights["embed"].dtype)
+        pixels = jnp.asarray(pixels, weights["embed"].dtype)
         vision = {
             name: part if name == "layers" else dequantise(part)  # scanned layers do it themselves
             for name, part in weights["vision"].items()

@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from liveedit_jax.types import AnyArray
+
 LAYERS = ("lower", "upper")
 
 
 @jax.custom_vjp
-def _rounded(x: Float[Array, "N D"], kernel: Float[Array, "D W"]) -> Float[Array, "N W"]:
+def _rounded(x: Float[Array, "N D"], kernel: Float[AnyArray, "D W"]) -> Float[Array, "N W"]:
     return jax.lax.dot_general(
         x.astype(kernel.dtype), kernel, (((1,), (0,)), ((), ())), preferred_element_type=x.dtype
     )
@@ -42,7 +44,7 @@ def _rounded_backward(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array
 _rounded.defvjp(_rounded_forward, _rounded_backward)
 
 
-def product(x: Float[Array, "... D"], kernel: Float[Array, "D W"]) -> Float[Array, "... W"]:
+def product(x: Float[Array, "... D"], kernel: Float[AnyArray, "D W"]) -> Float[Array, "... W"]:
     """Compute x @ kernel in x's dtype; if the kernel's is narrower, x is rounded to it first."""
     if jnp.dtype(kernel.dtype).itemsize >= jnp.dtype(x.dtype).itemsize:
         return x @ kernel

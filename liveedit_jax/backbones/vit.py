@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from liveedit_jax.backbone_config import ClipConfig, EvaConfig
 from liveedit_jax.backbones.placement import Placement
 from liveedit_jax.backbones.quantise import dequantise_layer
+from liveedit_jax.types import AnyArray
 
 
 class VitLayer(nn.Module):
@@ -67,7 +68,7 @@ def patches(image: Float[Array, "B S S 3"], size: int) -> Float[Array, "B P X"]:
 
 
 def prepend_cls(
-    cls: Float[Array, " W"], x: Float[Array, "B P W"], position: Float[Array, "P1 W"]
+    cls: Float[AnyArray, " W"], x: Float[Array, "B P W"], position: Float[AnyArray, "P1 W"]
 ) -> Float[Array, "B P1 W"]:
     """Prepend the CLS token, and add learned positions; P1 = P + 1."""
     row = jnp.broadcast_to(cls.astype(x.dtype), (x.shape[0], 1, x.shape[2]))
