@@ -14,8 +14,17 @@ import jax
 import pytest
 from jaxtyping import config, install_import_hook
 
-# Before these are imported: their annotations can then be checked at run time.
-install_import_hook(("liveedit_jax.editor", "liveedit_jax.backbones"), "beartype.beartype")
+# What computes on arrays; its annotations can be checked at run time if the hook comes first.
+COMPUTING = ["liveedit_jax.editor"]
+COMPUTING += [
+    f"liveedit_jax.backbones.{name}"
+    for name in (
+        "attention", "backbone", "clip_vision", "decoder", "efficientnet", "eva_vision",
+        "generation", "linear", "llama", "norms", "opt", "placement", "projector", "qformer",
+        "quantise", "sequence", "vit",
+    )
+]  # fmt: skip
+install_import_hook(COMPUTING, "beartype.beartype")
 config.update("jaxtyping_disable", True)
 
 from liveedit_jax.backbones import Backbone

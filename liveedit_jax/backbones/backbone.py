@@ -137,7 +137,7 @@ class Backbone:
 
         Features are taken in order, or as `batch.place` says.
         """
-        x = place_weights(self.placement("embed"), weights["embed"])[batch.token]
+        x = jnp.asarray(place_weights(self.placement("embed"), weights["embed"]))[batch.token]
         x = decoder.scale_embeddings(self.cfg.decoder, x)
         if features is not None:
             is_vision = batch.role == Role.VISION

@@ -84,7 +84,7 @@ def attention_mask(cfg: DecoderConfig, batch: Batch) -> Bool[Array, "K B T T"]:
     return _in_windows(cfg, mask & visible, order[:, :, None] - order[:, None, :])
 
 
-def next_mask(cfg: DecoderConfig, rows_n: int, at: Int[Array, " B"]) -> Bool[Array, "K B 1 S"]:
+def next_mask(cfg: DecoderConfig, rows_n: int, at: Int[AnyArray, " B"]) -> Bool[Array, "K B 1 S"]:
     """Compute what a generated token in row `at` of the cache attends to: rows up to its own.
 
     It is an answer's, to which no other reach than the causal one applies.

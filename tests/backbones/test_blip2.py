@@ -61,7 +61,7 @@ def test_every_block_equals_the_original(pair):
     close(ours, vision, 1e-5)
     query = net.query_tokens.expand(2, -1, -1)
     read = net.qformer(query_embeds=query, encoder_hidden_states=vision).last_hidden_state
-    given = vision.detach().numpy()
+    given = jnp.asarray(vision.detach().numpy())
     bridged = bridge(backbone.cfg).apply({"params": weights["projector"]}, given)
     close(bridged, net.language_projection(read), 1e-5)
 
