@@ -13,7 +13,6 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 
 from experiments.training.editor_arguments import is_public, open_world, starts_on_drawings
-from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.backbone import split_at
 from liveedit_jax.backbones.linear import round_kernels
@@ -116,7 +115,7 @@ class Run:
 def prepare(args: argparse.Namespace, chosen: Preset, recipe: EditorTrainConfig) -> Run:
     """Read what `args` name."""
     begun, before = load_weights(args.start_from / "editor") if args.start_from else (None, None)
-    frozen = _frozen(args, chosen.backbone)
+    frozen = _frozen(args, chosen)
     data = _data(args, chosen, recipe, frozen.tokenizer)
     pictures = None
     if not is_public(chosen) and (args.mesh is None or starts_on_drawings(recipe)):
@@ -124,10 +123,10 @@ def prepare(args: argparse.Namespace, chosen: Preset, recipe: EditorTrainConfig)
     return Run(args, chosen, recipe, frozen, data, pictures, begun, before)
 
 
-def _frozen(args: argparse.Namespace, cfg: BackboneConfig) -> Frozen:
+def _frozen(args: argparse.Namespace, chosen: Preset) -> Frozen:
     """The model folder's backbone, in the precision that was asked for, and tokenizer."""
-    folder = args.model or model_folder(args.config)
-    weights, made = load_backbone(folder)
+    folder, cfg = args.model or model_folder(args.config), chosen.backbone
+    weights, made = load_backbone(folder, chosen)
     weights = split_at(weights, cfg.edit_layer)
     if args.int8:
         weights = jax.jit(quantise, donate_argnums=0)(weights)

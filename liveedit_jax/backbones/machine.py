@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 
 import jax
@@ -55,7 +56,7 @@ def first_device() -> jax.Device:
     try:
         return jax.local_devices()[0]
     except Exception as error:  # RuntimeError, or AssertionError without a word
-        asked = jax.config.read("jax_platforms")
+        asked = os.environ.get("JAX_PLATFORMS")
         raise OSError(
             f"JAX finds no device to compute on ({first_line(error)}; JAX_PLATFORMS is "
             f"{asked or 'not set'}): set JAX_PLATFORMS=cpu, or install what JAX needs for the "

@@ -165,7 +165,7 @@ def test_files_that_may_not_be_read_are_not_called_damaged(tmp_path):
         if each.stat().st_uid == os.geteuid() and each != each.parent:
             each.chmod(each.stat().st_mode | 0o055)
     code = """
-import os, sys, jax
+import encodings.utf_8_sig, os, sys, jax
 from liveedit_jax.model_io.weights import load_weights
 import orbax.checkpoint
 jax.devices()
