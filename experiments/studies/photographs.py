@@ -48,7 +48,7 @@ def main() -> int:
         if args.tokens is not None and args.tokens < 1:
             raise ValueError(f"--tokens {args.tokens}: 1 or more")
         args.out.mkdir(parents=True, exist_ok=True)
-        backbone, editor = model_hashes(args.model)
+        backbone, editor, _ = model_hashes(args.model)
         results = {
             "model": args.model,
             "backbone_sha256": backbone,

@@ -50,7 +50,7 @@ def train_baseline(args: argparse.Namespace, chosen: Preset) -> None:
     )
     editor = replace(editor, recipe=recipe)
     folder = args.model or model_folder(args.config)
-    whole, made = load_backbone(folder)
+    whole, made = load_backbone(folder, chosen)
     backbone, weights = split_at_layer(Backbone(chosen.backbone), whole, editor.layer)
     cfg = chosen.backbone
     tokenizer = load_tokenizer(folder / "tokenizer.json", cfg.pad_id, cfg.bos_id, cfg.eos_id)

@@ -61,7 +61,7 @@ def blend_images(
     share = jax.random.uniform(share_key, (n, 1, 1, 1), maxval=most)
     other = jax.random.permutation(other_key, n)
     blend = (1 - share) * hidden + share * hidden[other]
-    is_vision = role == Role.VISION
+    is_vision = jnp.asarray(role) == Role.VISION
     return jnp.where((is_vision & is_vision[other])[..., None], blend, hidden)
 
 

@@ -1,6 +1,7 @@
 """BLIP-2 with OPT: parity with Hugging Face by block and as a whole, generation with its cache."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from torch_parity import channels_first, close, compare_model, numpy_state, rows, shaken, their_ids

@@ -1,6 +1,7 @@
 """The EfficientNet tower against the same layers in torch."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from torch_parity import close, numpy_state, shaken
@@ -38,7 +39,7 @@ def test_the_tower_equals_torch(size):
         if value.dtype.is_floating_point:
             value += torch.rand_like(value) * (1 if name.endswith("var") else 0.2)
     image = torch.randn(2, 3, size, size)
-    pixels = image.permute(0, 2, 3, 1).numpy()
+    pixels = jnp.asarray(image.permute(0, 2, 3, 1).numpy())
     tower = EfficientNet(CFG)
     like = jax.eval_shape(lambda: tower.init(jax.random.key(0), pixels)["params"])
     weights = convert(numpy_state(net), rules(CFG), {"vision": like})["vision"]

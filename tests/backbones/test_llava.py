@@ -274,7 +274,7 @@ def test_sampling_is_reproducible_and_cold_sampling_is_greedy(model):
     assert not np.array_equal(other, first)
 
 
-@pytest.mark.parametrize("field", [{"temperature": 0}, {"top_k": 0}, {"top_p": 1.5}])
+@pytest.mark.parametrize("field", [{"temperature": 0.0}, {"top_k": 0}, {"top_p": 1.5}])
 def test_impossible_sampling_is_refused(field):
     with pytest.raises(ValueError, match=next(iter(field))):
         Sampling(**field)

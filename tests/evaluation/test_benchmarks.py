@@ -254,5 +254,7 @@ def test_portability_is_asked_on_the_edited_picture(manual_dir, tmp_path, parts)
     assert failures and all(failure.pictures[0][0] == "edited" for failure in failures)
     other = next(f for f in failures if f.line["probe"] == "image_generality")
     case = other.line["case"]
-    assert [file.name for _, file in other.pictures] == [f"{case}.png", f"{case}.jpg"]
+    edited, asked = (data for _, data in other.pictures)
+    assert edited == (stream.pictures / f"signs/{case}.png").read_bytes()
+    assert asked == (stream.pictures / f"signs_other/{case}.jpg").read_bytes()
     assert gallery(failures, {out: "one"}).count("<img ") == sum(len(f.pictures) for f in failures)
