@@ -30,10 +30,32 @@ class EditorConfig:
     # Multiply the initial vision value maps of both extractors by this factor. Where the states
     # already tell an entity from all others, routing then has a margin from the first step.
     vision_init_scale: float = 1.0
+    # Routing of our own (editor/directions.py). None, as in the paper: extractors make the keys.
+    # Entries of a vision key that is a direction, compared by its cosine with a constant.
+    image_direction_n: int | None = None
+    # Entries of the part of a text key that is a direction.
+    text_direction_n: int | None = None
     # Differences between the paper and the released code; both values of each are tested.
     official_double_layer: bool = False  # released training runs the edit layer twice
     locality_kl: str = "edited_to_original"  # or "original_to_edited", as the paper writes
     train_eos: bool = True  # released: False
+
+    @property
+    def vision_key_n(self) -> int:
+        """Return the number of entries of a vision key."""
+        attended_n = self.queries_n * self.module_width
+        return attended_n if self.image_direction_n is None else self.image_direction_n
+
+    @property
+    def text_key_n(self) -> int:
+        """Return the number of entries of a text key."""
+        attended_n = self.queries_n * self.module_width
+        return attended_n if self.text_direction_n is None else self.text_direction_n + 1
+
+    @property
+    def attends(self) -> bool:
+        """Return whether any routing key is made by the paper's extractors."""
+        return self.image_direction_n is None or self.text_direction_n is None
 
     def __post_init__(self):
         """Refuse values that no code path supports."""
@@ -42,6 +64,10 @@ class EditorConfig:
                 f"locality_kl={self.locality_kl!r}: use 'edited_to_original' or "
                 "'original_to_edited'"
             )
+        for name in ("image_direction_n", "text_direction_n"):
+            n = getattr(self, name)
+            if n is not None and n < 2:
+                raise ValueError(f"{name}={n}: a direction needs 2 entries or more")
         for name in ("heads_n", "generator_heads_n"):
             heads_n = getattr(self, name)
             if heads_n is not None and self.module_width % heads_n:

@@ -58,9 +58,10 @@ def main() -> None:
         empty,
         sharded.row_shardings(mesh, empty),
     )
-    b, key_n, body = args.batch, cfg.queries_n * cfg.module_width, (cfg.rank, args.width)
-    expert = Expert(of((b, key_n)), of((b, key_n)), of((b, *body)), of((b, *body)))
-    query = Query(of((b, key_n)), of((b, key_n)), of((b,)))
+    b, body = args.batch, (cfg.rank, args.width)
+    keys = of((b, cfg.text_key_n)), of((b, cfg.vision_key_n))
+    expert = Expert(*keys, of((b, *body)), of((b, *body)))
+    query = Query(*keys, of((b,)))
     norm = {"scale": of((args.width,)), "bias": of((args.width,))}
     editor = liveedit.PreparedEditor(None, None, None, None, norm)
     hidden = of((b, args.tokens, args.width))

@@ -151,6 +151,13 @@ class Backbone:
         x = decoder.add_positions(self.cfg.decoder, weights, x, position)
         return jnp.where((batch.role != Role.PAD)[..., None], x, 0)
 
+    def mean_word(self, weights: dict, batch: Batch) -> Float[Array, "B D"]:
+        """Compute the mean embedding of each row's PROMPT tokens, in float32; zeros without any."""
+        words = place_weights(self.placement("embed"), weights["embed"])[batch.token]
+        asked = (batch.role == Role.PROMPT)[..., None]
+        total = jnp.sum(words, 1, jnp.float32, where=asked)
+        return total / jnp.maximum(asked.sum(1), 1)
+
     def embed_next(
         self, weights: dict, token: Int[Array, " B"], position: Positions
     ) -> Float[Array, "B 1 D"]:

@@ -22,6 +22,7 @@ class LiveEditEncoding(NamedTuple):
 
     hidden: Float[Array, "B T D"]  # the edit layer's output
     query: Query
+    words: Float[Array, "B D"] | None = None  # `liveedit.prompt_words`
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class LiveEdit(RoutedEditor):
     def encode(self, backbone, params, batch, seen):
         """Compute the edit layer's output and the routing query of B rows."""
         hidden = backbone.lower_from_features(params["backbone"], batch, seen)
-        return LiveEditEncoding(
-            hidden, liveedit.encode_query(self.cfg, params["editor"], hidden, batch.role)
-        )
+        words = liveedit.prompt_words(self.cfg, backbone, params["backbone"], batch)
+        query = liveedit.encode_query(self.cfg, params["editor"], hidden, batch.role, words)
+        return LiveEditEncoding(hidden, query, words)
 
     def unedited_logits(self, backbone, params, known, batch, seen, at):
         """Run the layers after the edit layer."""
@@ -52,7 +53,9 @@ class LiveEdit(RoutedEditor):
 
     def request(self, backbone, params, known, batch):
         """Generate the experts of B requests."""
-        return liveedit.generate_expert(self.cfg, params["editor"], known.hidden, batch.role)
+        return liveedit.generate_expert(
+            self.cfg, params["editor"], known.hidden, batch.role, known.words
+        )
 
     def init(self, backbone, params, capacity):
         """Create an empty repository."""

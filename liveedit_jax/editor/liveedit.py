@@ -18,46 +18,69 @@ from jaxtyping import Array, Bool, Float, Int
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditorConfig
-from liveedit_jax.editor import extractor, generator
-from liveedit_jax.editor.attention import init_norm, layer_norm, with_norm_stats
+from liveedit_jax.editor import directions, extractor, generator
+from liveedit_jax.editor.attention import Tokens, init_norm, layer_norm, with_norm_stats
 from liveedit_jax.editor.repository import add_edits, init_repository
 from liveedit_jax.editor.routing import gather_experts, route, similarity
 from liveedit_jax.types import AnyArray, Axis, Batch, Expert, Query, Repository, Role, Route
 
 
 class PreparedEditor(NamedTuple):
-    """The parameters of an editor with their constants folded, once per checkpoint."""
+    """The parameters of an editor with their constants folded, once per checkpoint.
 
-    edit: extractor.Extractor
-    input: extractor.Extractor
+    Keys are made by the two extractors, or by maps to directions where the config says so.
+    """
+
+    edit: extractor.Extractor | None
+    input: extractor.Extractor | None
     down: generator.Generator
     up: generator.Generator
     norm: dict  # the one LayerNorm in front of all experts
+    image: dict | None = None  # the map of pictures to directions
+    text: dict | None = None  # the map of prompts to directions
+
+
+SIDES = ("edit", "input")  # the two extractors
 
 
 def init_params(key: Array, cfg: EditorConfig, width: int, vision_n: int) -> dict:
     """Initialise an editor for a decoder of `width` D and a sentinel of `vision_n` P rows.
 
-    With `cfg.paired_init` both extractors get the same weights.
+    With `cfg.paired_init` both extractors get the same weights. There are no extractors where both
+    keys are directions.
     """
     keys = jax.random.split(key, 4)
-    return {
-        "edit": extractor.init_extractor(keys[0], cfg, width, None),
-        "input": extractor.init_extractor(keys[1 - cfg.paired_init], cfg, width, vision_n),
+    params = {
         "down": generator.init_generator(keys[2], cfg, width),
         "up": generator.init_generator(keys[3], cfg, width),
         "norm": init_norm(width),
     }
+    if cfg.attends:
+        params["edit"] = extractor.init_extractor(keys[0], cfg, width, None)
+        other = keys[1 - cfg.paired_init]
+        params["input"] = extractor.init_extractor(other, cfg, width, vision_n)
+    if cfg.image_direction_n is not None:
+        params["image"] = directions.init_image(cfg, width)
+    if cfg.text_direction_n is not None:
+        params["text"] = directions.init_text(keys[1], cfg, width)
+    return params
 
 
 def prepare(cfg: EditorConfig, params: dict) -> PreparedEditor:
-    """Fold the constants of an editor's parameters; training differentiates through it."""
+    """Fold the constants of an editor's parameters; training differentiates through it.
+
+    The maps to directions are fitted apart (training/directions.py): no gradient reaches them.
+    """
+    edit, asked = (extractor.prepare(cfg, params[k]) if cfg.attends else None for k in SIDES)
+    image, text = (jax.lax.stop_gradient(params.get(name)) for name in ("image", "text"))
     return PreparedEditor(
-        edit=extractor.prepare(cfg, params["edit"]),
-        input=extractor.prepare(cfg, params["input"]),
+        edit=edit,
+        input=asked,
         down=generator.prepare(cfg, params["down"]),
         up=generator.prepare(cfg, params["up"]),
         norm=params["norm"],
+        image=image,
+        text=text,
     )
 
 
@@ -90,10 +113,14 @@ def generate_expert(
     editor: PreparedEditor,
     hidden: Float[Array, "N T D"],
     role: Int[AnyArray, "N T"],
+    words: Float[Array, "N D"] | None = None,
 ) -> Expert:
-    """Generate the experts of N edits from the edit layer's output for (image, prompt, target)."""
+    """Generate the experts of N edits from the edit layer's output for (image, prompt, target).
+
+    `words` is `prompt_words`.
+    """
     tokens = with_norm_stats(hidden, cfg.norm_eps)
-    text, vision, _ = routing_features(cfg, editor.edit, hidden, role)
+    text, vision = edit_keys(cfg, editor, hidden, role, words)
     body_mask = (role == Role.VISION) | (role == Role.PROMPT) | (role == Role.ANSWER)
     return Expert(
         text_key=text,
@@ -108,15 +135,66 @@ def encode_query(
     editor: PreparedEditor,
     hidden: Float[Array, "B T D"],
     role: Int[AnyArray, "B T"],
+    words: Float[Array, "B D"] | None = None,
 ) -> Query:
-    """Compute the routing queries of B rows (paper equation 4).
+    """Compute the routing queries of B rows (paper equation 4); `words` is `prompt_words`.
 
     A row without an image gets an infinite threshold, so that it hits nothing.
     """
-    text, vision, prompt = routing_features(cfg, editor.input, hidden, role)
-    threshold = thresholds(cfg, editor.input, prompt, vision)
+    text = vision = threshold = None
+    if editor.input is not None:
+        text, vision, prompt = routing_features(cfg, editor.input, hidden, role)
+        threshold = thresholds(cfg, editor.input, prompt, vision)
+    tokens = with_norm_stats(hidden, cfg.norm_eps)
+    if editor.image is not None:
+        found = directions.direction(editor.image, directions.picture_features(tokens, role))
+        vision, threshold = directions.image_query(cfg, found), editor.image["threshold"]
+    if editor.text is not None:
+        text = text_query(cfg, editor, tokens, role, words)
     has_image = (role == Role.VISION).any(-1)
     return Query(text, vision, jnp.where(has_image, threshold, jnp.inf))
+
+
+def edit_keys(
+    cfg: EditorConfig,
+    editor: PreparedEditor,
+    hidden: Float[Array, "N T D"],
+    role: Int[AnyArray, "N T"],
+    words: Float[Array, "N D"] | None,
+) -> tuple[Float[Array, "N H"], Float[Array, "N H"]]:
+    """Compute the text and vision keys of N edits (paper equation 3)."""
+    text = vision = None
+    if editor.edit is not None:
+        text, vision, _ = routing_features(cfg, editor.edit, hidden, role)
+    tokens = with_norm_stats(hidden, cfg.norm_eps)
+    if editor.image is not None:
+        vision = directions.direction(editor.image, directions.picture_features(tokens, role))
+    if editor.text is not None:
+        asked = directions.prompt_features(tokens, role, words)
+        text = directions.text_key(directions.direction(editor.text, asked))
+    return text, vision
+
+
+def text_query(
+    cfg: EditorConfig,
+    editor: PreparedEditor,
+    tokens: Tokens,
+    role: Int[AnyArray, "B T"],
+    words: Float[Array, "B D"] | None,
+) -> Float[Array, "B H"]:
+    """Compute the text part of B routing queries."""
+    if editor.text is None:
+        text, _ = extractor.prompt_features(editor.input, tokens, role == Role.PROMPT)
+        return rearrange(text, "b e m -> b (e m)")
+    asked = directions.prompt_features(tokens, role, words)
+    return directions.text_query(cfg, editor.text, directions.direction(editor.text, asked))
+
+
+def prompt_words(
+    cfg: EditorConfig, backbone: Backbone, weights: dict, batch: Batch
+) -> Float[Array, "B D"] | None:
+    """Compute the mean embedding of each prompt's tokens, where text keys are made of it."""
+    return None if cfg.text_direction_n is None else backbone.mean_word(weights, batch)
 
 
 def mix(
@@ -188,7 +266,8 @@ def make_experts(
     cfg: EditorConfig, backbone: Backbone, weights: dict, editor: PreparedEditor, batch: Batch
 ) -> Expert:
     """Generate the experts of N requests (image, prompt, target) from tokens and pixels."""
-    return generate_expert(cfg, editor, backbone.lower(weights, batch), batch.role)
+    words = prompt_words(cfg, backbone, weights, batch)
+    return generate_expert(cfg, editor, backbone.lower(weights, batch), batch.role, words)
 
 
 def lower_and_route(
@@ -202,7 +281,8 @@ def lower_and_route(
 ) -> tuple[Float[Array, "B T D"], Route]:
     """Compute the edit layer's output of B queries, and route them as of clock `at` (None: now)."""
     hidden = backbone.lower(weights, batch)
-    return hidden, route(cfg, repo, encode_query(cfg, editor, hidden, batch.role), at)
+    words = prompt_words(cfg, backbone, weights, batch)
+    return hidden, route(cfg, repo, encode_query(cfg, editor, hidden, batch.role, words), at)
 
 
 def edit(
@@ -253,8 +333,10 @@ __all__ = [
     "make_experts",
     "mix",
     "prepare",
+    "prompt_words",
     "residual",
     "routing_features",
     "similarity",
+    "text_query",
     "thresholds",
 ]

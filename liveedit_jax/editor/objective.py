@@ -11,18 +11,20 @@ from jaxtyping import Array, Bool, Float, Int
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditorConfig, EditorTrainConfig
-from liveedit_jax.editor import extractor, losses
+from liveedit_jax.editor import losses
 from liveedit_jax.editor.attention import with_norm_stats
 from liveedit_jax.editor.liveedit import (
     PreparedEditor,
     generate_expert,
     mix,
     prepare,
+    prompt_words,
     routing_features,
+    text_query,
     thresholds,
 )
 from liveedit_jax.editor.routing import similarity, soft_weights
-from liveedit_jax.types import AnyArray, Batch, Expert, Role
+from liveedit_jax.types import AnyArray, Batch, Expert
 
 
 class Samples(NamedTuple):
@@ -53,6 +55,7 @@ class Requests(NamedTuple):
 
     hidden: Float[Array, "N T D"]
     role: Int[AnyArray, "N T"]
+    words: Float[Array, "N D"] | None = None  # `liveedit.prompt_words`
 
 
 class Pool(NamedTuple):
@@ -145,8 +148,9 @@ def edit_terms(
     mask = flat(masks.reliability, *[masks.generality] * len(generalities), masks.locality)
     hidden, role = jax.lax.stop_gradient(every.hidden), every.batch.role
     tokens = with_norm_stats(hidden, cfg.norm_eps)
-    text, _ = extractor.prompt_features(editor.input, tokens, role == Role.PROMPT)
-    score = similarity(cfg, rearrange(text, "b e m -> b (e m)"), expert.text_key)
+    words = prompt_words(cfg, backbone, weights, every.batch)
+    text = text_query(cfg, editor, tokens, role, words)
+    score = similarity(cfg, text, expert.text_key)
     weight = soft_weights(score, mask)  # f32[S, N]
     added = mix(cfg, editor.norm, hidden, role, weight, expert.down, expert.up)
     if cfg.official_double_layer:
@@ -172,7 +176,14 @@ def routing_terms(
     pool: Pool,
     pairs: Pairs,
 ) -> dict:
-    """Compute the soft and hard routing losses of B pairs of neighbours and B other pairs."""
+    """Compute the soft and hard routing losses of B pairs of neighbours and B other pairs.
+
+    Keys that are directions are fitted apart: their losses are 0.
+    """
+    soft, hard = ("soft_relative", "soft_absolute"), ("hard_neighbour", "hard_other")
+    terms = dict.fromkeys((*soft, *hard), jnp.zeros(()))
+    if not cfg.attends:
+        return terms
     pool = pool._replace(hidden=jax.lax.stop_gradient(pool.hidden))
 
     def side(i: int) -> Pool:
@@ -190,9 +201,7 @@ def routing_terms(
     text1, vision1, _ = routing_features(cfg, editor.edit, second.hidden, second.role)
     threshold = thresholds(cfg, editor.input, prompt, vision0)
 
-    relative, absolute = losses.soft_routing(similarity(cfg, text0[::2], text1[::2]))
-
-    def hard(rows: slice, neighbours: bool) -> Float[Array, ""]:
+    def hard_loss(rows: slice, neighbours: bool) -> Float[Array, ""]:
         same = None
         if recipe.routing_skip_same:
             assert first.subject is not None and second.subject is not None
@@ -202,12 +211,13 @@ def routing_terms(
             score, threshold[rows], neighbours, same, recipe.routing_repository_n
         )
 
-    return {
-        "soft_relative": relative,
-        "soft_absolute": absolute,
-        "hard_neighbour": hard(slice(0, None, 2), neighbours=True),
-        "hard_other": hard(slice(1, None, 2), neighbours=False),
-    }
+    if cfg.text_direction_n is None:
+        found = losses.soft_routing(similarity(cfg, text0[::2], text1[::2]))
+        terms |= dict(zip(soft, found, strict=True))
+    if cfg.image_direction_n is None:
+        terms["hard_neighbour"] = hard_loss(slice(0, None, 2), neighbours=True)
+        terms["hard_other"] = hard_loss(slice(1, None, 2), neighbours=False)
+    return terms
 
 
 def training_loss(
@@ -244,7 +254,9 @@ def training_loss(
         The loss, and (losses of `edit_terms`, losses of `routing_terms`, arrays for inspection).
     """
     editor = prepare(cfg, params)
-    expert = generate_expert(cfg, editor, jax.lax.stop_gradient(requests.hidden), requests.role)
+    expert = generate_expert(
+        cfg, editor, jax.lax.stop_gradient(requests.hidden), requests.role, requests.words
+    )
     edits, seen = edit_terms(
         cfg, backbone, weights, editor, expert, reliability, generalities, locality, masks
     )

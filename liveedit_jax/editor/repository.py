@@ -30,14 +30,13 @@ def init_repository(
     """
     if capacity < 1:
         raise ValueError(f"capacity={capacity}: a repository needs at least one row")
-    key = (capacity, cfg.queries_n * cfg.module_width)
     body = (capacity, cfg.rank, width)
     down, up = (rows.empty_rows(body, storage.bodies) for _ in range(2))
     if storage.bodies_on_host:
         down, up = rows.to_host(down), rows.to_host(up)
     return Repository(
-        text_key=rows.empty_rows(key, storage.keys),
-        vision_key=rows.empty_rows(key, storage.keys),
+        text_key=rows.empty_rows((capacity, cfg.text_key_n), storage.keys),
+        vision_key=rows.empty_rows((capacity, cfg.vision_key_n), storage.keys),
         down=down,
         up=up,
         edit_id=jnp.full(capacity, -1, jnp.int32),

@@ -78,7 +78,8 @@ def _route(
     features: Float[Array, "B P D"],
 ) -> _Routes:
     hidden = backbone.lower_from_features(weights, batch, features)
-    query = liveedit.encode_query(cfg, editor, hidden, batch.role)
+    words = liveedit.prompt_words(cfg, backbone, weights, batch)
+    query = liveedit.encode_query(cfg, editor, hidden, batch.role, words)
     vision = vision_scores(cfg, repo, query)
     found = route(cfg, repo, query, vision=vision)
     return _Routes(
@@ -101,7 +102,8 @@ def _logits(
     position: Int[Array, "B A"],
 ) -> Float[Array, "B A V"]:
     hidden = backbone.lower_from_features(weights, batch, features)
-    found = route(cfg, repo, liveedit.encode_query(cfg, editor, hidden, batch.role))
+    words = liveedit.prompt_words(cfg, backbone, weights, batch)
+    found = route(cfg, repo, liveedit.encode_query(cfg, editor, hidden, batch.role, words))
     hidden = hidden + liveedit.residual(cfg, editor, repo, hidden, batch.role, found)
     return backbone.upper(weights, hidden, batch, position)
 

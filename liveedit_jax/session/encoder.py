@@ -29,7 +29,8 @@ def _experts(
     features: Float[Array, "N P D"],
 ) -> Expert:
     hidden = backbone.lower_from_features(weights, batch, features)
-    return liveedit.generate_expert(cfg, editor, hidden, batch.role)
+    words = liveedit.prompt_words(cfg, backbone, weights, batch)
+    return liveedit.generate_expert(cfg, editor, hidden, batch.role, words)
 
 
 class ExpertEncoder:
@@ -51,8 +52,8 @@ class ExpertEncoder:
     def header(self) -> Header:
         """Describe a repository of this model's experts."""
         cfg, width, parts = self.cfg, self.model.backbone.cfg.width, self.model.parts
-        key, body = (cfg.queries_n * cfg.module_width,), (cfg.rank, width)
-        shapes = {"text_key": key, "vision_key": key, "down": body, "up": body}
+        keys = {"text_key": (cfg.text_key_n,), "vision_key": (cfg.vision_key_n,)}
+        shapes = keys | dict.fromkeys(("down", "up"), (cfg.rank, width))
         hashes = parts.backbone_sha256, parts.editor_sha256, self.model.tokenizer_sha256
         return Header(*hashes, shapes)
 

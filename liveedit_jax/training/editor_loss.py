@@ -14,6 +14,7 @@ from liveedit_jax.config import EditorConfig, EditorTrainConfig
 from liveedit_jax.data.editing import EditingBatch
 from liveedit_jax.data.tokenise import answer_labels, without_pixels
 from liveedit_jax.editor import losses, objective
+from liveedit_jax.editor.liveedit import prompt_words
 from liveedit_jax.types import AnyArray, Batch, Role
 
 
@@ -103,7 +104,9 @@ def editor_loss(
         backbone,
         weights,
         params,
-        objective.Requests(edit.hidden, edit.batch.role),
+        objective.Requests(
+            edit.hidden, edit.batch.role, prompt_words(cfg, backbone, weights, edit.batch)
+        ),
         edit,
         (text, image),
         locality,

@@ -86,7 +86,7 @@ def _scale_parts(cfg: EditorTrainConfig, updates, params=None):
             own = cfg.rate_image if inner[0] in IMAGE_PARTS else None
             own = cfg.rate_sentinel if inner[0] == "sentinel" else own
             return leaf * (cfg.rate_extractor if own is None else own)
-        if part == "norm" or inner[0] == "norm":
+        if part in ("norm", "image", "text") or inner[0] == "norm":
             return leaf
         value_rate = cfg.rate_down if part == "down" else cfg.rate_up
         return leaf * (value_rate if "v" in inner else cfg.rate_attention)

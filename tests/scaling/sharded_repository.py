@@ -14,7 +14,7 @@ from liveedit_jax.editor.routing import route
 from liveedit_jax.scaling import repository as sharded
 from liveedit_jax.types import Expert, Query, Role
 
-CFG = EditorConfig(module_width=8, heads_n=2, rank=2, queries_n=2, top_k=4)
+CFG = EditorConfig(module_width=8, heads_n=2, rank=2, queries_n=2, top_k=4, image_direction_n=12)
 WIDTH, ROWS_N, EDITS_N, BATCH_N = 40, 64, 50, 5
 EDITOR = liveedit.PreparedEditor(
     None, None, None, None, {"scale": jnp.ones(WIDTH), "bias": jnp.ones(1)}
@@ -29,14 +29,15 @@ def mesh_of_eight():
 
 def random_expert(n):
     keys = jax.random.split(jax.random.key(0), 4)
-    key, body = (n, 16), (n, CFG.rank, WIDTH)
-    shapes = (key, key, body, body)
+    body = (n, CFG.rank, WIDTH)
+    shapes = ((n, CFG.text_key_n), (n, CFG.vision_key_n), body, body)
     return Expert(*(3 * jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True)))
 
 
 def asked():
     keys = jax.random.split(jax.random.key(1), 3)
-    text, vision = jax.random.normal(keys[0], (2, BATCH_N, 16))
+    text = jax.random.normal(keys[0], (BATCH_N, CFG.text_key_n))
+    vision = jax.random.normal(keys[2], (BATCH_N, CFG.vision_key_n))
     threshold = jnp.asarray([-1e3, 0.5, 1.0, jnp.inf, 1e3])  # all hit, some, some, none, none
     hidden = jax.random.normal(keys[1], (BATCH_N, 7, WIDTH))
     return Query(text, vision, threshold), hidden, jnp.full((BATCH_N, 7), Role.PROMPT, jnp.int8)
