@@ -115,6 +115,33 @@ class InitFitConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DirectionsFitConfig:
+    """The fit of routing keys that are directions (training/directions.py)."""
+
+    image_false_share: float = 1e-4  # pairs of different training drawings over the threshold
+    groups_n: int = 1_000  # groups of questions that the prompts' map is fitted to
+    asked_n: int = 6  # questions of a group
+    facts_share: float = 0.35  # groups of MojiEdit's trained facts
+    intents_share: float = 0.35  # groups of intents (data/intents.py)
+    free_share: float = 0.3  # groups of free questions, where there are any
+    near_share: float = 0.5  # intents that ask almost the same as another one of their group
+    steps_n: int = 1_000
+    batch_groups_n: int = 24  # groups of a step, all of whose questions are each other's negatives
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    dropout: float = 0.3
+
+    def __post_init__(self):
+        """Refuse what cannot be drawn."""
+        if not 2 <= self.asked_n <= 9:
+            raise ValueError(f"asked_n={self.asked_n}: from 2 to 9, MojiEdit has 9 trained facts")
+        if not 1 <= self.batch_groups_n <= self.groups_n:
+            raise ValueError(f"batch_groups_n={self.batch_groups_n}: 1 to groups_n={self.groups_n}")
+        if not 0 < self.image_false_share < 1 or not 0 <= self.dropout < 1:
+            raise ValueError("image_false_share and dropout are shares, the first of them above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EditorTrainConfig:
     """The training recipe of an editor; the defaults are the paper's."""
 
@@ -156,6 +183,7 @@ class EditorTrainConfig:
     # Initialise the LayerNorms in front of text attention so that every feature has mean 0 and
     # variance 1 (training/statistics.py). False: scale 1 and bias 0.
     standardise: bool = False
+    directions: DirectionsFitConfig = field(default_factory=DirectionsFitConfig)
     # Initialise image routing from the subjects' mean images (training/image_start.py), with a
     # threshold at which a query hits this many wrong experts among `routing_repository_n`.
     # None: at random.

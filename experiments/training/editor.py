@@ -166,7 +166,7 @@ def start_state(run: Run) -> TrainState:
             data=run.data,
             pictures=run.pictures,
         )
-        steps = start.start_steps(recipe, trained=run.begun is not None)
+        steps = start.start_steps(run.chosen.editor, recipe, trained=run.begun is not None)
         params = start.start_params(seen, params, steps)
     return replace(state, params=params)
 

@@ -15,7 +15,9 @@ from jaxtyping import Array, Float
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditorConfig, EditorTrainConfig
+from liveedit_jax.data.asked import draw_groups
 from liveedit_jax.data.editing import EditingData
+from liveedit_jax.data.facts import SOURCES
 from liveedit_jax.training.addressing import (
     Edits,
     edits_of,
@@ -23,6 +25,7 @@ from liveedit_jax.training.addressing import (
     generator_head_width,
     start_generators,
 )
+from liveedit_jax.training.directions import Asked, ask, fit_image, fit_text
 from liveedit_jax.training.image_start import mean_images, start_images
 from liveedit_jax.training.statistics import standardised, start_norms
 
@@ -65,6 +68,16 @@ class Frozen:
         drawings = self.pictures[: self.data.drawings_n]
         return mean_images(self.backbone, self.weights, drawings, self.cfg.norm_eps)
 
+    @cached_property
+    def asked(self) -> Asked:
+        """Many questions of each subject, as text keys see them."""
+        opened = self.data.open
+        free = () if opened is None else opened.questions.rows
+        entities_n = self.data.drawings_n // len(SOURCES)
+        groups = draw_groups(self.recipe.directions, entities_n, self.recipe.seed, free)
+        eps = self.cfg.norm_eps
+        return ask(self.backbone, self.weights, self.pictures, self.data, groups, eps)
+
 
 StartStep = Callable[[Frozen, dict], dict]
 
@@ -97,10 +110,24 @@ def calibrate_images(frozen: Frozen, params: dict) -> dict:
     return start_images(frozen.cfg, params, frozen.images, share)
 
 
-def start_steps(recipe: EditorTrainConfig, trained: bool) -> tuple[StartStep, ...]:
+def fit_directions(frozen: Frozen, params: dict) -> dict:
+    """Fit the keys that are directions (training/directions.py); other keys stay."""
+    cfg, recipe = frozen.cfg, frozen.recipe
+    kept = {n: part for n, part in params.items() if cfg.attends or n not in ("edit", "input")}
+    if cfg.image_direction_n is not None:
+        kept["image"] = fit_image(cfg, recipe.directions, frozen.images)
+    if cfg.text_direction_n is not None:
+        kept["text"] = fit_text(cfg, recipe.directions, frozen.asked, recipe.seed)
+    return kept
+
+
+def start_steps(
+    cfg: EditorConfig, recipe: EditorTrainConfig, trained: bool
+) -> tuple[StartStep, ...]:
     """Return the steps of a recipe.
 
     Args:
+        cfg: the editor.
         recipe: how the editor is trained.
         trained: whether weights come from an earlier training, whose generators are kept.
     """
@@ -109,7 +136,9 @@ def start_steps(recipe: EditorTrainConfig, trained: bool) -> tuple[StartStep, ..
         if recipe.standardise:
             steps.append(standardise_norms)
         steps.append(fit_generators)
-    if recipe.start_false_hits is not None:
+    if (cfg.image_direction_n, cfg.text_direction_n) != (None, None):
+        steps.append(fit_directions)
+    if recipe.start_false_hits is not None and cfg.image_direction_n is None:
         steps.append(calibrate_images)
     return tuple(steps)
 

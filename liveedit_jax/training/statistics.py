@@ -60,7 +60,7 @@ def start_norms(params: dict, edits: Edits) -> dict:
         return jax.tree.map(jnp.copy, norm)
 
     started = params | {"norm": own(text)}
-    for side in ("edit", "input"):
+    for side in {"edit", "input"} & params.keys():
         started[side] = params[side] | {"norm2": own(prompt)}
     for side in ("down", "up"):
         started[side] = params[side] | {"norm": own(text)}
