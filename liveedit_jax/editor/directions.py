@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor.attention import Tokens
 from liveedit_jax.editor.routing import similarity_scale
-from liveedit_jax.types import Role
+from liveedit_jax.types import AnyArray, Role
 
 
 def init_image(cfg: EditorConfig, width: int) -> dict:
@@ -57,14 +57,14 @@ def mean_state(tokens: Tokens, mask: Bool[Array, "B T"]) -> Float[Array, "B D"]:
     return jnp.einsum("bt,btd->bd", rate, tokens.hidden) - (rate * tokens.mean).sum(-1)[:, None]
 
 
-def picture_features(tokens: Tokens, role: Int[Array, "B T"]) -> Float[Array, "B D"]:
+def picture_features(tokens: Tokens, role: Int[AnyArray, "B T"]) -> Float[Array, "B D"]:
     """Compute what the direction of a picture is made of."""
     return mean_state(tokens, role == Role.VISION)
 
 
 def prompt_features(
-    tokens: Tokens, role: Int[Array, "B T"], words: Float[Array, "B D"]
-) -> Float[Array, "B 2D"]:
+    tokens: Tokens, role: Int[AnyArray, "B T"], words: Float[Array, "B D"]
+) -> Float[Array, "B 2*D"]:
     """Compute what the direction of a prompt is made of.
 
     Args:

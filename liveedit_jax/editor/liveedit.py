@@ -161,7 +161,7 @@ def edit_keys(
     hidden: Float[Array, "N T D"],
     role: Int[AnyArray, "N T"],
     words: Float[Array, "N D"] | None,
-) -> tuple[Float[Array, "N H"], Float[Array, "N H"]]:
+) -> tuple[Float[Array, "N H"], Float[Array, "N H_image"]]:
     """Compute the text and vision keys of N edits (paper equation 3)."""
     text = vision = None
     if editor.edit is not None:
