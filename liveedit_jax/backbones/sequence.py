@@ -89,5 +89,5 @@ def next_mask(cfg: DecoderConfig, rows_n: int, at: Int[AnyArray, " B"]) -> Bool[
 
     It is an answer's, to which no other reach than the causal one applies.
     """
-    behind = (at[:, None] - jnp.arange(rows_n))[:, None]
+    behind = (jnp.asarray(at)[:, None] - jnp.arange(rows_n))[:, None]
     return _in_windows(cfg, behind >= 0, behind)

@@ -39,11 +39,13 @@ def draw_groups(
         seed: determines all draws.
         free: free questions; none: their share goes to the other two kinds.
     """
-    rng, numbers = np.random.default_rng([seed, 5]), {}
+    rng = np.random.default_rng([seed, 5])
+    numbers: dict[tuple[int, str], int] = {}  # what is asked, in the order of its appearance
     shares = np.array([cfg.facts_share, cfg.intents_share, cfg.free_share * bool(free)])
     topics, prompts, picture, question = list(TOPICS), [], [], []
     for _ in range(cfg.groups_n):
         kind, n = int(rng.choice(3, p=shares / shares.sum())), cfg.asked_n
+        drawn: list[tuple[str, Sequence[str]]]
         if kind == 0:
             facts = rng.choice(TRAINED_FACTS, n, replace=False)
             drawn = [(str(fact), draw_wordings(rng, fact, 2, 0.5)) for fact in facts]

@@ -33,6 +33,7 @@ def init_image(cfg: EditorConfig, width: int) -> dict:
 def init_text(key: Array, cfg: EditorConfig, width: int) -> dict:
     """Initialise the map of prompts of width D: random projections, which keep angles roughly."""
     n = cfg.text_direction_n
+    assert n is not None
     return {
         "kernel": jax.random.normal(key, (2 * width, n)) * (2 * width) ** -0.5,
         "bias": jnp.zeros(n),

@@ -151,6 +151,7 @@ def encode_query(
         vision, threshold = directions.image_query(cfg, found), editor.image["threshold"]
     if editor.text is not None:
         text = text_query(cfg, editor, tokens, role, words)
+    assert text is not None and vision is not None and threshold is not None
     has_image = (role == Role.VISION).any(-1)
     return Query(text, vision, jnp.where(has_image, threshold, jnp.inf))
 
@@ -170,8 +171,10 @@ def edit_keys(
     if editor.image is not None:
         vision = directions.direction(editor.image, directions.picture_features(tokens, role))
     if editor.text is not None:
+        assert words is not None
         asked = directions.prompt_features(tokens, role, words)
         text = directions.text_key(directions.direction(editor.text, asked))
+    assert text is not None and vision is not None
     return text, vision
 
 
@@ -184,8 +187,10 @@ def text_query(
 ) -> Float[Array, "B H"]:
     """Compute the text part of B routing queries."""
     if editor.text is None:
+        assert editor.input is not None
         text, _ = extractor.prompt_features(editor.input, tokens, role == Role.PROMPT)
         return rearrange(text, "b e m -> b (e m)")
+    assert words is not None
     asked = directions.prompt_features(tokens, role, words)
     return directions.text_query(cfg, editor.text, directions.direction(editor.text, asked))
 

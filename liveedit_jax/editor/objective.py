@@ -197,6 +197,7 @@ def routing_terms(
         return jax.tree.map(pick, pool)
 
     first, second = side(0), side(1)
+    assert editor.input is not None and editor.edit is not None
     text0, vision0, prompt = routing_features(cfg, editor.input, first.hidden, first.role)
     text1, vision1, _ = routing_features(cfg, editor.edit, second.hidden, second.role)
     threshold = thresholds(cfg, editor.input, prompt, vision0)
