@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import small_store
 from small_store import HEADER, add, check, fill, picture, request
 
 from liveedit_jax.store import open_store, schema
@@ -232,12 +233,27 @@ def test_a_damaged_picture_is_repaired_by_an_edit_that_brings_it_again(tmp_path)
             assert store.picture(request(0).image) == picture(0) and store.find(request(0)) == 3
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_permissions_are_said(tmp_path):
+IMPORTS = f"""
+import sys
+sys.path.insert(0, {str(Path(small_store.__file__).parent)!r})
+from small_store import check
+from liveedit_jax.store import open_store
+"""
+READ_AND_WRITE = """
+with open_store(sys.argv[1]) as store:
+    print(check(store))
+try:
+    open_store(sys.argv[1], write=True)
+except PermissionError as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_permissions_are_said(tmp_path, run_without_rights):
     path = tmp_path / "repo"
     fill(path, 1)
-    path.chmod(0o400)
-    with open_store(path) as store:
-        assert check(store) == {1: "t0"}
-    with pytest.raises(PermissionError):
-        open_store(path, write=True)
+    path.chmod(0o444)
+    read, wrote = run_without_rights(IMPORTS, READ_AND_WRITE, path).stdout.splitlines()
+    assert read == "{1: 't0'}"
+    assert wrote.startswith("PermissionError") and str(path) in wrote
