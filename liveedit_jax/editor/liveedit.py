@@ -267,12 +267,38 @@ def init(cfg: EditorConfig, width: int, capacity: int) -> Repository:
     return init_repository(cfg, width, capacity)
 
 
+def experts_of_batch(
+    cfg: EditorConfig,
+    backbone: Backbone,
+    weights: dict,
+    editor: PreparedEditor,
+    batch: Batch,
+    hidden: Float[Array, "N T D"],
+) -> Expert:
+    """Generate the experts of N requests, whose states at the edit layer are `hidden`."""
+    words = prompt_words(cfg, backbone, weights, batch)
+    return generate_expert(cfg, editor, hidden, batch.role, words)
+
+
+def queries_of_batch(
+    cfg: EditorConfig,
+    backbone: Backbone,
+    weights: dict,
+    editor: PreparedEditor,
+    batch: Batch,
+    hidden: Float[Array, "B T D"],
+) -> Query:
+    """Compute the routing queries of B rows, whose states at the edit layer are `hidden`."""
+    words = prompt_words(cfg, backbone, weights, batch)
+    return encode_query(cfg, editor, hidden, batch.role, words)
+
+
 def make_experts(
     cfg: EditorConfig, backbone: Backbone, weights: dict, editor: PreparedEditor, batch: Batch
 ) -> Expert:
     """Generate the experts of N requests (image, prompt, target) from tokens and pixels."""
-    words = prompt_words(cfg, backbone, weights, batch)
-    return generate_expert(cfg, editor, backbone.lower(weights, batch), batch.role, words)
+    hidden = backbone.lower(weights, batch)
+    return experts_of_batch(cfg, backbone, weights, editor, batch, hidden)
 
 
 def lower_and_route(
@@ -286,8 +312,8 @@ def lower_and_route(
 ) -> tuple[Float[Array, "B T D"], Route]:
     """Compute the edit layer's output of B queries, and route them as of clock `at` (None: now)."""
     hidden = backbone.lower(weights, batch)
-    words = prompt_words(cfg, backbone, weights, batch)
-    return hidden, route(cfg, repo, encode_query(cfg, editor, hidden, batch.role, words), at)
+    query = queries_of_batch(cfg, backbone, weights, editor, batch, hidden)
+    return hidden, route(cfg, repo, query, at)
 
 
 def edit(

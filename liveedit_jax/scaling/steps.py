@@ -104,8 +104,7 @@ class Pod:
         """Compute the edited model's logits at positions `at`, and the routes."""
         cfg, editor = self.config.editor, self._prepare(params)
         hidden = self.backbone.lower(weights, batch)
-        words = liveedit.prompt_words(cfg, self.backbone, weights, batch)
-        query = liveedit.encode_query(cfg, editor, hidden, batch.role, words)
+        query = liveedit.queries_of_batch(cfg, self.backbone, weights, editor, batch, hidden)
         added, found = sharded.route_and_apply(
             self.mesh, cfg, editor, repo, query, hidden, batch.role
         )
@@ -117,8 +116,7 @@ class Pod:
         """Generate greedy continuations of B prompts with the edited model, and the routes."""
         cfg, editor = self.config.editor, self._prepare(params)
         hidden = self.backbone.lower(weights, batch)
-        words = liveedit.prompt_words(cfg, self.backbone, weights, batch)
-        query = liveedit.encode_query(cfg, editor, hidden, batch.role, words)
+        query = liveedit.queries_of_batch(cfg, self.backbone, weights, editor, batch, hidden)
         plan, found = sharded.route_and_gather(self.mesh, cfg, editor.norm, repo, query)
         adding = liveedit.AddExperts(cfg)
         return generate(self.backbone, weights, batch, steps_n, plan, adding), found

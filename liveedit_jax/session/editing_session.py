@@ -78,8 +78,7 @@ def _route(
     features: Float[Array, "B P D"],
 ) -> _Routes:
     hidden = backbone.lower_from_features(weights, batch, features)
-    words = liveedit.prompt_words(cfg, backbone, weights, batch)
-    query = liveedit.encode_query(cfg, editor, hidden, batch.role, words)
+    query = liveedit.queries_of_batch(cfg, backbone, weights, editor, batch, hidden)
     vision = vision_scores(cfg, repo, query)
     found = route(cfg, repo, query, vision=vision)
     return _Routes(
@@ -102,8 +101,8 @@ def _logits(
     position: Int[Array, "B A"],
 ) -> Float[Array, "B A V"]:
     hidden = backbone.lower_from_features(weights, batch, features)
-    words = liveedit.prompt_words(cfg, backbone, weights, batch)
-    found = route(cfg, repo, liveedit.encode_query(cfg, editor, hidden, batch.role, words))
+    query = liveedit.queries_of_batch(cfg, backbone, weights, editor, batch, hidden)
+    found = route(cfg, repo, query)
     hidden = hidden + liveedit.residual(cfg, editor, repo, hidden, batch.role, found)
     return backbone.upper(weights, hidden, batch, position)
 

@@ -29,8 +29,7 @@ def _experts(
     features: Float[Array, "N P D"],
 ) -> Expert:
     hidden = backbone.lower_from_features(weights, batch, features)
-    words = liveedit.prompt_words(cfg, backbone, weights, batch)
-    return liveedit.generate_expert(cfg, editor, hidden, batch.role, words)
+    return liveedit.experts_of_batch(cfg, backbone, weights, editor, batch, hidden)
 
 
 class ExpertEncoder:
