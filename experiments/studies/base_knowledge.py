@@ -16,10 +16,8 @@ import time
 from pathlib import Path
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.data.tokenizer import load_tokenizer
 from liveedit_jax.evaluation.knowledge import measure_base
-from liveedit_jax.model_io.model import load_backbone, model_folder
-from liveedit_jax.presets import preset
+from liveedit_jax.model_io.model import load_backbone, model_folder, open_tokenizer, recipe_preset
 
 
 def table(found: dict[str, dict[str, dict[str, float]]]) -> str:
@@ -42,8 +40,8 @@ def main() -> None:
     args = parser.parse_args()
     begin, folder = time.time(), model_folder(args.model)
     params, recipe = load_backbone(folder)
-    cfg = preset(recipe["config"]).backbone
-    tokenizer = load_tokenizer(folder / "tokenizer.json", cfg.pad_id, cfg.bos_id, cfg.eos_id)
+    cfg = recipe_preset(folder / "backbone", recipe).backbone
+    tokenizer, _ = open_tokenizer(folder, cfg, recipe)
     entities_n = args.entities_n or None
     found = measure_base(Backbone(cfg), params, tokenizer, entities_n, args.batch, args.length)
     print(table(found))

@@ -21,8 +21,7 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.backbone import split_at
 from liveedit_jax.config import InitFitConfig
 from liveedit_jax.data.editing import EditingData
-from liveedit_jax.data.tokenizer import load_tokenizer
-from liveedit_jax.model_io.model import load_backbone, model_folder
+from liveedit_jax.model_io.model import load_backbone, model_folder, open_tokenizer
 from liveedit_jax.presets import PRESETS, preset
 from liveedit_jax.training import addressing
 from liveedit_jax.training.addressing import Edits, Gates, Looks
@@ -88,9 +87,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     chosen, folder = preset(args.config), args.model or model_folder(args.config)
-    stored, _ = load_backbone(folder)
+    stored, made = load_backbone(folder)
     cfg = chosen.backbone
-    tokenizer = load_tokenizer(folder / "tokenizer.json", cfg.pad_id, cfg.bos_id, cfg.eos_id)
+    tokenizer, _ = open_tokenizer(folder, cfg, made)
     recipe = replace(chosen.editor_train, seed=args.seed)
     data = EditingData(tokenizer, cfg, recipe, chosen.edit_mixture)
     pictures = picture_features(Backbone(cfg), stored, data.pictures())

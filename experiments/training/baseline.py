@@ -20,11 +20,10 @@ from liveedit_jax.baselines.table import get_baseline
 from liveedit_jax.baselines.trained import LessonData, init_state, train_step
 from liveedit_jax.config import Preset
 from liveedit_jax.data.editing import EditingData
-from liveedit_jax.data.tokenizer import load_tokenizer
 from liveedit_jax.editors import split_at_layer
 from liveedit_jax.evaluation.run import git_commit
 from liveedit_jax.evaluation.subject import ModelParts
-from liveedit_jax.model_io.model import load_backbone, model_folder
+from liveedit_jax.model_io.model import load_backbone, model_folder, open_tokenizer
 from liveedit_jax.model_io.weights import save_weights
 from liveedit_jax.training.loop import train
 from liveedit_jax.training.optimizers import TrainState
@@ -53,7 +52,7 @@ def train_baseline(args: argparse.Namespace, chosen: Preset) -> None:
     whole, made = load_backbone(folder, chosen)
     backbone, weights = split_at_layer(Backbone(chosen.backbone), whole, editor.layer)
     cfg = chosen.backbone
-    tokenizer = load_tokenizer(folder / "tokenizer.json", cfg.pad_id, cfg.bos_id, cfg.eos_id)
+    tokenizer, _ = open_tokenizer(folder, cfg, made)
     drawn = replace(
         chosen.editor_train, batch_n=recipe.batch_n, routing_n=None, accumulate_n=1, seed=args.seed
     )

@@ -23,8 +23,8 @@ from liveedit_jax.data.benchmarks import load_benchmark
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.missing import select_readable
 from liveedit_jax.data.prompts import PROMPTS
-from liveedit_jax.data.tokenizer import Tokenizer, load_tokenizer
-from liveedit_jax.model_io.model import load_backbone, model_folder
+from liveedit_jax.data.tokenizer import Tokenizer
+from liveedit_jax.model_io.model import load_backbone, model_folder, open_tokenizer
 from liveedit_jax.model_io.weights import load_weights
 from liveedit_jax.scaling.mesh import make_mesh
 from liveedit_jax.scaling.steps import Pod
@@ -131,7 +131,7 @@ def _frozen(args: argparse.Namespace, chosen: Preset) -> Frozen:
     if args.int8:
         weights = jax.jit(quantise, donate_argnums=0)(weights)
     used = jax.jit(round_kernels)(weights) if args.bf16 else weights
-    tokenizer = load_tokenizer(folder / "tokenizer.json", cfg.pad_id, cfg.bos_id, cfg.eos_id)
+    tokenizer, _ = open_tokenizer(folder, cfg, made)
     return Frozen(Backbone(cfg), weights, used, tokenizer, made["sha256"])
 
 

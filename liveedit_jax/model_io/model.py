@@ -50,6 +50,7 @@ class Model:
     tokenizer: Tokenizer
     backbone_sha256: str
     editor_sha256: str | None
+    tokenizer_sha256: str
     folder: Path
 
 
@@ -123,32 +124,47 @@ def save_backbone(
     return sha256
 
 
-def open_tokenizer(folder: Path, cfg: BackboneConfig, recipe: dict) -> Tokenizer:
-    """Open the tokenizer of a model folder.
+def find_tokenizer(folder: Path, recipe: dict) -> tuple[Path, str]:
+    """Find the tokenizer that a backbone was saved with; return its file and sha256.
+
+    Args:
+        folder: the model folder.
+        recipe: its backbone's. One of an older version does not say which tokenizer it is for.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not the one that the backbone was saved with.
+    """
+    wanted, file = recipe.get("tokenizer_sha256"), folder / TOKENIZER
+    for found in (file,) if wanted is None else (file, folder / NEW_TOKENIZER):
+        if found.is_file():
+            sha256 = hashlib.sha256(found.read_bytes()).hexdigest()
+            if wanted in (None, sha256):
+                return found, sha256
+    if not file.is_file():
+        raise FileNotFoundError(f"no tokenizer at {file}")
+    raise ValueError(
+        f"{file} is not the tokenizer that the backbone beside it was saved with: restore "
+        "both together"
+    )
+
+
+def open_tokenizer(folder: Path, cfg: BackboneConfig, recipe: dict) -> tuple[Tokenizer, str]:
+    """Open the tokenizer of a model folder; return it and its file's sha256.
 
     Args:
         folder: the model folder.
         cfg: its backbone.
-        recipe: its backbone's. One of an older version does not say which tokenizer it is for.
+        recipe: its backbone's.
 
     Raises:
         FileNotFoundError: there is none.
         ValueError: it is damaged, or not the one that the backbone was saved with.
     """
-    file, sha256 = folder / TOKENIZER, recipe.get("tokenizer_sha256")
-    for found in (file, folder / NEW_TOKENIZER) if sha256 is not None else ():
-        if found.is_file() and hashlib.sha256(found.read_bytes()).hexdigest() == sha256:
-            file = found
-            break
-    else:
-        if sha256 is not None and file.is_file():
-            raise ValueError(
-                f"{file} is not the tokenizer that the backbone beside it was saved with: restore "
-                "both together"
-            )
+    file, sha256 = find_tokenizer(folder, recipe)
     tokenizer = load_tokenizer(file, cfg.pad_id, cfg.bos_id, cfg.eos_id)
     check_ids(tokenizer, cfg.decoder.vocab_n, file)
-    return tokenizer
+    return tokenizer, sha256
 
 
 def model_folder(name_or_folder: str | Path) -> Path:
@@ -229,14 +245,16 @@ def load_model(
             )
         _check_editor(folder, chosen, editor)
     cfg = chosen.backbone
+    tokenizer, tokenizer_sha256 = open_tokenizer(folder, cfg, backbone_recipe)
     return Model(
         config=chosen,
         config_name=str(backbone_recipe.get("config")),
         backbone=split_at(backbone, cfg.edit_layer),
         editor=editor,
-        tokenizer=open_tokenizer(folder, cfg, backbone_recipe),
+        tokenizer=tokenizer,
         backbone_sha256=backbone_recipe["sha256"],
         editor_sha256=editor_sha256,
+        tokenizer_sha256=tokenizer_sha256,
         folder=folder,
     )
 

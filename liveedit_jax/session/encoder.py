@@ -53,7 +53,7 @@ class ExpertEncoder:
         cfg, width, parts = self.cfg, self.model.backbone.cfg.width, self.model.parts
         keys = {"text_key": (cfg.text_key_n,), "vision_key": (cfg.vision_key_n,)}
         shapes = keys | dict.fromkeys(("down", "up"), (cfg.rank, width))
-        hashes = parts.backbone_sha256, parts.editor_sha256, self.model.tokenizer_sha256
+        hashes = parts.backbone_sha256, parts.editor_sha256, parts.tokenizer_sha256
         return Header(*hashes, shapes)
 
     def experts(

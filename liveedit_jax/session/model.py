@@ -7,7 +7,6 @@ model.logits([("cat.png", "What is this?", "a cat")])[0].shape  # (A, V)
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -85,7 +84,6 @@ class OpenModel:
             raise ValueError(f"the model in {parts.folder} has no chat template")
         self.backbone, self.weights = Backbone(parts.config.backbone), parts.backbone
         self.budget = parts.config.dataset.budget
-        self.tokenizer_sha256 = tokenizer_sha256(parts.folder)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -105,9 +103,7 @@ class OpenModel:
         """
         if chat == (self.chat is not None):
             return self
-        made = OpenModel(self.parts, self.name, chat, self.is_saved)
-        made.tokenizer_sha256 = self.tokenizer_sha256  # of what was loaded, whatever is there now
-        return made
+        return OpenModel(self.parts, self.name, chat, self.is_saved)
 
     def check(self, prompt: str, target: str | None = None, has_image: bool = True) -> None:
         """Refuse texts that the model does not take.
@@ -271,11 +267,6 @@ def _trim(batch: Batch, most_n: int) -> Batch:
     """Leave out columns of padding; few lengths are compiled."""
     longest_n = int((batch.role != Role.PAD).sum(1).max())
     return _cut(batch, min(most_n, round_up(longest_n, LENGTH_STEP)))
-
-
-def tokenizer_sha256(folder: Path) -> str:
-    """Compute the sha256 of a model folder's tokenizer."""
-    return hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
 
 
 def open_model(name_or_folder: str | Path = "tiny", chat: bool = False) -> OpenModel:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from liveedit_jax.model_io.model import find_model, has_editor, no_editor
+from liveedit_jax.model_io.model import find_model, find_tokenizer, has_editor, no_editor
+from liveedit_jax.model_io.weights import read_recipe
 from liveedit_jax.session.encoder import ExpertEncoder
 from liveedit_jax.session.images import ImageFile
-from liveedit_jax.session.model import BATCH_N, OpenModel, open_model, tokenizer_sha256
+from liveedit_jax.session.model import BATCH_N, OpenModel, open_model
 from liveedit_jax.store import Edit, Rebuilt, Store, read_header, rebuild
 
 
@@ -23,18 +23,11 @@ def model_hashes(model: str | Path) -> tuple[str, str, str]:
         FileNotFoundError: no such model, or one without an editor.
         ValueError: a recipe is damaged.
     """
-    folder, found = find_model(model), []
+    folder = find_model(model)
     if not has_editor(folder):
         raise FileNotFoundError(no_editor(folder))
-    for part in ("backbone", "editor"):
-        file = folder / part / "recipe.json"
-        if not file.is_file():
-            raise FileNotFoundError(f"no model {str(model)!r}: {file} is missing")
-        try:
-            found.append(str(json.loads(file.read_bytes())["sha256"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{file} is damaged; restore it from version control") from error
-    return found[0], found[1], tokenizer_sha256(folder)
+    backbone, editor = (read_recipe(folder / part) for part in ("backbone", "editor"))
+    return backbone["sha256"], editor["sha256"], find_tokenizer(folder, backbone)[1]
 
 
 def rebuild_repository(repo: str | Path, model: OpenModel | str | Path = "tiny") -> Rebuilt:
