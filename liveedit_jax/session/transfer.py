@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from liveedit_jax.data.json_files import parse_json, read_json
 from liveedit_jax.session.editing_session import EditingSession
 from liveedit_jax.session.images import ImageFile
 from liveedit_jax.session.model import BATCH_N
@@ -131,11 +132,11 @@ def _parse(line: bytes) -> tuple[ImageFile, str, str]:
 def _folder_rows(folder: Path) -> Iterator[Row]:
     """Replay the journal of a repository folder, as they were before the SQLite file."""
     try:
-        header = json.loads((folder / "header.json").read_bytes())
+        header = read_json(folder / "header.json")
         home = folder / f"generation-{header.get('record', header)['generation']}"
         edits, live, done = {}, {}, []
         for line in (home / "journal.jsonl").read_bytes().split(b"\n")[:-1]:
-            record = json.loads(line)["record"]
+            record = parse_json(line, "journal.jsonl")["record"]
             if record["op"] == "edit":
                 edits[record["id"]] = record
             for last in [record] if record["op"] != "rollback" else _undone(done, record):
