@@ -17,6 +17,7 @@ from pathlib import Path
 from experiments.training.arguments import one_line_errors
 from experiments.training.editor_arguments import open_world
 from liveedit_jax.backbones import Backbone
+from liveedit_jax.cli.arguments import whole_number
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.evaluation.run import git_commit
 from liveedit_jax.model_io.model import load_model
@@ -76,10 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", default="tiny", help="a preset")
     parser.add_argument("--model", type=Path, help="model folder (default: the preset's)")
     parser.add_argument("--ship", type=Path, required=True, help="model folder to write")
-    parser.add_argument("--image-n", type=int, default=192, help="entries of a vision key")
-    parser.add_argument("--text-n", type=int, default=127, help="entries of a prompt's direction")
+    parser.add_argument("--image-n", type=whole_number, default=192, help="entries of a vision key")
+    parser.add_argument(
+        "--text-n", type=whole_number, default=127, help="entries of a prompt's direction"
+    )
     parser.add_argument("--questions", type=Path, nargs="+", help="files of free questions")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole_number, default=0)
     parser.set_defaults(stamps=None)
     return parser
 

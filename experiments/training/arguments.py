@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from liveedit_jax.backbones.machine import first_line
 from liveedit_jax.cli import arguments
 from liveedit_jax.cli.arguments import Parser, whole_number
+from liveedit_jax.data.files import first_line
 from liveedit_jax.presets import PRESETS, preset
 
 

@@ -8,17 +8,14 @@ from collections.abc import Iterator
 
 import jax
 
+from liveedit_jax.data.files import first_line
+
 ERRNOS = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
 SAYINGS = (  # of libraries that raise the same class whatever has happened
     *("permission denied", "permission_denied", "too many open files", "input/output error"),
     *("out of memory", "cannot allocate memory", "resource_exhausted", "can't start new thread"),
     *("unable to initialize backend", "unknown backend"),
 )
-
-
-def first_line(error: object) -> str:
-    """Return the first line of an error's message, up to 200 characters, or else its class."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -23,7 +23,8 @@ from typing import Any, BinaryIO, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from liveedit_jax.backbones.machine import find_lack, first_line
+from liveedit_jax.backbones.machine import find_lack
+from liveedit_jax.data.files import first_line
 
 PICKLES_MOST = 2**26  # bytes of the pickles that describe the storages
 VALUES_MOST = 2**18  # values in nested dicts

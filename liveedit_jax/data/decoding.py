@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from liveedit_jax.data.files import read_file
+from liveedit_jax.data.files import first_line, read_file
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 FILE_MOST = 2**28  # bytes of a picture's file
@@ -62,8 +62,8 @@ def _refusing(name: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name} is too large ({error}); shrink it first") from error
     except Exception as error:  # a decoder may raise anything at all
-        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else str(error)
-        reason = (reason.strip().splitlines() or [type(error).__name__])[0][:200]
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "unknown format" if unknown else first_line(error)
         raise ValueError(f"{name} is not a readable image ({reason}); {ADVICE}") from error
 
 

@@ -1,4 +1,4 @@
-"""Reading files that others made: no more of them than fits into memory."""
+"""Reading files that others made, no more of them than fits into memory, and what was wrong."""
 
 from __future__ import annotations
 
@@ -28,3 +28,8 @@ def read_file(file: str | Path, most: int, what: str = "file") -> bytes:
     if max(size, len(data)) > most:
         raise ValueError(f"{file} is too large: more than {most >> 20} MiB; shrink or split it")
     return data
+
+
+def first_line(error: object) -> str:
+    """Return the first line of an error's message, up to 200 characters, or else its class."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

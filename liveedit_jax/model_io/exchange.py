@@ -13,13 +13,14 @@ import ml_dtypes
 import numpy as np
 
 from liveedit_jax.backbone_config import BackboneConfig
-from liveedit_jax.backbones.machine import find_lack, first_device, first_line
+from liveedit_jax.backbones.machine import find_lack, first_device
 from liveedit_jax.backbones.minigpt4_convert import LANGUAGE
 from liveedit_jax.backbones.published_config import check_language, check_published
 from liveedit_jax.backbones.registry import find_family
 from liveedit_jax.backbones.tensors import read_tensors
 from liveedit_jax.backbones.weights import convert_weights, open_folder
 from liveedit_jax.config import EditorConfig
+from liveedit_jax.data.files import first_line
 from liveedit_jax.data.tokenizer import Tokenizer, check_ids
 from liveedit_jax.editor.convert import from_released, to_released
 from liveedit_jax.model_io.model import (

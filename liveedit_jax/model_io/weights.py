@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from liveedit_jax.backbones.machine import find_lack, first_device, first_line
+from liveedit_jax.backbones.machine import find_lack, first_device
+from liveedit_jax.data.files import first_line
 from liveedit_jax.data.json_files import parse_json
 from liveedit_jax.store.durable import replace_file, sync_folder
 
