@@ -35,7 +35,7 @@ class RematPolicy(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class VisionConfig(ABC):
-    """What the configs of all vision towers have."""
+    """Hold what the configs of all vision towers have in common."""
 
     image_size: int
     image_mean: Triple
@@ -49,7 +49,7 @@ class VisionConfig(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class BridgeConfig:
-    """What the configs of all bridges have."""
+    """Hold what the configs of all bridges have in common."""
 
     def features_n(self, vision: VisionConfig) -> int:
         """Return the number of the bridge's features per image."""
@@ -97,7 +97,7 @@ def interleaved(sizes: tuple[int, int, int]) -> tuple[int, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerKind:
-    """What the attention of some of a decoder's layers has, and that of others has not."""
+    """Describe the attention of those layers of a decoder that are of one kind."""
 
     rope_base: float | None  # of rotary positions; None: there are none
     rope_factor: float = 1.0  # positions are divided by it
@@ -106,7 +106,7 @@ class LayerKind:
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
-    """What the configs of all decoders have.
+    """Hold what the configs of all decoders have in common.
 
     Their attention has `heads_n` query heads and `kv_heads_n` key heads of width `head_width`.
     """

@@ -1,4 +1,4 @@
-"""What a family of models has to provide: its parts, and how its checkpoints become our weights.
+"""A family of models: the parts it provides, and how its checkpoints become our weights.
 
 A part is named by the class of its config. `registry` lists the families; nothing else asks what a
 model is.

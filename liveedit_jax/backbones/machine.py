@@ -1,4 +1,4 @@
-"""What the machine lacks, told apart from what is wrong with a file."""
+"""Errors that a lack of the machine causes, told apart from those of a damaged file."""
 
 from __future__ import annotations
 

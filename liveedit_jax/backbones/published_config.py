@@ -1,4 +1,4 @@
-"""What a checkpoint's config.json has to say, field by field.
+"""A check of a checkpoint's config.json against a preset, field by field.
 
 Weights of the same shapes compute something else under another norm, activation or RoPE, and
 nothing about their names tells. So each field that changes a result is compared with the preset;

@@ -1,4 +1,4 @@
-"""What text keys are trained with: several questions of one subject, each in two wordings.
+"""Training data of text keys: several questions of one subject, each in two wordings.
 
 A group asks a subject either some of MojiEdit's trained facts, intents (`intents.py`) or free
 questions (`open_questions.py`), all different; each is the others' negative. The picture says

@@ -47,7 +47,7 @@ _decoding_alone = threading.Lock()
 
 
 class _Refusal(Exception):
-    """What is wrong with a picture, as the rest of a sentence that begins with its name."""
+    """Carries the rest of a sentence that begins with a picture's name and says what is wrong."""
 
 
 @contextmanager

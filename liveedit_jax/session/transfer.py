@@ -24,7 +24,7 @@ Row = tuple[str, Callable[[], tuple[ImageFile, str, str]]]  # where it is, and h
 
 @dataclass(frozen=True)
 class Transferred:
-    """How many edits were written or stored, and why others were not."""
+    """Count the edits that were written or stored, and say why others were not."""
 
     edits_n: int
     refused: dict[str, str]  # where each is -> why

@@ -19,7 +19,7 @@ Make = Callable[[Store, Sequence[Edit]], tuple[dict[str, np.ndarray], Skipped]]
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """How many experts were made again, and whose could not be."""
+    """Count the experts that were made again, and say whose could not be."""
 
     made_n: int
     skipped: Skipped

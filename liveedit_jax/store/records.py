@@ -1,4 +1,4 @@
-"""What a repository holds, as plain values: requests, edits, the model they belong to."""
+"""The content of a repository as plain values: requests, edits, the model they belong to."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asked for; `image` is the sha256 of the picture's bytes (None: no picture)."""
+    """An edit as a person asked for it; `image` is its picture's sha256 (None: no picture)."""
 
     image: str | None
     prompt: str
