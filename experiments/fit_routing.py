@@ -40,7 +40,9 @@ def _main() -> None:
     editor = replace(
         chosen.editor,
         image_direction_n=args.image_n or None,
+        image_bands_n=args.bands,
         text_direction_n=args.text_n or None,
+        joint_scale=args.joint_scale,
     )
     recipe = replace(chosen.editor_train, seed=args.seed)
     mixture = replace(chosen.edit_mixture, open_share=0.0)
@@ -59,7 +61,10 @@ def _main() -> None:
     )
     params = fit_directions(frozen, model.editor)
     if "image" in params:
-        print(f"image threshold: cosine {float(params['image']['threshold']):.4f}")
+        low, growth = (float(params["image"][name]) for name in ("threshold", "growth"))
+        print(
+            f"image threshold: cosine {low:.3f} at 100 edits, {growth:.3f} more for e times as many"
+        )
     _, before = load_weights(model.folder / "editor")
     made = before | {"editor": asdict(editor), "directions": asdict(recipe.directions)}
     made |= {"fitted_from": before["sha256"], "commit": git_commit()}
@@ -81,9 +86,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--text-n", type=whole_number, default=127, help="entries of a prompt's direction"
     )
+    parser.add_argument(
+        "--bands", type=whole_number, default=5, help="bands of vision tokens a key describes apart"
+    )
+    parser.add_argument(
+        "--joint-scale",
+        type=float,
+        default=40.0,
+        help="weight of pictures in the softmax over hits",
+    )
     parser.add_argument("--questions", type=Path, nargs="+", help="files of free questions")
+    parser.add_argument("--stamps", type=Path, help="folder of Tux Paint's stamps")
     parser.add_argument("--seed", type=whole_number, default=0)
-    parser.set_defaults(stamps=None)
     return parser
 
 

@@ -31,10 +31,14 @@ class EditorConfig:
     # already tell an entity from all others, routing then has a margin from the first step.
     vision_init_scale: float = 1.0
     # Routing of our own (editor/directions.py). None, as in the paper: extractors make the keys.
-    # Entries of a vision key that is a direction, compared by its cosine with a constant.
+    # Entries of a vision key that is a direction, compared by its cosine.
     image_direction_n: int | None = None
+    image_bands_n: int = 1  # bands of consecutive vision tokens that such a key describes apart
     # Entries of the part of a text key that is a direction.
     text_direction_n: int | None = None
+    # In the softmax over hits, a text score counts together with this many times the margin by
+    # which the picture passed its threshold. 0, as in the paper: text alone.
+    joint_scale: float = 0.0
     # Differences between the paper and the released code; both values of each are tested.
     official_double_layer: bool = False  # released training runs the edit layer twice
     locality_kl: str = "edited_to_original"  # or "original_to_edited", as the paper writes
@@ -68,6 +72,8 @@ class EditorConfig:
             n = getattr(self, name)
             if n is not None and n < 2:
                 raise ValueError(f"{name}={n}: a direction needs 2 entries or more")
+        if self.image_bands_n < 1:
+            raise ValueError(f"image_bands_n={self.image_bands_n}: 1 band or more")
         for name in ("heads_n", "generator_heads_n"):
             heads_n = getattr(self, name)
             if heads_n is not None and self.module_width % heads_n:
@@ -118,18 +124,31 @@ class InitFitConfig:
 class DirectionsFitConfig:
     """The fit of routing keys that are directions (training/directions.py)."""
 
-    image_false_share: float = 1e-4  # pairs of different training drawings over the threshold
+    # Pictures that the map of images is fitted to, beside the training drawings: each drawing in
+    # this many other colours, so many collages, and so many further views of every picture.
+    recoloured_n: int = 2
+    collages_n: int = 1_500
+    views_n: int = 6
+    image_steps_n: int = 1_500
+    image_batch_n: int = 384  # pictures of a step, which are each other's negatives
+    image_learning_rate: float = 1e-3
+    image_weight_decay: float = 0.03
+    image_dropout: float = 0.2
+    # Wrong pictures over the threshold, among all live edits'
+    image_false_hits: float = 0.5
     groups_n: int = 1_000  # groups of questions that the prompts' map is fitted to
     asked_n: int = 6  # questions of a group
     facts_share: float = 0.35  # groups of MojiEdit's trained facts
     intents_share: float = 0.35  # groups of intents (data/intents.py)
     free_share: float = 0.3  # groups of free questions, where there are any
     near_share: float = 0.5  # intents that ask almost the same as another one of their group
-    steps_n: int = 1_000
+    steps_n: int = 2_000
     batch_groups_n: int = 24  # groups of a step, all of whose questions are each other's negatives
     learning_rate: float = 3e-3
     weight_decay: float = 0.01
-    dropout: float = 0.3
+    dropout: float = 0.05
+    text_false_share: float = 0.01  # pairs of a group's questions with a text score above 0
+    text_slope: float = 40.0  # of the text score, by the cosine
 
     def __post_init__(self):
         """Refuse what cannot be drawn."""
@@ -137,8 +156,12 @@ class DirectionsFitConfig:
             raise ValueError(f"asked_n={self.asked_n}: from 2 to 9, MojiEdit has 9 trained facts")
         if not 1 <= self.batch_groups_n <= self.groups_n:
             raise ValueError(f"batch_groups_n={self.batch_groups_n}: 1 to groups_n={self.groups_n}")
-        if not 0 < self.image_false_share < 1 or not 0 <= self.dropout < 1:
-            raise ValueError("image_false_share and dropout are shares, the first of them above 0")
+        if not 0 < self.text_false_share < 1 or not 0 <= self.dropout < 1:
+            raise ValueError("text_false_share and dropout are shares, the first of them above 0")
+        if not 0 < self.image_false_hits < 10 or not 0 <= self.image_dropout < 1:
+            raise ValueError("image_false_hits is above 0 and below 10, image_dropout a share")
+        if self.views_n < 1 or self.image_batch_n < 2:
+            raise ValueError("views_n is 1 or more, image_batch_n 2 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

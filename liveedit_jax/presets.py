@@ -39,19 +39,17 @@ TINY_EDITOR = EditorConfig(
     rank=32,
     queries_n=4,
     expert_scale=0.1,
-    paired_init=True,
-    vision_init_scale=2.0,
     top_k=16,
+    image_direction_n=192,
+    image_bands_n=5,
+    text_direction_n=127,
+    joint_scale=40.0,
 )
 TINY_EDITOR_TRAIN = EditorTrainConfig(
     batch_n=16,
-    routing_n=32,
     steps_n=2_000,
     learning_rate=4e-3,
     routing_skip_same=True,
-    routing_repository_n=1_000,
-    routing_blend=0.5,
-    rate_extractor=0.4,
     rate_attention=0.025,
     rate_down=0.00075,
     rate_up=15.0,
@@ -60,6 +58,23 @@ TINY_EDITOR_TRAIN = EditorTrainConfig(
     cosine=True,
     clip_norm=1.0,
     muon=True,
+)
+# The same with the routing of the paper.
+TINY_PAPER_EDITOR = replace(
+    TINY_EDITOR,
+    paired_init=True,
+    vision_init_scale=2.0,
+    image_direction_n=None,
+    image_bands_n=1,
+    text_direction_n=None,
+    joint_scale=0.0,
+)
+TINY_PAPER_EDITOR_TRAIN = replace(
+    TINY_EDITOR_TRAIN,
+    routing_n=32,
+    routing_repository_n=1_000,
+    routing_blend=0.5,
+    rate_extractor=0.4,
 )
 
 PAPER_EDITOR = EditorConfig()  # M 1024, R 4, E 4, 8 heads: the paper's, for every 7B backbone
@@ -72,9 +87,9 @@ PAPER_BENCHMARKS: dict[str, EditorTrainConfig] = {
 }
 PAPER_BACKBONES = ("llava-1.5-7b", "blip2-opt-2.7b", "minigpt-4-vicuna-7b")
 
-SMOL_EDITOR = replace(TINY_EDITOR, module_width=512, rank=64)
+SMOL_EDITOR = replace(TINY_PAPER_EDITOR, module_width=512, rank=64)
 SMOL_EDITOR_TRAIN = replace(
-    TINY_EDITOR_TRAIN,
+    TINY_PAPER_EDITOR_TRAIN,
     batch_n=8,
     routing_n=16,
     steps_n=700,
@@ -87,6 +102,7 @@ SMOL_EDITOR_TRAIN = replace(
 )
 EDITORS: dict[str, EditorConfig] = {
     "tiny": TINY_EDITOR,
+    "tiny-paper": TINY_PAPER_EDITOR,
     "smol": SMOL_EDITOR,
     "paper": PAPER_EDITOR,
 }
@@ -108,6 +124,13 @@ PRESETS: dict[str, Preset] = {
         open_mixture=EditMixture(
             lengths=((44, 0.25), (50, 0.32), (60, 0.32), (72, 0.11)), open_share=0.5
         ),
+    ),
+    "tiny-paper": Preset(
+        dataset=DATASETS["mojiedit"],
+        backbone=BACKBONES["tiny"],
+        editor=TINY_PAPER_EDITOR,
+        editor_train=TINY_PAPER_EDITOR_TRAIN,
+        edit_mixture=EditMixture(lengths=((44, 0.51), (50, 0.37), (60, 0.12))),
     ),
     "smol": Preset(
         dataset=DatasetConfig(budget=LengthBudget(prompt_n=48, answer_n=64)),

@@ -66,6 +66,9 @@ class Query(flax.struct.PyTreeNode):
     text: Float[Array, "B H"]
     vision: Float[Array, "B H"]
     threshold: Float[Array, " B"]  # sim(vision, sentinel); +inf where there is no image
+    # By how much the threshold grows each time that live edits are e times as many
+    # (`editor/directions.py`); None, as in the paper: it does not depend on their number.
+    growth: Float[Array, " B"] | None = None
 
 
 class StoredRows(flax.struct.PyTreeNode):

@@ -13,13 +13,21 @@ from functools import cached_property, partial
 import flax.struct
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
 
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.config import EditMixture, EditorTrainConfig, LengthBudget
 from liveedit_jax.data import tiling
 from liveedit_jax.data.facts import SOURCES, TRAINED_FACTS, Entity, split_entities
-from liveedit_jax.data.images import drawing, drawing_png, normalise_pixels, preprocess
+from liveedit_jax.data.images import (
+    drawing,
+    drawing_png,
+    normalise_pixels,
+    open_picture,
+    pad_to_square,
+    preprocess,
+)
 from liveedit_jax.data.open_world import OpenPictures, OpenSampler, OpenSubject, OpenWorld
 from liveedit_jax.data.packing import Question
 from liveedit_jax.data.paraphrases import draw_wordings
@@ -169,6 +177,19 @@ class EditingData:
         """Stack all pictures: two drawings of each entity, then those of an open world."""
         n = self.drawings_n if self.open is None else len(self._open_pictures.subject)
         return np.stack([self.picture(i) for i in range(n)])
+
+    def drawings(self) -> list[UInt8[np.ndarray, "S S 3"]]:
+        """Return the pixels of all drawings, for backbones that see one square."""
+        some = ((self.entities[i // 2], SOURCES[i % 2]) for i in range(self.drawings_n))
+        return [drawing(entity.id, source, self.backbone.drawing_size) for entity, source in some]
+
+    def photographs(self) -> list[UInt8[np.ndarray, "S S 3"]]:
+        """Return the pixels of an open world's photographs on white squares."""
+        side, stamps = self.backbone.drawing_size, () if self.open is None else self.open.stamps
+        shown = (pad_to_square(open_picture(stamp.picture)).convert("RGB") for stamp in stamps)
+        return [
+            np.asarray(square.resize((side, side), Image.Resampling.BICUBIC)) for square in shown
+        ]
 
     @cached_property
     def _vision_rows(self) -> np.ndarray | None:

@@ -1,12 +1,12 @@
 """Routing keys of our own: directions, in place of the paper's attended features (docs/method.md).
 
-    image = unit(W x + b)    x: the mean of the normalised VISION states
+    image = unit(W x + b)    x: means and deviations of the normalised VISION states, band by band
     text  = unit(W y + b)    y: the mean of the normalised PROMPT states, the mean word embedding
 
-An expert is hit if the cosine of its picture's direction and the query's exceeds one constant. Its
-text score is slope * cosine - offset: above 0, it is about what is asked. Both are products of
-keys, so that repository and routing are those of the paper. Edits and queries share a map: the same
-picture and prompt always have cosine 1.
+An expert is hit if the cosine of its picture's direction and the query's exceeds a threshold, which
+grows with the logarithm of the number of live edits. Its text score is slope * cosine - offset:
+above 0, it is about what is asked. Both are products of keys, so that repository and routing are
+those of the paper. Edits and queries share a map: the same picture and prompt always have cosine 1.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from liveedit_jax.types import AnyArray, Role
 def init_image(cfg: EditorConfig, width: int) -> dict:
     """Initialise the map of pictures of width D: it takes the first entries as they are."""
     return {
-        "kernel": jnp.eye(width, cfg.image_direction_n),
+        "kernel": jnp.eye(picture_features_n(cfg, width), cfg.image_direction_n),
         "bias": jnp.zeros(cfg.image_direction_n),
         "threshold": jnp.asarray(0.9),
+        "growth": jnp.asarray(0.0),
     }
 
 
@@ -58,9 +59,34 @@ def mean_state(tokens: Tokens, mask: Bool[Array, "B T"]) -> Float[Array, "B D"]:
     return jnp.einsum("bt,btd->bd", rate, tokens.hidden) - (rate * tokens.mean).sum(-1)[:, None]
 
 
-def picture_features(tokens: Tokens, role: Int[AnyArray, "B T"]) -> Float[Array, "B D"]:
-    """Compute what the direction of a picture is made of."""
-    return mean_state(tokens, role == Role.VISION)
+def picture_features_n(cfg: EditorConfig, width: int) -> int:
+    """Return F, the number of entries of `picture_features` at states of width D."""
+    parts_n = 1 if cfg.image_bands_n == 1 else cfg.image_bands_n + 1
+    return 2 * parts_n * width
+
+
+def picture_features(
+    cfg: EditorConfig, tokens: Tokens, role: Int[AnyArray, "B T"]
+) -> Float[Array, "B F"]:
+    """Compute what the direction of a picture is made of.
+
+    The VISION tokens are cut into bands of consecutive ones (of a picture in rows of patches, these
+    are stripes, which a mirror leaves in place). Each band, and the whole picture where there is
+    more than one, gives the mean of its normalised states and their standard deviation; zeros
+    where there are no tokens.
+    """
+    shown, bands_n = role == Role.VISION, cfg.image_bands_n
+    states = (tokens.hidden - tokens.mean[..., None]) * tokens.rate[..., None]
+    count = shown.sum(-1, keepdims=True)
+    band = (jnp.cumsum(shown, -1) - 1) * bands_n // jnp.maximum(count, 1)
+    part = jax.nn.one_hot(jnp.where(shown, band, bands_n), bands_n)
+    if bands_n > 1:
+        part = jnp.concatenate([part, shown[..., None]], -1)
+    part /= jnp.maximum(part.sum(1, keepdims=True), 1)
+    mean = jnp.einsum("btp,btd->bpd", part, states)
+    square = jnp.einsum("btp,btd->bpd", part, jnp.square(states))
+    deviation = jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0.0))
+    return jnp.concatenate([mean, deviation], -1).reshape(len(role), -1)
 
 
 def prompt_features(

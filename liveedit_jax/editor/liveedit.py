@@ -141,19 +141,20 @@ def encode_query(
 
     A row without an image gets an infinite threshold, so that it hits nothing.
     """
-    text = vision = threshold = None
+    text = vision = threshold = growth = None
     if editor.input is not None:
         text, vision, prompt = routing_features(cfg, editor.input, hidden, role)
         threshold = thresholds(cfg, editor.input, prompt, vision)
     tokens = with_norm_stats(hidden, cfg.norm_eps)
     if editor.image is not None:
-        found = directions.direction(editor.image, directions.picture_features(tokens, role))
+        found = directions.direction(editor.image, directions.picture_features(cfg, tokens, role))
         vision, threshold = directions.image_query(cfg, found), editor.image["threshold"]
+        growth = jnp.full(len(role), editor.image["growth"])
     if editor.text is not None:
         text = text_query(cfg, editor, tokens, role, words)
     assert text is not None and vision is not None and threshold is not None
     has_image = (role == Role.VISION).any(-1)
-    return Query(text, vision, jnp.where(has_image, threshold, jnp.inf))
+    return Query(text, vision, jnp.where(has_image, threshold, jnp.inf), growth)
 
 
 def edit_keys(
@@ -169,7 +170,7 @@ def edit_keys(
         text, vision, _ = routing_features(cfg, editor.edit, hidden, role)
     tokens = with_norm_stats(hidden, cfg.norm_eps)
     if editor.image is not None:
-        vision = directions.direction(editor.image, directions.picture_features(tokens, role))
+        vision = directions.direction(editor.image, directions.picture_features(cfg, tokens, role))
     if editor.text is not None:
         assert words is not None
         asked = directions.prompt_features(tokens, role, words)

@@ -20,6 +20,7 @@ from liveedit_jax.editor.attention import masked_softmax
 from liveedit_jax.editor.repository import alive, first_row
 from liveedit_jax.types import Axis, Margins, Query, Repository, Route, StoredRows
 
+FEWEST_EDITS = 100  # below this number of live edits, thresholds that grow stay as they are
 # The text keys of hit rows are gathered in arrays of 64 or 1024; with more hit rows, all are read.
 GATHER_SIZES = (64, 1024)
 
@@ -53,19 +54,36 @@ def vision_scores(cfg: EditorConfig, repo: Repository, query: Query) -> Float[Ar
     return rows.products(repo.vision_key, vision) / similarity_scale(cfg)
 
 
+def thresholds(
+    repo: Repository, query: Query, at: Int[Array, ""] | None = None, axis: Axis | None = None
+) -> Float[Array, "B 1"]:
+    """Compute the vision scores that hits exceed, which may grow with the number of live edits.
+
+    The more pictures are stored, the more of them resemble any other picture.
+    """
+    if query.growth is None:
+        return query.threshold[:, None]
+    live_n = alive(repo, at).sum(-1)
+    if axis is not None:
+        live_n = jax.lax.psum(live_n, axis)
+    more = jnp.log(jnp.maximum(live_n, FEWEST_EDITS) / FEWEST_EDITS)
+    return (query.threshold + query.growth * more)[:, None]
+
+
 def hits(
     cfg: EditorConfig,
     repo: Repository,
     query: Query,
     at: Int[Array, ""] | None = None,
     vision: Float[Array, "B C"] | None = None,
+    axis: Axis | None = None,
 ) -> Bool[Array, "B C"]:
     """Select experts by hard routing: those more similar to the query's image than the sentinel.
 
     `vision` is `vision_scores`, where they are known already.
     """
     score = vision_scores(cfg, repo, query) if vision is None else vision
-    return (score > query.threshold[:, None]) & alive(repo, at)
+    return (score > thresholds(repo, query, at, axis)) & alive(repo, at)
 
 
 def margin(
@@ -76,7 +94,7 @@ def margin(
     It is -inf where no row is alive.
     """
     score = jnp.where(alive(repo, at), vision_scores(cfg, repo, query), -jnp.inf)
-    return score.max(-1) - query.threshold
+    return score.max(-1) - thresholds(repo, query, at)[:, 0]
 
 
 def margins(
@@ -87,7 +105,7 @@ def margins(
     vision: Float[Array, "B C"],
 ) -> Margins:
     """Score the experts in `slot` for each query; `vision` is `vision_scores`."""
-    image = jnp.take_along_axis(vision, slot, axis=1) - query.threshold[:, None]
+    image = jnp.take_along_axis(vision, slot, axis=1) - thresholds(repo, query)
     key, text = rows.take(repo.text_key, slot), rows.rotate(query.text, repo.text_key)
     score = jnp.einsum("bkh,bh->bk", key, text, precision=jax.lax.Precision.HIGHEST)
     image = jnp.where(alive(repo)[slot], image, -jnp.inf)
@@ -133,11 +151,14 @@ def hit_weights(
 ) -> tuple[Bool[Array, "B C"], Float[Array, "B C"]]:
     """Compute every row's hit mask and weight, normalised over all hits.
 
-    The edits that query b hits are `repo.edit_id[hit[b]]`.
+    The edits that query b hits are `repo.edit_id[hit[b]]`. With `cfg.joint_scale`, experts that are
+    hit compete by text and picture: of two edits that ask the same, the nearer picture's wins.
     """
-    hit = hits(cfg, repo, query, at, vision)
+    vision = vision_scores(cfg, repo, query) if vision is None else vision
+    hit = hits(cfg, repo, query, at, vision, axis)
     score = score_hits(repo.text_key, query.text, hit) / similarity_scale(cfg)
-    return hit, masked_softmax(score, hit, axis) * jax.nn.sigmoid(score)
+    competing = score + cfg.joint_scale * vision if cfg.joint_scale else score
+    return hit, masked_softmax(competing, hit, axis) * jax.nn.sigmoid(score)
 
 
 def route(

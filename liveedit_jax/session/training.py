@@ -80,6 +80,8 @@ def train_editor(
         recipe = default_recipe(parts.config.editor_train, len(stream), steps_n, trained)
     recipe = replace(recipe, seed=seed, steps_n=steps_n or recipe.steps_n)
     backbone, editor = opened.backbone, parts.config.editor
+    if not trained:  # maps to directions are fitted to MojiEdit's drawings
+        editor = replace(editor, image_direction_n=None, text_direction_n=None)
     prompts = PLAIN_PROMPTS if dataset is None else PROMPTS[dataset]
     data = BenchmarkData(parts.tokenizer, backbone.cfg, recipe, stream, prompts)
     step, batch_at = on_one_device(

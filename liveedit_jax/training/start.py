@@ -18,6 +18,7 @@ from liveedit_jax.config import EditorConfig, EditorTrainConfig
 from liveedit_jax.data.asked import draw_groups
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.facts import SOURCES
+from liveedit_jax.data.instances import draw_instances
 from liveedit_jax.training.addressing import (
     Edits,
     edits_of,
@@ -25,7 +26,7 @@ from liveedit_jax.training.addressing import (
     generator_head_width,
     start_generators,
 )
-from liveedit_jax.training.directions import Asked, ask, fit_image, fit_text
+from liveedit_jax.training.directions import Asked, Seen, ask, fit_image, fit_text, look
 from liveedit_jax.training.image_start import mean_images, start_images
 from liveedit_jax.training.statistics import standardised, start_norms
 
@@ -67,6 +68,14 @@ class Frozen:
         """The mean state of every drawing; the two of an entity follow each other."""
         drawings = self.pictures[: self.data.drawings_n]
         return mean_images(self.backbone, self.weights, drawings, self.cfg.norm_eps)
+
+    @cached_property
+    def seen(self) -> Seen:
+        """The training drawings and other pictures in several views, as image keys see them."""
+        data, fit = self.data, self.recipe.directions
+        drawings, subject = data.drawings(), [i // len(SOURCES) for i in range(data.drawings_n)]
+        made = draw_instances(fit, drawings, subject, data.photographs(), self.recipe.seed)
+        return look(self.backbone, self.weights, self.cfg, made)
 
     @cached_property
     def asked(self) -> Asked:
@@ -115,7 +124,7 @@ def fit_directions(frozen: Frozen, params: dict) -> dict:
     cfg, recipe = frozen.cfg, frozen.recipe
     kept = {n: part for n, part in params.items() if cfg.attends or n not in ("edit", "input")}
     if cfg.image_direction_n is not None:
-        kept["image"] = fit_image(cfg, recipe.directions, frozen.images)
+        kept["image"] = fit_image(cfg, recipe.directions, frozen.seen, recipe.seed)
     if cfg.text_direction_n is not None:
         kept["text"] = fit_text(cfg, recipe.directions, frozen.asked, recipe.seed)
     return kept
