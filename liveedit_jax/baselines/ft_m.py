@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import optax
 
 from liveedit_jax.backbones.registry import bridge
-from liveedit_jax.baselines.descent import box_projection, descend
 from liveedit_jax.baselines.losses import target_loss
+from liveedit_jax.editor.descent import box_projection, descend
 from liveedit_jax.editors import Editor
 
 

@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from liveedit_jax.baselines import adapter
-from liveedit_jax.baselines.descent import descend
+from liveedit_jax.editor.descent import descend
 from liveedit_jax.types import Batch, Role
 
 PRIME = 16_777_619  # base of the fingerprint

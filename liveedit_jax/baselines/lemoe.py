@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbones import decoder
 from liveedit_jax.baselines import adapter, layer
-from liveedit_jax.baselines.descent import descend
+from liveedit_jax.editor.descent import descend
 from liveedit_jax.types import Role
 
 ABSENT_SCORE = -1e30  # of an expert that does not exist yet

@@ -19,10 +19,10 @@ from jaxtyping import Array, Float
 from liveedit_jax.backbones import decoder
 from liveedit_jax.backbones.sequence import positions
 from liveedit_jax.baselines import prompting
-from liveedit_jax.baselines.descent import descend
 from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.baselines.trained import Lesson, TrainedEditor, TrainingRecipe
 from liveedit_jax.editor.attention import init_linear, normalise
+from liveedit_jax.editor.descent import descend
 from liveedit_jax.editor.losses import hard_routing
 from liveedit_jax.types import Batch, Role
 

@@ -18,7 +18,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from liveedit_jax.baselines import adapter, layer
-from liveedit_jax.baselines.descent import descend
+from liveedit_jax.editor.descent import descend
 from liveedit_jax.types import Role
 
 

@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from liveedit_jax.backbones import Backbone, decoder
 from liveedit_jax.baselines import adapter, layer
-from liveedit_jax.baselines.descent import descend
+from liveedit_jax.editor.descent import descend
 from liveedit_jax.types import AnyArray, Role
 
 

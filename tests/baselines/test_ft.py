@@ -7,11 +7,11 @@ import optax
 import pytest
 
 from liveedit_jax import editors as compiled
-from liveedit_jax.baselines.descent import box_projection, descend
 from liveedit_jax.baselines.ft_l import FtL
 from liveedit_jax.baselines.ft_m import FtM
 from liveedit_jax.baselines.losses import target_loss
 from liveedit_jax.data.tokenise import answer_labels
+from liveedit_jax.editor.descent import box_projection, descend
 from liveedit_jax.editors import split_at_layer
 
 

@@ -1,4 +1,4 @@
-"""Gradient descent on one request until it is learnt, for editors that optimise each edit."""
+"""Gradient descent on one request until it is learnt, for editors that optimise edits."""
 
 from __future__ import annotations
 
