@@ -19,7 +19,8 @@ from jaxtyping import Array, Bool, Float, Int
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor import directions, extractor, generator
-from liveedit_jax.editor.attention import Tokens, init_norm, layer_norm, with_norm_stats
+from liveedit_jax.editor.attention import Tokens, init_norm, with_norm_stats
+from liveedit_jax.editor.mixing import mix
 from liveedit_jax.editor.repository import add_edits, init_repository
 from liveedit_jax.editor.routing import gather_experts, route, similarity
 from liveedit_jax.types import AnyArray, Axis, Batch, Expert, Query, Repository, Role, Route
@@ -201,27 +202,6 @@ def prompt_words(
 ) -> Float[Array, "B D"] | None:
     """Compute the mean embedding of each prompt's tokens, where text keys are made of it."""
     return None if cfg.text_direction_n is None else backbone.mean_word(weights, batch)
-
-
-def mix(
-    cfg: EditorConfig,
-    norm: dict,
-    hidden: Float[Array, "B T D"],
-    role: Int[AnyArray, "B T"],
-    weight: Float[Array, "B K"],
-    down: Float[Array, "B K R D"] | Float[Array, "K R D"],
-    up: Float[Array, "B K R D"] | Float[Array, "K R D"],
-) -> Float[Array, "B T D"]:
-    """Compute the experts' residual Σ_k weight_k · relu(LN(h) · down_kᵀ) · up_k at every token.
-
-    It is zero at padding. Each query has its own K experts, or, without a batch axis in `down` and
-    `up`, all share the same ones.
-    """
-    tokens = layer_norm(norm, hidden, cfg.norm_eps)
-    b = "b" if down.ndim == 4 else ""
-    gate = jax.nn.relu(jnp.einsum(f"btd,{b}krd->btkr", tokens, down))
-    out = jnp.einsum(f"btkr,{b}krd->btd", gate * weight[:, None, :, None], up)
-    return jnp.where((role != Role.PAD)[..., None], out, 0.0).astype(hidden.dtype)
 
 
 def residual(
