@@ -23,7 +23,7 @@ from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from experiments.training.arguments import add_config  # noqa: E402
-from liveedit_jax.cli.arguments import Parser, positive, whole_number  # noqa: E402
+from liveedit_jax.cli.arguments import Parser, natural, positive, whole_number  # noqa: E402
 from liveedit_jax.evaluation.cases import BenchmarkFiles  # noqa: E402
 from liveedit_jax.evaluation.run import (  # noqa: E402
     METHODS,
@@ -58,6 +58,10 @@ def main() -> int:
     parser.add_argument(
         "--cases", type=positive, help="cases that smaller marks count (the preset's)"
     )
+    parser.add_argument(
+        "--refine", type=natural, metavar="N",
+        help="most steps of descent on an edit of LiveEdit that does not take (the config's)",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     if args.seeds and args.seed is not None:
@@ -78,6 +82,7 @@ def main() -> int:
             cases_n=args.cases,
             files=files,
             noto=args.noto,
+            refine_n=args.refine,
         )
         runs = [(spec, args.out)]
         if args.seeds:

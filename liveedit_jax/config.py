@@ -11,6 +11,8 @@ from enum import Enum
 
 from liveedit_jax.backbone_config import BackboneConfig
 
+REFINE_N = 20  # the most steps that sessions and the program refine an edit by, unless told
+
 
 @dataclass(frozen=True, kw_only=True)
 class EditorConfig:
@@ -39,6 +41,11 @@ class EditorConfig:
     # In the softmax over hits, a text score counts together with this many times the margin by
     # which the picture passed its threshold. 0, as in the paper: text alone.
     joint_scale: float = 0.0
+    # Refining of our own (editor/refine.py). An expert that does not yet let the model answer its
+    # target gets at most this many steps of Adam. 0, as in the paper: none.
+    refine_n: int = 0
+    refine_rate: float = 0.1  # their rate, in units of the root mean square of the expert's `up`
+    refine_margin: float = 3.0  # logits by which each token of the target has to lead all others
     # Differences between the paper and the released code; both values of each are tested.
     official_double_layer: bool = False  # released training runs the edit layer twice
     locality_kl: str = "edited_to_original"  # or "original_to_edited", as the paper writes
@@ -74,6 +81,10 @@ class EditorConfig:
                 raise ValueError(f"{name}={n}: a direction needs 2 entries or more")
         if self.image_bands_n < 1:
             raise ValueError(f"image_bands_n={self.image_bands_n}: 1 band or more")
+        if self.refine_n < 0:
+            raise ValueError(f"refine_n={self.refine_n}: 0 steps or more")
+        if self.refine_rate <= 0 or self.refine_margin < 0:
+            raise ValueError("refine_rate is above 0, and refine_margin 0 or more")
         for name in ("heads_n", "generator_heads_n"):
             heads_n = getattr(self, name)
             if heads_n is not None and self.module_width % heads_n:

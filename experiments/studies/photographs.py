@@ -34,6 +34,7 @@ from experiments.studies.photograph_counts import (
 )
 from experiments.studies.photograph_folder import PhotographCase, read_cases
 from experiments.studies.photograph_page import page
+from liveedit_jax.cli.arguments import add_refine
 from liveedit_jax.session import Answer, OpenModel, model_hashes, open_editor
 from liveedit_jax.store.durable import replace_file
 
@@ -55,6 +56,7 @@ def main() -> int:
             "editor_sha256": editor,
             "photographs": len(cases),
             "others_n": args.others_n,
+            "refine_n": args.refine,
             **study(cases, args),
             "seconds": round(time.time() - begin, 1),
         }
@@ -78,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         "--others-n", type=int, help="other photographs that each question is asked about (all)"
     )
     parser.add_argument("--tokens", type=int, help="most tokens of an answer (as `liveedit ask`)")
+    add_refine(parser)
     parser.add_argument(
         "--repo", type=Path, help="repository to keep; edits that it holds already stay live"
     )
@@ -102,7 +105,7 @@ def study(cases: Sequence[PhotographCase], args: argparse.Namespace) -> dict:
     probes = list_probes(cases, args.others_n)
     with tempfile.TemporaryDirectory() as folder:
         repo = args.repo or Path(folder) / "repository"
-        with open_editor(args.model, repo, write=True) as editor:
+        with open_editor(args.model, repo, write=True, refine_n=args.refine) as editor:
             _check(editor.model, cases)
             requests = [(case.picture, case.question, case.target) for case in cases]
             with tqdm(total=len(cases), desc="edits", mininterval=5) as bar:

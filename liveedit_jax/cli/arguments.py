@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from liveedit_jax import __version__
 from liveedit_jax.cli.wording import plain, shorten
+from liveedit_jax.config import REFINE_N
 
 DEFAULT_REPO = "liveedit-repo"
 DEFAULT_MAX_EDITS = 100_000
@@ -38,6 +39,13 @@ def positive(text: str) -> int:
     """Read a whole number from 1 up, of plain digits (Python itself also takes 1_0)."""
     if not re.fullmatch("0*[1-9][0-9]{0,17}", text):  # what a database takes as a number
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from 1 up")
+    return int(text)
+
+
+def natural(text: str) -> int:
+    """Read a whole number from 0 up, of plain digits."""
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from 0 up")
     return int(text)
 
 
@@ -104,6 +112,14 @@ def add_disk(parser: Parser) -> None:
     )  # fmt: skip
 
 
+def add_refine(parser: Parser) -> None:
+    """Add how far edits that do not take are refined."""
+    parser.add_argument(
+        "--refine", type=natural, default=REFINE_N, metavar="N",
+        help="most steps of descent on an edit that does not take, 0: none (default: %(default)s)",
+    )  # fmt: skip
+
+
 def add_out(parser: Parser, default: str, text: str) -> None:
     """Add where results go."""
     parser.add_argument(
@@ -151,12 +167,14 @@ def build_parser(text: str, run: Mapping[str, Callable]) -> Parser:
     add_edit(made)
     add_memory(made)
     add_disk(made)
+    add_refine(made)
     made = with_repo("ask", ASK, ASK_MORE)
     add_ask(made)
     add_memory(made)
     made = with_repo("shell", "keep the model open and take edit, ask, list, ... line by line")
     add_memory(made)
     add_disk(made)
+    add_refine(made)
     add_list(with_repo("list", LIST))
     add_forget(with_repo("forget", FORGET))
     add_rollback(with_repo("rollback", ROLLBACK))
@@ -167,7 +185,8 @@ def build_parser(text: str, run: Mapping[str, Callable]) -> Parser:
     made.add_argument("source", metavar="SOURCE")
     add_memory(made)
     add_disk(made)
-    with_repo("rebuild", "re-make all experts from their requests with today's model")
+    add_refine(made)
+    add_refine(with_repo("rebuild", "re-make all experts from their requests with today's model"))
     with_repo("info", INFO)
     made = with_model("convert", "a published checkpoint as a model folder", None)
     made.add_argument("--from", dest="source", required=True, metavar="DIR", help="or a hub id")

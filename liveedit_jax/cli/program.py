@@ -113,7 +113,7 @@ def _refuse(source: Path, refused: dict[str, str], done: str) -> None:
 def _rebuild(args: Namespace) -> None:
     from liveedit_jax.session import rebuild_repository
 
-    rebuilt = rebuild_repository(args.repo, args.model)
+    rebuilt = rebuild_repository(args.repo, args.model, args.refine)
     print(f"re-made {rebuilt.made_n} experts")
     for edit_id, reason in rebuilt.skipped.items():
         verbs.note(f"edit {edit_id} was skipped and has no expert: {wording.plain(reason)}")
@@ -188,7 +188,10 @@ def _session(args: Namespace, write: bool = False) -> EditingSession:
 
     storage = StorageConfig(keys=Precision(args.keys), bodies=Precision(args.bodies))
     disk = Precision(args.disk) if write else Precision.F32
-    editor = open_editor(args.model, args.repo, write, args.max_edits, args.chat, storage, disk)
+    refine_n = args.refine if write else 0
+    editor = open_editor(
+        args.model, args.repo, write, args.max_edits, args.chat, storage, disk, refine_n
+    )
     without = wording.without_expert(editor.store)
     if without:
         verbs.note(without)

@@ -106,7 +106,9 @@ def edit_json(edit: Edit) -> dict:
 
 def wrong_answer(result: EditResult) -> str:
     """Say that an edit's question is not answered with its target."""
-    return f"edit {result.id} is stored, but the model now answers: {plain(result.now)}"
+    return (
+        f"edit {result.id} is stored but did not take: the model now answers: {plain(result.now)}"
+    )
 
 
 def answer(given: Answer) -> str:

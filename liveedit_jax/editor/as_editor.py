@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor import liveedit
+from liveedit_jax.editor.refine import refine_experts
 from liveedit_jax.editor.repository import NEVER, add_edits, init_repository
 from liveedit_jax.editor.routing import bodies, margin, route
 from liveedit_jax.editors import RoutedEditor
@@ -52,10 +53,10 @@ class LiveEdit(RoutedEditor):
         return backbone.upper(params["backbone"], known.hidden, batch, at)
 
     def request(self, backbone, params, known, batch):
-        """Generate the experts of B requests."""
-        return liveedit.generate_expert(
-            self.cfg, params["editor"], known.hidden, batch.role, known.words
-        )
+        """Make the experts of B requests."""
+        weights, editor = params["backbone"], params["editor"]
+        made = liveedit.generate_expert(self.cfg, editor, known.hidden, batch.role, known.words)
+        return refine_experts(self.cfg, backbone, weights, editor.norm, made, known.hidden, batch)
 
     def init(self, backbone, params, capacity):
         """Create an empty repository."""

@@ -21,6 +21,7 @@ from liveedit_jax.config import EditorConfig
 from liveedit_jax.editor import directions, extractor, generator
 from liveedit_jax.editor.attention import Tokens, init_norm, with_norm_stats
 from liveedit_jax.editor.mixing import mix
+from liveedit_jax.editor.refine import refine_experts
 from liveedit_jax.editor.repository import add_edits, init_repository
 from liveedit_jax.editor.routing import gather_experts, route, similarity
 from liveedit_jax.types import AnyArray, Axis, Batch, Expert, Query, Repository, Role, Route
@@ -256,9 +257,13 @@ def experts_of_batch(
     batch: Batch,
     hidden: Float[Array, "N T D"],
 ) -> Expert:
-    """Generate the experts of N requests, whose states at the edit layer are `hidden`."""
+    """Make the experts of N requests, whose states at the edit layer are `hidden`.
+
+    They are generated and, with `cfg.refine_n`, refined.
+    """
     words = prompt_words(cfg, backbone, weights, batch)
-    return generate_expert(cfg, editor, hidden, batch.role, words)
+    made = generate_expert(cfg, editor, hidden, batch.role, words)
+    return refine_experts(cfg, backbone, weights, editor.norm, made, hidden, batch)
 
 
 def queries_of_batch(
@@ -277,7 +282,7 @@ def queries_of_batch(
 def make_experts(
     cfg: EditorConfig, backbone: Backbone, weights: dict, editor: PreparedEditor, batch: Batch
 ) -> Expert:
-    """Generate the experts of N requests (image, prompt, target) from tokens and pixels."""
+    """Make the experts of N requests (image, prompt, target) from tokens and pixels."""
     hidden = backbone.lower(weights, batch)
     return experts_of_batch(cfg, backbone, weights, editor, batch, hidden)
 

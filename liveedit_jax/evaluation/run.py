@@ -6,7 +6,7 @@ import hashlib
 import re
 import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class RunSpec:
     cases_n: int | None = None  # cases that smaller marks count; None: the preset's
     files: BenchmarkFiles | None = None  # of a public benchmark
     noto: str | None = None  # font file of the third drawings (data/third_drawing.py)
+    refine_n: int | None = None  # steps of LiveEdit's refining; None: those of the model's config
 
     @property
     def preset(self) -> Preset:
@@ -131,6 +132,7 @@ def run_records(
     begin: float,
     cases_n: int | None = None,
     draw: Draw | None = None,
+    refine_n: int | None = None,
 ) -> dict:
     """Evaluate an editor on given records, in their order; writes and returns the same as `run`.
 
@@ -141,6 +143,7 @@ def run_records(
         marks: numbers of edits.
         out, begin, draw: as in `run`.
         cases_n: cases that smaller marks count; None: all.
+        refine_n: as in `RunSpec`.
 
     Raises:
         KeyError: an unknown editor.
@@ -167,6 +170,7 @@ def run_records(
         seed=None,
         marks=tuple(marks),
         cases_n=len(records) if cases_n is None else cases_n,
+        refine_n=refine_n,
     )
     cases = make_cases(records, pictures)
     parts, method = make_parts(spec, model)
@@ -189,10 +193,15 @@ def make_parts(spec: RunSpec, model: Model) -> tuple[ModelParts, dict]:
     """Join a model with the editor of a spec; also returns what the settings say of a baseline.
 
     Raises:
-        ValueError, FileNotFoundError: as `load_baseline`, or the model has no editor.
+        ValueError, FileNotFoundError: as `load_baseline`, the model has no editor, or a baseline
+            is to refine.
     """
-    trained, method = model.editor, {}
-    editor: Editor = LiveEdit(model.config.editor)
+    trained, method, cfg = model.editor, {}, model.config.editor
+    if spec.refine_n is not None:
+        if spec.baseline is not None:
+            raise ValueError(f"refining is LiveEdit's: {spec.baseline} has no such option here")
+        cfg = replace(cfg, refine_n=spec.refine_n)
+    editor: Editor = LiveEdit(cfg)
     if spec.baseline is not None:
         editor, trained, made_by = load_baseline(spec, model.backbone_sha256)
         method = {"method": {"settings": asdict(editor), "weights": made_by}}

@@ -289,7 +289,8 @@ def _editor_config(stated: dict) -> EditorConfig:
         kind, value = type(field.default), stated.get(field.name, field.default)
         kinds = {float: (int, float), type(None): (int, type(None))}.get(kind, (kind,))
         is_count = type(value) is int and kind is not float
-        if type(value) not in kinds or (is_count and not 0 < value < 2**31):
+        least = 0 if field.default == 0 else 1  # of a count
+        if type(value) not in kinds or (is_count and not least <= value < 2**31):
             raise ValueError(f"{field.name} is {value!r}"[:100])
     return EditorConfig(**stated)
 

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.config import EditorConfig, Precision, StorageConfig
+from liveedit_jax.config import REFINE_N, EditorConfig, Precision, StorageConfig
 from liveedit_jax.data.tokenise import Example
 from liveedit_jax.editor import liveedit
 from liveedit_jax.editor.repository import F32
@@ -388,6 +388,7 @@ def open_editor(
     chat: bool | None = None,
     storage: StorageConfig = F32,
     disk: Precision = Precision.F32,
+    refine_n: int = REFINE_N,
 ) -> EditingSession:
     """Open a model with a repository of edits.
 
@@ -401,6 +402,8 @@ def open_editor(
         chat: apply the model's chat template; None: as the model was opened.
         storage: how experts are kept in memory.
         disk: how a new repository keeps them on disk, in float32 or bfloat16.
+        refine_n: the most steps of gradient descent on an edit that does not take as it is
+            generated (`editor/refine.py`); 0: none.
 
     Raises:
         FileNotFoundError: no model, or no repository to read.
@@ -412,7 +415,7 @@ def open_editor(
         read_header(repo)  # a missing repository is refused before a model is loaded
     if not isinstance(model, OpenModel):
         model = open_model(model)
-    encoder = ExpertEncoder(model if chat is None else model.with_chat(chat))
+    encoder = ExpertEncoder(model if chat is None else model.with_chat(chat), refine_n)
     header = replace(encoder.header, dtype=disk.value)
     store = open_store(repo, write=write, create=header if write else None)
     try:

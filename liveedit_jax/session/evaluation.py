@@ -21,6 +21,7 @@ def evaluate(
     *,
     cases_n: int | None = None,
     out: str | Path | None = None,
+    refine_n: int | None = None,
 ) -> dict:
     """Evaluate an editor over a stream of edits: all metrics after each number of edits.
 
@@ -40,6 +41,8 @@ def evaluate(
         cases_n: how many records marks below it count (None: all).
         out: a run folder to keep, with `results.json`, every answer, and a page; a run that was
             cut short goes on there. None: nothing is kept.
+        refine_n: most steps of gradient descent on an edit of LiveEdit that does not take
+            (`editor/refine.py`); None: as the model's config says, in all presets 0.
 
     Returns:
         What `results.json` holds: "unedited" and, in "marks", one entry a mark. Figures are
@@ -55,7 +58,9 @@ def evaluate(
     stream = records if isinstance(records, Sequence) else list(records)
     if out is None:
         with tempfile.TemporaryDirectory(prefix="liveedit-") as folder:
-            return run_records(name, parts, stream, marks, folder, begin, cases_n)
+            return run_records(
+                name, parts, stream, marks, folder, begin, cases_n, refine_n=refine_n
+            )
     from liveedit_jax.report.run_page import draw_run
 
-    return run_records(name, parts, stream, marks, out, begin, cases_n, draw_run)
+    return run_records(name, parts, stream, marks, out, begin, cases_n, draw_run, refine_n)

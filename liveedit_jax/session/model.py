@@ -152,7 +152,7 @@ class OpenModel:
         """
         batch = self.batch([replace(example, target=None) for example in examples], rows_n)
         length_n = batch.token.shape[1] - self.budget.answer_n
-        return _trim(batch, length_n) if len(batch.token) > 1 else _cut(batch, length_n)
+        return trim(batch, length_n) if len(batch.token) > 1 else _cut(batch, length_n)
 
     def question_batches(self, questions: Sequence[Question]) -> Iterator[tuple[int, Batch]]:
         """Cut questions into batches of prompts, with how many of each batch's rows are theirs."""
@@ -167,7 +167,7 @@ class OpenModel:
         for at in range(0, len(rows), BATCH_N):
             part = [self.example(*row) for row in rows[at : at + BATCH_N]]
             batch = self.batch(part, rows_n)
-            batch = _trim(batch, batch.token.shape[1])
+            batch = trim(batch)
             is_answer = batch.role == Role.ANSWER
             first, length = is_answer.argmax(1)[:, None], is_answer.sum(1)
             step = np.arange(round_up(int(length.max()), ANSWER_STEP))
@@ -263,9 +263,10 @@ def _cut(batch: Batch, length_n: int) -> Batch:
     return batch.replace(**cut)
 
 
-def _trim(batch: Batch, most_n: int) -> Batch:
-    """Leave out columns of padding; few lengths are compiled."""
+def trim(batch: Batch, most_n: int | None = None) -> Batch:
+    """Leave out columns of padding, and all after the first `most_n`; few lengths are compiled."""
     longest_n = int((batch.role != Role.PAD).sum(1).max())
+    most_n = batch.token.shape[1] if most_n is None else most_n
     return _cut(batch, min(most_n, round_up(longest_n, LENGTH_STEP)))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from liveedit_jax.config import REFINE_N
 from liveedit_jax.model_io.model import find_model, find_tokenizer, has_editor, no_editor
 from liveedit_jax.model_io.weights import read_recipe
 from liveedit_jax.session.encoder import ExpertEncoder
@@ -30,11 +31,18 @@ def model_hashes(model: str | Path) -> tuple[str, str, str]:
     return backbone["sha256"], editor["sha256"], find_tokenizer(folder, backbone)[1]
 
 
-def rebuild_repository(repo: str | Path, model: OpenModel | str | Path = "tiny") -> Rebuilt:
+def rebuild_repository(
+    repo: str | Path, model: OpenModel | str | Path = "tiny", refine_n: int = REFINE_N
+) -> Rebuilt:
     """Re-make all experts of a repository with another model.
 
     An edit that cannot be re-made (its picture is lost, its texts are too long) is skipped: it
     keeps its request and stays without an expert.
+
+    Args:
+        repo: the repository's file.
+        model: a model of `open_model`, a preset's name or a model folder.
+        refine_n: as in `open_editor`.
 
     Returns:
         How many were made, and why some were skipped.
@@ -45,7 +53,7 @@ def rebuild_repository(repo: str | Path, model: OpenModel | str | Path = "tiny")
     """
     before = read_header(repo)  # a missing repository is refused before a model is loaded
     opened = model if isinstance(model, OpenModel) else open_model(model)
-    encoder = ExpertEncoder(opened)
+    encoder = ExpertEncoder(opened, refine_n)
 
     def make(store: Store, edits: Sequence[Edit]) -> tuple[dict[str, np.ndarray], dict[int, str]]:
         examples, skipped = [], {}

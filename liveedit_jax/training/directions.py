@@ -222,7 +222,7 @@ def minimise(
 def pair_loss(
     params: dict, first: Float[Array, "B X"], second: Float[Array, "B X"], question: Array
 ) -> Float[Array, ""]:
-    """Compute the sigmoid loss of B pairs, with the pairs that differ in `question` as negatives."""
+    """Compute the sigmoid loss of B pairs; pairs that differ in `question` are negatives."""
     a, b = (directions.direction(params, x) for x in (first, second))
     score = params["slope"] * a @ b.T - params["offset"]
     other = question[:, None] != question

@@ -68,7 +68,9 @@ def test_edit_list_ask_forget_rollback(run, files):
     assert edit(run, files[0])[:2] == (0, "1\n")
     status, out, err = edit(run, files[1], target="blue")
     assert (status, out) == (0, "2\n")  # these weights are random: it does not take
-    assert err.startswith("liveedit: note: edit 2 is stored, but the model now answers: ")
+    assert err.startswith(
+        "liveedit: note: edit 2 is stored but did not take: the model now answers: "
+    )
     assert edit(run, files[0], "What is this?", "green", "--no-check") == (0, "3\n", "")
     live = "2\tWhat is this?\tblue\t700.png\n3\tWhat is this?\tgreen\t100.png\n"
     assert run("list")[1] == live  # edit 3 has superseded edit 1
@@ -94,7 +96,7 @@ def test_edit_list_ask_forget_rollback(run, files):
 def test_many_edits_from_a_file(run, files, tmp_path):
     batch, rows = edits_file(tmp_path, files, 20)
     status, out, err = run("edit", "--from", batch)
-    assert all("is stored, but the model now answers" in line for line in err.splitlines())
+    assert all("is stored but did not take" in line for line in err.splitlines())
     assert status == 0 and out.split() == [str(i + 1) for i in range(20)]
     assert run("edit", "--from", batch) == (0, out, "")  # nothing is stored twice
     batch.write_text(json.dumps(rows[0] | {"target": " "}) + "\n" + json.dumps(rows[1]) + "\n")

@@ -106,6 +106,29 @@ def test_an_edit_says_what_is_answered_now_and_decodes_its_picture_once(
     assert [edit.file for edit in edits] == ["red.png", *[None] * 5, "seven.png"]
 
 
+def test_a_refined_expert_is_the_one_that_is_stored(model, few, tmp_path, monkeypatch):
+    def generate(*_, **__):
+        raise AssertionError("without a check nothing is generated")
+
+    monkeypatch.setattr(session_model.OpenModel, "generate", generate)
+    rows = [(picture(60 * i), QUESTION, f"answer {i}") for i in range(3)]
+    bodies = {}
+    for refine_n in (0, 2):
+        path = tmp_path / f"repo {refine_n}"
+        with open_editor(model, path, write=True, refine_n=refine_n) as editor:
+            editor.edit_many(rows, check=False)
+            question = [(picture(60), QUESTION, "answer 1")]
+            before = editor.logits(question)[0]
+        with open_editor(model, path) as editor:  # as it is on disk
+            np.testing.assert_array_equal(editor.logits(question)[0], before)
+            (bodies[refine_n],) = [arrays for _, arrays in editor.store.experts(None)]
+    for name in ("down", "text_key", "vision_key"):
+        np.testing.assert_array_equal(bodies[0][name], bodies[2][name])
+    assert (bodies[0]["up"] != bodies[2]["up"]).any(axis=(1, 2)).all()  # random: none takes
+    with pytest.raises(ValueError, match="refine_n=-1"):
+        open_editor(model, tmp_path / "repo 0", write=True, refine_n=-1)
+
+
 def test_a_repository_is_where_it_was_said_to_be(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="no edit repository at my edits/one"):
