@@ -20,6 +20,7 @@ from liveedit_jax.editor.attention import masked_softmax
 from liveedit_jax.editor.repository import alive, first_row
 from liveedit_jax.types import Axis, Margins, Query, Repository, Route, StoredRows
 
+Moment = Int[Array, ""] | Int[Array, "B 1"]  # a clock, one for all queries or one for each
 FEWEST_EDITS = 100  # below this number of live edits, thresholds that grow stay as they are
 # The text keys of hit rows are gathered in arrays of 64 or 1024; with more hit rows, all are read.
 GATHER_SIZES = (64, 1024)
@@ -55,7 +56,7 @@ def vision_scores(cfg: EditorConfig, repo: Repository, query: Query) -> Float[Ar
 
 
 def thresholds(
-    repo: Repository, query: Query, at: Int[Array, ""] | None = None, axis: Axis | None = None
+    repo: Repository, query: Query, at: Moment | None = None, axis: Axis | None = None
 ) -> Float[Array, "B 1"]:
     """Compute the vision scores that hits exceed, which may grow with the number of live edits.
 
@@ -74,7 +75,7 @@ def hits(
     cfg: EditorConfig,
     repo: Repository,
     query: Query,
-    at: Int[Array, ""] | None = None,
+    at: Moment | None = None,
     vision: Float[Array, "B C"] | None = None,
     axis: Axis | None = None,
 ) -> Bool[Array, "B C"]:
@@ -87,7 +88,7 @@ def hits(
 
 
 def margin(
-    cfg: EditorConfig, repo: Repository, query: Query, at: Int[Array, ""] | None = None
+    cfg: EditorConfig, repo: Repository, query: Query, at: Moment | None = None
 ) -> Float[Array, " B"]:
     """Compute the best live row's score minus the threshold: above 0, a query hits something.
 
@@ -145,7 +146,7 @@ def hit_weights(
     cfg: EditorConfig,
     repo: Repository,
     query: Query,
-    at: Int[Array, ""] | None = None,
+    at: Moment | None = None,
     axis: Axis | None = None,
     vision: Float[Array, "B C"] | None = None,
 ) -> tuple[Bool[Array, "B C"], Float[Array, "B C"]]:
@@ -165,7 +166,7 @@ def route(
     cfg: EditorConfig,
     repo: Repository,
     query: Query,
-    at: Int[Array, ""] | None = None,
+    at: Moment | None = None,
     axis: Axis | None = None,
     vision: Float[Array, "B C"] | None = None,
 ) -> Route:

@@ -67,6 +67,27 @@ def test_a_picture_is_found_by_its_mean_normalised_state_and_the_constant(params
     assert np.isinf(encode(params, rows[0], ROLE.at[0].set(Role.PROMPT), rows[1])[0].threshold[0])
 
 
+def test_bands_are_described_apart_and_then_the_whole_picture(rows):
+    states = normalise(rows[0][:, 1 : 1 + VISION_N], CFG.norm_eps)  # 6 tokens, in bands of 2
+    parts = [states[:, 2 * i : 2 * i + 2] for i in range(3)] + [states]
+    want = jnp.concatenate([f(part, 1) for part in parts for f in (jnp.mean, jnp.std)], -1)
+    got = features(rows, bands_n=3)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    np.testing.assert_allclose(features(rows), want[:, -2 * WIDTH :], atol=1e-5)
+
+
+def test_bands_without_tokens_are_zeros_and_no_picture_is_all_zeros(rows):
+    n, got = 2 * WIDTH, features(rows, bands_n=VISION_N + 1)
+    filled = [bool(got[0, i * n : (i + 1) * n].any()) for i in range(VISION_N + 2)]
+    assert sum(filled) == VISION_N + 1 and filled[-1]  # one band is empty, the whole is not
+    assert not np.asarray(features(rows, role=jnp.full_like(ROLE, Role.PROMPT))).any()
+
+
+def features(rows, bands_n=1, role=ROLE):
+    cfg = replace(CFG, image_bands_n=bands_n)
+    return directions.picture_features(cfg, with_norm_stats(rows[0], cfg.norm_eps), role)
+
+
 def test_padding_and_answers_change_no_key(params, rows):
     def longer(x, value):
         return jnp.pad(x, ((0, 0), (0, 4), (0, 0))[: x.ndim], constant_values=value)
@@ -111,6 +132,8 @@ def test_the_maps_are_fitted_apart_and_no_gradient_reaches_them(params, rows):
     )
 
 
-def test_a_direction_of_one_entry_is_refused():
+def test_sizes_that_make_no_key_are_refused():
+    with pytest.raises(ValueError, match="image_bands_n=0: 1 band"):
+        replace(CFG, image_bands_n=0)
     with pytest.raises(ValueError, match="image_direction_n=1: a direction needs 2"):
         replace(CFG, image_direction_n=1)

@@ -1,5 +1,7 @@
 """Hard and soft routing on hand-worked numbers, and what routing never does."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,6 +62,36 @@ def test_the_margin_is_the_best_living_score_over_the_sentinels(stored):
     assert float(margin(CFG, stored, query(2.0), early)[0]) == pytest.approx(1)
     assert float(margin(CFG, stored, query(2.0), jnp.asarray(0))[0]) == -np.inf
     assert float(margin(CFG, stored, query(jnp.inf))[0]) == -np.inf
+
+
+def test_a_growing_threshold_counts_the_edits_that_are_live_at_the_moment_asked_for():
+    n, unit = 300, jnp.eye(4)[0]
+    repo = repository.init_repository(CFG, 6, 320)
+    keys = jnp.broadcast_to(2.0 * SCALE * unit, (n, 4))
+    expert = Expert(keys, keys, *jnp.ones((2, n, 2, 6)))
+    repo, _ = repository.add_edits(repo, expert, jnp.arange(n), jnp.ones(n, bool))
+    asked = query(1.0).replace(growth=jnp.asarray([1.0]))
+    for at in (50, 100, 271, 273, 300):  # at 100 e = 271.8 edits, 1 + 1 is not below 2 any more
+        moments = jnp.asarray([[at]])
+        hit_n = int(route(CFG, repo, asked, moments).hit_n[0])
+        assert hit_n == (at if at < 272 else 0)
+        want = 1.0 - np.log(max(at, 100) / 100)
+        assert float(margin(CFG, repo, asked, moments)[0]) == pytest.approx(want, abs=1e-5)
+    gone = repository.delete_edits(repo, jnp.arange(100))
+    assert int(route(CFG, gone, asked).hit_n[0]) == 200
+    assert int(route(CFG, repo, query(1.0)).hit_n[0]) == 300
+
+
+def test_the_nearer_picture_wins_where_texts_count_together_with_pictures(stored):
+    joint = replace(CFG, joint_scale=4.0)
+    found = route(joint, stored, query(2.0))  # vision 3, 2.5 and 4 pass; texts 0, 1, 2
+    both = np.asarray([4 * 4.0 + 2, 4 * 2.5 + 1, 4 * 3.0 + 0])
+    share = np.exp(both - both.max()) / np.exp(both - both.max()).sum()
+    weight = share / (1 + np.exp(-np.asarray([2.0, 1.0, 0.0])))
+    order = np.argsort(-weight)
+    assert np.asarray(found.slot[0]).tolist() == np.asarray([4, 2, 0])[order].tolist()
+    np.testing.assert_allclose(found.weight[0], weight[order], rtol=1e-5)
+    assert int(found.hit_n[0]) == 3
 
 
 def test_the_nearest_experts_say_how_far_they_are_from_firing(stored):

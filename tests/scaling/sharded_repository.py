@@ -15,7 +15,7 @@ from liveedit_jax.scaling import repository as sharded
 from liveedit_jax.types import Expert, Query, Role
 
 CFG = EditorConfig(module_width=8, heads_n=2, rank=2, queries_n=2, top_k=4, image_direction_n=12)
-WIDTH, ROWS_N, EDITS_N, BATCH_N = 40, 64, 50, 5
+WIDTH, ROWS_N, EDITS_N, BATCH_N = 40, 160, 140, 5
 EDITOR = liveedit.PreparedEditor(
     None, None, None, None, {"scale": jnp.ones(WIDTH), "bias": jnp.ones(1)}
 )
@@ -40,7 +40,12 @@ def asked():
     vision = jax.random.normal(keys[2], (BATCH_N, CFG.vision_key_n))
     threshold = jnp.asarray([-1e3, 0.5, 1.0, jnp.inf, 1e3])  # all hit, some, some, none, none
     hidden = jax.random.normal(keys[1], (BATCH_N, 7, WIDTH))
-    return Query(text, vision, threshold), hidden, jnp.full((BATCH_N, 7), Role.PROMPT, jnp.int8)
+    growth = jnp.full(BATCH_N, 0.7)  # at 120 live edits; on every device alone there are fewer
+    return (
+        Query(text, vision, threshold, growth),
+        hidden,
+        jnp.full((BATCH_N, 7), Role.PROMPT, jnp.int8),
+    )
 
 
 def both(storage):
