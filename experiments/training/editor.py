@@ -118,7 +118,7 @@ def prepare(args: argparse.Namespace, chosen: Preset, recipe: EditorTrainConfig)
     frozen = _frozen(args, chosen)
     data = _data(args, chosen, recipe, frozen.tokenizer)
     pictures = None
-    if not is_public(chosen) and (args.mesh is None or starts_on_drawings(recipe)):
+    if not is_public(chosen) and (args.mesh is None or starts_on_drawings(chosen.editor, recipe)):
         pictures = picture_features(frozen.backbone, frozen.weights, data.pictures())
     return Run(args, chosen, recipe, frozen, data, pictures, begun, before)
 

@@ -10,7 +10,7 @@ from experiments.training.arguments import positive, training_parser
 from liveedit_jax.backbone_config import BackboneConfig, RematPolicy
 from liveedit_jax.baselines.table import TRAINED
 from liveedit_jax.cli.arguments import whole_number
-from liveedit_jax.config import EditMixture, EditorTrainConfig, Preset
+from liveedit_jax.config import EditMixture, EditorConfig, EditorTrainConfig, Preset
 from liveedit_jax.data.open_questions import read_open_questions
 from liveedit_jax.data.open_world import OpenWorld
 from liveedit_jax.data.stamps import read_stamps
@@ -48,9 +48,10 @@ def is_public(chosen: Preset) -> bool:
     return chosen.dataset.name != "mojiedit"
 
 
-def starts_on_drawings(recipe: EditorTrainConfig) -> bool:
-    """Whether MojiEdit's drawings say where training starts."""
-    return recipe.gate_gain is not None or recipe.start_false_hits is not None
+def starts_on_drawings(cfg: EditorConfig, recipe: EditorTrainConfig) -> bool:
+    """Return whether MojiEdit's drawings say where an editor's training starts."""
+    fitted = cfg.image_direction_n, cfg.text_direction_n, recipe.gate_gain, recipe.start_false_hits
+    return any(value is not None for value in fitted)
 
 
 def _parser(text: str) -> argparse.ArgumentParser:
@@ -167,6 +168,6 @@ def _refused(args: argparse.Namespace, chosen: Preset, recipe: EditorTrainConfig
         return f"--questions: with MojiEdit, not with {name}"
     if args.config.endswith(".py") and args.model is None:
         return "a config file needs --model FOLDER"
-    if public and args.start_from is None and starts_on_drawings(recipe):
+    if public and args.start_from is None and starts_on_drawings(chosen.editor, recipe):
         return "fitted starts are made on mojiedit: give --start-from, or another --config"
     return None

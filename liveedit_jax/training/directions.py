@@ -161,8 +161,8 @@ def fit_image_map(cfg: EditorConfig, fit: DirectionsFitConfig, seen: Seen, seed:
         )
         view = jax.random.randint(viewed, at.shape, 1, features.shape[1])
         kept = jax.random.bernoulli(dropped, 1 - fit.image_dropout, features.shape[2:])
-        pair = (kept / (1 - fit.image_dropout) * features[at, k] for k in (0, view))
-        return pair_loss(params, *pair, subject[at])
+        kept = kept / (1 - fit.image_dropout)
+        return pair_loss(params, kept * features[at, 0], kept * features[at, view], subject[at])
 
     rate = optax.cosine_decay_schedule(fit.image_learning_rate, fit.image_steps_n)
     optimizer = optax.adamw(rate, weight_decay=fit.image_weight_decay)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from liveedit_jax.presets import preset
 
-TINY = preset("tiny")
+TINY = preset("tiny-paper")
 SMALL = replace(
     TINY.backbone,
     vision=replace(TINY.backbone.vision, width=24, layers_n=3, heads_n=2, mlp_width=32),

@@ -32,7 +32,7 @@ from liveedit_jax.training.addressing import (
 from liveedit_jax.training.optimizers import editor_optimizer
 from liveedit_jax.types import Role
 
-EDITOR = replace(preset("tiny").editor, module_width=32, heads_n=2, rank=8)
+EDITOR = replace(preset("tiny-paper").editor, module_width=32, heads_n=2, rank=8)
 N, WIDTH, CODE, T = 200, 96, 32, 9
 
 
@@ -111,7 +111,7 @@ def test_items_are_the_answer_and_eos(edits):
 
 
 def test_edits_are_the_frozen_models_states(tokenizer):
-    tiny = preset("tiny")
+    tiny = preset("tiny-paper")
     shape = replace(tiny.backbone, decoder=replace(tiny.backbone.decoder, width=32, layers_n=4))
     backbone, recipe = Backbone(shape), EditorTrainConfig(batch_n=3)
     data = EditingData(tokenizer, shape, recipe, EditMixture(lengths=((44, 0.5), (60, 0.5))))

@@ -31,6 +31,19 @@ CONFIG = replace(preset("tiny", "evqa"), backbone=SMALL, editor=EDITOR, editor_t
 """
 DRAWINGS = CONFIG.replace('preset("tiny", "evqa")', 'preset("tiny")')
 
+DIRECTIONS = DRAWINGS.replace(
+    "RECIPE =",
+    """FIT = DirectionsFitConfig(
+    recoloured_n=0, collages_n=4, views_n=1, image_steps_n=5, groups_n=30, steps_n=5
+)
+EDITOR = replace(
+    EDITOR, image_direction_n=8, image_bands_n=5, text_direction_n=6, joint_scale=9.0
+)
+RECIPE =""",
+)
+DIRECTIONS = DIRECTIONS.replace("1.0)", "1.0, directions=FIT)")
+DIRECTIONS = DIRECTIONS.replace("EditorTrainConfig\n", "DirectionsFitConfig, EditorTrainConfig\n")
+
 
 @pytest.fixture
 def config(tmp_path):
@@ -129,6 +142,28 @@ def test_free_questions_about_photographs_are_trained_on(
     assert recipe["starts"][0]["questions"] == recipe["questions"]
     losses = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").open()]
     assert all(np.isfinite(line["loss"]) for line in losses if "loss" in line)
+
+
+def test_keys_that_are_directions_are_fitted_before_training_and_stay(
+    model, open_world, tmp_path, monkeypatch
+):
+    file = tmp_path / "directions.py"
+    file.write_text(DIRECTIONS)
+    given = {"--config": file, "--model": model, "--out": tmp_path / "run"} | open_world
+    asked = ["train_editor", *(str(word) for pair in given.items() for word in pair)]
+    monkeypatch.setattr(train_editor, "dev_figures", lambda parts_of, side: lambda state: {})
+    fitted = []
+    for steps in ("1", "2"):  # the second run goes on from the first
+        monkeypatch.setattr(sys, "argv", [*asked, "--steps", steps, "--ship", str(model)])
+        train_editor.main()
+        editor, recipe = load_weights(model / "editor")
+        fitted.append({name: editor[name] for name in ("image", "text")})
+    assert "edit" not in editor and recipe["editor"]["joint_scale"] == 9.0
+    assert editor["image"]["kernel"].shape == (2 * 6 * SMALL.width, 8)
+    assert -1 < float(editor["image"]["threshold"]) < 1
+    jax.tree.map(np.testing.assert_array_equal, *fitted)
+    up = load_model(model, preset(str(file))).editor["up"]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(up))
 
 
 def test_an_editor_to_compare_with_is_trained_resumed_and_shipped(
