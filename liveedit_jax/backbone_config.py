@@ -129,6 +129,9 @@ class DecoderConfig:
     # Where layers differ: their kinds, and the index of each layer's kind. Empty: they are alike.
     kinds: tuple[LayerKind, ...] = ()
     layer_kinds: tuple[int, ...] = ()
+    # Gated cross-attention in front of layers 0, n, 2n, ...; 0: there is none. It alone reads the
+    # VISION rows, which no layer changes.
+    cross_every: int = 0
 
     def __post_init__(self):
         """Refuse kinds that do not say what each layer is."""
@@ -137,6 +140,11 @@ class DecoderConfig:
             raise ValueError(
                 f"layer_kinds={self.layer_kinds}: {n} indices of {kinds_n} kinds, one a layer"
             )
+
+    @property
+    def cross_n(self) -> int:
+        """Return the number of layers that have cross-attention in front of them."""
+        return -(-self.layers_n // self.cross_every) if self.cross_every else 0
 
 
 @dataclass(frozen=True, kw_only=True)

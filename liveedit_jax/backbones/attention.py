@@ -24,6 +24,19 @@ class Cache(NamedTuple):
     value: Float[Array, "B S G C"]
 
 
+class Crossing(NamedTuple):
+    """What the gated cross-attention in front of some layers reads.
+
+    Token t may read feature s where `mask[b, t, s]` is True. Features are S rows of states, of the
+    pass itself where `features` is None; no layer changes those rows, which `carried` marks.
+    """
+
+    mask: Bool[Array, "B T S"]
+    carried: Bool[AnyArray, "B T"] | None = None
+    features: Float[Array, "B S D"] | None = None
+    weights: dict | None = None  # of all cross-attention layers, stacked; None: none is applied
+
+
 class Context(NamedTuple):
     """The inputs that all layers of a forward pass share.
 
@@ -38,6 +51,7 @@ class Context(NamedTuple):
     sin: Float[Array, "K B T C"] | None
     mask: Bool[Array, "K B T S"]
     write: Int[Array, " B"] | None = None
+    cross: Crossing | None = None  # None: the decoder has no cross-attention
 
     def of(self, kind: Int[Array, ""] | int | None) -> LayerContext:
         """Select what a layer of one kind needs (None: all layers are alike).

@@ -21,7 +21,13 @@ from liveedit_jax.backbones.attention import Cache, Context
 from liveedit_jax.backbones.placement import Placement, place_weights
 from liveedit_jax.backbones.quantise import dequantise
 from liveedit_jax.backbones.registry import apply_module, bridge, tower
-from liveedit_jax.backbones.sequence import Positions, attention_mask, positions
+from liveedit_jax.backbones.sequence import (
+    Positions,
+    attention_mask,
+    carried,
+    crossing,
+    positions,
+)
 from liveedit_jax.types import AnyArray, Batch, Role
 
 
@@ -87,6 +93,7 @@ class Backbone:
             "embed": normal(keys[4], (cfg.decoder.vocab_n, width)),
             "norm": decoder.norm(cfg.decoder).init(key, hidden)["params"],
             **decoder.init_positions(cfg.decoder, jax.random.fold_in(key, 6)),
+            **decoder.init_cross(cfg.decoder, jax.random.fold_in(key, 8)),
         }
         if not cfg.decoder.tied_head:
             weights["head"] = normal(keys[5], (width, cfg.decoder.vocab_n))
@@ -97,7 +104,24 @@ class Backbone:
     def context(self, batch: Batch) -> Context:
         """Compute the positions and the attention mask of a whole batch."""
         cfg = self.cfg.decoder
-        return decoder.context(cfg, positions(cfg, batch), attention_mask(cfg, batch))
+        found = decoder.context(cfg, positions(cfg, batch), attention_mask(cfg, batch))
+        return found._replace(cross=crossing(cfg, batch))
+
+    def with_cross(self, weights: dict, context: Context) -> Context:
+        """Add the weights of cross-attention to a context; without it, nothing changes."""
+        if context.cross is None:
+            return context
+        return context._replace(cross=context.cross._replace(weights=weights["cross"]))
+
+    def keep_features(
+        self,
+        hidden: Float[Array, "B T D"],
+        changed: Float[Array, "B T D"],
+        role: Int[AnyArray, "B T"],
+    ) -> Float[Array, "B T D"]:
+        """Return an editor's change of states without that of features that no layer changes."""
+        kept = carried(self.cfg.decoder, role)
+        return changed if kept is None else jnp.where(kept[..., None], hidden, changed)
 
     def tower_states(
         self, weights: dict, pixels: Float[AnyArray, "B S S 3"]
@@ -197,7 +221,7 @@ class Backbone:
         last = dequantise(jax.tree.map(lambda leaf: leaf[-1], weights["lower"]))
         cfg = self.cfg.decoder
         kind = decoder.layer_kind(cfg, self.cfg.edit_layer)
-        context = self.context(batch)
+        context = self.with_cross(weights, self.context(batch))
         return apply_module(decoder.layer(cfg), last, hidden, None, context, kind)[0]
 
     def _run(
@@ -205,8 +229,10 @@ class Backbone:
     ) -> tuple[Array, Cache | None]:
         cfg, place, cached = self.cfg, self.placement(part), cache is not None
         first, n = (0, self.lower_n) if part == "lower" else (self.lower_n, self.upper_n)
-        stack = decoder.stack(cfg.decoder, n, cached, keep, cfg.keep, place)
+        cross_place = self.placement("cross")
+        stack = decoder.stack(cfg.decoder, n, cached, keep, cfg.keep, place, cross_place)
         kinds = decoder.layer_kinds(cfg.decoder, first, n)
+        context = self.with_cross(weights, context)
         return apply_module(stack, weights[part], x, cache, context, kinds)
 
     def run_lower(

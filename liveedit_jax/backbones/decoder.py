@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -13,10 +14,11 @@ from jaxtyping import Array, Bool, Float, Int
 from liveedit_jax.backbone_config import DecoderConfig, LayerKind, RematPolicy
 from liveedit_jax.backbones.attention import Context, rotary
 from liveedit_jax.backbones.family import NORM_AFTER_MLP
-from liveedit_jax.backbones.placement import Placement
-from liveedit_jax.backbones.quantise import dequantise_layer
+from liveedit_jax.backbones.placement import Placement, place_weights
+from liveedit_jax.backbones.quantise import dequantise, dequantise_layer
 from liveedit_jax.backbones.registry import apply_module, find_part
 from liveedit_jax.backbones.sequence import Positions, on_axes
+from liveedit_jax.types import AnyArray
 
 POLICIES = {
     RematPolicy.PRODUCTS: jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -24,9 +26,69 @@ POLICIES = {
 }
 
 
+class CrossKind(NamedTuple):
+    """The kind of one layer (or of several) of a decoder with cross-attention."""
+
+    kind: Int[AnyArray, " *L"] | None  # None: all layers are alike
+    cross: Int[AnyArray, " *L"]  # number of the cross-attention in front of it; -1: there is none
+
+
+Kind = Int[AnyArray, " *L"] | CrossKind | None  # what a layer is told that others are not
+
+
+def _with_cross(cfg: DecoderConfig, place: Placement | None) -> type[nn.Module]:
+    """Make the class of layers with their cross-attention in front of them, where there is any."""
+    layer = find_part(cfg).layer
+    if not cfg.cross_every:
+        return layer
+    attention = cross(cfg)
+
+    class Crossed(layer):  # type: ignore[misc, valid-type]  # a base that is known at run time
+        def __call__(self, x, cache, context: Context, kind: CrossKind):
+            seen = context.cross
+            if seen is None or seen.weights is None:
+                return super().__call__(x, cache, context, kind.kind)
+
+            def attend(y: Array) -> Array:
+                own = jax.tree.map(lambda leaf: leaf[kind.cross], seen.weights)
+                own = dequantise(place_weights(place, own))
+                features = y if seen.features is None else seen.features
+                return apply_module(attention, own, y, features, seen.mask).astype(y.dtype)
+
+            y = jax.lax.cond(kind.cross >= 0, attend, lambda y: y, x)
+            y, cache = super().__call__(y, cache, context, kind.kind)
+            if seen.carried is not None:
+                y = jnp.where(seen.carried[..., None], x, y)
+            return y, cache
+
+    return Crossed
+
+
 def layer(cfg: DecoderConfig, keep_cache: bool = False) -> nn.Module:
     """Create a decoder layer, which is called as `layer(hidden, cache, context, kind)`."""
-    return find_part(cfg).layer(cfg, keep_cache)
+    return _with_cross(cfg, None)(cfg, keep_cache)
+
+
+def cross(cfg: DecoderConfig) -> nn.Module:
+    """Create a gated cross-attention, which is called as `cross(hidden, features, mask)`.
+
+    Raises:
+        ValueError: the decoder's family has none.
+    """
+    make = find_part(cfg).cross
+    if make is None:
+        raise ValueError(f"cross_every={cfg.cross_every}: {type(cfg).__name__} has no such part")
+    return make(cfg)
+
+
+def init_cross(cfg: DecoderConfig, key: Array) -> dict[str, dict]:
+    """Initialise all layers of cross-attention, stacked, as a part "cross"; empty without them."""
+    if not cfg.cross_every:
+        return {}
+    x, module = jnp.zeros((1, 1, cfg.width)), cross(cfg)
+    mask = jnp.ones((1, 1, 1), bool)
+    keys = jax.random.split(key, cfg.cross_n)
+    return {"cross": jax.vmap(lambda one: module.init(one, x, x, mask)["params"])(keys)}
 
 
 def stack(
@@ -36,6 +98,7 @@ def stack(
     keep_cache: bool,
     keep: RematPolicy = RematPolicy.ALL,
     place: Placement | None = None,
+    cross_place: Placement | None = None,
 ) -> nn.Module:
     """Create a scan over decoder layers, called as `stack(hidden, cache, context, kinds)`.
 
@@ -48,15 +111,17 @@ def stack(
         keep_cache: whether the layers' keys and values are returned, stacked.
         keep: the activations that are saved for gradients.
         place: where a mesh has states and weights.
+        cross_place: where it has the weights of cross-attention.
     """
-    body = dequantise_layer(find_part(cfg).layer, place)
+    body = dequantise_layer(_with_cross(cfg, cross_place), place)
     if keep is not RematPolicy.ALL:
         body = nn.remat(body, prevent_cse=False, policy=POLICIES[keep])
+    differ = bool(cfg.kinds or cfg.cross_every)
     scanned = nn.scan(
         body,
         variable_axes={"params": 0},
         split_rngs={"params": True},
-        in_axes=(0 if cached else nn.broadcast, nn.broadcast, 0 if cfg.kinds else nn.broadcast),
+        in_axes=(0 if cached else nn.broadcast, nn.broadcast, 0 if differ else nn.broadcast),
         length=layers_n,
     )
     return scanned(cfg, keep_cache)
@@ -67,16 +132,19 @@ def norm(cfg: DecoderConfig) -> nn.Module:
     return find_part(cfg).norm(cfg)
 
 
-def layer_kinds(cfg: DecoderConfig, first: int, layers_n: int) -> Int[np.ndarray, " L"] | None:
+def layer_kinds(cfg: DecoderConfig, first: int, layers_n: int) -> Kind:
     """Return the kinds of `layers_n` layers from layer `first` on; None: all layers are alike."""
-    if not cfg.kinds:
-        return None
-    return np.asarray(cfg.layer_kinds[first : first + layers_n], np.int32)
+    kinds = np.asarray(cfg.layer_kinds[first : first + layers_n], np.int32) if cfg.kinds else None
+    if not cfg.cross_every:
+        return kinds
+    number = np.arange(first, first + layers_n, dtype=np.int32)
+    has_one = number % cfg.cross_every == 0
+    return CrossKind(kinds, np.where(has_one, number // cfg.cross_every, -1))
 
 
-def layer_kind(cfg: DecoderConfig, layer: int) -> int | None:
+def layer_kind(cfg: DecoderConfig, layer: int) -> Kind:
     """Return the kind of one layer; None: all layers are alike."""
-    return cfg.layer_kinds[layer] if cfg.kinds else None
+    return jax.tree.map(lambda every: every[0], layer_kinds(cfg, layer, 1))
 
 
 def context(

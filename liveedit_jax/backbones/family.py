@@ -65,6 +65,10 @@ class Decoder:
     `mlp(cfg, linear, x)` is a layer's MLP on normalised states, with `linear(name, x)` for each of
     the layers that `mlp_parts` names. Layers and editors both use it. The norm in front of it is
     called "norm2", one after it NORM_AFTER_MLP.
+
+    Where configs have `cross_every`, `cross(cfg)` is the gated cross-attention in front of a layer,
+    called as `cross(hidden, features, mask)`: token t may read feature s where mask [B, T, S] is
+    True. Its weights are a part of their own, "cross", which `splits` places as well.
     """
 
     config: type
@@ -73,6 +77,7 @@ class Decoder:
     mlp: Callable[[Any, LinearCall, Array], Array]
     mlp_parts: tuple[str, ...]  # in the order of application; the last one writes the output
     splits: Splits
+    cross: Callable[[Any], nn.Module] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

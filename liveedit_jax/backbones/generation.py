@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 from liveedit_jax.backbones import decoder
 from liveedit_jax.backbones.attention import Cache
 from liveedit_jax.backbones.backbone import Backbone
-from liveedit_jax.backbones.sequence import next_mask, next_position
+from liveedit_jax.backbones.sequence import next_crossing, next_mask, next_position
 from liveedit_jax.types import Batch, Role
 
 Intervene = Callable[[Any, Float[Array, "B T D"], Int[Array, "B T"]], Float[Array, "B T D"]]
@@ -110,26 +110,29 @@ def generate(
     hidden = backbone.embed(weights, batch, features)
     prefill = _prefill(backbone, weights, batch, hidden, plan, intervene, pick)
     most = steps_n if most is None else jnp.minimum(most, steps_n)
-    return _decode(backbone, weights, batch, steps_n, most, plan, intervene, pick, *prefill)
+    seen = next_crossing(backbone.cfg.decoder, batch, hidden)
+    return _decode(backbone, weights, batch, seen, steps_n, most, plan, intervene, pick, *prefill)
 
 
-def _apply(plan, intervene, hidden, role):
-    return hidden if intervene is None else intervene(plan, hidden, role)
+def _apply(backbone, plan, intervene, hidden, role):
+    if intervene is None:
+        return hidden
+    return backbone.keep_features(hidden, intervene(plan, hidden, role), role)
 
 
 def _prefill(backbone, weights, batch, x, plan, intervene, pick):
     """Run the prompts: return the caches of all layers, the lengths, and the first tokens."""
     context = backbone.context(batch)
     hidden, lower = backbone.run_lower(weights, x, context, keep_cache=True)
-    hidden = _apply(plan, intervene, hidden, batch.role)
+    hidden = _apply(backbone, plan, intervene, hidden, batch.role)
     states, upper = backbone.run_upper(weights, hidden, context, keep_cache=True)
     length = (batch.role != Role.PAD).sum(1)  # int[B]
     last = jnp.take_along_axis(states, (length - 1)[:, None, None], axis=1)
-    return lower, upper, length, pick(backbone.head(weights, last)[:, 0], 0)
+    return (lower, upper), length, pick(backbone.head(weights, last)[:, 0], 0)
 
 
 def _decode(
-    backbone, weights, batch, steps_n, most, plan, intervene, pick, lower, upper, length, first
+    backbone, weights, batch, seen, steps_n, most, plan, intervene, pick, caches, length, first
 ):
     cfg = backbone.cfg
     b, t = batch.token.shape
@@ -153,15 +156,15 @@ def _decode(
             length + step,
             (begin + step)[:, None],
         )  # of the token: row in caches, position
-        mask = next_mask(cfg.decoder, t + steps_n, at)
-        context = decoder.context(cfg.decoder, position, mask, at)
+        mask = next_mask(cfg.decoder, t + steps_n, at, batch.role)
+        context = decoder.context(cfg.decoder, position, mask, at)._replace(cross=seen)
         x = backbone.embed_next(weights, token, position)
         hidden, lower = backbone.run_lower(weights, x, context, lower, keep_cache=True)
-        hidden = _apply(plan, intervene, hidden, role)
+        hidden = _apply(backbone, plan, intervene, hidden, role)
         states, upper = backbone.run_upper(weights, hidden, context, upper, keep_cache=True)
         following = pick(backbone.head(weights, states)[:, 0], step + 1)
         return step + 1, done, following, out, lower, upper
 
     out = jnp.full((b, steps_n), cfg.pad_id, jnp.int32)
-    carry = (jnp.zeros((), jnp.int32), jnp.zeros(b, bool), first, out, room(lower), room(upper))
+    carry = (jnp.zeros((), jnp.int32), jnp.zeros(b, bool), first, out, *map(room, caches))
     return jax.lax.while_loop(unfinished, advance, carry)[3]

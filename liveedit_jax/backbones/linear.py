@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from liveedit_jax.types import AnyArray
 
-LAYERS = ("lower", "upper")
+LAYERS = ("lower", "upper", "cross")
 
 
 @jax.custom_vjp
@@ -74,5 +74,7 @@ def round_kernels(weights: dict) -> dict:
         return leaf.astype(jnp.bfloat16) if path[-1].key == "kernel" else leaf
 
     return weights | {
-        name: jax.tree_util.tree_map_with_path(half, weights[name]) for name in LAYERS
+        name: jax.tree_util.tree_map_with_path(half, weights[name])
+        for name in LAYERS
+        if name in weights
     }

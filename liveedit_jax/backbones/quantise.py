@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from liveedit_jax.backbones.placement import Placement, place_states, place_weights
 
-PARTS = ("vision", "projector", "lower", "upper")  # the parts whose kernels are quantised
+PARTS = ("vision", "projector", "lower", "upper", "cross")  # whose kernels are quantised
 
 
 class Int8(NamedTuple):
@@ -40,8 +40,10 @@ def _to_int8(path, leaf: Array):
 
 def quantise(weights: dict) -> dict:
     """Quantise all kernels of a backbone's tower, bridge and layers to 8 bits."""
-    parts = {name: jax.tree_util.tree_map_with_path(_to_int8, weights[name]) for name in PARTS}
-    return weights | parts
+    parts = [name for name in PARTS if name in weights]
+    return weights | {
+        name: jax.tree_util.tree_map_with_path(_to_int8, weights[name]) for name in parts
+    }
 
 
 def dequantise(tree):

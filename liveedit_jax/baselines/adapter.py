@@ -45,7 +45,8 @@ class MlpAdapter(Editor, Protocol):
     def logits(self, backbone, params, state, known, batch, at):
         """Compute the logits of the model with the edited output."""
         weights = params["backbone"]
-        hidden = known.states + self.edited_output(backbone, weights, state, known, batch)
+        output = self.edited_output(backbone, weights, state, known, batch)
+        hidden = backbone.keep_features(known.states, known.states + output, batch.role)
         return backbone.upper(weights, hidden, batch, at)
 
 
@@ -53,7 +54,8 @@ def edited_loss(
     backbone: Backbone, weights: dict, known: MlpStates, output: Float[Array, "B T D"], batch: Batch
 ) -> Float[Array, ""]:
     """Compute the loss of the targets where the MLP's output is replaced by this one."""
-    return target_loss(backbone, backbone.upper(weights, known.states + output, batch), batch)
+    hidden = backbone.keep_features(known.states, known.states + output, batch.role)
+    return target_loss(backbone, backbone.upper(weights, hidden, batch), batch)
 
 
 def prompt_end(role: Int[AnyArray, "B T"]) -> Int[Array, " B"]:

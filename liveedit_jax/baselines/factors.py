@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from liveedit_jax.backbones import Backbone, decoder
 from liveedit_jax.backbones.quantise import dequantise
 from liveedit_jax.baselines.losses import target_loss
-from liveedit_jax.types import AnyArray, Batch
+from liveedit_jax.types import Batch
 
 
 class GradientFactors(NamedTuple):
@@ -42,12 +42,12 @@ def gradient_factors(
 
     `error` is taken as the gradient with respect to zeros that are added to each layer's output.
     """
-    cfg, context = backbone.cfg.decoder, backbone.context(batch)
+    cfg, context = backbone.cfg.decoder, backbone.with_cross(weights, backbone.context(batch))
     upper, names = dequantise(weights["upper"]), decoder.mlp_parts(backbone.cfg.decoder)
 
     kinds = decoder.layer_kinds(cfg, backbone.lower_n, backbone.upper_n)
 
-    def run(states: Array, layer: tuple[dict, dict, AnyArray | None]) -> tuple[Array, dict]:
+    def run(states: Array, layer: tuple[dict, dict, decoder.Kind]) -> tuple[Array, dict]:
         own, zeros, kind = layer
         silent = own | {names[-1]: jax.tree.map(jnp.zeros_like, own[names[-1]])}
         states = decoder.layer(cfg).apply({"params": silent}, states, None, context, kind)[0]
@@ -57,7 +57,8 @@ def gradient_factors(
             read[name] = x
             return decoder.linear(own[name], x) + zeros[name]
 
-        return states + decoder.mlp_with(cfg, own, linear, states), read
+        changed = states + decoder.mlp_with(cfg, own, linear, states)
+        return backbone.keep_features(states, changed, batch.role), read
 
     def loss(zeros: dict) -> tuple[Array, dict]:
         states, read = jax.lax.scan(run, hidden, (upper, zeros, kinds))

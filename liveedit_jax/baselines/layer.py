@@ -72,5 +72,6 @@ def logits_with_mlp(
     at: Int[Array, "B A"] | None = None,
 ) -> Float[Array, "B A V"]:
     """Compute logits with these linear layers as the MLP, at some or (`at` None) all positions."""
-    hidden = states + mlp_output(backbone, weights, mlp, states)
+    changed = states + mlp_output(backbone, weights, mlp, states)
+    hidden = backbone.keep_features(states, changed, batch.role)
     return backbone.upper(weights, hidden, batch, at)

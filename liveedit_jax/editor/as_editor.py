@@ -95,4 +95,5 @@ class LiveEdit(RoutedEditor):
         if route is None:
             route, _ = self.route(params, state, known.query, None)
         hidden = self.add(self.plan(params, state, route), known.hidden, batch.role)
+        hidden = backbone.keep_features(known.hidden, hidden, batch.role)
         return backbone.upper(params["backbone"], hidden, batch, at)

@@ -332,7 +332,8 @@ def logits(
     """Compute the edited model's logits, and the routes, as of clock `at` (None: now)."""
     editor = prepare(cfg, params["editor"])
     hidden, routed = lower_and_route(cfg, backbone, params["backbone"], editor, repo, batch, at)
-    hidden = hidden + residual(cfg, editor, repo, hidden, batch.role, routed)
+    changed = hidden + residual(cfg, editor, repo, hidden, batch.role, routed)
+    hidden = backbone.keep_features(hidden, changed, batch.role)
     return backbone.upper(params["backbone"], hidden, batch), routed
 
 

@@ -155,7 +155,8 @@ def edit_terms(
     added = mix(cfg, editor.norm, hidden, role, weight, expert.down, expert.up)
     if cfg.official_double_layer:
         hidden = backbone.edit_layer_again(weights, hidden, every.batch)
-    logits = backbone.upper(weights, hidden + added, every.batch, every.at)
+    changed = backbone.keep_features(hidden, hidden + added, role)
+    logits = backbone.upper(weights, changed, every.batch, every.at)
 
     hidden, added, logits = (x.reshape(b, g, *x.shape[1:]) for x in (hidden, added, logits))
     original = backbone.upper(weights, hidden[:, -1], locality.batch, locality.at)

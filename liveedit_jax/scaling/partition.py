@@ -33,6 +33,7 @@ def backbone_splits(cfg: BackboneConfig) -> dict[str, Splits]:
         "projector": find_part(cfg.bridge).splits,
         "lower": decoder,
         "upper": decoder,
+        "cross": decoder,
         "embed": {"embed": Split.ROW},
         "head": {"head": Split.COLUMN},
         "norm": {"norm": Split.WHOLE},

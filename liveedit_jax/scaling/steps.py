@@ -108,7 +108,8 @@ class Pod:
         added, found = sharded.route_and_apply(
             self.mesh, cfg, editor, repo, query, hidden, batch.role
         )
-        return self.backbone.upper(weights, hidden + added, batch, at), found
+        changed = self.backbone.keep_features(hidden, hidden + added, batch.role)
+        return self.backbone.upper(weights, changed, batch, at), found
 
     def generate(
         self, weights: dict, params: dict, repo: Repository, batch: Batch, steps_n: int

@@ -103,7 +103,8 @@ def _logits(
     hidden = backbone.lower_from_features(weights, batch, features)
     query = liveedit.queries_of_batch(cfg, backbone, weights, editor, batch, hidden)
     found = route(cfg, repo, query)
-    hidden = hidden + liveedit.residual(cfg, editor, repo, hidden, batch.role, found)
+    changed = hidden + liveedit.residual(cfg, editor, repo, hidden, batch.role, found)
+    hidden = backbone.keep_features(hidden, changed, batch.role)
     return backbone.upper(weights, hidden, batch, position)
 
 

@@ -96,7 +96,8 @@ def test_a_token_attends_as_far_as_the_reach_says(reach):
                     Reach.IMAGE: image[query] == image[key] != 0,
                 }[reach]
                 assert mask[b, query, key] == (key < n and (key <= query or both_ways))
-    assert next_mask(cfg, 5, np.asarray([2, 4]))[0].tolist() == [[[1, 1, 1, 0, 0]], [[1] * 5]]
+    following = next_mask(cfg, 5, np.asarray([2, 4]), batch.role[:, :2])[0]
+    assert following.tolist() == [[[1, 1, 1, 0, 0]], [[1] * 5]]
 
 
 def test_packed_questions_do_not_attend_to_each_other():
@@ -170,8 +171,8 @@ def test_a_window_ends_so_many_tokens_back():
     np.testing.assert_array_equal(mask[0, 0], whole - np.tri(5, k=-2))
     np.testing.assert_array_equal(mask[1, 0], whole)
     assert mask[:, 1, 4].tolist() == [[0, 0, 0, 1, 1], [1, 0, 0, 1, 1], [1, 0, 0, 1, 1]]
-    following = np.asarray(next_mask(KINDS, 5, np.asarray([3])))[:, 0, 0].astype(int)
-    assert following.tolist() == [[0, 0, 1, 1, 0], [1, 1, 1, 1, 0], [0, 1, 1, 1, 0]]
+    following = np.asarray(next_mask(KINDS, 5, np.asarray([3]), batch.role[:1, :3]))[:, 0, 0]
+    assert following.astype(int).tolist() == [[0, 0, 1, 1, 0], [1, 1, 1, 1, 0], [0, 1, 1, 1, 0]]
 
 
 @pytest.mark.parity
