@@ -16,12 +16,26 @@ import numpy as np
 from flax import traverse_util
 
 
+class Piece(NamedTuple):
+    """The entries `start` to `stop` of a leaf along an axis."""
+
+    axis: int
+    start: int
+    stop: int
+
+    @property
+    def place(self) -> tuple[slice, ...]:
+        """Return the index of the piece."""
+        return (*[slice(None)] * self.axis, slice(self.start, self.stop))
+
+
 class Rule(NamedTuple):
     """A row of a conversion table: names that match `pattern` go to leaf `path`.
 
     The path is None for weights that are known and not needed.
     With a `(?P<layer>\\d+)` group, the layers in `layers` are stacked into one leaf, in that order.
-    A fused tensor has one rule per leaf that it holds, each with `part` set.
+    A fused tensor has one rule per leaf that it holds, each with `part` set. Where a leaf is stored
+    in pieces, each has a rule with the `Piece` of the leaf that it fills.
     """
 
     pattern: str
@@ -29,6 +43,7 @@ class Rule(NamedTuple):
     transform: Callable[[np.ndarray], np.ndarray] = lambda array: array
     layers: Sequence[int] | None = None
     part: bool = False
+    piece: Piece | None = None
 
 
 def transpose(array: np.ndarray) -> np.ndarray:
@@ -58,7 +73,7 @@ def linear_rules(theirs: str, ours: str, layers: Sequence[int] | None = None) ->
 
 
 def _resolve(names: Sequence[str], rules: Sequence[Rule]) -> tuple[dict, list[str]]:
-    """Map (path, layer) to (name, rule), and list the names that are unknown or ambiguous."""
+    """Map (path, layer or piece) to (name, rule), and list unknown and ambiguous names."""
     found, problems = {}, []
     compiled = [(re.compile(rule.pattern), rule) for rule in rules]
     for name in names:
@@ -72,10 +87,12 @@ def _resolve(names: Sequence[str], rules: Sequence[Rule]) -> tuple[dict, list[st
             for match, rule in matches:
                 if rule.path is None:
                     continue
-                layer = None if rule.layers is None else rule.layers.index(int(match["layer"]))
-                if (rule.path, layer) in found:
+                place: Piece | int | None = rule.piece
+                if rule.layers is not None:
+                    place = rule.layers.index(int(match["layer"]))
+                if (rule.path, place) in found:
                     problems.append(f"doubled name {name}: {rule.path} was filled before")
-                found.setdefault((rule.path, layer), (name, rule))
+                found.setdefault((rule.path, place), (name, rule))
     return found, problems
 
 
@@ -106,12 +123,11 @@ def convert(
     places = dict.fromkeys(wanted, shardings) if one else shardings or {}
     places = traverse_util.flatten_dict(places, sep="/")
     parts_of: dict[str, dict] = {}
-    for (path, layer), source in found.items():
-        parts_of.setdefault(path, {})[layer] = source
+    for (path, place), source in found.items():
+        parts_of.setdefault(path, {})[place] = source
     for path, leaf in wanted.items():
         parts = parts_of.get(path, {})
-        stacked = bool(parts) and None not in parts
-        if not parts or (stacked and len(parts) != leaf.shape[0]):
+        if not _is_whole(list(parts), leaf.shape):
             problems.append(f"missing weights for {path} ({len(parts)} of its parts found)")
     problems += [f"no leaf {path}" for path in parts_of if path not in wanted]
     filled = {}
@@ -127,20 +143,30 @@ def convert(
     return traverse_util.unflatten_dict(filled, sep="/")
 
 
+def _is_whole(places: list[Piece | int | None], shape: tuple[int, ...]) -> bool:
+    """Check whether a leaf's layers or pieces are all there."""
+    if not places or None in places:
+        return bool(places)
+    pieces = [place for place in places if isinstance(place, Piece)]
+    if not pieces:
+        return len(places) == shape[0]
+    return sum(piece.stop - piece.start for piece in pieces) == shape[pieces[0].axis]
+
+
 def _leaf(weights, parts: dict, path: str, shape, dtype) -> tuple[np.ndarray, list[str]]:
     """Assemble a leaf from its named parts, and list the problems with them."""
     array, problems = np.empty(shape, dtype), []
-    for layer, (name, rule) in parts.items():
+    for key, (name, rule) in parts.items():
+        index = () if key is None else key.place if isinstance(key, Piece) else (key,)
         stored = np.asarray(weights[name])
         if not jnp.issubdtype(stored.dtype, jnp.floating):
             problems.append(f"{name} is stored as {stored.dtype}, not as floating-point numbers")
             continue
         part = rule.transform(stored)
-        expected = shape if layer is None else shape[1:]
-        if part.shape != expected:
-            problems.append(f"{name} makes {path} of shape {part.shape}, expected {expected}")
+        place = array[(*index, ...)]  # a view, whatever its rank
+        if part.shape != place.shape:
+            problems.append(f"{name} makes {path} of shape {part.shape}, expected {place.shape}")
             continue
-        place = array if layer is None else array[layer]
         with np.errstate(over="ignore"):
             place[...] = part
         if not np.isfinite(place.astype(np.float32, copy=False)).all():

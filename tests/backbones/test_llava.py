@@ -9,7 +9,7 @@ import pytest
 
 from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, LlamaConfig, RematPolicy
 from liveedit_jax.backbones import Backbone
-from liveedit_jax.backbones.convert import Rule, convert
+from liveedit_jax.backbones.convert import Piece, Rule, convert
 from liveedit_jax.backbones.generation import Sampling, generate
 from liveedit_jax.backbones.linear import round_kernels
 from liveedit_jax.backbones.llava_convert import config_from_hf
@@ -220,6 +220,23 @@ def test_conversion_accounts_for_every_name():
     doubled = [*rules, Rule("e", "b")]
     with pytest.raises(ValueError, match="doubled name e"):
         convert(good | {"e": np.ones(2)}, doubled, like)
+
+
+def test_a_leaf_that_is_stored_in_pieces_is_put_together():
+    rules = [
+        Rule("old", "head", np.transpose, piece=Piece(1, 0, 3)),
+        Rule("new", "head", np.transpose, piece=Piece(1, 3, 5)),
+    ]
+    like, old, new = {"head": jnp.zeros((2, 5))}, np.ones((3, 2)), np.arange(4.0).reshape(2, 2)
+    found = convert({"old": old, "new": new}, rules, like)["head"]
+    assert found.tolist() == [[1, 1, 1, 0, 2], [1, 1, 1, 1, 3]]
+    for change, says in (
+        ({"old": old}, r"missing weights for head \(1 of its parts found\)"),
+        ({"old": old, "new": old}, r"new makes head of shape \(2, 3\), expected \(2, 2\)"),
+        ({"old": old, "new": new, "newer": new}, "unknown name newer"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            convert(change, rules, like)
 
 
 class Nothing:
