@@ -159,13 +159,15 @@ class ClipConfig(VisionConfig):
     mlp_width: int = 4096
     norm_eps: float = 1e-5
     feature_layer: int = -2  # LLaVA-1.5: the second-to-last hidden state, without CLS
+    keep_cls: bool = False
+    activation: Activation = Activation.QUICK_GELU
     image_mean: Triple = CLIP_MEAN
     image_std: Triple = CLIP_STD
 
     @property
     def tokens_n(self) -> int:
-        """Return the number of features per image, one per patch."""
-        return (self.image_size // self.patch_size) ** 2
+        """Return the number of features per image: one per patch and, if it is kept, CLS."""
+        return (self.image_size // self.patch_size) ** 2 + self.keep_cls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,6 +334,7 @@ class BackboneConfig:
     after_image: str = "\n"  # text between image and prompt, part of the prompt
     chat: ChatTemplate | None = None
     fit: ResizeMode = ResizeMode.PAD
+    over_white: bool = False  # transparent parts of a picture become white, however it is fitted
     keep: RematPolicy = RematPolicy.ALL  # rematerialisation of decoder layers in gradients
     # LLaVA-NeXT: the grids of tiles that a picture may be cut into, as (rows, columns).
     grids: tuple[tuple[int, int], ...] = ()

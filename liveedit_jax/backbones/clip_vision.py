@@ -1,4 +1,4 @@
-"""The CLIP vision tower (ViT, pre-norm, quick-GELU), up to the hidden state that LLaVA uses."""
+"""The CLIP vision tower (ViT, pre-norm), up to the hidden state that is used."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from liveedit_jax.backbone_config import ClipConfig
-from liveedit_jax.backbones.activations import quick_gelu
+from liveedit_jax.backbones.activations import ACTIVATIONS
 from liveedit_jax.backbones.placement import Placement
 from liveedit_jax.backbones.vit import patches, prepend_cls, vit_stack
 
@@ -24,12 +24,13 @@ class ClipVision(nn.Module):
 
     @nn.compact
     def __call__(self, image: Float[Array, "B S S 3"]) -> Float[Array, "B P W"]:
-        """Return the hidden state `cfg.feature_layer` of the patches, without CLS."""
+        """Return the hidden state `cfg.feature_layer` of the patches, after CLS if it is kept."""
         cfg = self.cfg
         x = nn.Dense(cfg.width, use_bias=False, name="patch")(patches(image, cfg.patch_size))
         cls = self.param("cls", nn.initializers.normal(0.02), (cfg.width,))
-        shape = (1 + cfg.tokens_n, cfg.width)
+        shape = (cfg.tokens_n + (not cfg.keep_cls), cfg.width)
         x = prepend_cls(cls, x, self.param("position", nn.initializers.normal(0.02), shape))
         x = nn.LayerNorm(epsilon=cfg.norm_eps, name="norm_pre")(x)
-        layers = vit_stack(cfg, used_layers_n(cfg), quick_gelu, self.place)
-        return layers(x, None)[0][:, 1:]
+        layers = vit_stack(cfg, used_layers_n(cfg), ACTIVATIONS[cfg.activation], self.place)
+        states = layers(x, None)[0]
+        return states if cfg.keep_cls else states[:, 1:]

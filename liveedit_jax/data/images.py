@@ -55,6 +55,13 @@ def pad_to_square(picture: Image.Image) -> Image.Image:
     return square
 
 
+def _over_white(picture: Image.Image) -> Image.Image:
+    """Put a picture on white."""
+    white = Image.new("RGBA", picture.size, "white")
+    white.alpha_composite(picture.convert("RGBA"))
+    return white
+
+
 def decode_image(data: bytes, size: int, name: str = "image") -> np.ndarray:
     """Decode image bytes to uint8[size, size, 3]: padded to a white square, resized bicubically.
 
@@ -87,7 +94,7 @@ def preprocess(cfg: BackboneConfig, data: bytes, name: str = "image") -> Process
     """Preprocess image bytes as the backbone's own processor does.
 
     As in the original processors, transparent parts become white where the model pads
-    (`ResizeMode.PAD`); elsewhere the alpha channel is dropped.
+    (`ResizeMode.PAD`) or where its config says so; elsewhere the alpha channel is dropped.
 
     Raises:
         ValueError: the bytes are not a picture that `open_picture` takes.
@@ -98,7 +105,8 @@ def preprocess(cfg: BackboneConfig, data: bytes, name: str = "image") -> Process
     tiled = cfg.fit is ResizeMode.TILES
     short = side * max(min(grid) for grid in cfg.grids) if tiled else side
     # a picture's grid and token rows follow from its proportions
-    picture = open_picture(data, name, short, exact=tiled).convert("RGB")
+    picture = open_picture(data, name, short, exact=tiled)
+    picture = (_over_white(picture) if cfg.over_white else picture).convert("RGB")
     if tiled:
         cut = [np.asarray(tile) for tile in tiling.cut_tiles(picture, cfg.grids, side)]
         pixels = np.zeros(cfg.image_shape, np.float32)
