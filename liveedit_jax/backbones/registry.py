@@ -16,7 +16,15 @@ from liveedit_jax.backbone_config import (
     ProjectorConfig,
     QFormerConfig,
 )
-from liveedit_jax.backbones import blip2_convert, llama, llava_convert, minigpt4_convert, opt
+from liveedit_jax.backbones import (
+    blip2_convert,
+    idefics,
+    idefics_convert,
+    llama,
+    llava_convert,
+    minigpt4_convert,
+    opt,
+)
 from liveedit_jax.backbones.clip_vision import ClipVision
 from liveedit_jax.backbones.efficientnet import EfficientNet
 from liveedit_jax.backbones.eva_vision import EvaVision
@@ -82,6 +90,9 @@ FAMILIES: tuple[Family, ...] = (
         decoder=LLAMA,
         rules=minigpt4_convert.rules,
         open_folder=minigpt4_convert.open_folder,
+    ),
+    Family(
+        vision=CLIP, bridge=idefics.RESAMPLER, decoder=idefics.DECODER, rules=idefics_convert.rules
     ),
     Family(vision=EFFICIENTNET, bridge=PROJECTOR, decoder=LLAMA),  # `smol`, of two packages
 )
