@@ -1,5 +1,6 @@
 """Idefics, the Flamingo: parity with Hugging Face, edits, generation, its own configs."""
 
+import io
 import json
 import os
 from dataclasses import replace
@@ -9,14 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
+from PIL import Image
 from torch_parity import channels_first, close, numpy_state
 
+from liveedit_jax.backbone_config import ChatTemplate
 from liveedit_jax.backbones import Backbone, backbone, sequence
 from liveedit_jax.backbones.generation import generate
-from liveedit_jax.backbones.idefics_convert import config_from_hf, with_processor
+from liveedit_jax.backbones.idefics_convert import FAKE, IMAGE, config_from_hf, with_processor
 from liveedit_jax.backbones.registry import bridge, tower
 from liveedit_jax.backbones.weights import convert_weights
-from liveedit_jax.config import EditorConfig
+from liveedit_jax.config import EditorConfig, LengthBudget
+from liveedit_jax.data.images import preprocess
+from liveedit_jax.data.tokenise import Example, tokenise
+from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.editor import liveedit
 from liveedit_jax.editor.repository import init_repository
 from liveedit_jax.scaling.partition import backbone_shardings
@@ -140,11 +146,11 @@ def run_original(net, batch: Batch, edit_layer: int):
     return kept[0].numpy()[real], logits[real]
 
 
-def run_ours(net: Backbone, weights, batch: Batch):
+def run_ours(net: Backbone, weights, batch: Batch, whole: bool = True):
     @jax.jit
     def run(weights, batch):
         hidden = net.lower(weights, batch)
-        return hidden, net.upper(weights, hidden, batch)
+        return (hidden, net.upper(weights, hidden, batch)) if whole else (hidden,)
 
     real = (batch.role != Role.PAD) & (batch.role != VISION)
     return tuple(np.asarray(leaf)[real] for leaf in run(weights, batch))
@@ -226,7 +232,7 @@ def test_a_wrong_part_is_seen(pair, what, monkeypatch):
         place = np.arange(batch.role.shape[1])
         batch = batch.replace(position=np.broadcast_to(place, batch.role.shape))
     with pytest.raises(AssertionError):
-        compare(run_ours(ours, weights, batch), theirs)
+        compare(run_ours(ours, weights, batch, whole=False), theirs[:1])
 
 
 @pytest.mark.parity
@@ -382,6 +388,64 @@ PROCESSOR = {
     "image_std": [0.2, 0.3, 0.4],
     "processor_class": "IdeficsProcessor",
 }
+
+
+def words():
+    """A tokenizer like Llama's, with the additional tokens last, ours and transformers'."""
+    import tokenizers
+    from tokenizers import models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = tokenizers.Tokenizer(models.BPE(unk_token="<unk>"))
+    inner.normalizer = normalizers.Replace(" ", "\u2581")
+    inner.pre_tokenizer = pre_tokenizers.Split("\u2581", "merged_with_next")
+    trainer = trainers.BpeTrainer(
+        vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False
+    )
+    inner.train_from_iterator(
+        [*map(chr, range(32, 127)), *["What is this? a red fox"] * 5], trainer
+    )
+    inner.add_special_tokens([FAKE, IMAGE])
+    theirs = PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>",
+        pad_token="<unk>", additional_special_tokens=[FAKE, IMAGE],
+    )  # fmt: skip
+    plain = tokenizers.Tokenizer.from_str(inner.to_str())
+    plain.encode_special_tokens = True
+    return Tokenizer(plain, 0, 1, 2), theirs
+
+
+def picture(mode: str, size: tuple[int, int]) -> Image.Image:
+    """A picture of random pixels."""
+    pixels = np.random.default_rng(SEED).integers(0, 256, (size[1], size[0], 4), np.uint8)
+    return Image.fromarray(pixels, "RGBA").convert(mode)
+
+
+@pytest.mark.parity
+def test_rows_and_pixels_equal_the_processor():
+    from transformers import IdeficsProcessor
+    from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil
+
+    tokenizer, their_words = words()
+    named = {k: v for k, v in PROCESSOR.items() if k.startswith("image_") and "type" not in k}
+    processor = IdeficsProcessor(IdeficsImageProcessorPil(**named), their_words)
+    cfg = with_processor(config_from_hf(SMALL), PROCESSOR)
+    layout = ChatTemplate(before=FAKE, between=IMAGE + FAKE)  # what the processor inserts
+    for mode, size in [("RGB", (12, 12)), ("RGB", (37, 11)), ("L", (9, 50)), ("RGBA", (31, 30))]:
+        shown = picture(mode, size)
+        want = processor(text=[shown, "What is this?"], return_tensors="pt")
+        file = io.BytesIO()
+        shown.save(file, "PNG")
+        made = preprocess(cfg, file.getvalue())
+        theirs = np.moveaxis(want["pixel_values"][0, 0].numpy(), 0, -1)
+        np.testing.assert_allclose(made.pixels, theirs, atol=1e-5)
+        example = Example("What is this?", None, made.pixels)
+        batch = tokenise(tokenizer, cfg, [example], LengthBudget(prompt_n=30, answer_n=4), layout)
+        ids = batch.token[(batch.role != Role.PAD) & (batch.role != VISION)]
+        assert ids.tolist() == want["input_ids"][0].tolist()
+        assert (batch.role == VISION).sum() == LATENTS_N
+        given, ours = want["image_attention_mask"][0, :, 0].numpy(), in_torch(batch)
+        np.testing.assert_array_equal(ours["image_attention_mask"][0, :, 0].numpy(), given)
 
 
 def test_the_processor_config_is_read():
