@@ -82,8 +82,8 @@ class ResamplerLayer(nn.Module):
             return nn.Dense(n, use_bias=False, name=name)
 
         y = norm("norm1")(x)
-        both, inner = jnp.concatenate([norm("norm_image")(image), y], axis=1), cfg.heads_n
-        inner *= cfg.head_width
+        both = jnp.concatenate([norm("norm_image")(image), y], axis=1)
+        inner = cfg.heads_n * cfg.head_width
         q, k, v = (
             _heads(linear(inner, name)(z), cfg.heads_n)
             for name, z in (("q", y), ("k", both), ("v", both))
