@@ -262,14 +262,14 @@ EDITOR = EditorConfig(module_width=16, heads_n=2)
 def edited():
     """A small model of ours with random weights and an editor, and one edit in its repository."""
     ours = Backbone(config_from_hf(SMALL))
-    weights = jax.jit(ours.init)(jax.random.key(SEED))
+    weights = jax.jit(ours.init)(jax.random.key(0))
     gates = {name: weights["cross"][name] + 0.7 for name in ("attention_gate", "mlp_gate")}
     weights |= {"cross": weights["cross"] | gates}
-    params = liveedit.init_params(jax.random.key(SEED + 1), EDITOR, 32, LATENTS_N)
+    params = liveedit.init_params(jax.random.key(1), EDITOR, 32, LATENTS_N)
     params["input"]["sentinel"] *= 0  # hits what is similar at all
     both = {"backbone": weights, "editor": params}
     repo = init_repository(EDITOR, 32, 4)
-    request = batch_of([*SHOWN, ANSWER, ANSWER])
+    request = batch_of([*SHOWN, ANSWER, ANSWER], seed=0)
     run = jax.jit(liveedit.edit, static_argnums=(0, 1))
     ids, valid = jnp.arange(1), jnp.ones(1, bool)
     return ours, both, run(EDITOR, ours, both, repo, request, ids, valid)[0], request
@@ -278,7 +278,7 @@ def edited():
 def test_an_edit_changes_its_own_question_and_no_latent(edited):
     ours, params, repo, request = edited
     query = jax.jit(liveedit.logits, static_argnums=(0, 1))
-    unrelated = batch_of(ASKED[1])
+    unrelated = batch_of(ASKED[1], seed=0)
     found, routed = query(EDITOR, ours, params, repo, unrelated)
     plain = jax.jit(lambda w, b: ours.upper(w, ours.lower(w, b), b))
     np.testing.assert_array_equal(found, plain(params["backbone"], unrelated))
