@@ -72,7 +72,8 @@ def refining_loss(
     targets = read_targets(backbone, row)
     one = jnp.ones((1, 1))
     added = mix(cfg, norm, states, row.role, one, expert.down[None], expert.up[None])
-    logits = backbone.upper(weights, states + added, row, targets.at)
+    changed = backbone.keep_features(states, states + added, row.role)
+    logits = backbone.upper(weights, changed, row, targets.at)
     takes = answer_lead(logits, targets)[0] > cfg.refine_margin
     return answer_nll(logits, targets.label, targets.mask), takes
 
