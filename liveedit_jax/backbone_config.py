@@ -22,7 +22,6 @@ class ResizeMode(Enum):
     PAD = "pad"  # pad to a white square, then resize
     SQUASH = "squash"  # resize to the square, ignoring proportions
     CROP = "crop"  # resize the shorter edge to the square's side, then crop the centre
-    TILES = "tiles"  # the whole picture, squashed, and tiles of a larger version (LLaVA-NeXT)
 
 
 class RematPolicy(Enum):
@@ -54,6 +53,50 @@ class BridgeConfig:
     def features_n(self, vision: VisionConfig) -> int:
         """Return the number of the bridge's features per image."""
         return vision.tokens_n
+
+
+@dataclass(frozen=True, kw_only=True)
+class TilesConfig(ABC):
+    """Hold what the configs of all ways to cut a picture into tiles have in common."""
+
+    @property
+    @abstractmethod
+    def tiles_n(self) -> int:
+        """Return N, the most tiles that a picture becomes."""
+
+    @abstractmethod
+    def drawing_size(self, side: int) -> int:
+        """Return the side of the largest square picture that tiles of `side` show in full."""
+
+    @property
+    def newline(self) -> bool:
+        """Return whether one more, learned feature follows those of the tiles."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnyresConfig(TilesConfig):
+    """LLaVA-NeXT's tiles: the whole picture, squashed, and those of a larger version of it.
+
+    The larger version fills one of `grids` of (rows, columns). Its features form one map, each
+    line of which ends with a learned newline.
+    """
+
+    grids: tuple[tuple[int, int], ...]
+
+    @property
+    def tiles_n(self) -> int:
+        """Return N: the whole picture and the tiles of the largest grid."""
+        return 1 + max(rows * columns for rows, columns in self.grids)
+
+    def drawing_size(self, side: int) -> int:
+        """Return the side of the largest square that fits into a grid."""
+        return side * max(min(grid) for grid in self.grids)
+
+    @property
+    def newline(self) -> bool:
+        """Return that there is a newline."""
+        return True
 
 
 class Activation(Enum):
@@ -315,6 +358,7 @@ class ChatTemplate:
 
     before: str = ""  # in front of the image; its tokens have the role PRE
     between: str = ""  # between image and prompt; replaces `BackboneConfig.after_image`
+    without_image: str = ""  # in front of a prompt that has no image
     after: str = ""  # after the prompt
     bos: bool = True  # begin the row with BOS
 
@@ -331,24 +375,22 @@ class BackboneConfig:
     eos_id: int = 2
     pad_id: int = 0
     image_first: bool = False  # BLIP-2: no PRE tokens; BOS comes after the image, in the prompt
+    bos: bool = True  # a plain row begins with BOS
     after_image: str = "\n"  # text between image and prompt, part of the prompt
     chat: ChatTemplate | None = None
-    fit: ResizeMode = ResizeMode.PAD
+    fit: ResizeMode = ResizeMode.PAD  # of a picture that becomes one square
     over_white: bool = False  # transparent parts of a picture become white, however it is fitted
+    tiles: TilesConfig | None = None  # of a picture that becomes several
     keep: RematPolicy = RematPolicy.ALL  # rematerialisation of decoder layers in gradients
-    # LLaVA-NeXT: the grids of tiles that a picture may be cut into, as (rows, columns).
-    grids: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self):
-        """Refuse an edit layer that does not exist, and tiles without grids."""
+        """Refuse an edit layer that does not exist."""
         if not 0 <= self.edit_layer < self.decoder.layers_n:
             raise ValueError(f"edit_layer={self.edit_layer}: from 0 to {self.decoder.layers_n - 1}")
-        if (self.fit is ResizeMode.TILES) != bool(self.grids):
-            raise ValueError("grids belong to fit=ResizeMode.TILES, and only to it")
 
     @property
     def vision_n(self) -> int:
-        """Return P, the nominal number of vision tokens, which is also that of the sentinel."""
+        """Return P, the number of a tile's vision tokens, which is also that of the sentinel."""
         return self.bridge.features_n(self.vision)
 
     @property
@@ -357,17 +399,18 @@ class BackboneConfig:
         return self.decoder.width
 
     @property
-    def tiles_n(self) -> int:
-        """Return the most tiles that a picture becomes: itself and those of the largest grid."""
-        return 1 + max((rows * columns for rows, columns in self.grids), default=0)
+    def plain_pre(self) -> list[int]:
+        """Return the ids that begin a row without a chat template."""
+        return [self.bos_id] if self.bos else []
 
     @property
     def drawing_size(self) -> int:
-        """Return the side in pixels of the largest square picture that the tiles show in full."""
-        return self.vision.image_size * max((min(grid) for grid in self.grids), default=1)
+        """Return the side in pixels of the largest square picture that is shown in full."""
+        side = self.vision.image_size
+        return side if self.tiles is None else self.tiles.drawing_size(side)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
         """Return the shape of a picture: (S, S, 3), or (N, S, S, 3) in tiles."""
         side = self.vision.image_size
-        return (*((self.tiles_n,) if self.grids else ()), side, side, 3)
+        return (*(() if self.tiles is None else (self.tiles.tiles_n,)), side, side, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from liveedit_jax.backbone_config import (
+    AnyresConfig,
     BackboneConfig,
     ChatTemplate,
     ClipConfig,
@@ -70,8 +71,7 @@ LLAVA_1_5_13B = replace(
 )
 LLAVA_NEXT_7B = replace(  # llava-v1.6-vicuna-7b
     LLAVA_1_5_7B,
-    fit=ResizeMode.TILES,
-    grids=((1, 2), (2, 1), (2, 2), (3, 1), (1, 3)),
+    tiles=AnyresConfig(grids=((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))),
     chat=ChatTemplate(
         before="A chat between a curious human and an artificial intelligence assistant. The "
         "assistant gives helpful, detailed, and polite answers to the human's questions. USER: ",

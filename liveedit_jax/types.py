@@ -24,18 +24,18 @@ class Role(IntEnum):
     """The part a token plays in its row; every mask derives from it. Stored as int8[B, T]."""
 
     PAD = 0
-    PRE = 1  # before the image: BOS and the beginning of a chat template
+    PRE = 1  # up to the last image token, what is no text of the user's: BOS, templates, separators
     VISION = 2
-    PROMPT = 3  # all text after the image up to the last prompt token
+    PROMPT = 3  # the user's text, and all others after the image up to the last prompt token
     ANSWER = 4
 
 
 class Batch(flax.struct.PyTreeNode):
-    """Right-padded token sequences with at most one image each.
+    """Right-padded token sequences, usually with one image each.
 
     A text-only row has no VISION token, and its image (zeros) is ignored; where no row has an
     image, `image` may be None. An image that is cut into N tiles is [N, S, S, 3] instead of
-    [S, S, 3].
+    [S, S, 3], and so are several images.
 
     Without `position`, the tokens that are not padding are numbered 0, 1, 2, ... Without `segment`,
     every row is one segment. Several questions about one image can be packed into a row: every

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.quantise import quantise
 from liveedit_jax.data.editing import EditingBatch
+from liveedit_jax.data.images import square_layout
+from liveedit_jax.data.layout import tokens_n
 from liveedit_jax.presets import PUBLISHED, preset
 from liveedit_jax.training.editor import init_state, jitted_editor_step, lower_from_features
 
@@ -44,18 +46,20 @@ def main() -> None:
         half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), backbone.init(jax.random.key(0)))
         return quantise(half) if args.int8 else half
 
-    frozen = jax.eval_shape(weights)
+    whole = jax.eval_shape(weights)
     # a step starts from vision features: the tower is not resident while the editor trains
-    frozen = {k: v for k, v in frozen.items() if k not in ("vision", "projector")}
+    frozen = {k: v for k, v in whole.items() if k not in ("vision", "projector")}
     state = jax.eval_shape(lambda: init_state(backbone, chosen.editor, recipe, jax.random.key(0)))
     budget = chosen.dataset.budget
-    t = 1 + cfg.vision_n + budget.prompt_n + budget.answer_n
+    t = 1 + tokens_n(square_layout(cfg)) + budget.prompt_n + budget.answer_n
     shape = jax.ShapeDtypeStruct
-    features = shape((4 * n, cfg.vision_n, cfg.width), jnp.bfloat16)
+    picture = shape((4 * n, *cfg.image_shape), jnp.bfloat16)
+    features = jax.eval_shape(backbone.vision_features, whole, picture)
     batch = EditingBatch(
         token=shape((4, n, t), jnp.int32),
         role=shape((4, n, t), jnp.int8),
         picture=shape((4, n), jnp.int32),
+        place=None if cfg.tiles is None else shape((4, n, t), jnp.int32),
     )
     begin = time.time()
     known = backbone, chosen.editor, recipe, lower_from_features, frozen, features

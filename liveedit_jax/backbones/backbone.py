@@ -97,7 +97,7 @@ class Backbone:
         }
         if not cfg.decoder.tied_head:
             weights["head"] = normal(keys[5], (width, cfg.decoder.vocab_n))
-        if cfg.grids:
+        if cfg.tiles is not None and cfg.tiles.newline:
             weights["newline"] = normal(jax.random.fold_in(key, 7), (width,))
         return weights
 
@@ -139,8 +139,8 @@ class Backbone:
     ) -> Float[Array, "B P D"]:
         """Compute vision features in the decoder's width.
 
-        The features of N tiles come one after another. With `cfg.grids`, the learned newline is
-        appended as the last feature, and `Batch.place` gives each VISION token's feature.
+        The features of N tiles come one after another, then the learned newline where there is
+        one. `Batch.place` gives each VISION token's feature.
         """
         tiled = image.ndim == 5
         pixels = rearrange(image, "b n s t c -> (b n) s t c") if tiled else image
@@ -149,7 +149,7 @@ class Backbone:
         features = apply_module(bridge(self.cfg), bridged, states)
         if tiled:
             features = rearrange(features, "(b n) p d -> b (n p) d", n=image.shape[1])
-        if not self.cfg.grids:
+        if "newline" not in weights:
             return features
         newline = jnp.broadcast_to(weights["newline"], (image.shape[0], 1, self.cfg.width))
         return jnp.concatenate([features, newline.astype(features.dtype)], axis=1)

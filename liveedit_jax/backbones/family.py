@@ -15,10 +15,12 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 from jaxtyping import Array
+from PIL import Image
 
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones.convert import Rule
 from liveedit_jax.backbones.placement import Placement
+from liveedit_jax.data.layout import Layout
 
 
 class Split(Enum):
@@ -81,11 +83,26 @@ class Decoder:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tiling:
+    """A way to cut pictures into tiles, of the class of a `TilesConfig`.
+
+    `cut(cfg, picture)` gives a picture's tiles, RGB squares of the tower's size, in the order of
+    their features. `layout(cfg, (height, width))` gives the layout of the tokens of a picture of a
+    size, texts of the processor included.
+    """
+
+    config: type
+    cut: Callable[[BackboneConfig, Image.Image], list[Image.Image]]
+    layout: Callable[[BackboneConfig, tuple[int, int]], Layout]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """Models of the same three parts, whose checkpoints name their tensors alike.
 
     `rules` is the conversion table of a config, and `open_folder` opens the named tensors of a
-    checkpoint folder. `rules` is None where no checkpoint has all parts.
+    checkpoint folder. `rules` is None where no checkpoint has all parts. `tiling` is that of
+    models that take pictures in tiles.
     """
 
     vision: Part
@@ -93,3 +110,4 @@ class Family:
     decoder: Decoder
     rules: Callable[[BackboneConfig], list[Rule]] | None = None
     open_folder: Callable[[BackboneConfig, Path], Mapping[str, np.ndarray]] | None = None
+    tiling: Tiling | None = None

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, LlamaConfig, ResizeMode
+from liveedit_jax.backbone_config import (
+    AnyresConfig,
+    BackboneConfig,
+    ClipConfig,
+    LlamaConfig,
+    ResizeMode,
+)
 from liveedit_jax.backbones.convert import Rule, linear_rules
 from liveedit_jax.backbones.tables import clip_rules, llama_rules, vit_fields
 
@@ -18,7 +24,7 @@ def rules(cfg: BackboneConfig) -> list[Rule]:
     for i in (1, 2):
         name = rf"(?:model\.)?multi_modal_projector\.linear_{i}"
         table += linear_rules(name, f"projector/linear{i}")
-    if cfg.grids:
+    if cfg.tiles is not None:
         table.append(Rule(r"(?:model\.)?image_newline", "newline"))
     return table
 
@@ -46,6 +52,7 @@ def config_from_hf(config: Mapping, edit_layer: int) -> BackboneConfig:
     vision = config["vision_config"]
     side = vision["image_size"]
     pinpoints = config.get("image_grid_pinpoints") or ()
+    grids = tuple((height // side, width // side) for height, width in pinpoints)
     return BackboneConfig(
         vision=ClipConfig(
             **vit_fields(vision),
@@ -53,6 +60,6 @@ def config_from_hf(config: Mapping, edit_layer: int) -> BackboneConfig:
         ),
         decoder=llama_from_hf(config["text_config"]),
         edit_layer=edit_layer,
-        fit=ResizeMode.TILES if pinpoints else ResizeMode.CROP,
-        grids=tuple((height // side, width // side) for height, width in pinpoints),
+        fit=ResizeMode.CROP,
+        tiles=AnyresConfig(grids=grids) if grids else None,
     )

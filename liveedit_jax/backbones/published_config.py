@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from liveedit_jax.backbone_config import (
+    AnyresConfig,
     BackboneConfig,
     ClipConfig,
     EvaConfig,
@@ -185,18 +186,18 @@ def _show(value: Any) -> str:
 def _differences(cfg: BackboneConfig, config: Mapping) -> list[str]:
     """List the fields of a whole model's config.json that are not the preset's."""
     if isinstance(cfg.vision, ClipConfig):
-        tiled = cfg.fit is ResizeMode.TILES
-        side = cfg.vision.image_size
-        grids = [[rows * side, columns * side] for rows, columns in cfg.grids]
+        side, tiles = cfg.vision.image_size, cfg.tiles
         top = [
-            Field("model_type", None, "llava_next" if tiled else "llava"),
+            Field("model_type", None, "llava" if tiles is None else "llava_next"),
             Field("vision_feature_layer", -2, cfg.vision.feature_layer),
             Field("vision_feature_select_strategy", "default", "default"),
             Field("projector_hidden_act", "gelu", "gelu"),
             Field("multimodal_projector_bias", True, True),
             Field("quantization_config", None, None),
         ]
-        if tiled:
+        if tiles is not None:
+            assert isinstance(tiles, AnyresConfig)
+            grids = [[rows * side, columns * side] for rows, columns in tiles.grids]
             top.append(Field("image_grid_pinpoints", LLAVA_NEXT_GRIDS, grids))
         vision = _part(config, "vision_config", LLAVA_VISION)
         found = [*_compare(config, top)]
@@ -235,7 +236,7 @@ def _text_differences(cfg: BackboneConfig, text: Any, part: str) -> list[str]:
 def _processor_differences(cfg: BackboneConfig, config: Mapping) -> list[str]:
     """List what a processor's config does to pictures otherwise than the preset."""
     vision, fields = cfg.vision, []
-    if cfg.fit is ResizeMode.CROP:
+    if cfg.fit is ResizeMode.CROP and cfg.tiles is None:
         fields = [Field("do_center_crop", True, True), Field("do_pad", False, False)]
     fields += [Field(f"do_{step}", True, True) for step in ("resize", "rescale", "normalize")]
     fields += [

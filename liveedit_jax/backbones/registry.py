@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 
 from liveedit_jax.backbone_config import (
+    AnyresConfig,
     BackboneConfig,
     ClipConfig,
     EfficientNetConfig,
@@ -15,6 +16,7 @@ from liveedit_jax.backbone_config import (
     OptConfig,
     ProjectorConfig,
     QFormerConfig,
+    TilesConfig,
 )
 from liveedit_jax.backbones import (
     blip2_convert,
@@ -28,10 +30,11 @@ from liveedit_jax.backbones import (
 from liveedit_jax.backbones.clip_vision import ClipVision
 from liveedit_jax.backbones.efficientnet import EfficientNet
 from liveedit_jax.backbones.eva_vision import EvaVision
-from liveedit_jax.backbones.family import TRANSFORMER, Decoder, Family, Part, Split
+from liveedit_jax.backbones.family import TRANSFORMER, Decoder, Family, Part, Split, Tiling
 from liveedit_jax.backbones.placement import Placement
 from liveedit_jax.backbones.projector import Projector
 from liveedit_jax.backbones.qformer import QFormer
+from liveedit_jax.data import tiling
 
 VIT = {**TRANSFORMER, **dict.fromkeys(("cls", "patch", "position"), Split.WHOLE)}
 CLIP = Part(
@@ -80,9 +83,10 @@ OPT = Decoder(
     mlp_parts=opt.MLP,
     splits=TRANSFORMER,
 )
+ANYRES = Tiling(config=AnyresConfig, cut=tiling.cut_anyres, layout=tiling.layout_anyres)
 
 FAMILIES: tuple[Family, ...] = (
-    Family(vision=CLIP, bridge=PROJECTOR, decoder=LLAMA, rules=llava_convert.rules),
+    Family(vision=CLIP, bridge=PROJECTOR, decoder=LLAMA, rules=llava_convert.rules, tiling=ANYRES),
     Family(vision=EVA, bridge=QFORMER, decoder=OPT, rules=blip2_convert.rules),
     Family(
         vision=EVA,
@@ -109,6 +113,18 @@ def find_part(cfg: Any) -> Part | Decoder:
             if part.config is type(cfg):
                 return part
     raise ValueError(f"no family in backbones/registry.py has a part for {type(cfg).__name__}")
+
+
+def find_tiling(cfg: TilesConfig) -> Tiling:
+    """Find the way to cut pictures of a config's class.
+
+    Raises:
+        ValueError: no family has it.
+    """
+    for family in FAMILIES:
+        if family.tiling is not None and family.tiling.config is type(cfg):
+            return family.tiling
+    raise ValueError(f"no family in backbones/registry.py cuts tiles by {type(cfg).__name__}")
 
 
 def find_family(cfg: BackboneConfig) -> Family:

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.data.editing import EditingBatch, EditingData, collate_samples
 from liveedit_jax.data.facts import TRAINED_FACTS
+from liveedit_jax.data.layout import NO_PICTURE
 from liveedit_jax.data.packing import Question
 from liveedit_jax.data.templates import text_questions
 from liveedit_jax.data.tokenise import tokenise_pair, without_pixels
@@ -116,7 +117,7 @@ class LessonData:
             prompt, answer = self._texts[int(rng.integers(len(self._texts)))]
             if 1 + len(prompt) + len(answer) <= t:
                 rows.append([((prompt, answer), 0)])
-        texts = collate_samples(self.data.backbone, 0, rows, t)
+        texts = collate_samples(self.data.backbone, rows, t, lambda _: NO_PICTURE)
         return LessonBatch(images, texts.token[0], texts.role[0])
 
 

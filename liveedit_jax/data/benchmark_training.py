@@ -12,12 +12,13 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.config import EditorTrainConfig
 from liveedit_jax.data.editing import EditingBatch, collate_samples, stack_batches
 from liveedit_jax.data.images import ProcessedImage, picture_bytes, preprocess
+from liveedit_jax.data.layout import Row, picture_row, single_layout
 from liveedit_jax.data.packing import Question
 from liveedit_jax.data.prompts import Prompts
 from liveedit_jax.data.records import Record
@@ -59,25 +60,25 @@ class BenchmarkData:
     def _batch_n(self) -> int:
         return self.cfg.routing_n or self.cfg.batch_n
 
-    @property
-    def vision_n(self) -> int:
-        """Return P, the nominal number of vision tokens of a picture."""
-        return self.backbone.vision_n
+    @cached_property
+    def _square(self) -> Row:
+        """Tokenise a picture that is one square."""
+        layout = single_layout(self.backbone.vision_n)
+        return picture_row(self.tokenizer, self.backbone.pad_id, layout)
 
     @cached_property
-    def _places(self) -> dict[int, Int[np.ndarray, " P"]]:
-        return {}  # what `_place_of` has found so far
+    def _tiled(self) -> dict[int, Row]:
+        return {}  # what `_row_of` has found so far
 
-    def _place_of(self, i: int) -> Int[np.ndarray, " P"]:
-        """Return the feature row of each vision token of picture i, which is cut into tiles."""
-        if i not in self._places:
-            place = self._read(i).place
-            assert place is not None  # the model cuts pictures into tiles
-            self._places[i] = place
-        return self._places[i]
-
-    def _vision_n(self, i: int) -> int:
-        return len(self._place_of(i)) if self.backbone.grids else self.vision_n
+    def _row_of(self, i: int) -> Row:
+        """Return the tokens of picture i, which is read where they depend on it."""
+        if self.backbone.tiles is None:
+            return self._square
+        if i not in self._tiled:
+            layout = self._read(i).layout
+            assert layout is not None  # of a picture
+            self._tiled[i] = picture_row(self.tokenizer, self.backbone.pad_id, layout)
+        return self._tiled[i]
 
     @cached_property
     def _rows(self) -> list[list[tuple[Question, int]]]:
@@ -126,7 +127,7 @@ class BenchmarkData:
     def _length(self, chosen: Sequence[int]) -> int:
         """Return T: the longest row, rounded up to a multiple of LENGTH_MULTIPLE."""
         rows = (row for r in chosen for row in self._rows[r])
-        longest = max(self._vision_n(i) + len(p) + len(a) for (p, a), i in rows)
+        longest = max(len(self._row_of(i).token) + len(p) + len(a) for (p, a), i in rows)
         return round_up(1 + longest, LENGTH_MULTIPLE)
 
     def batch_at(self, step: int) -> EditingBatch:
@@ -134,8 +135,7 @@ class BenchmarkData:
         n = self.cfg.accumulate_n
         chosen = [self._batch_records(step * n + i) for i in range(n)]
         t = max(self._length(some) for some in chosen)
-        place_of = self._place_of if self.backbone.grids else None
         samples = ([self._rows[r] for r in some] for some in chosen)
         return stack_batches(
-            [collate_samples(self.backbone, self.vision_n, some, t, place_of) for some in samples]
+            [collate_samples(self.backbone, some, t, self._row_of) for some in samples]
         )

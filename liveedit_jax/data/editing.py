@@ -18,7 +18,6 @@ from PIL import Image
 
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.config import EditMixture, EditorTrainConfig, LengthBudget
-from liveedit_jax.data import tiling
 from liveedit_jax.data.facts import SOURCES, TRAINED_FACTS, Entity, split_entities
 from liveedit_jax.data.images import (
     drawing,
@@ -27,14 +26,15 @@ from liveedit_jax.data.images import (
     open_picture,
     pad_to_square,
     preprocess,
+    square_layout,
 )
+from liveedit_jax.data.layout import Row, build_row, picture_row
 from liveedit_jax.data.open_world import OpenPictures, OpenSampler, OpenSubject, OpenWorld
 from liveedit_jax.data.packing import Question
 from liveedit_jax.data.paraphrases import draw_wordings
 from liveedit_jax.data.stream import TARGET_MOST, target_values
-from liveedit_jax.data.tokenise import build_row, row_length, tokenise_pair
+from liveedit_jax.data.tokenise import row_length, tokenise_pair
 from liveedit_jax.data.tokenizer import Tokenizer
-from liveedit_jax.types import Role
 
 SPLIT = "editor_train"
 SAMPLE_TRIES_N = 10_000  # samples drawn at most until one fits its length bucket
@@ -60,33 +60,29 @@ class EditingBatch(flax.struct.PyTreeNode):
 
 def collate_samples(
     cfg: BackboneConfig,
-    vision_n: int,
     samples: Sequence[list[tuple[Question, int]]],
     t: int,
-    place_of: Callable[[int], Int[np.ndarray, " P"]] | None = None,
+    row_of: Callable[[int], Row],
 ) -> EditingBatch:
     """Collate samples, lists of rows with their pictures' numbers, into one batch of length `t`.
 
     Args:
         cfg: the backbone.
-        vision_n: vision tokens of a picture, where each has the same number.
         samples: the rows.
         t: the length.
-        place_of: gives the feature row of each vision token of a picture, where it is in tiles.
+        row_of: gives the tokens of a picture, by its number.
     """
     shape = (len(samples[0]), len(samples), t)
     token, role = np.zeros(shape, np.int32), np.zeros(shape, np.int8)
     picture = np.zeros(shape[:2], np.int32)
-    place = None if place_of is None else np.zeros(shape, np.int32)
+    place = None if cfg.tiles is None else np.zeros(shape, np.int32)
     for j, rows in enumerate(samples):
         for kind, ((prompt, answer), shown) in enumerate(rows):
-            if place_of is not None:
-                vision_n = len(place_of(shown))
-            ids, roles = build_row(cfg, prompt, answer, vision_n, [cfg.bos_id])
-            token[kind, j, : len(ids)], role[kind, j, : len(ids)] = ids, roles
-            picture[kind, j] = shown
-            if place is not None and place_of is not None:
-                place[kind, j, role[kind, j] == Role.VISION] = place_of(shown)
+            row = build_row(cfg, prompt, answer, row_of(shown), cfg.plain_pre)
+            n, picture[kind, j] = len(row.token), shown
+            token[kind, j, :n], role[kind, j, :n] = row.token, row.role
+            if place is not None:
+                place[kind, j, :n] = row.place
     return EditingBatch(token, role, picture, place)
 
 
@@ -164,7 +160,7 @@ class EditingData:
     def picture(self, i: int) -> Float[np.ndarray, "S S 3"] | Float[np.ndarray, "N S S 3"]:
         """Return picture i as the backbone takes it: normalised, and tiled where it takes tiles."""
         opened = i >= self.drawings_n
-        if opened or self.backbone.grids:
+        if opened or self.backbone.tiles is not None:
             png = self._open_pictures.render(i, self._png) if opened else self._png(i)
             pixels = preprocess(self.backbone, png).pixels
             assert pixels is not None
@@ -192,19 +188,19 @@ class EditingData:
         ]
 
     @cached_property
-    def _vision_rows(self) -> np.ndarray | None:
-        return tiling.square_token_rows(self.backbone)
+    def picture_row(self) -> Row:
+        """Return the tokens of a picture: all of them are squares."""
+        return picture_row(self.tokenizer, self.backbone.pad_id, square_layout(self.backbone))
 
-    @cached_property
-    def vision_n(self) -> int:
-        """Return P, the number of vision tokens of a drawing."""
-        rows = self._vision_rows
-        return self.backbone.vision_n if rows is None else len(rows)
+    @property
+    def picture_n(self) -> int:
+        """Return the number of a picture's tokens."""
+        return len(self.picture_row.token)
 
     @cached_property
     def lengths(self) -> tuple[tuple[int, float], ...]:
         """Return the row lengths T, ascending, each with its share of the steps."""
-        return self.mixture.lengths or ((row_length(self.budget, self.vision_n), 1.0),)
+        return self.mixture.lengths or ((row_length(self.budget, self.picture_n), 1.0),)
 
     def _value(self, rng, fact: str) -> str:
         if rng.random() < self.mixture.any_fact_share:
@@ -270,7 +266,7 @@ class EditingData:
         """Return whether a sample's longest row has over `shorter` and at most `t` positions."""
         longest = max(len(prompt) + len(answer) for (prompt, answer), _ in rows)
         most = self.cfg.answers_n or t
-        return shorter < 1 + self.vision_n + longest <= t and all(
+        return shorter < 1 + self.picture_n + longest <= t and all(
             len(answer) < most for (_, answer), _ in rows
         )
 
@@ -299,7 +295,7 @@ class EditingData:
                 return subject, rows
         raise ValueError(
             f"no sample of {SAMPLE_TRIES_N} has rows of more than {shorter} and at most {t} "
-            f"tokens, {self.vision_n} of them vision tokens: change EditMixture.lengths, "
+            f"tokens, {self.picture_n} of them a picture's: change EditMixture.lengths, "
             "LengthBudget or EditorTrainConfig.answers_n"
         )
 
@@ -329,9 +325,7 @@ class EditingData:
         for _ in range(self.cfg.routing_n or self.cfg.batch_n):
             subject, rows = self._draw(rng, subject, shorter, t)
             samples.append(rows)
-        rows = self._vision_rows  # every drawing is a square
-        place_of = None if rows is None else lambda _: rows
-        batch = collate_samples(self.backbone, self.vision_n, samples, t, place_of)
+        batch = collate_samples(self.backbone, samples, t, lambda _: self.picture_row)
         if self.open is not None:
             batch = batch.replace(subject=self._open_pictures.subject[batch.picture])
         return batch

@@ -7,23 +7,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from PIL import Image
 
 from liveedit_jax.backbone_config import BackboneConfig, ResizeMode, VisionConfig
-from liveedit_jax.data import tiling
+from liveedit_jax.backbones.registry import find_tiling
 from liveedit_jax.data.decoding import open_picture, read_bytes
 from liveedit_jax.data.facts import Entity, drawing_files, entities
+from liveedit_jax.data.layout import Layout, single_layout
 
 ASPECT_MOST = 16  # longer edge by shorter; what is beyond is cut off before a centre crop
 SQUARE_MOST = 4096  # side of a padded square; a longer picture is shrunk before it is padded
 
 
 class ProcessedImage(NamedTuple):
-    """A preprocessed picture; `place` is the feature row of each vision token (tiles alone)."""
+    """A preprocessed picture, and the layout of its tokens."""
 
     pixels: Float[np.ndarray, "S S 3"] | Float[np.ndarray, "N S S 3"] | None
-    place: Int[np.ndarray, " P"] | None = None
+    layout: Layout | None = None
 
 
 def drawing_png(entity: Entity, source: str, size: int) -> bytes:
@@ -100,24 +101,32 @@ def preprocess(cfg: BackboneConfig, data: bytes, name: str = "image") -> Process
         ValueError: the bytes are not a picture that `open_picture` takes.
     """
     side = cfg.vision.image_size
-    if cfg.fit is ResizeMode.PAD:
-        return ProcessedImage(normalise_pixels(decode_image(data, side, name), cfg.vision))
-    tiled = cfg.fit is ResizeMode.TILES
-    short = side * max(min(grid) for grid in cfg.grids) if tiled else side
-    # a picture's grid and token rows follow from its proportions
-    picture = open_picture(data, name, short, exact=tiled)
-    picture = (_over_white(picture) if cfg.over_white else picture).convert("RGB")
-    if tiled:
-        cut = [np.asarray(tile) for tile in tiling.cut_tiles(picture, cfg.grids, side)]
+    if cfg.tiles is not None:
+        # tiles and their tokens follow from a picture's proportions
+        picture = open_picture(data, name, cfg.drawing_size, exact=True)
+        picture = (_over_white(picture) if cfg.over_white else picture).convert("RGB")
+        tiling = find_tiling(cfg.tiles)
+        cut = [np.asarray(tile) for tile in tiling.cut(cfg, picture)]
         pixels = np.zeros(cfg.image_shape, np.float32)
         pixels[: len(cut)] = normalise_pixels(np.stack(cut), cfg.vision)
-        size, patch = (picture.height, picture.width), cfg.vision.patch_size
-        return ProcessedImage(pixels, tiling.token_rows(size, cfg.grids, side, patch, cfg.tiles_n))
+        return ProcessedImage(pixels, tiling.layout(cfg, (picture.height, picture.width)))
+    layout = single_layout(cfg.vision_n)
+    if cfg.fit is ResizeMode.PAD:
+        return ProcessedImage(normalise_pixels(decode_image(data, side, name), cfg.vision), layout)
+    picture = open_picture(data, name, side)
+    picture = (_over_white(picture) if cfg.over_white else picture).convert("RGB")
     if cfg.fit is ResizeMode.CROP:
         picture = _centre_crop(picture, side)
     else:
         picture = picture.resize((side, side), Image.Resampling.BICUBIC)
-    return ProcessedImage(normalise_pixels(np.asarray(picture), cfg.vision))
+    return ProcessedImage(normalise_pixels(np.asarray(picture), cfg.vision), layout)
+
+
+def square_layout(cfg: BackboneConfig) -> Layout:
+    """Return the layout of a square picture of `drawing_size`."""
+    if cfg.tiles is None:
+        return single_layout(cfg.vision_n)
+    return find_tiling(cfg.tiles).layout(cfg, (cfg.drawing_size, cfg.drawing_size))
 
 
 def picture_bytes(picture: bytes | Path) -> bytes:

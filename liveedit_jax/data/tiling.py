@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from liveedit_jax.backbone_config import BackboneConfig
+from liveedit_jax.backbone_config import AnyresConfig, BackboneConfig
+from liveedit_jax.data.layout import Layout, Run
 
 Grid = tuple[int, int]  # rows, columns of tiles
 Size = tuple[int, int]  # height, width in pixels
@@ -70,15 +72,6 @@ def _covered_slices(size: Size, grid_size: Size) -> tuple[slice, slice]:
     return slice(None), slice(margin, columns - margin)
 
 
-def square_token_rows(cfg: BackboneConfig) -> Int[np.ndarray, " P"] | None:
-    """Return `token_rows` of a square picture of `drawing_size`; None without tiling."""
-    if not cfg.grids:
-        return None
-    size = (cfg.drawing_size, cfg.drawing_size)
-    vision: Any = cfg.vision  # of a tower that cuts tiles into patches
-    return token_rows(size, cfg.grids, vision.image_size, vision.patch_size, cfg.tiles_n)
-
-
 def token_rows(
     size: Size, grids: Sequence[Grid], side: int, patch: int, tiles_n: int
 ) -> Int[np.ndarray, " P"]:
@@ -104,3 +97,18 @@ def token_rows(
     newline = np.full((len(map_), 1), tiles_n * n * n)
     tiled = np.concatenate([map_, newline], axis=1).ravel()
     return np.concatenate([np.arange(n * n), tiled]).astype(np.int32)
+
+
+def cut_anyres(cfg: BackboneConfig, picture: Image.Image) -> list[Image.Image]:
+    """Cut a picture into LLaVA-NeXT's tiles."""
+    assert isinstance(cfg.tiles, AnyresConfig)
+    return cut_tiles(picture, cfg.tiles.grids, cfg.vision.image_size)
+
+
+@lru_cache(maxsize=1024)
+def layout_anyres(cfg: BackboneConfig, size: Size) -> Layout:
+    """Return the layout of a picture of a size: one run, with a newline after each line."""
+    assert isinstance(cfg.tiles, AnyresConfig)
+    vision: Any = cfg.vision  # of a tower that cuts tiles into patches
+    side, tiles_n = vision.image_size, cfg.tiles.tiles_n
+    return (Run((), token_rows(size, cfg.tiles.grids, side, vision.patch_size, tiles_n)),)

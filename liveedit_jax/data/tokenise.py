@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Int
 
 from liveedit_jax.backbone_config import BackboneConfig, ChatTemplate
 from liveedit_jax.config import LengthBudget
+from liveedit_jax.data.layout import Layout, Row, build_row, picture_row, single_layout
 from liveedit_jax.data.records import check_text
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.types import AnyArray, Batch, Role
@@ -25,7 +26,7 @@ class Example:
     prompt: str
     target: str | None
     image: np.ndarray | None  # float32[S, S, 3], normalised; [N, S, S, 3] in tiles
-    place: np.ndarray | None = None  # int32[P]: the feature row of each vision token, in tiles
+    layout: Layout | None = None  # of the picture's tokens; None: its features in order
 
 
 def without_pixels(token: Int[AnyArray, "B T"], role: Int[AnyArray, "B T"]) -> Batch:
@@ -80,38 +81,11 @@ def tokenise_pair(
     return both[: len(prompt_ids)], both[len(prompt_ids) :]
 
 
-def _vision_n(cfg: BackboneConfig, example: Example) -> int:
+def _picture(tokenizer: Tokenizer, cfg: BackboneConfig, example: Example) -> Row | None:
+    """Tokenise an example's picture."""
     if example.image is None:
-        return 0
-    return cfg.vision_n if example.place is None else len(example.place)
-
-
-def build_row(
-    cfg: BackboneConfig,
-    prompt: Sequence[int],
-    answer: Sequence[int],
-    vision_n: int,
-    pre: Sequence[int],
-) -> tuple[list[int], list[int]]:
-    """Build one unpadded row: token ids and roles.
-
-    Args:
-        cfg: the backbone; where its image comes first (`image_first`), `pre` begins the prompt.
-        prompt: prompt ids.
-        answer: answer ids; none for generation.
-        vision_n: number of vision tokens.
-        pre: ids before the image.
-    """
-    if cfg.image_first:
-        pre, prompt = [], [*pre, *prompt]
-    parts = (
-        (Role.PRE, pre),
-        (Role.VISION, [cfg.pad_id] * vision_n),
-        (Role.PROMPT, prompt),
-        (Role.ANSWER, answer),
-    )
-    ids = [i for _, part in parts for i in part]
-    return ids, [role for role, part in parts for _ in part]
+        return None
+    return picture_row(tokenizer, cfg.pad_id, example.layout or single_layout(cfg.vision_n))
 
 
 def round_up(n: int, multiple: int) -> int:
@@ -124,22 +98,24 @@ def round_up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-def row_length(budget: LengthBudget, vision_n: int) -> int:
+def row_length(budget: LengthBudget, picture_n: int) -> int:
     """Return T of training rows: BOS, image, longest prompt and answer, rounded up."""
-    return round_up(1 + vision_n + budget.prompt_n + budget.answer_n, LENGTH_MULTIPLE)
+    return round_up(1 + picture_n + budget.prompt_n + budget.answer_n, LENGTH_MULTIPLE)
 
 
 def _tokenise_row(
     tokenizer: Tokenizer,
     cfg: BackboneConfig,
     example: Example,
+    picture: Row | None,
     budget: LengthBudget,
     chat: ChatTemplate,
-) -> tuple[list[int], list[int]]:
-    """Tokenise one example into an unpadded row: token ids and roles."""
-    vision_n = _vision_n(cfg, example)
+) -> Row:
+    """Tokenise one example into an unpadded row."""
     pre = [cfg.bos_id] * chat.bos + tokenizer.encode_parts((chat.before, True))
-    between = chat.between if vision_n or cfg.image_first else ""
+    between = chat.without_image if picture is None else chat.between
+    if cfg.image_first:
+        between = chat.between
     prompt, answer = tokenise_pair(tokenizer, example.prompt, example.target, between, chat.after)
     for name, ids, most, field in (
         ("prompt", prompt, budget.prompt_n, "prompt_n"),
@@ -150,7 +126,7 @@ def _tokenise_row(
                 f"the {name} has {len(ids)} tokens, the budget is {most} ({field} of the model's "
                 "LengthBudget): shorten it"
             )
-    return build_row(cfg, prompt, answer, vision_n, pre)
+    return build_row(cfg, prompt, answer, picture, pre)
 
 
 def tokenise(
@@ -160,10 +136,10 @@ def tokenise(
     budget: LengthBudget,
     chat: ChatTemplate | None = None,
 ) -> Batch:
-    """Tokenise examples into a right-padded numpy batch, T = PRE + P + prompt_n + answer_n.
+    """Tokenise examples into a right-padded numpy batch, T = PRE + X + prompt_n + answer_n.
 
-    The number of a tiled picture's vision tokens depends on its proportions; P is then rounded up
-    to a multiple of the backbone's nominal number, so that few lengths are compiled.
+    X, the number of a picture's tokens, may depend on its proportions; it is then rounded up to a
+    multiple of a tile's vision tokens, so that few lengths are compiled.
 
     Args:
         tokenizer: of the backbone.
@@ -171,30 +147,32 @@ def tokenise(
         examples: B of them.
         budget: the most tokens of prompts and targets.
         chat: the model's chat template; None: the editing protocols' plain prompt, whose only PRE
-            token is BOS.
+            tokens are BOS and those among a picture's.
 
     Raises:
         ValueError: an empty prompt or target, one over the budget, or a wrong image shape.
     """
-    most = max((_vision_n(cfg, example) for example in examples), default=0)
-    room = max(-(-most // cfg.vision_n), 1) * cfg.vision_n
-    chat = chat or ChatTemplate(between=cfg.after_image)
+    pictures = [_picture(tokenizer, cfg, example) for example in examples]
+    most = max((len(picture.token) for picture in pictures if picture), default=0)
+    room = round_up(max(most, 1), cfg.vision_n)
+    chat = chat or ChatTemplate(between=cfg.after_image, bos=cfg.bos)
     pre_n = chat.bos + len(tokenizer.encode_parts((chat.before, True)))
     length_n = pre_n + room + budget.prompt_n + budget.answer_n
-    shape = cfg.image_shape
+    tiled, shape = cfg.tiles is not None, cfg.image_shape
     token = np.zeros((len(examples), length_n), np.int32)
     role = np.zeros((len(examples), length_n), np.int8)
     image = np.zeros((len(examples), *shape), np.float32)
-    place = np.zeros((len(examples), length_n), np.int32) if cfg.grids else None
-    for b, example in enumerate(examples):
-        ids, roles = _tokenise_row(tokenizer, cfg, example, budget, chat)
+    place = np.zeros((len(examples), length_n), np.int32) if tiled else None
+    for b, (example, picture) in enumerate(zip(examples, pictures, strict=True)):
+        row = _tokenise_row(tokenizer, cfg, example, picture, budget, chat)
         if example.image is not None:
             if example.image.shape != shape:
                 raise ValueError(f"image shape {example.image.shape}, expected {shape}")
             image[b] = example.image
-        token[b, : len(ids)], role[b, : len(ids)] = ids, roles
-        if place is not None and example.place is not None:
-            place[b, role[b] == Role.VISION] = example.place
+        n = len(row.token)
+        token[b, :n], role[b, :n] = row.token, row.role
+        if place is not None:
+            place[b, :n] = row.place
     return Batch(token, role, image, place=place)
 
 

@@ -11,8 +11,8 @@ import io
 
 from PIL import Image, ImageEnhance, ImageOps
 
+from liveedit_jax.data.decoding import open_picture
 from liveedit_jax.data.facts import digest
-from liveedit_jax.data.images import open_picture
 
 CROP_RANGE = (0.80, 0.92)  # share of each side that is left after the crop
 LIGHT_RANGE = (1.10, 1.25)  # factor of brightness

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.config import LengthBudget
 from liveedit_jax.data.images import picture_bytes, preprocess
+from liveedit_jax.data.layout import Layout, picture_row, single_layout
 from liveedit_jax.data.tokenise import Example, round_up, tokenise, tokenise_pair, without_pixels
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.evaluation.probes import Case, Probe, image_key
@@ -23,7 +24,7 @@ from liveedit_jax.types import Batch, Role, Route
 
 RowNumbers = Sequence[int] | np.ndarray  # of ProbeRows
 STAND_INS_N = 16  # pictures that rows are tokenised with at once
-Places = Mapping[bytes, np.ndarray]  # by `image_key`: the feature row of each vision token
+Layouts = Mapping[bytes, Layout]  # of pictures in tiles, by `image_key`
 
 
 def max_generated_n(answer_n: int) -> int:
@@ -37,7 +38,7 @@ class Shapes:
 
     short_n: int  # T of the rows up to the median length
     long_n: int  # T of the others
-    vision_n: int  # P, of the picture with the most vision tokens
+    picture_n: int  # tokens of the picture that has the most
     prompt_n: int  # Q, of the longest prompt
     answer_n: int  # A, of the longest answer
     batch_n: int  # rows per batch
@@ -73,9 +74,9 @@ def measure_shapes(
     cfg: BackboneConfig,
     cases: Sequence[Case],
     batch_n: int,
-    places: Places | None = None,
+    layouts: Layouts | None = None,
 ) -> Shapes:
-    """Return the shapes that fit every probe of a stream; `places` are of its pictures in tiles."""
+    """Return the shapes that fit every probe of a stream, with `layouts` of pictures in tiles."""
     prompts, answers, lengths, most_n = [], [], [], cfg.vision_n
     for case in cases:
         for probe in case.probes:
@@ -85,24 +86,27 @@ def measure_shapes(
             alone, _ = tokenise_pair(tokenizer, probe.prompt, None, between)
             prompts.append(max(len(prompt), len(alone)) + cfg.image_first)
             answers.append(len(answer))
-            vision_n = _vision_n(cfg, probe, places)
-            most_n = max(most_n, vision_n)
-            lengths.append(1 + vision_n + len(prompt) + len(answer))
+            picture_n = _picture_n(tokenizer, cfg, probe, layouts)
+            most_n = max(most_n, picture_n)
+            lengths.append(len(cfg.plain_pre) + picture_n + len(prompt) + len(answer))
     short_n = round_up(int(np.median(lengths)), 4)
     return Shapes(
         short_n=short_n,
         long_n=max(round_up(max(lengths), 4), short_n + 4),
-        vision_n=most_n,
+        picture_n=most_n,
         prompt_n=round_up(max(prompts), 4),
         answer_n=round_up(max(answers), 4),
         batch_n=batch_n,
     )
 
 
-def _vision_n(cfg: BackboneConfig, probe: Probe, places: Places | None) -> int:
+def _picture_n(
+    tokenizer: Tokenizer, cfg: BackboneConfig, probe: Probe, layouts: Layouts | None
+) -> int:
     if probe.image is None:
         return 0
-    return len(places[image_key(probe.image)]) if places else cfg.vision_n
+    layout = layouts[image_key(probe.image)] if layouts else single_layout(cfg.vision_n)
+    return len(picture_row(tokenizer, cfg.pad_id, layout).token)
 
 
 def make_rows(
@@ -110,20 +114,20 @@ def make_rows(
     cfg: BackboneConfig,
     probes: Sequence[Probe],
     shapes: Shapes,
-    places: Places | None = None,
+    layouts: Layouts | None = None,
 ) -> ProbeRows:
-    """Tokenise probes; their images stay with the probes, `places` are of those in tiles."""
+    """Tokenise probes; their images stay with the probes, `layouts` are of those in tiles."""
     # A picture's pixels do not pass through here: a stand-in only gives its rows VISION tokens.
     blank = np.zeros(cfg.image_shape, np.float32)
     budget = LengthBudget(prompt_n=shapes.prompt_n, answer_n=shapes.answer_n)
-    prompt_t = 1 + shapes.vision_n + shapes.prompt_n
+    prompt_t = len(cfg.plain_pre) + shapes.picture_n + shapes.prompt_n
 
     def example(probe: Probe, target: bool) -> Example:
         text = probe.target if target else None
         if probe.image is None:
             return Example(probe.prompt, text, None)
-        place = places[image_key(probe.image)] if places else None
-        return Example(probe.prompt, text, blank, place)
+        layout = layouts[image_key(probe.image)] if layouts else None
+        return Example(probe.prompt, text, blank, layout)
 
     def batch(target: bool) -> Batch:
         """Tokenise a few at a time, as stand-ins in tiles are large."""

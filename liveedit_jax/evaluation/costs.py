@@ -55,7 +55,7 @@ def _median_ms(run: Callable, state: State, copied: bool) -> float:
 def _one(subject: Subject, probe: Probe) -> tuple[Batch, np.ndarray]:
     """Make a batch of one probe with its pixels, and the positions that predict its answer."""
     cfg, shapes = subject.backbone.cfg, subject.shapes
-    rows = make_rows(subject.tokenizer, cfg, [probe], shapes, subject.places)
+    rows = make_rows(subject.tokenizer, cfg, [probe], shapes, subject.layouts)
     batch = take(rows, np.asarray([0]), shapes.long_n)
     assert probe.image is not None  # a request has a picture
     return batch.replace(image=read_pixels(cfg, probe.image)[None]), rows.position

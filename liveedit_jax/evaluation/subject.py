@@ -16,11 +16,12 @@ from jaxtyping import Array, Float
 from liveedit_jax import editors
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import Backbone
+from liveedit_jax.data.layout import Layout
 from liveedit_jax.data.reading import read_pictures
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.editors import Editor, Encoding, State, is_routed, split_at_layer
 from liveedit_jax.evaluation.batching import (
-    Places,
+    Layouts,
     ProbeRows,
     RowNumbers,
     Shapes,
@@ -54,7 +55,7 @@ class Subject:
     shapes: Shapes
     inputs: PictureCache  # cache of the editor's inputs from pictures
     features: PictureCache  # cache of vision features; the same object if `inputs` are just these
-    places: Places | None = None  # of all pictures, where the model takes them in tiles
+    layouts: Layouts | None = None  # of all pictures, where the model takes them in tiles
 
     @property
     def model(self) -> tuple[Editor, Backbone, dict]:
@@ -86,32 +87,30 @@ class ModelParts:
             batch_n: rows per batch.
             features: vision features of pictures, to be shared among subjects of one model.
         """
-        places = measure_places(self.backbone.cfg, cases)
-        shapes = measure_shapes(self.tokenizer, self.backbone.cfg, cases, batch_n, places)
+        layouts = measure_layouts(self.backbone.cfg, cases)
+        shapes = measure_shapes(self.tokenizer, self.backbone.cfg, cases, batch_n, layouts)
         backbone, weights = split_at_layer(self.backbone, self.weights, self.editor.layer)
         params = {"backbone": weights, "editor": editors.prepare(self.editor, self.trained)}
         features = {} if features is None else features
         seen = features if type(self.editor).encode_image is Editor.encode_image else {}
-        known = (shapes, seen, features, places)
+        known = (shapes, seen, features, layouts)
         return Subject(self.editor, backbone, params, self.tokenizer, *known)
 
 
-def measure_places(cfg: BackboneConfig, cases: Sequence[Case]) -> Places | None:
-    """Read how many vision tokens each picture of some cases has, and where their features are.
+def measure_layouts(cfg: BackboneConfig, cases: Sequence[Case]) -> Layouts | None:
+    """Read the layout of each picture of some cases.
 
     Only for models that cut pictures into tiles, as many as their proportions need.
     """
-    if not cfg.grids:
+    if cfg.tiles is None:
         return None
     shown = (probe.image for case in cases for probe in case.probes)
     images = {image_key(image): image for image in shown if image is not None}
-    known: dict[bytes, np.ndarray] = {}  # pictures of one size share their places
-    places: dict[bytes, np.ndarray] = {}
+    layouts: dict[bytes, Layout] = {}
     for key, picture in zip(images, read_pictures(cfg, images.values(), READERS_N), strict=True):
-        place = picture.place
-        assert place is not None  # the model cuts pictures into tiles
-        places[key] = known.setdefault(place.tobytes(), place)
-    return places
+        assert picture.layout is not None  # of a picture
+        layouts[key] = picture.layout
+    return layouts
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +191,7 @@ def _batched(
 def encode(subject: Subject, probes: Sequence[Probe]) -> EncodedRows:
     """Encode probes: everything that no edit changes, and the unedited model's answers."""
     rows = make_rows(
-        subject.tokenizer, subject.backbone.cfg, probes, subject.shapes, subject.places
+        subject.tokenizer, subject.backbone.cfg, probes, subject.shapes, subject.layouts
     )
     known: list = [None] * len(rows)
     before = np.zeros(rows.position.shape, np.int32)
@@ -233,7 +232,7 @@ def prepare_requests(
     if together > 1:
         subject = subject.with_one_length(subject.shapes.long_n)
     rows = make_rows(
-        subject.tokenizer, subject.backbone.cfg, probes, subject.shapes, subject.places
+        subject.tokenizer, subject.backbone.cfg, probes, subject.shapes, subject.layouts
     )
     ready: dict[int, tuple] = {}
     for group, _, batch, seen in _batched(subject, rows, probes):

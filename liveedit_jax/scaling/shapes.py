@@ -13,7 +13,8 @@ from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.quantise import quantise
 from liveedit_jax.config import EditorTrainConfig, StorageConfig
 from liveedit_jax.data.editing import EditingBatch
-from liveedit_jax.data.tiling import square_token_rows
+from liveedit_jax.data.images import square_layout
+from liveedit_jax.data.layout import tokens_n
 from liveedit_jax.data.tokenise import row_length
 from liveedit_jax.editor import repository
 from liveedit_jax.scaling import repository as sharded
@@ -55,9 +56,8 @@ def repository_shapes(pod: Pod, capacity: int, storage: StorageConfig):
 
 def sequence_length(pod: Pod) -> int:
     """T: head, a square picture, longest prompt and answer."""
-    rows = square_token_rows(pod.config.backbone)
-    vision_n = pod.config.backbone.vision_n if rows is None else len(rows)
-    return row_length(pod.config.dataset.budget, vision_n)
+    picture_n = tokens_n(square_layout(pod.config.backbone))
+    return row_length(pod.config.dataset.budget, picture_n)
 
 
 def _pixels(pod: Pod, dtype, *lead: int, axis: int = 0):
@@ -70,7 +70,7 @@ def batch_shapes(pod: Pod, n: int) -> Batch:
     place = batch_sharding(pod.mesh)
     token: Any = jax.ShapeDtypeStruct((n, sequence_length(pod)), jnp.int32, sharding=place)
     role: Any = jax.ShapeDtypeStruct(token.shape, jnp.int8, sharding=place)
-    tiled = token if pod.config.backbone.grids else None
+    tiled = None if pod.config.backbone.tiles is None else token
     return Batch(token, role, _pixels(pod, jnp.float32, n), place=tiled)
 
 
@@ -83,7 +83,7 @@ def training_shapes(pod: Pod, recipe: EditorTrainConfig):
         return jax.ShapeDtypeStruct((*lead, 4, n, *shape), dtype, sharding=place)
 
     token = rows(sequence_length(pod))
-    tiled = token if pod.config.backbone.grids else None
+    tiled = None if pod.config.backbone.tiles is None else token
     batch = EditingBatch(token, rows(sequence_length(pod), dtype=jnp.int8), rows(), tiled)
     return _pixels(pod, jnp.float32, *lead, n, 3, axis=len(lead)), batch
 

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.generation import Intervene, generate
 from liveedit_jax.cache import keep_compiled
-from liveedit_jax.data.images import ProcessedImage, preprocess
+from liveedit_jax.data.images import ProcessedImage, preprocess, square_layout
 from liveedit_jax.data.tokenise import Example, round_up, tokenise
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.model_io.model import Model, load_model
@@ -118,8 +118,7 @@ class OpenModel:
         if not has_image:
             return ProcessedImage(None)
         cfg = self.backbone.cfg
-        place = np.zeros(cfg.vision_n, np.int32) if cfg.grids else None
-        return ProcessedImage(np.zeros(cfg.image_shape, np.float32), place)
+        return ProcessedImage(np.zeros(cfg.image_shape, np.float32), square_layout(cfg))
 
     def example(self, image: Image | None, prompt: str, target: str | None = None) -> Example:
         """Read a row of texts and a picture, and decode the picture.

@@ -27,7 +27,8 @@ from liveedit_jax.data.asked import AskedGroups
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.images import normalise_pixels
 from liveedit_jax.data.instances import Instance
-from liveedit_jax.data.tokenise import build_row, tokenise_pair, without_pixels
+from liveedit_jax.data.layout import build_row
+from liveedit_jax.data.tokenise import tokenise_pair, without_pixels
 from liveedit_jax.editor import directions
 from liveedit_jax.editor.attention import with_norm_stats
 from liveedit_jax.editor.routing import FEWEST_EDITS
@@ -65,16 +66,18 @@ def ask(
     eps: float,
 ) -> Asked:
     """Compute the features of all prompts of some groups; the longest are cut to the budget."""
-    rows = []
+    rows, cfg = [], data.backbone
     for wordings in groups.prompts:
         for prompt in (prompt for pair in wordings for prompt in pair):
-            ids, _ = tokenise_pair(data.tokenizer, prompt, None, data.backbone.after_image)
+            ids, _ = tokenise_pair(data.tokenizer, prompt, None, cfg.after_image)
             ids = ids[: data.budget.prompt_n]
-            rows.append(build_row(data.backbone, ids, [], data.vision_n, [data.backbone.bos_id]))
-    t = max(len(ids) for ids, _ in rows)
-    token, role = (np.zeros((len(rows), t), kind) for kind in (np.int32, np.int8))
-    for i, (ids, roles) in enumerate(rows):
-        token[i, : len(ids)], role[i, : len(ids)] = ids, roles
+            rows.append(build_row(cfg, ids, [], data.picture_row, cfg.plain_pre))
+    t = max(len(row.token) for row in rows)
+    kinds = (np.int32, np.int8, np.int32)
+    token, role, place = (np.zeros((len(rows), t), kind) for kind in kinds)
+    for i, row in enumerate(rows):
+        n = len(row.token)
+        token[i, :n], role[i, :n], place[i, :n] = row
     shown = groups.picture.reshape(-1)
 
     @jax.jit
@@ -86,7 +89,10 @@ def ask(
     found = []
     for i in range(0, len(rows), ROWS_N):
         at = np.minimum(np.arange(i, i + ROWS_N), len(rows) - 1)
-        found.append(features(weights, without_pixels(token[at], role[at]), pictures[shown[at]]))
+        batch = without_pixels(token[at], role[at])
+        if cfg.tiles is not None:
+            batch = batch.replace(place=place[at])
+        found.append(features(weights, batch, pictures[shown[at]]))
     every = jnp.concatenate(found)[: len(rows)]
     return Asked(every.reshape(*groups.picture.shape, -1), jnp.asarray(groups.question))
 
@@ -107,7 +113,7 @@ def look(
     Raises:
         ValueError: the backbone cuts pictures into tiles.
     """
-    if backbone.cfg.grids:
+    if backbone.cfg.tiles is not None:
         raise ValueError("image_direction_n: maps of pictures in tiles cannot be fitted")
 
     @jax.jit

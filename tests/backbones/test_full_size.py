@@ -4,8 +4,11 @@ import jax
 import numpy as np
 import pytest
 
+from liveedit_jax.backbone_config import AnyresConfig
 from liveedit_jax.backbone_presets import BACKBONES
 from liveedit_jax.backbones import Backbone
+from liveedit_jax.data.images import square_layout
+from liveedit_jax.data.layout import tokens_n
 
 LLAMA_7B = dict(vocab_size=32064, hidden_size=4096, intermediate_size=11008,
                 num_hidden_layers=32, num_attention_heads=32)  # fmt: skip
@@ -46,8 +49,8 @@ def test_llava(name, kind, text):
     vision = net.model.vision_tower
     unused = theirs_n(vision.encoder.layers[-1]) + theirs_n(vision.post_layernorm)
     assert ours_n(name) == theirs_n(net) - unused
-    pinpoints = getattr(theirs, "image_grid_pinpoints", ())
-    assert BACKBONES[name].grids == tuple((h // 336, w // 336) for h, w in pinpoints)
+    grids = tuple((h // 336, w // 336) for h, w in getattr(theirs, "image_grid_pinpoints", ()))
+    assert BACKBONES[name].tiles == (AnyresConfig(grids=grids) if grids else None)
 
 
 @pytest.mark.parity
@@ -92,16 +95,16 @@ def test_the_split_lowers_ahead_of_time(name):
     backbone = Backbone(BACKBONES[name])
     cfg = backbone.cfg
     params = jax.eval_shape(backbone.init, jax.random.key(0))
-    tiles = (5,) if cfg.grids else ()
-    side, t = cfg.vision.image_size, cfg.vision_n * (6 if cfg.grids else 1) + 40
+    tiled = cfg.tiles is not None
+    t = tokens_n(square_layout(cfg)) + 40
     shape = jax.ShapeDtypeStruct
     from liveedit_jax.types import Batch
 
     batch = Batch(
         shape((2, t), np.int32),
         shape((2, t), np.int8),
-        shape((2, *tiles, side, side, 3), np.float32),
-        place=shape((2, t), np.int32) if cfg.grids else None,
+        shape((2, *cfg.image_shape), np.float32),
+        place=shape((2, t), np.int32) if tiled else None,
     )
 
     def logits(params, batch):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from torch_parity import compare_model, numpy_state, shaken
 
+from liveedit_jax.backbone_config import AnyresConfig
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones import weights as checkpoint
 from liveedit_jax.backbones.llava_convert import config_from_hf
@@ -39,16 +40,17 @@ def test_the_model_equals_the_original():
     )  # fmt: skip
     net = shaken(LlavaNextForConditionalGeneration(theirs))
     cfg = config_from_hf(theirs.to_dict(), edit_layer=1)
-    assert cfg.grids == ((1, 2), (2, 1), (2, 2)) and cfg.tiles_n == 5
+    tiles = AnyresConfig(grids=((1, 2), (2, 1), (2, 2)))
+    assert cfg.tiles == tiles and tiles.tiles_n == 5
     backbone, weights = Backbone(cfg), checkpoint.convert_weights(cfg, numpy_state(net))
     sizes, rng = [(10, 25), (30, 11), (40, 40)], np.random.default_rng(1)
-    places = [token_rows(size, cfg.grids, SIDE, PATCH, cfg.tiles_n) for size in sizes]
+    places = [token_rows(size, tiles.grids, SIDE, PATCH, 5) for size in sizes]
     lengths = [1 + len(place) + 4 for place in places]
     t = max(lengths)
     ids, role = rng.integers(3, 49, (3, t)), np.zeros((3, t), np.int8)
     place, image = np.zeros((3, t), np.int32), np.zeros((3, 5, SIDE, SIDE, 3), np.float32)
     for b, (size, where) in enumerate(zip(sizes, places, strict=True)):
-        rows, columns = best_grid(size, cfg.grids, SIDE)
+        rows, columns = best_grid(size, tiles.grids, SIDE)
         image[b, : 1 + rows * columns] = rng.normal(size=(1 + rows * columns, SIDE, SIDE, 3))
         role[b, : lengths[b]] = [Role.PRE] + [Role.VISION] * len(where) + [Role.PROMPT] * 4
         place[b, role[b] == Role.VISION] = where

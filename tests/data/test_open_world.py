@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from liveedit_jax.backbone_config import ResizeMode
+from liveedit_jax.backbone_config import AnyresConfig
 from liveedit_jax.config import EditMixture, EditorTrainConfig
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.facts import SOURCES
@@ -142,7 +142,7 @@ def test_pictures_are_photographs_then_their_views(data):
 
 
 def test_photographs_are_squares_for_towers_that_tile(data):
-    tiled = replace(TINY.backbone, fit=ResizeMode.TILES, grids=((1, 2), (2, 2)))
+    tiled = replace(TINY.backbone, tiles=AnyresConfig(grids=((1, 2), (2, 2))))
     data = replace(opened(data), backbone=tiled, mixture=EditMixture(open_share=1.0))
     batch = data.batch_at(0)
     assert batch.place is not None

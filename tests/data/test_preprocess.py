@@ -9,6 +9,7 @@ from PIL import Image
 from liveedit_jax.backbone_presets import BACKBONES
 from liveedit_jax.data.facts import entities
 from liveedit_jax.data.images import drawing_png, preprocess
+from liveedit_jax.data.layout import tokens_n
 
 PNGS = [
     drawing_png(entities()[i], source, 200) for i, source in ((3, "twemoji"), (900, "openmoji"))
@@ -79,8 +80,8 @@ def test_odd_files_give_pictures(name):
         picture.save(out, form, **options)
         found = preprocess(cfg, out.getvalue())
         assert found.pixels.shape == cfg.image_shape and np.isfinite(found.pixels).all(), kind
-        if cfg.grids:
-            assert len(found.place) >= cfg.vision_n  # of 1000:1 no line is left, as in theirs
+        if cfg.tiles:
+            assert tokens_n(found.layout) >= cfg.vision_n  # of 1000:1 no line is left, as in theirs
     out = io.BytesIO()
     wide.save(out, "png")
     scaled = preprocess(cfg, out.getvalue()).pixels  # not clipped to white

@@ -9,7 +9,7 @@ import optax
 import pytest
 from small_model import EDITOR, SMALL
 
-from liveedit_jax.backbone_config import ResizeMode
+from liveedit_jax.backbone_config import AnyresConfig, ResizeMode
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditMixture, EditorTrainConfig, LengthBudget
 from liveedit_jax.data.editing import EditingBatch, EditingData
@@ -20,15 +20,15 @@ from liveedit_jax.training import editor as training
 from liveedit_jax.types import Role
 
 IMAGE_FIRST = replace(SMALL, image_first=True, after_image="", fit=ResizeMode.SQUASH)
-TILED = replace(SMALL, fit=ResizeMode.TILES, grids=((1, 2), (2, 2)))
+TILED = replace(SMALL, tiles=AnyresConfig(grids=((1, 2), (2, 2))))
 
 
 @pytest.mark.parametrize("cfg", [SMALL, IMAGE_FIRST, TILED])
 def test_training_rows_are_those_that_edits_are_made_of(tokenizer, cfg):
     data = EditingData(tokenizer, cfg, EditorTrainConfig(batch_n=3), EditMixture())
     batch = data.batch_at(0)
-    assert data.vision_n == (5 * 25 + 10 if cfg.grids else 25)  # 2 x 2, and a newline a line
-    assert batch.token.shape[-1] % 64 == 0 and (batch.place is None) == (not cfg.grids)
+    assert data.picture_n == (5 * 25 + 10 if cfg.tiles else 25)  # 2 x 2, and a newline a line
+    assert batch.token.shape[-1] % 64 == 0 and (batch.place is None) == (not cfg.tiles)
     for kind in range(4):
         for j in range(3):
             token, role = batch.token[kind, j], batch.role[kind, j]
@@ -45,14 +45,14 @@ def test_training_rows_are_those_that_edits_are_made_of(tokenizer, cfg):
             assert n == (row.role != Role.PAD).sum()
             np.testing.assert_array_equal(token[:n], row.token[0, :n])
             np.testing.assert_array_equal(role[:n], row.role[0, :n])
-            if cfg.grids:
+            if cfg.tiles:
                 np.testing.assert_array_equal(batch.place[kind, j, :n], row.place[0, :n])
 
 
 def test_what_no_sample_fits_into_is_refused(tokenizer, monkeypatch):
     monkeypatch.setattr("liveedit_jax.data.editing.SAMPLE_TRIES_N", 50)
     short = EditMixture(lengths=((SMALL.vision_n + 2, 1.0),))
-    with pytest.raises(ValueError, match="25 of them vision tokens: change EditMixture.lengths"):
+    with pytest.raises(ValueError, match="25 of them a picture's: change EditMixture.lengths"):
         EditingData(tokenizer, SMALL, EditorTrainConfig(), short).batch_at(0)
     data = EditingData(tokenizer, SMALL, EditorTrainConfig(answers_n=1), EditMixture())
     with pytest.raises(ValueError, match="answers_n"):
