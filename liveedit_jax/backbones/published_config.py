@@ -8,9 +8,9 @@ one that is absent has the default of the class that Hugging Face reads it with.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from liveedit_jax.backbone_config import (
     AnyresConfig,
@@ -22,23 +22,22 @@ from liveedit_jax.backbone_config import (
     QFormerConfig,
     ResizeMode,
 )
+from liveedit_jax.backbones.published import (
+    CONFIG,
+    PREPROCESSOR,
+    Field,
+    compare,
+    llama_fields,
+    read_rope,
+    show,
+)
 from liveedit_jax.data.json_files import read_json
 
-CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 LLAVA_VISION = {  # LLaVA's tower where its config has none: CLIP ViT-L/14 at 336 pixels
     **{"image_size": 336, "patch_size": 14, "hidden_size": 1024, "num_hidden_layers": 24},
     **{"num_attention_heads": 16, "intermediate_size": 4096},
 }
 LLAVA_NEXT_GRIDS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]  # likewise
-SHOWN_N = 60  # characters of a value in an error
-
-
-class Field(NamedTuple):
-    """A field of a config: what it is where it is absent, and what the preset needs it to be."""
-
-    name: str
-    absent: Any
-    wanted: Any
 
 
 def clip_fields(cfg: ClipConfig) -> list[Field]:
@@ -90,34 +89,6 @@ def qformer_fields(cfg: QFormerConfig, vision_width: int) -> list[Field]:
     ]
 
 
-def llama_fields(cfg: LlamaConfig, text: Mapping) -> list[Field]:
-    """List the fields of a Llama decoder whose config is `text`; `_read_rope` makes those of RoPE.
-
-    The number of key heads and the width of a head follow from others where they are absent.
-    """
-    heads_n, width = text.get("num_attention_heads", 32), text.get("hidden_size", 4096)
-    whole = isinstance(heads_n, int) and isinstance(width, int) and heads_n > 0
-    return [
-        Field("model_type", "llama", "llama"),
-        Field("vocab_size", 32000, cfg.vocab_n),
-        Field("hidden_size", 4096, cfg.width),
-        Field("num_hidden_layers", 32, cfg.layers_n),
-        Field("num_attention_heads", 32, cfg.heads_n),
-        Field("num_key_value_heads", heads_n, cfg.kv_heads_n),
-        Field("head_dim", width // heads_n if whole else None, cfg.head_width),
-        Field("intermediate_size", 11008, cfg.mlp_width),
-        Field("rms_norm_eps", 1e-6, cfg.norm_eps),
-        Field("rope_theta", 10000.0, cfg.rope_base),
-        Field("rope_type", "default", "default"),
-        Field("partial_rotary_factor", 1.0, 1.0),
-        Field("hidden_act", "silu", "silu"),
-        Field("attention_bias", False, False),
-        Field("mlp_bias", False, False),
-        Field("tie_word_embeddings", False, cfg.tied_head),
-        Field("quantization_config", None, None),
-    ]
-
-
 def opt_fields(cfg: OptConfig) -> list[Field]:
     """List the fields of an OPT decoder."""
     return [
@@ -139,50 +110,6 @@ def opt_fields(cfg: OptConfig) -> list[Field]:
     ]
 
 
-def _read_rope(text: Mapping) -> dict:
-    """Return a Llama config with its rotary settings, which have had several names, at the top."""
-    found = dict(text)
-    for name in ("rope_scaling", "rope_parameters"):
-        settings = text.get(name)
-        if settings is None:
-            continue
-        if not isinstance(settings, Mapping) or any(
-            isinstance(v, Mapping) for v in settings.values()
-        ):
-            found["rope_type"] = settings
-            continue
-        found["rope_type"] = settings.get("rope_type", settings.get("type"))
-        for field in ("rope_theta", "partial_rotary_factor"):
-            if field in settings:
-                found[field] = settings[field]
-    return found
-
-
-def _compare(config: Any, fields: Sequence[Field], part: str = "") -> Iterator[str]:
-    """Name the fields of one part of a config that are not what they have to be."""
-    if not isinstance(config, Mapping):
-        yield f"{part.rstrip('.') or 'it'} is no JSON object"
-        return
-    for field in fields:
-        found = config.get(field.name)
-        found = field.absent if found is None else found
-        if not _same(found, field.wanted):
-            yield f"{part}{field.name} is {_show(found)}, not {_show(field.wanted)}"
-
-
-def _same(found: Any, wanted: Any) -> bool:
-    if isinstance(wanted, bool) or isinstance(found, bool):
-        return found is wanted
-    if isinstance(wanted, int | float) and isinstance(found, int | float):
-        return math.isclose(found, wanted, rel_tol=1e-6)
-    return found == wanted
-
-
-def _show(value: Any) -> str:
-    text = str(value) if isinstance(value, str) else repr(value)
-    return text if len(text) <= SHOWN_N else text[:SHOWN_N] + "..."
-
-
 def _differences(cfg: BackboneConfig, config: Mapping) -> list[str]:
     """List the fields of a whole model's config.json that are not the preset's."""
     if isinstance(cfg.vision, ClipConfig):
@@ -200,8 +127,8 @@ def _differences(cfg: BackboneConfig, config: Mapping) -> list[str]:
             grids = [[rows * side, columns * side] for rows, columns in tiles.grids]
             top.append(Field("image_grid_pinpoints", LLAVA_NEXT_GRIDS, grids))
         vision = _part(config, "vision_config", LLAVA_VISION)
-        found = [*_compare(config, top)]
-        found += _compare(vision, clip_fields(cfg.vision), "vision_config.")
+        found = [*compare(config, top)]
+        found += compare(vision, clip_fields(cfg.vision), "vision_config.")
     else:
         assert isinstance(cfg.vision, EvaConfig) and isinstance(cfg.bridge, QFormerConfig)
         top = [
@@ -209,11 +136,11 @@ def _differences(cfg: BackboneConfig, config: Mapping) -> list[str]:
             Field("num_query_tokens", 32, cfg.bridge.queries_n),
             Field("quantization_config", None, None),
         ]
-        found = [*_compare(config, top)]
+        found = [*compare(config, top)]
         vision = _part(config, "vision_config")
-        found += _compare(vision, eva_fields(cfg.vision), "vision_config.")
+        found += compare(vision, eva_fields(cfg.vision), "vision_config.")
         bridge = qformer_fields(cfg.bridge, cfg.vision.width)
-        found += _compare(_part(config, "qformer_config"), bridge, "qformer_config.")
+        found += compare(_part(config, "qformer_config"), bridge, "qformer_config.")
     return found + _text_differences(cfg, _part(config, "text_config"), "text_config.")
 
 
@@ -225,12 +152,12 @@ def _part(config: Mapping, name: str, absent: Mapping | None = None) -> Any:
 
 def _text_differences(cfg: BackboneConfig, text: Any, part: str) -> list[str]:
     if not isinstance(text, Mapping):
-        return [*_compare(text, (), part)]
+        return [*compare(text, (), part)]
     if isinstance(cfg.decoder, OptConfig):
-        return [*_compare(text, opt_fields(cfg.decoder), part)]
+        return [*compare(text, opt_fields(cfg.decoder), part)]
     assert isinstance(cfg.decoder, LlamaConfig)
-    text = _read_rope(text)
-    return [*_compare(text, llama_fields(cfg.decoder, text), part)]
+    text = read_rope(text)
+    return [*compare(text, llama_fields(cfg.decoder, text), part)]
 
 
 def _processor_differences(cfg: BackboneConfig, config: Mapping) -> list[str]:
@@ -243,7 +170,7 @@ def _processor_differences(cfg: BackboneConfig, config: Mapping) -> list[str]:
         Field("rescale_factor", 1 / 255, 1 / 255),
         Field("resample", 3, 3),  # bicubic
     ]
-    found = [*_compare(config, fields)]
+    found = [*compare(config, fields)]
     for name in ("image_mean", "image_std"):
         numbers, wanted = config.get(name), getattr(vision, name)
         if numbers is not None and not (
@@ -254,12 +181,12 @@ def _processor_differences(cfg: BackboneConfig, config: Mapping) -> list[str]:
                 for n, w in zip(numbers, wanted, strict=True)
             )
         ):
-            found.append(f"{name} is {_show(numbers)}, not {_show(list(wanted))}")
+            found.append(f"{name} is {show(numbers)}, not {show(list(wanted))}")
     for name in ("size", "crop_size"):
         size = config.get(name)
         sides = list(size.values()) if isinstance(size, Mapping) else [size]
         if size is not None and any(side != vision.image_size for side in sides):
-            found.append(f"{name} is {_show(size)}, not {vision.image_size}")
+            found.append(f"{name} is {show(size)}, not {vision.image_size}")
     return found
 
 
@@ -287,9 +214,9 @@ def check_published(cfg: BackboneConfig, name: str, folder: Path) -> None:
     file = folder / CONFIG
     config = _read(file)
     _refuse(file, name, _differences(cfg, config))
-    if (folder / PROCESSOR).is_file():
-        processor = _read(folder / PROCESSOR)
-        _refuse(folder / PROCESSOR, name, _processor_differences(cfg, processor))
+    if (folder / PREPROCESSOR).is_file():
+        processor = _read(folder / PREPROCESSOR)
+        _refuse(folder / PREPROCESSOR, name, _processor_differences(cfg, processor))
 
 
 def check_language(cfg: BackboneConfig, name: str, folder: Path) -> None:
