@@ -47,6 +47,18 @@ class VisionConfig(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
+class VitConfig(VisionConfig):
+    """Hold what the configs of all vision transformers have in common."""
+
+    patch_size: int
+    width: int
+    layers_n: int  # of the checkpoint, used or not
+    heads_n: int
+    mlp_width: int
+    norm_eps: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class BridgeConfig:
     """Hold what the configs of all bridges have in common."""
 
@@ -191,13 +203,13 @@ class DecoderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipConfig(VisionConfig):
+class ClipConfig(VitConfig):
     """A CLIP vision tower whose hidden state `feature_layer` is used."""
 
     image_size: int = 336
     patch_size: int = 14
     width: int = 1024
-    layers_n: int = 24  # of the checkpoint, used or not
+    layers_n: int = 24
     heads_n: int = 16
     mlp_width: int = 4096
     norm_eps: float = 1e-5
@@ -214,7 +226,7 @@ class ClipConfig(VisionConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaConfig(VisionConfig):
+class EvaConfig(VitConfig):
     """EVA's ViT-g as in BLIP-2 and MiniGPT-4: exact GELU, all layers, a final norm, CLS kept."""
 
     image_size: int = 224

@@ -86,9 +86,9 @@ class Decoder:
 class Tiling:
     """A way to cut pictures into tiles, of the class of a `TilesConfig`.
 
-    `cut(cfg, picture)` gives a picture's tiles, RGB squares of the tower's size, in the order of
-    their features. `layout(cfg, (height, width))` gives the layout of the tokens of a picture of a
-    size, texts of the processor included.
+    `cut(cfg, picture)` gives the tiles of a picture in RGB or RGBA: RGB squares of the tower's
+    size, in the order of their features. `layout(cfg, (height, width))` gives the layout of the
+    tokens of a picture of a size, texts of the processor included.
     """
 
     config: type
@@ -102,7 +102,8 @@ class Family:
 
     `rules` is the conversion table of a config, and `open_folder` opens the named tensors of a
     checkpoint folder. `rules` is None where no checkpoint has all parts. `tiling` is that of
-    models that take pictures in tiles.
+    models that take pictures in tiles. `read(files)` makes the config of a checkpoint whose
+    config.json has one of `model_types` out of its JSON files (`published.read_files`).
     """
 
     vision: Part
@@ -111,3 +112,5 @@ class Family:
     rules: Callable[[BackboneConfig], list[Rule]] | None = None
     open_folder: Callable[[BackboneConfig, Path], Mapping[str, np.ndarray]] | None = None
     tiling: Tiling | None = None
+    model_types: tuple[str, ...] = ()
+    read: Callable[[Mapping[str, Any]], BackboneConfig] | None = None

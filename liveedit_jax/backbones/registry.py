@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -21,6 +22,8 @@ from liveedit_jax.backbone_config import (
 from liveedit_jax.backbones import (
     blip2_convert,
     idefics,
+    idefics3,
+    idefics3_pictures,
     idefics_convert,
     llama,
     llava_convert,
@@ -33,7 +36,9 @@ from liveedit_jax.backbones.eva_vision import EvaVision
 from liveedit_jax.backbones.family import TRANSFORMER, Decoder, Family, Part, Split, Tiling
 from liveedit_jax.backbones.placement import Placement
 from liveedit_jax.backbones.projector import Projector
+from liveedit_jax.backbones.published import CONFIG, show
 from liveedit_jax.backbones.qformer import QFormer
+from liveedit_jax.backbones.siglip_vision import SIGLIP
 from liveedit_jax.data import tiling
 
 VIT = {**TRANSFORMER, **dict.fromkeys(("cls", "patch", "position"), Split.WHOLE)}
@@ -98,6 +103,15 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         vision=CLIP, bridge=idefics.RESAMPLER, decoder=idefics.DECODER, rules=idefics_convert.rules
     ),
+    Family(
+        vision=SIGLIP,
+        bridge=idefics3.SHUFFLE,
+        decoder=LLAMA,
+        rules=idefics3.rules,
+        tiling=idefics3_pictures.SPLIT,
+        model_types=idefics3.MODEL_TYPES,
+        read=idefics3.read,
+    ),
     Family(vision=EFFICIENTNET, bridge=PROJECTOR, decoder=LLAMA),  # `smol`, of two packages
 )
 
@@ -139,6 +153,24 @@ def find_family(cfg: BackboneConfig) -> Family:
             return family
     names = ", ".join(part.__name__ for part in parts)
     raise ValueError(f"no family in backbones/registry.py combines {names}")
+
+
+def read_architecture(files: Mapping[str, Any]) -> BackboneConfig:
+    """Read the architecture that a checkpoint's JSON files (`published.read_files`) describe.
+
+    Raises:
+        ValueError: no family reads its model_type, or a field that changes the result has a value
+            that is not supported; the message names it.
+    """
+    found = files[CONFIG].get("model_type")
+    known = {name: family.read for family in FAMILIES for name in family.model_types}
+    read = known.get(found) if isinstance(found, str) else None
+    if read is None:
+        raise ValueError(
+            f"{CONFIG} has the model_type {show(found)}; an architecture is read from those of "
+            f"{', '.join(sorted(known))}"
+        )
+    return read(files)
 
 
 def apply_module(module: nn.Module, weights: Any, *args: Any) -> Any:

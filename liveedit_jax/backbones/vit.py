@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float
 
-from liveedit_jax.backbone_config import ClipConfig, EvaConfig
+from liveedit_jax.backbone_config import VitConfig
 from liveedit_jax.backbones.placement import Placement
 from liveedit_jax.backbones.quantise import dequantise_layer
 from liveedit_jax.types import AnyArray
@@ -47,7 +47,7 @@ class VitLayer(nn.Module):
 
 
 def vit_stack(
-    cfg: ClipConfig | EvaConfig,
+    cfg: VitConfig,
     layers_n: int,
     activation: Callable[[Array], Array],
     place: Placement | None,

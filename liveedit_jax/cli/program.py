@@ -131,13 +131,17 @@ def _convert(args: Namespace) -> None:
     from liveedit_jax.model_io import exchange
     from liveedit_jax.presets import PUBLISHED
 
+    target = Path(args.target)
+    if args.model is None:
+        print(exchange.convert_published(exchange.fetch_source(args.source), target, args.dtype))
+        return
     if args.model not in PUBLISHED:
         raise ValueError(
             f"{args.model!r} is no published model that can be converted: give --model one of "
             f"{', '.join(PUBLISHED)}"
         )
     source, cfg = exchange.fetch_source(args.source), BACKBONES[args.model]
-    print(exchange.convert_backbone(cfg, args.model, source, Path(args.target), args.dtype))
+    print(exchange.convert_backbone(cfg, args.model, source, target, args.dtype))
 
 
 def _import_editor(args: Namespace) -> None:

@@ -104,7 +104,7 @@ def preprocess(cfg: BackboneConfig, data: bytes, name: str = "image") -> Process
     if cfg.tiles is not None:
         # tiles and their tokens follow from a picture's proportions
         picture = open_picture(data, name, cfg.drawing_size, exact=True)
-        picture = (_over_white(picture) if cfg.over_white else picture).convert("RGB")
+        picture = _over_white(picture) if cfg.over_white else picture
         tiling = find_tiling(cfg.tiles)
         cut = [np.asarray(tile) for tile in tiling.cut(cfg, picture)]
         pixels = np.zeros(cfg.image_shape, np.float32)

@@ -22,7 +22,7 @@ from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.types import Role
 
 Text = tuple[str, bool]  # and whether it is the processor's own, not a user's
-TEXT_N = 3  # tokens that a processor's text in front of a run has at most
+TEXT_N = 3  # special tokens that a processor puts in front of a run at most
 
 
 class Run(NamedTuple):
@@ -53,7 +53,7 @@ def single_layout(vision_n: int) -> Layout:
 
 
 def tokens_n(layout: Layout) -> int:
-    """Return how many tokens a layout has at most, where no tokenizer can tell."""
+    """Return about how many tokens a layout has, where no tokenizer can tell."""
     return sum(TEXT_N * bool(run.texts) + len(run.place) for run in layout)
 
 

@@ -102,7 +102,7 @@ def token_rows(
 def cut_anyres(cfg: BackboneConfig, picture: Image.Image) -> list[Image.Image]:
     """Cut a picture into LLaVA-NeXT's tiles."""
     assert isinstance(cfg.tiles, AnyresConfig)
-    return cut_tiles(picture, cfg.tiles.grids, cfg.vision.image_size)
+    return cut_tiles(picture.convert("RGB"), cfg.tiles.grids, cfg.vision.image_size)
 
 
 @lru_cache(maxsize=1024)

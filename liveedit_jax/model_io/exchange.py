@@ -15,8 +15,9 @@ import numpy as np
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones.machine import find_lack, first_device
 from liveedit_jax.backbones.minigpt4_convert import LANGUAGE
+from liveedit_jax.backbones.published import CONFIG, read_files
 from liveedit_jax.backbones.published_config import check_language, check_published
-from liveedit_jax.backbones.registry import find_family
+from liveedit_jax.backbones.registry import find_family, read_architecture
 from liveedit_jax.backbones.tensors import read_tensors
 from liveedit_jax.backbones.weights import convert_weights, open_folder
 from liveedit_jax.config import EditorConfig
@@ -105,18 +106,43 @@ def convert_backbone(
         OSError: a file cannot be read, or there is no device.
         ValueError: a damaged file, a config or weights of another model, no tokenizer.
     """
-    tensors = open_folder(cfg, source)
     words = source
     if find_family(cfg).open_folder is not None:  # its language model has a folder of its own
         words = source / LANGUAGE
         check_language(cfg, name, words)
     else:
         check_published(cfg, name, source)
-    tokenizer = read_tokenizer(cfg, words)
+    return _convert(cfg, {"config": name}, source, words, target, dtype)
+
+
+def convert_published(source: Path, target: Path, dtype: str = "bfloat16") -> str:
+    """Convert a checkpoint whose own config says what it is; return the weights' sha256.
+
+    The recipe keeps the JSON files that the architecture was read from, which is read out of them
+    whenever the model is opened.
+
+    Args:
+        source, target, dtype: as in `convert_backbone`.
+
+    Raises:
+        FileNotFoundError, ImportError, OSError: as `convert_backbone`.
+        ValueError: as there, or a field of the config that is not supported.
+    """
+    files = read_files(source)
+    cfg = read_architecture(files)
+    recipe = {"config": files[CONFIG]["model_type"], "published": files}
+    return _convert(cfg, recipe, source, source, target, dtype)
+
+
+def _convert(
+    cfg: BackboneConfig, recipe: dict, source: Path, words: Path, target: Path, dtype: str
+) -> str:
+    """Convert a checkpoint whose config has been checked; `words` has its tokenizer."""
+    tensors, tokenizer = open_folder(cfg, source), read_tokenizer(cfg, words)
     place = jax.sharding.SingleDeviceSharding(first_device())
     weights = convert_weights(cfg, tensors, WRITTEN_DTYPES[dtype], place)
-    recipe = {"config": name, "dtype": dtype, "converted_from": source.name}
-    return save_backbone(target, weights, recipe, tokenizer, WRITTEN_DTYPES[dtype])
+    made = recipe | {"dtype": dtype, "converted_from": source.name}
+    return save_backbone(target, weights, made, tokenizer, WRITTEN_DTYPES[dtype])
 
 
 def _read_released(file: Path) -> dict[str, np.ndarray]:

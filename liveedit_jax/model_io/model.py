@@ -25,12 +25,20 @@ import jax.numpy as jnp
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.backbone import split_at
+from liveedit_jax.backbones.published import CONFIG
+from liveedit_jax.backbones.registry import read_architecture
 from liveedit_jax.config import EditorConfig, Preset
 from liveedit_jax.data.tokenizer import Tokenizer, check_ids, load_tokenizer
 from liveedit_jax.editor.liveedit import init_params
 from liveedit_jax.model_io.frozen import load_smol_parts
 from liveedit_jax.model_io.weights import load_weights, save_weights
-from liveedit_jax.presets import PRESETS, PUBLISHED
+from liveedit_jax.presets import (
+    DATASETS,
+    PAPER_EDITOR,
+    PAPER_EDITOR_TRAIN,
+    PRESETS,
+    PUBLISHED,
+)
 from liveedit_jax.store.durable import replace_file
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -67,6 +75,8 @@ def recipe_preset(folder: Path, recipe: dict, given: Preset | None = None) -> Pr
     """
     if given is not None:
         return given
+    if "published" in recipe:
+        return _published_preset(folder, recipe["published"])
     name = recipe.get("config")
     if isinstance(name, str) and name in PRESETS:
         return PRESETS[name]
@@ -78,6 +88,23 @@ def recipe_preset(folder: Path, recipe: dict, given: Preset | None = None) -> Pr
             "liveedit_jax.presets.PRESETS under that name"
         )
     raise ValueError(f"{said}, which is no preset of this version ({', '.join(sorted(PRESETS))})")
+
+
+def _published_preset(folder: Path, files: Any) -> Preset:
+    """Return a preset of the architecture that a published checkpoint's files describe."""
+    are_objects = isinstance(files, dict) and all(isinstance(one, dict) for one in files.values())
+    if not are_objects or CONFIG not in files:
+        raise ValueError(f"the recipe in {folder} has no {CONFIG} of its checkpoint")
+    try:
+        cfg = read_architecture(files)
+    except ValueError as error:
+        raise ValueError(f"the recipe in {folder}: {error}") from error
+    return Preset(
+        dataset=DATASETS["mojiedit"],
+        backbone=cfg,
+        editor=PAPER_EDITOR,
+        editor_train=PAPER_EDITOR_TRAIN,
+    )
 
 
 def load_backbone(folder: Path, given: Preset | None = None) -> tuple[Any, dict]:

@@ -9,11 +9,11 @@ from liveedit_jax.types import Batch, Role
 SHARED = dict(hidden_size=24, intermediate_size=32, num_attention_heads=2, image_size=12)
 
 
-def shaken(net):
+def shaken(net, seed=0):
     """A torch model in evaluation, every weight away from its initial value."""
     import torch
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     for p in net.parameters():
         p.data += 0.1 * torch.randn_like(p)
     return net.eval()
