@@ -123,11 +123,20 @@ class LessonData:
 
 def make_lesson(batch: LessonBatch, pictures: Float[Array, "X P D"]) -> Lesson:
     """Make a lesson of a batch; its rows index `pictures`, results of `encode_image`."""
-    edit, text, image, locality = (
-        LessonRows(without_pixels(batch.images.token[k], batch.images.role[k]), pictures[shown])
-        for k, shown in enumerate(batch.images.picture)
-    )
-    unseen = LessonRows(without_pixels(batch.token, batch.role), jnp.zeros_like(edit.seen))
+    rows = batch.images
+
+    def pictured(k: int) -> LessonRows:
+        place = None if rows.place is None else rows.place[k]
+        return LessonRows(
+            without_pixels(rows.token[k], rows.role[k]).replace(place=place),
+            pictures[rows.picture[k]],
+        )
+
+    edit, text, image, locality = map(pictured, range(4))
+    texts = without_pixels(batch.token, batch.role)
+    if rows.place is not None:
+        texts = texts.replace(place=jnp.zeros_like(rows.place[0]))
+    unseen = LessonRows(texts, jnp.zeros_like(edit.seen))
     return Lesson(edit, text, image, locality, unseen)
 
 

@@ -16,7 +16,9 @@ from liveedit_jax.baselines.recipe import (
     make_prompt,
     represent,
 )
-from liveedit_jax.baselines.trained import init_state
+from liveedit_jax.baselines.trained import LessonBatch, init_state, make_lesson
+from liveedit_jax.data.editing import EditingBatch
+from liveedit_jax.types import Role
 
 TEACHING = PromptRecipe(steps_n=30, warmup_steps=1, learning_rate=1e-2)
 SMALL = {"width": 8, "write_width": 8, "prompt_n": 2}
@@ -157,3 +159,15 @@ def test_training_teaches_to_answer_from_the_memory_and_to_leave_the_rest_alone(
     for name in ("edited", "own", "spared", "unrelated"):
         assert after[name] < before[name], name
     assert all(np.isfinite(leaf) for leaf in after.values())
+
+
+def test_lessons_of_pictures_in_tiles_keep_where_their_features_are():
+    role = np.tile(np.asarray([1, 2, 2, 3, 4], np.int8), (4, 2, 1))
+    place = np.where(role == Role.VISION, np.arange(40).reshape(role.shape), 0).astype(np.int32)
+    picture = np.zeros((4, 2), np.int32)
+    rows = EditingBatch(np.ones_like(place), role, picture, place)
+    lesson = make_lesson(LessonBatch(rows, rows.token[0], role[0]), jnp.ones((1, 40, 8)))
+    for part, want in zip(lesson[:4], place, strict=True):
+        np.testing.assert_array_equal(part.batch.place, want)
+    assert not np.asarray(lesson.text_locality.batch.place).any()
+    assert jax.tree.structure(lesson[0]) == jax.tree.structure(lesson[-1])
