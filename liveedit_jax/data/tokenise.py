@@ -21,7 +21,10 @@ LENGTH_MULTIPLE = 64  # of the lengths of training rows
 
 @dataclass(frozen=True)
 class Example:
-    """One prompt to tokenise, with its target (None: generate) and picture (None: text only)."""
+    """One prompt to tokenise, with its target (None: generate) and picture (None: text only).
+
+    A picture whose pixels are not needed has a layout alone.
+    """
 
     prompt: str
     target: str | None
@@ -83,7 +86,7 @@ def tokenise_pair(
 
 def _picture(tokenizer: Tokenizer, cfg: BackboneConfig, example: Example) -> Row | None:
     """Tokenise an example's picture."""
-    if example.image is None:
+    if example.image is None and example.layout is None:
         return None
     return picture_row(tokenizer, cfg.pad_id, example.layout or single_layout(cfg.vision_n))
 
@@ -161,7 +164,8 @@ def tokenise(
     tiled, shape = cfg.tiles is not None, cfg.image_shape
     token = np.zeros((len(examples), length_n), np.int32)
     role = np.zeros((len(examples), length_n), np.int8)
-    image = np.zeros((len(examples), *shape), np.float32)
+    is_shown = any(e.image is not None for e in examples) or not any(pictures)
+    image = np.zeros((len(examples), *(shape if is_shown else (1, 1, 3))), np.float32)
     place = np.zeros((len(examples), length_n), np.int32) if tiled else None
     for b, (example, picture) in enumerate(zip(examples, pictures, strict=True)):
         row = _tokenise_row(tokenizer, cfg, example, picture, budget, chat)

@@ -23,7 +23,7 @@ from liveedit_jax.evaluation.probes import Case, Probe, image_key
 from liveedit_jax.types import Batch, Role, Route
 
 RowNumbers = Sequence[int] | np.ndarray  # of ProbeRows
-STAND_INS_N = 16  # pictures that rows are tokenised with at once
+TOKENISED_N = 16  # rows that are tokenised at once
 Layouts = Mapping[bytes, Layout]  # of pictures in tiles, by `image_key`
 
 
@@ -117,8 +117,6 @@ def make_rows(
     layouts: Layouts | None = None,
 ) -> ProbeRows:
     """Tokenise probes; their images stay with the probes, `layouts` are of those in tiles."""
-    # A picture's pixels do not pass through here: a stand-in only gives its rows VISION tokens.
-    blank = np.zeros(cfg.image_shape, np.float32)
     budget = LengthBudget(prompt_n=shapes.prompt_n, answer_n=shapes.answer_n)
     prompt_t = len(cfg.plain_pre) + shapes.picture_n + shapes.prompt_n
 
@@ -126,14 +124,14 @@ def make_rows(
         text = probe.target if target else None
         if probe.image is None:
             return Example(probe.prompt, text, None)
-        layout = layouts[image_key(probe.image)] if layouts else None
-        return Example(probe.prompt, text, blank, layout)
+        layout = layouts[image_key(probe.image)] if layouts else single_layout(cfg.vision_n)
+        return Example(probe.prompt, text, None, layout)  # its pixels do not pass through here
 
     def batch(target: bool) -> Batch:
-        """Tokenise a few at a time, as stand-ins in tiles are large."""
+        """Tokenise a few at a time: rows without any picture get pixels, which may be large."""
         parts = []
-        for at in range(0, max(len(probes), 1), STAND_INS_N):
-            some = [example(probe, target) for probe in probes[at : at + STAND_INS_N]]
+        for at in range(0, max(len(probes), 1), TOKENISED_N):
+            some = [example(probe, target) for probe in probes[at : at + TOKENISED_N]]
             part = tokenise(tokenizer, cfg, some, budget)
             parts.append(without_pixels(part.token, part.role).replace(place=part.place))
         return jax.tree.map(lambda *leaves: _stack(leaves, prompt_t + shapes.answer_n), *parts)

@@ -117,8 +117,7 @@ class OpenModel:
         """Make up a picture that takes as many tokens as a real one."""
         if not has_image:
             return ProcessedImage(None)
-        cfg = self.backbone.cfg
-        return ProcessedImage(np.zeros(cfg.image_shape, np.float32), square_layout(cfg))
+        return ProcessedImage(None, square_layout(self.backbone.cfg))
 
     def example(self, image: Image | None, prompt: str, target: str | None = None) -> Example:
         """Read a row of texts and a picture, and decode the picture.

@@ -133,6 +133,16 @@ def test_a_familys_own_tiles_become_rows_with_and_without_its_chat_template(
     assert spoken.token[2][:4].tolist() == ids(letters, "<head>", "b", "a", "?")
 
 
+def test_a_layout_alone_stands_for_a_picture_without_its_pixels(halves, letters):
+    layout, budget = square_layout(halves), LengthBudget(prompt_n=4, answer_n=2)
+    blank = np.zeros(halves.image_shape, np.float32)
+    alone = tokenise(letters, halves, [Example("a", "c", None, layout)], budget)
+    whole = tokenise(letters, halves, [Example("a", "c", blank, layout)], budget)
+    for name in ("token", "role", "place"):
+        np.testing.assert_array_equal(getattr(alone, name), getattr(whole, name))
+    assert alone.image.size < whole.image.size
+
+
 def test_an_unknown_way_to_cut_is_named():
     cfg = replace(BACKBONES["tiny"], tiles=HalvesConfig())
     with pytest.raises(ValueError, match="no family in .*registry.py cuts tiles by HalvesConfig"):
