@@ -217,13 +217,18 @@ def paper_layer(layers_n: int) -> int:
     return 21 * layers_n // 32
 
 
-def special_ids(files: Mapping[str, Any], text: Mapping) -> dict[str, Any]:
+def special_ids(files: Mapping[str, Any], text: Mapping, bos: bool | None = None) -> dict[str, Any]:
     """Read the fields of a `BackboneConfig` about special tokens.
 
     The tokenizer says whether plain rows begin with BOS, generation's config what ends an answer.
 
+    Args:
+        files: of the checkpoint.
+        text: the config of its decoder.
+        bos: whether rows begin with BOS where there is no tokenizer.json; None: there has to be.
+
     Raises:
-        ValueError: an id is none, or rows begin with more than BOS.
+        ValueError: an id is none, rows begin with more than BOS, or nothing says with what.
     """
     places = (files.get(GENERATION, {}), files[CONFIG], text)
 
@@ -235,12 +240,14 @@ def special_ids(files: Mapping[str, Any], text: Mapping) -> dict[str, Any]:
         return found
 
     before, after = _added_ids(files.get(TOKENIZER, {}).get("post_processor"))
+    if TOKENIZER in files:
+        bos = bool(before)
+    if bos is None:
+        raise ValueError(f"no {TOKENIZER}, which says whether a text begins with BOS")
     if len(before) > 1 or after:
-        raise ValueError(
-            f"{TOKENIZER}: post_processor adds {before} before and {after} after texts"
-        )
+        raise ValueError(f"{TOKENIZER}: post_processor adds {before} and {after} to a text")
     return {
-        "bos": bool(before),
+        "bos": bos,
         "bos_id": before[0] if before else find("bos_token_id", 1),
         "eos_id": find("eos_token_id", 2),
         "pad_id": find("pad_token_id", 0),

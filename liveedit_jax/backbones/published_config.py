@@ -198,6 +198,18 @@ def _refuse(file: Path, name: str, found: Sequence[str]) -> None:
         )
 
 
+def refuse_published(cfg: BackboneConfig, files: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that differs from the config read from it: what no config can say.
+
+    Raises:
+        ValueError: a field that changes the result has a value that is not supported; names it.
+    """
+    found = _differences(cfg, files[CONFIG])
+    found += _processor_differences(cfg, files.get(PREPROCESSOR, {}))
+    if found:
+        raise ValueError(f"not supported: {'; '.join(found[:5])}")
+
+
 def check_published(cfg: BackboneConfig, name: str, folder: Path) -> None:
     """Compare a published model's config.json, and its processor's where there is one, with ours.
 

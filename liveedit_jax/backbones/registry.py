@@ -91,7 +91,15 @@ OPT = Decoder(
 ANYRES = Tiling(config=AnyresConfig, cut=tiling.cut_anyres, layout=tiling.layout_anyres)
 
 FAMILIES: tuple[Family, ...] = (
-    Family(vision=CLIP, bridge=PROJECTOR, decoder=LLAMA, rules=llava_convert.rules, tiling=ANYRES),
+    Family(
+        vision=CLIP,
+        bridge=PROJECTOR,
+        decoder=LLAMA,
+        rules=llava_convert.rules,
+        tiling=ANYRES,
+        model_types=("llava", "llava_next"),
+        read=llava_convert.read,
+    ),
     Family(vision=EVA, bridge=QFORMER, decoder=OPT, rules=blip2_convert.rules),
     Family(
         vision=EVA,

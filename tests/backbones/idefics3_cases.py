@@ -303,6 +303,7 @@ def check_full_size(kind: str, config: dict, edge: int, tiles_n: int, vision_n: 
         "config.json": {"model_type": kind, **config},
         "preprocessor_config.json": processor,
         "processor_config.json": {"image_seq_len": vision_n},
+        "tokenizer.json": {"post_processor": None},
     }
     cfg = read_architecture(files)
     assert (cfg.tiles.tiles_n, cfg.vision_n) == (tiles_n, vision_n)

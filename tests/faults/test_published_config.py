@@ -2,11 +2,13 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 
 import pytest
 
 from liveedit_jax.backbone_presets import BACKBONES
 from liveedit_jax.backbones.published_config import check_language, check_published
+from liveedit_jax.backbones.registry import read_architecture
 from liveedit_jax.data.tokenizer import train_tokenizer
 from liveedit_jax.model_io.exchange import read_tokenizer
 
@@ -48,6 +50,28 @@ def test_a_config_without_its_tower_is_read_as_llava_reads_it(tmp_path):
     check("llava-1.5-7b", {k: v for k, v in LLAVA.items() if k != "vision_config"}, tmp_path)
     with pytest.raises(ValueError, match="vision_config.image_size is 224, not 336"):
         check("llava-1.5-7b", LLAVA | {"vision_config": {}}, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "config"), [("llava-1.5-7b", LLAVA), ("llava-next-7b", NEXT)])
+def test_the_published_config_says_all_that_the_preset_does(name, config):
+    found = read_architecture({"config.json": config})
+    assert replace(found, chat=BACKBONES[name].chat) == BACKBONES[name]
+
+
+UNREADABLE = {
+    "vision_feature_layer is \\[-2, -5\\]": LLAVA | {"vision_feature_layer": [-2, -5]},
+    "vision_feature_select_strategy is full": LLAVA | {"vision_feature_select_strategy": "full"},
+    "image_grid_pinpoints is \\[\\[336": NEXT | {"image_grid_pinpoints": [[336, 100]]},
+    "text_config.model_type is mistral": LLAVA | {"text_config": LLAMA | {"model_type": "mistral"}},
+    "text_config.hidden_size is '?x": LLAVA | {"text_config": LLAMA | {"hidden_size": "x"}},
+    "model_type llava_video": LLAVA | {"model_type": "llava_video"},
+}
+
+
+@pytest.mark.parametrize("named", UNREADABLE)
+def test_a_published_config_that_no_reader_takes_is_named(named):
+    with pytest.raises(ValueError, match=named):
+        read_architecture({"config.json": UNREADABLE[named]})
 
 
 def rope(**settings):
