@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -106,13 +107,14 @@ def convert_backbone(
         OSError: a file cannot be read, or there is no device.
         ValueError: a damaged file, a config or weights of another model, no tokenizer.
     """
-    words = source
+    tensors, words = open_folder(cfg, source), source
     if find_family(cfg).open_folder is not None:  # its language model has a folder of its own
         words = source / LANGUAGE
         check_language(cfg, name, words)
     else:
         check_published(cfg, name, source)
-    return _convert(cfg, {"config": name}, source, words, target, dtype)
+    recipe = {"config": name, "converted_from": source.name}
+    return _convert(cfg, recipe, tensors, words, target, dtype)
 
 
 def convert_published(source: Path, target: Path, dtype: str = "bfloat16") -> str:
@@ -130,19 +132,28 @@ def convert_published(source: Path, target: Path, dtype: str = "bfloat16") -> st
     """
     files = read_files(source)
     cfg = read_architecture(files)
-    recipe = {"config": files[CONFIG]["model_type"], "published": files}
-    return _convert(cfg, recipe, source, source, target, dtype)
+    recipe = {
+        "config": files[CONFIG]["model_type"],
+        "published": files,
+        "converted_from": source.name,
+    }
+    return _convert(cfg, recipe, open_folder(cfg, source), source, target, dtype)
 
 
 def _convert(
-    cfg: BackboneConfig, recipe: dict, source: Path, words: Path, target: Path, dtype: str
+    cfg: BackboneConfig,
+    recipe: dict,
+    tensors: Mapping[str, np.ndarray],
+    words: Path,
+    target: Path,
+    dtype: str,
 ) -> str:
     """Convert a checkpoint whose config has been checked; `words` has its tokenizer."""
-    tensors, tokenizer = open_folder(cfg, source), read_tokenizer(cfg, words)
+    tokenizer = read_tokenizer(cfg, words)
     place = jax.sharding.SingleDeviceSharding(first_device())
     weights = convert_weights(cfg, tensors, WRITTEN_DTYPES[dtype], place)
-    made = recipe | {"dtype": dtype, "converted_from": source.name}
-    return save_backbone(target, weights, made, tokenizer, WRITTEN_DTYPES[dtype])
+    recipe = recipe | {"dtype": dtype}
+    return save_backbone(target, weights, recipe, tokenizer, WRITTEN_DTYPES[dtype])
 
 
 def _read_released(file: Path) -> dict[str, np.ndarray]:

@@ -116,6 +116,28 @@ def _prompt_runs(role):
 
 
 @pytest.mark.parity
+def test_files_that_the_whole_processor_writes_say_the_same(folder, tmp_path):
+    from transformers import Idefics3Processor, PreTrainedTokenizerFast
+
+    words = PreTrainedTokenizerFast(tokenizer_object=cases.make_tokenizer(KIND))
+    template = cases.HEADS[1] + cases.TEMPLATE
+    whole = Idefics3Processor(
+        cases.their_processor(KIND), words, image_seq_len=4, chat_template=template
+    )
+    whole.save_pretrained(tmp_path)
+    for name in ("config.json", "generation_config.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    assert not (tmp_path / "preprocessor_config.json").exists()
+    assert read_architecture(read_files(tmp_path)) == read_architecture(read_files(folder))
+    text, shown = "see <image> and <image>what?", [cases.png((40, 90)), cases.png((200, 7))]
+    opened = [[Image.open(io.BytesIO(data)) for data in shown]]
+    assert (
+        whole(text=[text], images=opened)["input_ids"]
+        == cases.their_inputs(KIND, [text], [shown])[1]
+    )
+
+
+@pytest.mark.parity
 def test_tower_and_bridge_equal_the_originals(ours):
     backbone, weights, _ = ours
     net, cfg = cases.make_net(KIND).model, backbone.cfg

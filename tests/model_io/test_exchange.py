@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from liveedit_jax import cli, presets
-from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, LlamaConfig, ResizeMode
+from liveedit_jax.backbone_config import (
+    BackboneConfig,
+    ClipConfig,
+    LlamaConfig,
+    RematPolicy,
+    ResizeMode,
+)
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditorConfig, Preset
 from liveedit_jax.editor.convert import to_released
@@ -96,6 +102,24 @@ def test_a_published_folder_becomes_a_model(published, small, tmp_path, dtype, c
     model = load_model(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, model.editor, editor)
     assert model.tokenizer.decode(model.tokenizer.encode("a red fox")) == "a red fox"
+
+
+@pytest.mark.parity
+def test_a_published_folder_needs_no_preset(published, tmp_path, capsys):
+    folder, net = published
+    assert run("convert", "--from", folder, "--to", tmp_path, "--dtype", "float32") == 0
+    capsys.readouterr()
+    model = load_model(tmp_path, need_editor=False)
+    want = replace(CFG, edit_layer=2, bos=False, keep=RematPolicy.INPUTS)  # layer 2 of 4
+    assert model.config.backbone == want and model.config_name == "llava"
+    embed = net.state_dict()["model.language_model.embed_tokens.weight"].numpy()
+    np.testing.assert_array_equal(model.backbone["embed"], embed)
+    file = tmp_path / "backbone" / "recipe.json"
+    recipe = json.loads(file.read_text())
+    recipe["published"]["config.json"]["text_config"]["model_type"] = "mistral"
+    file.write_text(json.dumps(recipe))
+    with pytest.raises(ValueError, match="recipe in .* text_config.model_type is mistral"):
+        load_model(tmp_path, need_editor=False)
 
 
 @pytest.mark.parity
