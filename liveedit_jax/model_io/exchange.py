@@ -208,13 +208,13 @@ def export_editor(model: str, file: Path) -> None:
         ImportError: torch is not installed.
         FileNotFoundError, ValueError: the folder has no editor, or a damaged one.
     """
+    folder = find_model(model)
+    if not has_editor(folder):
+        raise FileNotFoundError(no_editor(folder))
     try:
         import torch
     except ImportError as error:
         raise ImportError("writing a released checkpoint needs torch: pip install torch") from error
-    folder = find_model(model)
-    if not has_editor(folder):
-        raise FileNotFoundError(no_editor(folder))
     params, _ = load_weights(folder / "editor")
     modules: dict[str, dict] = {name: {} for name in MODULES}
     for name, array in to_released(jax.tree.map(np.asarray, params)).items():
