@@ -220,11 +220,20 @@ def _read_records(rows: list, path: Path, split: str, source: AnnotationFile) ->
 
 
 def _read_record(row: dict, where: str, split: str, source: AnnotationFile) -> Record:
+    texts = {field: text_field(row, field, where) for field in TEXT_FIELDS}
     pictures = {field: _read_picture_path(row, field, where) for field in PICTURE_FIELDS}
     return Record(
-        **{field: text_field(row, field, where) for field in TEXT_FIELDS},
-        **pictures,
+        src=texts["src"],
+        rephrase=texts["rephrase"],
+        alt=texts["alt"],
         pred=text_field(row, "pred", where, may_be_blank=True),  # no probe asks for it
+        image=pictures["image"],
+        image_rephrase=pictures["image_rephrase"],
+        loc=texts["loc"],
+        loc_ans=texts["loc_ans"],
+        m_loc=pictures["m_loc"],
+        m_loc_q=texts["m_loc_q"],
+        m_loc_a=texts["m_loc_a"],
         entity=pictures["image"].as_posix(),
         fact="",
         split=split,

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from liveedit_jax.data.files import first_line, read_file
 
@@ -165,8 +166,8 @@ def _open_header(data: bytes) -> Image.Image:
         raise _Refusal(f"is not a readable image (it is empty); {ADVICE}")
     _check_length(data)
     picture = Image.open(io.BytesIO(data), formats=FORMATS)
-    _check_size(picture.size, int(PIXELS_MOST * SHARES.get(picture.format, 1)))
-    if picture.format == "TIFF":  # a tile may be larger than the picture
+    _check_size(picture.size, int(PIXELS_MOST * SHARES.get(str(picture.format), 1)))
+    if isinstance(picture, TiffImageFile):  # a tile may be larger than the picture
         tile = [picture.tag_v2.get(tag, 1) for tag in (_TILE_WIDTH, _TILE_LENGTH)]
         if not all(isinstance(n, int) for n in tile) or math.prod(tile) > PIXELS_MOST:
             raise _Refusal(f"is not a readable image (tiles of {tile[0]} x {tile[1]}); {ADVICE}")
@@ -178,7 +179,7 @@ def _decode_smaller(picture: Image.Image, short: int, exact: bool) -> None:
     if not isinstance(picture, JpegImageFile):
         return
     for scale in (8, 4, 2):
-        size = tuple(n // scale for n in picture.size)
+        size = (picture.width // scale, picture.height // scale)
         whole = all(n % scale == 0 for n in picture.size)
         if min(size) >= OVERSAMPLING * short and (whole or not exact):
             picture.draft(None, size)
@@ -216,7 +217,7 @@ def _without_stderr() -> Iterator[None]:
 def _turn_of(picture: Image.Image) -> Image.Transpose | None:
     """Find how a picture has to be turned; damaged metadata says nothing."""
     try:
-        return _TURNS.get(picture.getexif().get(_ORIENTATION))
+        return _TURNS.get(picture.getexif().get(_ORIENTATION, 1))
     except Exception:
         return None
 

@@ -48,8 +48,8 @@ def pad_to_square(picture: Image.Image) -> Image.Image:
     """
     side = max(picture.size)
     if side > SQUARE_MOST:
-        size = tuple(max(1, round(n * SQUARE_MOST / side)) for n in picture.size)
-        picture, side = picture.resize(size, Image.Resampling.BICUBIC), SQUARE_MOST
+        width, height = (max(1, round(n * SQUARE_MOST / side)) for n in picture.size)
+        picture, side = picture.resize((width, height), Image.Resampling.BICUBIC), SQUARE_MOST
     square = Image.new("RGBA", (side, side), "white")
     corner = ((side - picture.width) // 2, (side - picture.height) // 2)
     square.alpha_composite(picture.convert("RGBA"), corner)
