@@ -10,10 +10,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TypeVar
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 Triple = tuple[float, float, float]
+
+
+PartConfig = TypeVar("PartConfig")
+
+
+def as_kind(part: object, kind: type[PartConfig]) -> PartConfig:
+    """Return a part of a config, as the class that a family's code is written for.
+
+    Raises:
+        TypeError: it is of another class.
+    """
+    if not isinstance(part, kind):
+        raise TypeError(f"{type(part).__name__} is given where {kind.__name__} is needed")
+    return part
 
 
 class ResizeMode(Enum):
@@ -352,16 +367,6 @@ class OptConfig(DecoderConfig):
     position_offset: int = 2
     norm_eps: float = 1e-5
     tied_head: bool = True
-
-    @property
-    def kv_heads_n(self) -> int:
-        """Return the number of key heads: every query head has its own."""
-        return self.heads_n
-
-    @property
-    def head_width(self) -> int:
-        """Return the width of one head."""
-        return self.width // self.heads_n
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from liveedit_jax.backbone_config import (
     OptConfig,
     QFormerConfig,
     ResizeMode,
+    as_kind,
 )
 from liveedit_jax.backbones.convert import Rule, linear_rules, norm_rules
 from liveedit_jax.backbones.tables import (
@@ -38,12 +39,13 @@ EVA = {
 
 def rules(cfg: BackboneConfig) -> list[Rule]:
     """Build the conversion table of a config."""
+    vision, bridge = as_kind(cfg.vision, EvaConfig), as_kind(cfg.bridge, QFormerConfig)
     return [
-        *eva_rules(cfg.vision, EVA, LAYER),
-        *qkv_bias_rules(cfg.vision, LAYER + r"self_attn\.qkv\.bias"),
+        *eva_rules(vision, EVA, LAYER),
+        *qkv_bias_rules(vision, LAYER + r"self_attn\.qkv\.bias"),
         Rule("query_tokens", "projector/query", lambda array: array[0]),
         *norm_rules(r"qformer\.layernorm", "projector/norm"),
-        *qformer_rules(cfg.bridge, r"qformer\.encoder\.layer\.{i}\.", {"inner": "attention"}),
+        *qformer_rules(bridge, r"qformer\.encoder\.layer\.{i}\.", {"inner": "attention"}),
         # the Q-Former's MLPs and embeddings for text, which its queries do not use
         Rule(r"qformer\.encoder\.layer\.\d+\.(?:intermediate|output)\..*", None),
         Rule(r"qformer\.embeddings\..*", None),

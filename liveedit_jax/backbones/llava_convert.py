@@ -40,7 +40,8 @@ VISION = r"(?:model\.)?vision_tower\.(?:vision_model\.)?"
 
 def rules(cfg: BackboneConfig) -> list[Rule]:
     """Build the conversion table of a config."""
-    table = clip_rules(cfg.vision, VISION) + llama_rules(cfg, LM, r"(?:language_model\.)?lm_head\.")
+    table = clip_rules(as_kind(cfg.vision, ClipConfig), VISION)
+    table += llama_rules(cfg, LM, r"(?:language_model\.)?lm_head\.")
     for i in (1, 2):
         name = rf"(?:model\.)?multi_modal_projector\.linear_{i}"
         table += linear_rules(name, f"projector/linear{i}")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from liveedit_jax.backbone_config import BackboneConfig
+from liveedit_jax.backbone_config import BackboneConfig, EvaConfig, QFormerConfig, as_kind
 from liveedit_jax.backbones.convert import Rule, linear_rules, norm_rules
 from liveedit_jax.backbones.tables import eva_rules, llama_rules, qformer_rules
 from liveedit_jax.backbones.tensors import read_tensors, weight_files
@@ -39,21 +39,22 @@ LANGUAGE = "vicuna"  # a folder
 
 def rules(cfg: BackboneConfig) -> list[Rule]:
     """Build the conversion table of a config; names are prefixed with their source."""
-    layers = range(cfg.vision.layers_n)
+    vision, bridge = as_kind(cfg.vision, EvaConfig), as_kind(cfg.bridge, QFormerConfig)
+    layers = range(vision.layers_n)
     bert = r"qformer:Qformer\.bert\."
     return [
-        *eva_rules(cfg.vision, EVA, LAYER),
+        *eva_rules(vision, EVA, LAYER),
         *(
             Rule(LAYER + rf"attn\.{n}_bias", f"vision/layers/{n}/bias", layers=layers)
             for n in "qkv"
         ),
         # the file has one block more than BLIP-2 uses, and a head
-        Rule(LAYER + ".*", None, layers=range(cfg.vision.layers_n, cfg.vision.layers_n + 1)),
+        Rule(LAYER + ".*", None, layers=range(vision.layers_n, vision.layers_n + 1)),
         Rule(r"vit:(?:norm|fc_norm|head)\..*", None),
         Rule(r"vit:.*rel_pos.*|vit:mask_token", None),
         Rule(r"qformer:query_tokens", "projector/query", lambda array: array[0]),
         *norm_rules(bert + r"embeddings\.LayerNorm", "projector/norm"),
-        *qformer_rules(cfg.bridge, bert + r"encoder\.layer\.{i}\.", {"inner": "self"}),
+        *qformer_rules(bridge, bert + r"encoder\.layer\.{i}\.", {"inner": "self"}),
         # the Q-Former's MLPs and embeddings for text, and heads of other models in the same file
         Rule(bert + r"encoder\.layer\.\d+\.(?:intermediate|output)\..*", None),
         Rule(bert + r"embeddings\.(?:word_embeddings|position_embeddings|position_ids).*", None),
@@ -88,7 +89,7 @@ def join(
 ) -> Mapping[str, np.ndarray]:
     """Join the four sources into one mapping; EVA's missing key biases become zeros."""
     vit = dict(parts["vit"].items())
-    for i in range(cfg.vision.layers_n):
+    for i in range(as_kind(cfg.vision, EvaConfig).layers_n):
         if f"blocks.{i}.attn.q_bias" in vit:
             vit[f"blocks.{i}.attn.k_bias"] = np.zeros_like(vit[f"blocks.{i}.attn.q_bias"])
 

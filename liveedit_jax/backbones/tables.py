@@ -4,17 +4,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import TypedDict
 
 import numpy as np
 
-from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, EvaConfig, QFormerConfig
+from liveedit_jax.backbone_config import (
+    BackboneConfig,
+    ClipConfig,
+    EvaConfig,
+    LlamaConfig,
+    QFormerConfig,
+    as_kind,
+)
 from liveedit_jax.backbones.clip_vision import used_layers_n
 from liveedit_jax.backbones.convert import Rule, linear_rules, norm_rules, patch_kernel, transpose
+
+
+class VitFields(TypedDict):
+    """The fields that both of our ViT configs have, as a Hugging Face config gives them."""
+
+    image_size: int
+    patch_size: int
+    width: int
+    layers_n: int
+    heads_n: int
+    mlp_width: int
+    norm_eps: float
+
 
 LAYER = r"layers\.(?P<layer>\d+)\."
 
 
-def vit_fields(vision: Mapping) -> dict[str, int | float]:
+def vit_fields(vision: Mapping) -> VitFields:
     """Convert the fields of a Hugging Face vision config that both of our ViT configs have."""
     return {
         "image_size": vision["image_size"],
@@ -62,7 +83,7 @@ def llama_rules(
         norms: the names of a layer's norms in the checkpoint, and ours.
         one_plus: whether norms multiply by one plus what is stored (Gemma).
     """
-    decoder, head = cfg.decoder, rf"{head}weight"
+    decoder, head = as_kind(cfg.decoder, LlamaConfig), rf"{head}weight"
     scale = _one_plus if one_plus else np.asarray
     table = [
         Rule(model + r"embed_tokens\.weight", "embed"),

@@ -41,16 +41,18 @@ class TensorLocation(NamedTuple):
     shape: tuple[int, ...]
 
 
-class Tensors(Mapping):
-    """Tensors of several safetensors files as numpy arrays; each access reads the file anew."""
+class Tensors(Mapping[str, np.ndarray]):
+    """Tensors of safetensors files, read anew on each access, beside arrays that are there."""
 
-    def __init__(self, locations: dict[str, TensorLocation]):
-        """Take the location of every tensor; nothing is read yet."""
+    def __init__(self, locations: Mapping[str, TensorLocation | np.ndarray]):
+        """Take the location of every tensor, or the tensor; nothing is read yet."""
         self.locations = locations
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Read one tensor."""
         location = self.locations[name]
+        if not isinstance(location, TensorLocation):
+            return location
         n = math.prod(location.shape)
         array = np.fromfile(location.file, location.dtype, n, offset=location.offset)
         return array.reshape(location.shape)
@@ -171,16 +173,10 @@ def read_tensors(files: Sequence[Path]) -> Mapping[str, np.ndarray]:
         if not file.is_file():
             raise FileNotFoundError(f"no weights at {file}")
         is_torch = file.suffix != ".safetensors"
-        inside = read_torch(file) if is_torch else locate_tensors(file)
+        inside: Mapping[str, TensorLocation | np.ndarray] = (
+            read_torch(file) if is_torch else locate_tensors(file)
+        )
         if doubled := sorted(found.keys() & inside.keys()):
             raise ValueError(f"{file} holds names that another file has too: {doubled[:5]}")
         found |= inside
-    return _Mixed(found)
-
-
-class _Mixed(Tensors):
-    """Tensors of safetensors files, read on access, beside mapped arrays of torch files."""
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        found = self.locations[name]
-        return super().__getitem__(name) if isinstance(found, TensorLocation) else found
+    return Tensors(found)

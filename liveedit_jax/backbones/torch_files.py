@@ -104,7 +104,7 @@ def _check_sizes(stream: io.BytesIO) -> None:
     """
     begin, most = stream.tell(), len(stream.getbuffer())
     for code, argument, _ in pickletools.genops(stream):
-        if code.name.endswith("PUT") and argument > most:
+        if code.name.endswith("PUT") and isinstance(argument, int) and argument > most:
             raise pickle.UnpicklingError("it numbers more values than it has bytes")
     stream.seek(begin)
 
