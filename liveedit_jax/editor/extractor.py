@@ -46,17 +46,17 @@ def init_extractor(key: Array, cfg: EditorConfig, width: int, vision_n: int | No
     """
     keys = jax.random.split(key, 6)
     m = cfg.module_width
+    vision = att.init_attention(keys[3], m, width, m)
+    vision["v"] = jax.tree.map(lambda leaf: cfg.vision_init_scale * leaf, vision["v"])
     params = {
         "norm1": att.init_norm(width),
         "norm2": att.init_norm(width),
         "vision_query": _init_learned(keys[0], cfg.queries_n, m),
         "text_query": _init_learned(keys[1], cfg.queries_n, m),
         "prompt_attention": att.init_attention(keys[2], m, width, m),
-        "vision_attention": att.init_attention(keys[3], m, width, m),
+        "vision_attention": vision,
         "text_attention": att.init_attention(keys[4], m, width, m),
     }
-    vision = params["vision_attention"]
-    vision["v"] = jax.tree.map(lambda leaf: cfg.vision_init_scale * leaf, vision["v"])
     if vision_n is not None:
         params["sentinel"] = _init_learned(keys[5], vision_n, width)
     return params

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -111,7 +111,8 @@ def band_chart(lines: Sequence[Series], axis: Axis) -> str:
     edits = sorted({n for line in lines for n, _, _ in line.points})
     if not edits:
         return "<p class=note>nothing measured</p>"
-    place, parts, taken = dict(zip(edits, _x(edits), strict=True)), _grid(axis), -WIDTH
+    place, parts = dict(zip(edits, _x(edits), strict=True)), _grid(axis)
+    taken = -math.inf  # up to there labels have been written
     for n, x in place.items():
         if x - taken >= 34:
             taken = x
@@ -138,7 +139,7 @@ def band_chart(lines: Sequence[Series], axis: Axis) -> str:
 
 def bar_chart(
     names: Sequence[str],
-    groups: dict[str, tuple[str, Sequence[float]]],
+    groups: Mapping[str, tuple[str, Sequence[float]]],
     high: float = 100,
     unit: str = "%",
     legend: bool = True,

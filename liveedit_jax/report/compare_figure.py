@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -36,8 +35,8 @@ def draw_comparison(
     size = 14, 1 + 0.35 * len(shown) + 2.2 * sum(heights)
     figure = Figure(figsize=size, layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
-    parts = np.atleast_1d(figure.subfigures(len(shown), 1, height_ratios=heights))
-    for part, metrics, height in zip(parts, shown, heights, strict=True):
+    parts = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=heights)
+    for part, metrics, height in zip(parts[:, 0], shown, heights, strict=True):
         part.suptitle(metrics.title, x=0.01, ha="left", fontsize=12, weight="bold")
         panels = {
             name: [

@@ -71,7 +71,8 @@ def styles_of(setups: Sequence[Setup]) -> dict[str, Style]:
 def _table(rows: Sequence[Row], metrics: MetricSet) -> str:
     """Return a table in the paper's layout; names that repeat span their rows."""
     places = Counter((row.backbone, row.dataset) for row in rows)
-    shown, body = set(), []
+    shown: set[tuple[str, str]] = set()
+    body: list[str] = []
     for block in group_blocks(rows):
         most = best_values(block, metrics)
         for i, row in enumerate(block):

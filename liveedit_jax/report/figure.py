@@ -104,7 +104,7 @@ def draw_lines(axis: Axes, lines: Sequence[Series]) -> None:
         if not line.points:
             continue
         dx, dy = dodge(i, len(lines), DODGE, DODGE_MOST) / 72, STACK * up / 72
-        moved = axis.transData + ScaledTranslation(dx, dy, axis.get_figure().dpi_scale_trans)
+        moved = axis.transData + ScaledTranslation(dx, dy, axis.figure.dpi_scale_trans)
         edits, mean, std = (np.asarray(part, float) for part in zip(*line.points, strict=True))
         axis.plot(edits, mean, transform=moved, clip_on=False, **line_of(line.style))
         low, high = np.clip([mean - std, mean + std], 0, 100)  # nan where there is one seed

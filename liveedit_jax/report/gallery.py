@@ -30,6 +30,9 @@ PICTURE_MOST = 2**26  # bytes
 REDRAWN_MOST = 50_000  # edits of a stream that is drawn again
 
 
+Shown = list[tuple[str, bytes | Path | None]]  # captions, and pictures of probes
+
+
 @dataclass
 class Failure:
     """One wrong answer after the most edits, with its experts and pictures."""
@@ -37,7 +40,7 @@ class Failure:
     run: Run
     line: dict  # of cases.jsonl
     experts: list[tuple[float, int, str, str]]  # weight, case, its prompt, its target
-    pictures: list[tuple[str, object]]  # caption, and a probe's picture (bytes or file)
+    pictures: Shown
 
 
 def _sample_order(line: dict) -> tuple[int, int]:
@@ -47,7 +50,8 @@ def _sample_order(line: dict) -> tuple[int, int]:
 
 def _find_wrong(run: Run, most_n: int) -> tuple[dict[str, list[dict]], dict[int, dict]]:
     """Collect up to `most_n` wrong lines per metric, and every edit's prompt, target and image."""
-    wrong, edits = defaultdict(list), defaultdict(lambda: {"prompt": "", "target": ""})
+    wrong: dict[str, list[dict]] = defaultdict(list)
+    edits: dict[int, dict] = defaultdict(lambda: {"prompt": "", "target": ""})
     for line in run_lines(run, "cases.jsonl", CASE):
         if line["mark"] != run.last["edits"]:
             continue
@@ -75,19 +79,21 @@ def _redraw(run: Run, cases: Sequence[int]) -> dict[int, Case]:
         return {}  # the page does without pictures
 
 
-def _pictures(line: dict, case: Case | None) -> list[tuple[str, object]]:
+def _pictures(line: dict, case: Case | None) -> Shown:
     """Return the edited picture and, where another was asked about, that one."""
-    probes = case.probes_of(line["probe"])[line.get("nth", 0) :] if case else ()
+    if case is None:
+        return []
+    probes = case.probes_of(line["probe"])[line.get("nth", 0) :]
     if not probes or (case.entity, probes[0].prompt) != (line["entity"], line["prompt"]):
         return []  # the stream has changed since the run
     probe, edited = probes[0], case.edit.image
-    shown = [("edited", edited)]
+    shown: Shown = [("edited", edited)]
     if probe.image is not None and probe.image != edited:
         shown.append(("asked about", probe.image))
     return shown
 
 
-def _files(folder: Path, line: dict, edit: dict) -> list[tuple[str, object]]:
+def _files(folder: Path, line: dict, edit: dict) -> Shown:
     """Return the same of a benchmark whose pictures are (or were) in `folder`.
 
     Whoever made the run has chosen that folder, too. So a picture is shown only where it is the one
@@ -96,8 +102,12 @@ def _files(folder: Path, line: dict, edit: dict) -> list[tuple[str, object]]:
     named = [("edited", edit), ("asked about", line)]
     if edit.get("image") == line.get("image"):
         named = named[:1]
-    found = [(c, _read_known(folder, of.get("image"), of.get("image_sha256"))) for c, of in named]
-    return [(caption, data) for caption, data in found if data is not None]
+    shown: Shown = []
+    for caption, of in named:
+        data = _read_known(folder, of.get("image"), of.get("image_sha256"))
+        if data is not None:
+            shown.append((caption, data))
+    return shown
 
 
 def _read_known(folder: Path, name: str | None, sha256: str | None) -> bytes | None:

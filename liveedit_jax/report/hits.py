@@ -44,7 +44,8 @@ def _false_hits(run: Run, hits: Hits) -> dict[tuple[str, int], float]:
 
     On the way, the margins of all probes at the largest mark are added to `hits`.
     """
-    last, counts = run.last["edits"], defaultdict(lambda: [0, 0])
+    last = run.last["edits"]
+    counts: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0, 0])
     for line in run_lines(run, "cases.jsonl", CASE):
         if line["mark"] == last and "margin" in line:
             hits.margins[line["probe"]].extend(_numbers(line["margin"]))

@@ -140,7 +140,8 @@ def example_article(
     """Return the article of one edit: its pictures, its request, the answers before and after."""
     edit = next(line for line in lines if line["probe"] == EDIT)
     views = case.probes_of("image_generality")
-    rows, fired = [], {}
+    rows = []
+    fired: dict[int, float] = {}
     for line in select_lines(lines):
         metric, good = BY_NAME[line["probe"]], exact_match(line) == 1
         experts = routes.get(key_of(line), {}).get("experts", [])
@@ -183,7 +184,8 @@ def write_report(results: dict, cases: Sequence[Case], folder: Path) -> None:
     picked = sorted({int(i) for i in np.linspace(0, cases_n - 1, min(EXAMPLES_N, cases_n))})
     lines: dict[int, list[dict]] = defaultdict(list)
     routes: dict[tuple, dict] = {}
-    by_case, counts = {}, defaultdict(Counter)
+    by_case: dict[int, dict[str, str]] = {}
+    counts: dict[str, Counter[int]] = defaultdict(Counter)
     for line in read_lines(folder / "cases.jsonl"):
         if line["mark"] != mark:
             continue

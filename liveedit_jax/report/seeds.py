@@ -22,9 +22,10 @@ class MeanStd:
 
 def mean_std(values: Sequence[float | None]) -> MeanStd:
     """Compute mean and deviation; both are None where a value is missing."""
-    if not values or any(value is None for value in values):
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
         return MeanStd(None)
-    return MeanStd(fmean(values), stdev(values) if len(values) > 1 else None)
+    return MeanStd(fmean(known), stdev(known) if len(known) > 1 else None)
 
 
 def summarise(runs: Sequence[dict]) -> list[dict]:

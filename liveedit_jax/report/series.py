@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 COLOURS = (
     *("#3b7de0", "#e07b28", "#1c9c86", "#b05cd6", "#d9476a", "#a08a00", "#6f8f2a", "#7f8ba3"),
@@ -46,7 +47,7 @@ class Series:
     points: Sequence[tuple[int, float, float | None]]
 
 
-def to_error_scale(percent: np.ndarray) -> np.ndarray:
+def to_error_scale(percent: ArrayLike) -> np.ndarray:
     """Map percentages to a logarithmic scale of the error: halving it is the same step everywhere.
 
     FAINT is added to the error, so that 100 % has a place.
