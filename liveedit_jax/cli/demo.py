@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -37,12 +36,8 @@ def run_demo(model: str, out: Path, repo: str | None, max_edits: int, marks: Seq
     for source in ("twemoji", "openmoji"):
         files[source] = out / f"{entity.facts['name'].replace(' ', '-')}-{source}.png"
         files[source].write_bytes(drawing_png(entity, source, 240))
-    scratch = None if repo else tempfile.mkdtemp(prefix="liveedit-demo-")
-    try:
+    with tempfile.TemporaryDirectory(prefix="liveedit-demo-") as scratch:
         _one_edit(model, repo or str(Path(scratch) / "repo"), max_edits, files)
-    finally:
-        if scratch:
-            shutil.rmtree(scratch)
     print(f"\nNow {max(marks):,} edits of the eval split, measured (progress below):", flush=True)
     spec = RunSpec(model=model, marks=tuple(marks))
     results = run(spec, out / "lifelong", begin, draw=draw_run)

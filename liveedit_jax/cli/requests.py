@@ -15,6 +15,7 @@ from liveedit_jax.data.records import check_text
 
 if TYPE_CHECKING:
     from liveedit_jax.session import EditingSession, EditResult, ImageFile
+    from liveedit_jax.session.editing_session import ReadRequest
 
 FIELDS = ("image", "prompt", "target")
 
@@ -104,7 +105,8 @@ def read_lines(file: Path) -> list[RequestLine | BadLine]:
         FileNotFoundError: no such file.
         ValueError: it holds no line at all.
     """
-    read, found = cache(_picture_sha256), []  # a picture of many edits is read once
+    read = cache(_picture_sha256)  # a picture of many edits is read once
+    found: list[RequestLine | BadLine] = []
     for number, line in json_files.read_lines(file):
         try:
             found.append(_parse(line, number, file.parent, read))
@@ -162,7 +164,8 @@ def store(
             bad.append(BadLine(line.line, one_line(error)))
     good = [line for line in good if line.line in known]
 
-    waiting, stored_n = [], 0
+    waiting: list[tuple[int, ReadRequest]] = []  # with the lines that they are from
+    stored_n = 0
 
     def flush() -> Iterator[EditResult]:
         nonlocal waiting, stored_n
@@ -196,7 +199,7 @@ def store(
             yield from flush()
     yield from flush()
     if bad:
-        raise ValueError(_bad_lines(file, bad, stored_n))
+        raise ValueError(bad[0].reason if file is None else _bad_lines(file, bad, stored_n))
 
 
 def _bad_lines(file: str, bad: Sequence[BadLine], stored_n: int) -> str:

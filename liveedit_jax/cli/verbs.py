@@ -129,8 +129,10 @@ def purge(editor: EditingSession | Store, args: Namespace) -> None:
 
 def rollback(editor: EditingSession | Store, args: Namespace) -> None:
     """Undo the last operations."""
+    from liveedit_jax.store import Store
+
     editor.rollback(args.operations)
-    store = getattr(editor, "store", editor)
+    store = editor if isinstance(editor, Store) else editor.store
     print(f"undid {args.operations} operations; {len(store.history.live)} edits live")
 
 

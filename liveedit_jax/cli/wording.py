@@ -67,7 +67,7 @@ def truncate(text: str, width: int) -> str:
 
 def picture_name(edit: Edit) -> str:
     """Name an edit's picture: its file's name, or the beginning of its sha256."""
-    return edit.request.image[:SHA_N] if edit.file is None else plain(edit.file)
+    return (edit.request.image or "")[:SHA_N] if edit.file is None else plain(edit.file)
 
 
 def edit_lines(edits: Sequence[Edit], width: int | None) -> Iterator[str]:
@@ -106,9 +106,8 @@ def edit_json(edit: Edit) -> dict:
 
 def wrong_answer(result: EditResult) -> str:
     """Say that an edit's question is not answered with its target."""
-    return (
-        f"edit {result.id} is stored but did not take: the model now answers: {plain(result.now)}"
-    )
+    now = plain(result.now or "")
+    return f"edit {result.id} is stored but did not take: the model now answers: {now}"
 
 
 def answer(given: Answer) -> str:

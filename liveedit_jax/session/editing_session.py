@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -84,7 +85,7 @@ def _route(
     return _Routes(
         found,
         liveedit.RoutedExperts(editor.norm, *gather_experts(repo, found)),
-        margins(cfg, repo, query, found.slot, vision),
+        margins(cfg, repo, query, jnp.asarray(found.slot), vision),
         nearest(cfg, repo, query, NEAREST_N, vision),
     )
 
@@ -195,7 +196,8 @@ class EditingSession:
                 only batches of requests before it.
             OverflowError: the repository is full; those that fitted are stored.
         """
-        requests, results = list(requests), []
+        requests = list(requests)
+        results: list[EditResult] = []
         for image, prompt, target in requests:
             check_image(image)
             _check_strings(prompt, target)

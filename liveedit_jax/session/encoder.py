@@ -15,6 +15,7 @@ from liveedit_jax.editor import liveedit, refine
 from liveedit_jax.model_io.model import no_editor
 from liveedit_jax.session.model import BATCH_N, OpenModel, trim
 from liveedit_jax.store import Header
+from liveedit_jax.store.records import Shapes
 from liveedit_jax.types import Batch, Expert
 
 PARTS = ("text_key", "vision_key", "down", "up")
@@ -53,19 +54,23 @@ class ExpertEncoder:
             ValueError: the model has no editor, or `refine_n` is below 0.
         """
         parts = model.parts
-        if parts.editor is None:
+        if parts.editor is None or parts.editor_sha256 is None:
             raise ValueError(no_editor(parts.folder))
         self.model, self.cfg = model, replace(parts.config.editor, refine_n=refine_n)
+        self.hashes = parts.backbone_sha256, parts.editor_sha256, parts.tokenizer_sha256
         self.editor = jax.jit(liveedit.prepare, static_argnums=0)(self.cfg, parts.editor)
 
     @property
     def header(self) -> Header:
         """Describe a repository of this model's experts."""
-        cfg, width, parts = self.cfg, self.model.backbone.cfg.width, self.model.parts
-        keys = {"text_key": (cfg.text_key_n,), "vision_key": (cfg.vision_key_n,)}
-        shapes = keys | dict.fromkeys(("down", "up"), (cfg.rank, width))
-        hashes = parts.backbone_sha256, parts.editor_sha256, parts.tokenizer_sha256
-        return Header(*hashes, shapes)
+        body = (self.cfg.rank, self.model.backbone.cfg.width)
+        shapes: Shapes = {
+            "text_key": (self.cfg.text_key_n,),
+            "vision_key": (self.cfg.vision_key_n,),
+            "down": body,
+            "up": body,
+        }
+        return Header(*self.hashes, shapes)
 
     def experts(
         self, batch: Batch, features: Float[Array, "B P D"], n: int

@@ -166,7 +166,7 @@ class OpenModel:
             part = [self.example(*row) for row in rows[at : at + BATCH_N]]
             batch = self.batch(part, rows_n)
             batch = trim(batch)
-            is_answer = batch.role == Role.ANSWER
+            is_answer = np.asarray(batch.role) == Role.ANSWER
             first, length = is_answer.argmax(1)[:, None], is_answer.sum(1)
             step = np.arange(round_up(int(length.max()), ANSWER_STEP))
             position = first - 1 + np.minimum(step, length[:, None] - 1)
@@ -250,7 +250,7 @@ class OpenModel:
         found = []
         for image, prompt, answer in rows:
             batch = self.batch([Example(prompt, answer, *self._stand_in(image is not None))])
-            found.append(batch.token[batch.role == Role.ANSWER])
+            found.append(np.asarray(batch.token)[np.asarray(batch.role) == Role.ANSWER])
         return found
 
 

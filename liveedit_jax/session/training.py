@@ -72,8 +72,9 @@ def train_editor(
         named = ", ".join(sorted(map(str, names)))
         raise ValueError(f"records of {named}: give those of one of {', '.join(PROMPTS)}")
     dataset = names.pop()
-    own_folder = save_to is None or _is_same(Path(save_to), parts.folder)
-    if not own_folder and Path(save_to).exists():
+    folder = parts.folder if save_to is None else Path(save_to)
+    own_folder = save_to is None or _is_same(folder, parts.folder)
+    if not own_folder and folder.exists():
         raise ValueError(f"{save_to} is there already: give a new folder, or the model's own")
     trained = parts.editor is not None
     if recipe is None:
@@ -91,8 +92,8 @@ def train_editor(
     if trained:
         state = state.replace(params=jax.tree.map(jnp.copy, parts.editor))
     if out is None:
-        with tempfile.TemporaryDirectory(prefix="liveedit-") as folder:
-            state, _ = train(step, state, batch_at, recipe.steps_n, folder)
+        with tempfile.TemporaryDirectory(prefix="liveedit-") as run:
+            state, _ = train(step, state, batch_at, recipe.steps_n, run)
     else:
         state, _ = train(step, state, batch_at, recipe.steps_n, out)
     stored = round_weights(state.params)
@@ -108,13 +109,13 @@ def train_editor(
         "started_from": parts.editor_sha256,
     }
     if save_to is not None:
-        _save(parts.folder, Path(save_to), stored, made_by)
+        _save(parts.folder, folder, stored, made_by)
     weights = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), stored)
     again = replace(
         parts,
         editor=weights,
         editor_sha256=sha256_of(stored),
-        folder=parts.folder if save_to is None else Path(save_to),
+        folder=folder,
     )
     name = opened.name if own_folder else str(save_to)
     return OpenModel(again, name, opened.chat is not None, is_saved=save_to is not None)

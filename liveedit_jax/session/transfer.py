@@ -9,11 +9,12 @@ import base64
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from liveedit_jax.data.json_files import parse_json, read_json
-from liveedit_jax.session.editing_session import EditingSession
+from liveedit_jax.session.editing_session import EditingSession, ReadRequest
 from liveedit_jax.session.images import ImageFile
 from liveedit_jax.session.model import BATCH_N
 from liveedit_jax.store import Store, image_sha256
@@ -41,7 +42,8 @@ def export_edits(store: Store, file: Path) -> Transferred:
     """
     if file.exists():
         raise FileExistsError(f"{file} is there already; choose a new name")
-    edits_n, refused = 0, {}
+    edits_n = 0
+    refused: dict[str, str] = {}
     with replacing(file) as out:
         for edit in store.history.live_edits():
             request = edit.request
@@ -75,7 +77,9 @@ def import_edits(
         OverflowError: the repository is full; those before are stored.
     """
     rows = _folder_rows(source) if source.is_dir() else _file_rows(source)
-    waiting, refused, edits_n = [], {}, 0
+    waiting: list[ReadRequest] = []
+    refused: dict[str, str] = {}
+    edits_n = 0
 
     def store_waiting() -> int:
         stored_n = 0
@@ -108,7 +112,7 @@ def _file_rows(file: Path) -> Iterator[Row]:
     with open(file, "rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
-                yield f"line {number}", lambda line=line: _parse(line)
+                yield f"line {number}", partial(_parse, line)
 
 
 def _parse(line: bytes) -> tuple[ImageFile, str, str]:
@@ -134,7 +138,9 @@ def _folder_rows(folder: Path) -> Iterator[Row]:
     try:
         header = read_json(folder / "header.json")
         home = folder / f"generation-{header.get('record', header)['generation']}"
-        edits, live, done = {}, {}, []
+        edits: dict[int, dict] = {}
+        live: dict[tuple[str, str], int | None] = {}
+        done: list[dict] = []
         for line in (home / "journal.jsonl").read_bytes().split(b"\n")[:-1]:
             record = parse_json(line, "journal.jsonl")["record"]
             if record["op"] == "edit":
@@ -151,7 +157,7 @@ def _folder_rows(folder: Path) -> Iterator[Row]:
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"{folder} is no repository folder, or it is damaged") from error
     for edit_id in sorted(i for i in live.values() if i is not None):
-        yield f"edit {edit_id}", lambda edit=edits[edit_id]: _read_old(folder, edit)
+        yield f"edit {edit_id}", partial(_read_old, folder, edits[edit_id])
 
 
 def _undone(done: list[dict], rollback: dict) -> list[dict]:
