@@ -14,7 +14,7 @@ class BuildWithWeights(build_py):
     """Also copies checkpoints/NAME to liveedit_jax/_checkpoints/NAME; not when editable."""
 
     def weights(self) -> dict[Path, Path]:
-        """Where each file is, and where it goes in the wheel."""
+        """Map each file to its place in the wheel."""
         if self.editable_mode:
             return {}
         here = Path("checkpoints")  # setuptools builds in this file's folder
@@ -31,11 +31,11 @@ class BuildWithWeights(build_py):
             shutil.copyfile(file, to)
 
     def get_outputs(self, include_bytecode=True):
-        """What installers list as installed."""
+        """List what is installed, for installers."""
         return super().get_outputs(include_bytecode) + [str(to) for to in self.weights().values()]
 
     def get_source_files(self):
-        """What a source distribution needs besides."""
+        """List what a source distribution needs besides."""
         return super().get_source_files() + [str(file) for file in self.weights()]
 
 

@@ -114,7 +114,7 @@ class Route(flax.struct.PyTreeNode):
 
 
 class Margins(flax.struct.PyTreeNode):
-    """How far K experts are from firing on each of B queries."""
+    """The distances of K experts from firing on each of B queries."""
 
     slot: Int[Array, "B K"]  # repository row
     image: Float[Array, "B K"]  # its score over the threshold: hit above 0; -inf: not alive

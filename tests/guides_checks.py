@@ -1,4 +1,4 @@
-"""What the guides' examples promise; run by test_guides.py in a copy of the package."""
+"""The promises of the guides' examples; run by test_guides.py in a copy of the package."""
 
 import io
 import json

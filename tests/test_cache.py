@@ -23,7 +23,7 @@ print(jax.config.jax_compilation_cache_dir)
 
 
 def shown(env, *words):
-    """Where a new process keeps what it compiles."""
+    """Return the folder in which a new process keeps what it compiles."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     done = subprocess.run(
         [sys.executable, "-c", SHOWN, *words],

@@ -1,1 +1,1 @@
-"""What the training commands share: arguments, recipes, figures on dev."""
+"""Parts that the training commands share: arguments, recipes, figures on dev."""

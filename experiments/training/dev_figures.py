@@ -1,4 +1,4 @@
-"""What editors score on the dev split while they are trained."""
+"""Scores of editors on the dev split while they are trained."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class Run:
 
     @property
     def trained_by(self) -> dict:
-        """What is noted with every start, as plain values."""
+        """List what is noted with every start, as plain values."""
         return {
             "editor_train": asdict(self.recipe),
             "edit_mixture": asdict(self.chosen.edit_mixture),
@@ -102,7 +102,7 @@ class Run:
 
     @property
     def made_by(self) -> dict:
-        """What states at the edit layer depend on beside the batches, as plain values."""
+        """List what states at the edit layer depend on beside the batches, as plain values."""
         return {
             "edit_layer": self.chosen.backbone.edit_layer,
             "int8": self.args.int8,

@@ -1,4 +1,4 @@
-"""What a training of the editor is asked for: arguments, and the preset and recipe they make."""
+"""The arguments of an editor's training, and the preset and recipe that they make."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def parse(text: str) -> tuple[argparse.Namespace, Preset, EditorTrainConfig]:
 
 
 def is_public(chosen: Preset) -> bool:
-    """Whether the data are a public benchmark's files and not MojiEdit's drawings."""
+    """Tell whether the data are a public benchmark's files and not MojiEdit's drawings."""
     return chosen.dataset.name != "mojiedit"
 
 
@@ -148,7 +148,7 @@ def _backbone(args: argparse.Namespace, cfg: BackboneConfig) -> BackboneConfig:
 
 
 def _refused(args: argparse.Namespace, chosen: Preset, recipe: EditorTrainConfig) -> str | None:
-    """What is wrong with the arguments, if anything is."""
+    """Find what is wrong with the arguments, if anything is."""
     name, public = chosen.dataset.name, is_public(chosen)
     others = [option for option in LIVEEDIT_ONLY if getattr(args, option) not in (None, False)]
     if args.editor != "liveedit" and (others or public):

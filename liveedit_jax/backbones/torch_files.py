@@ -131,7 +131,7 @@ def read_torch(file: Path) -> dict[str, np.ndarray]:
 
 
 def _zipped(stream: BinaryIO, data: mmap.mmap) -> tuple[Any, Callable[[str], np.ndarray]]:
-    """What a zip archive holds, and how to map a storage of it by its key."""
+    """Read what a zip archive holds; return it with a function that maps a storage by its key."""
     with zipfile.ZipFile(stream) as archive:
         members = {member.filename: member for member in archive.infolist()}
         if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):

@@ -1,4 +1,4 @@
-"""What a person types: the `liveedit` program."""
+"""The `liveedit` program: everything that a person types."""
 
 import sys
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What the program does with an open model or repository, once or line by line in the shell."""
+"""The program's verbs on an open model or repository, used once or line by line in the shell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the program words things: answers, edits, repositories, errors."""
+"""The program's wording of answers, edits, repositories and errors."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class AnnotationFile:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Where a benchmark's annotations and pictures are, below the folder that the user fills."""
+    """The places of a benchmark's annotations and pictures, below the user's folder."""
 
     splits: Mapping[str, AnnotationFile]
     pictures: str

@@ -112,7 +112,7 @@ def cases_sha256(cases: Sequence[Case]) -> str:
 
 @dataclass(frozen=True)
 class BenchmarkFiles:
-    """Where a public benchmark's files are."""
+    """The location of a public benchmark's files."""
 
     manual_dir: str
     data_dir: str | None = None  # prepared rows (None: the user's cache)

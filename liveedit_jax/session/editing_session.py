@@ -60,7 +60,7 @@ class AddedEdits:
 
 
 class _Routes(NamedTuple):
-    """What B questions are routed to."""
+    """The experts that B questions are routed to, and those nearest to firing."""
 
     found: Route
     plan: liveedit.RoutedExperts

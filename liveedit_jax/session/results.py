@@ -1,4 +1,4 @@
-"""What a session says: answers with the edits behind them, and whether an edit took."""
+"""Results of a session: answers with the edits behind them, and whether an edit took."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RoutedEdit:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says without and with the edits, and which of them fired (strongest first)."""
+    """The answers without and with the edits, and the edits that fired (strongest first)."""
 
     before: str
     after: str

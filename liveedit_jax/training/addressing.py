@@ -1,4 +1,4 @@
-"""Where the generators start: what the rows of an expert look at, and where they fire.
+"""Initialise the generators: what the rows of an expert look at, and where they fire.
 
 Row r of an expert says "after this state comes that token". `up` has to look at an answer token j
 and write it, `down` to look at the token before it, and fire there and nowhere else. EOS has no
@@ -64,7 +64,7 @@ def attention(looks: Float[Array, "R D"], edits: Edits) -> Float[Array, "N R T"]
 
 
 class Items(NamedTuple):
-    """What an edit has to write, by the token that `up` looks at for it."""
+    """The items that an edit has to write, by the token that `up` looks at for each."""
 
     mask: Bool[Array, "N T"]  # answer tokens, and the first prompt token for EOS
     token: Int[Array, "N T"]  # what is written: the token itself, or EOS
@@ -103,7 +103,7 @@ def look_loss(looks: Looks, edits: Edits) -> Float[Array, ""]:
 
 
 def writes(looks: Looks, gates: Gates, edits: Edits) -> Float[Array, "N T T"]:
-    """How much of token j the rows write at position t: [n, j, t], as relu gates let them."""
+    """Compute how much of token j the rows write at position t, through relu gates: [n, j, t]."""
     seen = jnp.einsum("nrt,ntd->nrd", attention(looks.down, edits), edits.states)
     down = seen @ gates.kernel + gates.bias
     fires = jax.nn.relu(jnp.einsum("nrd,ntd->nrt", down, edits.states))
@@ -113,7 +113,7 @@ def writes(looks: Looks, gates: Gates, edits: Edits) -> Float[Array, "N T T"]:
 def placed(
     looks: Looks, gates: Gates, edits: Edits, items: Items
 ) -> tuple[Float[Array, "N T"], Float[Array, "N T T"]]:
-    """How much of each item is written at its place, and wherever another token is due (else 0)."""
+    """Split what is written of each item: at its place, and where other tokens are due (else 0)."""
     written = writes(looks, gates, edits)
     right = jnp.take_along_axis(written, items.place[..., None], axis=-1)[..., 0]
     elsewhere = (items.due[:, None, :] != items.token[:, :, None]) & _real(edits)[:, None, :]

@@ -1,4 +1,4 @@
-"""Where image routing starts: images compared by their mean states, the sentinel calibrated.
+"""Initialise image routing: images compared by their mean states, the sentinel calibrated.
 
 A bridge learns to make pooled states of one subject's images alike, by products
 (training/bridge.py), and hard routing multiplies features of images. A random value map in front of

@@ -33,7 +33,7 @@ TrainingData = EditingData | BenchmarkData
 
 
 class Feed(NamedTuple):
-    """What a step reads of the pictures in its batch, and how it gets from there to states."""
+    """The part of a batch's pictures that a step reads, and the way from there to states."""
 
     lower: Lower
     shown_of: Callable[[EditingBatch], Array]

@@ -61,7 +61,7 @@ def pooled_vision(hidden: Float[Array, "B T D"], role: Int[AnyArray, "B T"]) -> 
 
 
 def answer_index(role: Int[AnyArray, "B T"]) -> Int[Array, "B T"]:
-    """Which token of its answer each position is, from 1; 0 outside answers."""
+    """Number the positions of each answer from 1; 0 outside answers."""
     is_answer = role == Role.ANSWER
     count = jnp.cumsum(is_answer, axis=1)
     before = jax.lax.cummax(jnp.where(is_answer, 0, count), axis=1)

@@ -1,4 +1,4 @@
-"""Where an editor's training starts: a list of pure steps, chosen by the recipe.
+"""The start of an editor's training: a list of pure steps, chosen by the recipe.
 
 Each step takes editor weights and returns others. A released recipe has none and starts from random
 weights; ours standardise the norms, fit the generators and set the image routing to what the

@@ -1,4 +1,4 @@
-"""Where LayerNorms of an editor start: each feature of the text they read has mean 0, variance 1.
+"""Initialise an editor's LayerNorms: each feature of the text they read gets mean 0, variance 1.
 
 A LayerNorm makes a token's features comparable with each other; nothing makes one token comparable
 with the next. In the states of a pretrained language model a few features are huge in every token,

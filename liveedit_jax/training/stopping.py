@@ -32,7 +32,7 @@ class Stopping:
         self.told = True
 
     def asked(self, sync: bool) -> bool:
-        """Whether to end now; the processes of a pod agree, at calls with `sync` alone."""
+        """Tell whether to end now; the processes of a pod agree, at calls with `sync` alone."""
         if jax.process_count() == 1:
             return self.told
         if not sync:

@@ -1,4 +1,4 @@
-"""What the parity tests share: torch models off their initial values, and comparisons."""
+"""Parts that the parity tests share: torch models off their initial values, and comparisons."""
 
 import jax
 import jax.numpy as jnp

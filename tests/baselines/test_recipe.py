@@ -40,7 +40,7 @@ def logits(model, micro):
 
 @pytest.fixture(scope="module")
 def asked(model, micro):
-    """What no edit changes about the request's own question, and the memory after its edit."""
+    """Encode the request's own question, and make the memory after its edit."""
     shown = compiled.encode_image(EDITOR, *model, micro.batch.image)
     known = compiled.encode(EDITOR, *model, micro.batch, shown)
     state = compiled.init(EDITOR, *model, 3)

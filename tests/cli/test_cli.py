@@ -1,4 +1,4 @@
-"""What a person types: edits that last, answers, and one clear line for everything wrong."""
+"""The program: edits that last, answers, and one clear line for everything wrong."""
 
 import io
 import json

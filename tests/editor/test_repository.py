@@ -53,7 +53,7 @@ def live(repo, at=None):
 
 
 class Model:
-    """What the repository promises, as lists: `history[t]` are the ids alive at clock t."""
+    """The repository's promises as lists: `history[t]` are the ids alive at clock t."""
 
     def __init__(self, capacity):
         self.history, self.rows, self.capacity, self.next_id = [[]], [], capacity, 1

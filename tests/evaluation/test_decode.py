@@ -1,4 +1,4 @@
-"""What teacher forcing decides about free generation is what decoding gives."""
+"""Teacher forcing decides about free generation as decoding does."""
 
 from dataclasses import replace
 

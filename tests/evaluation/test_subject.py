@@ -1,4 +1,4 @@
-"""How requests come to an editor that takes several at once."""
+"""Requests come to an editor that takes several at once."""
 
 from dataclasses import dataclass, replace
 

@@ -1,4 +1,4 @@
-"""What the tests of faults share."""
+"""Fixtures that the tests of faults share."""
 
 import os
 import subprocess

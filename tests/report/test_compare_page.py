@@ -145,7 +145,7 @@ FRAME = """<!doctype html><meta charset="utf-8"><body style="margin:0">
 
 
 def browse(folder, *words):
-    """What headless Chromium prints."""
+    """Return what headless Chromium prints."""
     words = (
         *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
         *(f"--user-data-dir={folder / 'profile'}", *words),

@@ -200,7 +200,7 @@ def edits_queries_and_generation_are_those_of_one_device():
 
 
 def a_checkpoint_opens_on_another_mesh(folder):
-    """What `training.loop` does when the state it is given lies elsewhere than the saved one."""
+    """Do as `training.loop` does when the state it is given lies elsewhere than the saved one."""
     first, second = (Pod(make_mesh(cfg), CONFIG) for cfg in MESHES)
     state = first.init_state(RECIPE, jax.random.key(3))
     with ocp.CheckpointManager(folder) as manager:

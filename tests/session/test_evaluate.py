@@ -14,7 +14,7 @@ TIMES = ("seconds", "peak_rss_gb", "compile_n", "config", "seed", "commit")
 
 
 def figures(results):
-    """What does not depend on the clock."""
+    """Keep what does not depend on the clock."""
     kept = {name: value for name, value in results.items() if name not in TIMES}
     marks = [{k: v for k, v in mark.items() if "_ms" not in k} for mark in kept["marks"]]
     return kept | {"marks": marks}

@@ -1,4 +1,4 @@
-"""What training tests share."""
+"""Fixtures that training tests share."""
 
 import pytest
 

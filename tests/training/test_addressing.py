@@ -1,4 +1,4 @@
-"""Where editor training starts (looks, gates, paired extractors) and the rates of its parts."""
+"""The start of editor training (looks, gates, paired extractors) and the rates of its parts."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What the recipe may change about the routing terms, and that it leaves the edit terms alone."""
+"""The recipe may change the routing terms, and leaves the edit terms alone."""
 
 from dataclasses import replace
 from functools import partial
