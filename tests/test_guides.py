@@ -56,11 +56,8 @@ def add_metric(copy: Copy) -> None:
 
 
 def add_dataset(copy: Copy) -> None:
-    benchmark, builder, prompts, budget, _ = blocks("add_dataset")
+    benchmark, budget, _ = blocks("add_dataset")
     copy.put("data/annotations.py", benchmark, '    "evqa": ')
-    copy.put("data/benchmarks.py", f"{builder}\n\n", "BUILDERS = {")
-    copy.swap("data/benchmarks.py", "(Evqa, Eic, Vlkeb)", "(Evqa, Eic, Vlkeb, Barns)")
-    copy.put("data/prompts.py", prompts, '    "evqa": ')
     copy.put("presets.py", budget, '    "evqa": DatasetConfig')
 
 

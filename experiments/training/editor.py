@@ -18,11 +18,11 @@ from liveedit_jax.backbones.backbone import split_at
 from liveedit_jax.backbones.linear import round_kernels
 from liveedit_jax.backbones.quantise import quantise
 from liveedit_jax.config import EditorTrainConfig, Preset
+from liveedit_jax.data.annotations import PROMPTS
 from liveedit_jax.data.benchmark_training import BenchmarkData
 from liveedit_jax.data.benchmarks import load_benchmark
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.data.missing import select_readable
-from liveedit_jax.data.prompts import PROMPTS
 from liveedit_jax.data.tokenizer import Tokenizer
 from liveedit_jax.model_io.model import load_backbone, model_folder, open_tokenizer
 from liveedit_jax.model_io.weights import load_weights

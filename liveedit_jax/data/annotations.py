@@ -1,4 +1,4 @@
-"""Readers of the public benchmarks' annotation files, as their authors publish them.
+"""The public benchmarks, and readers of their annotation files as their authors publish them.
 
 Every row is checked. Texts are not cleaned: prefixes, spaces and line ends belong to the benchmark.
 """
@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from liveedit_jax.data.files import read_file
 from liveedit_jax.data.json_files import FILE_MOST, parse_json
+from liveedit_jax.data.prompts import CAPTION_PROMPTS, PLAIN_PROMPTS, QUESTION_PROMPTS, Prompts
 from liveedit_jax.data.records import PortabilityProbe, Record
 
 TEXT_FIELDS = ("src", "rephrase", "alt", "loc", "loc_ans", "m_loc_q", "m_loc_a")
@@ -31,10 +32,14 @@ class AnnotationFile:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The places of a benchmark's annotations and pictures, below the user's folder."""
+    """A public benchmark: its files, below the user's folder, its prompts, and whose it is."""
 
     splits: Mapping[str, AnnotationFile]
-    pictures: str
+    pictures: str  # a folder
+    prompts: Prompts = PLAIN_PROMPTS
+    description: str = ""
+    citation: str = ""  # BibTeX
+    homepage: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,12 @@ def _read_portability(
     )
 
 
+_MMEDIT = """@inproceedings{cheng2023edit, title={Can We Edit Multimodal Large Language Models?},
+  author={Cheng, Siyuan and Tian, Bozhong and Liu, Qingbin and Chen, Xi and Wang, Yongheng and
+  Chen, Huajun and Zhang, Ningyu}, booktitle={EMNLP}, year={2023}}"""
+_VLKEB = """@inproceedings{huang2024vlkeb, title={VLKEB: A Large Vision-Language Model Knowledge
+  Editing Benchmark}, author={Huang, Han and Zhong, Haitian and Yu, Tao and Liu, Qiang and Wu, Shu
+  and Wang, Liang and Tan, Tieniu}, booktitle={NeurIPS Datasets and Benchmarks}, year={2024}}"""
 BENCHMARKS: dict[str, Benchmark] = {
     "evqa": Benchmark(
         {
@@ -123,6 +134,10 @@ BENCHMARKS: dict[str, Benchmark] = {
             "eval": AnnotationFile("vqa/vqa_eval.json", 2093),
         },
         pictures="images",
+        prompts=QUESTION_PROMPTS,
+        description="E-VQA of MMEdit: visual questions whose answers are edited.",
+        citation=_MMEDIT,
+        homepage="https://github.com/zjunlp/EasyEdit",
     ),
     "eic": Benchmark(
         {
@@ -130,6 +145,10 @@ BENCHMARKS: dict[str, Benchmark] = {
             "eval": AnnotationFile("caption/caption_eval_edit.json", 1000),
         },
         pictures="images",
+        prompts=CAPTION_PROMPTS,
+        description="E-IC of MMEdit: pictures whose captions are edited.",
+        citation=_MMEDIT,
+        homepage="https://github.com/zjunlp/EasyEdit",
     ),
     "vlkeb": Benchmark(
         {
@@ -139,7 +158,15 @@ BENCHMARKS: dict[str, Benchmark] = {
             "multihop": AnnotationFile("eval_multihop.json", None, _read_multi_hop),
         },
         pictures="mmkb_images",
+        prompts=CAPTION_PROMPTS,
+        description="VLKEB: real pictures of entities whose names are edited, with portability.",
+        citation=_VLKEB,
+        homepage="https://github.com/VLKEB/VLKEB",
     ),
+}
+PROMPTS: dict[str, Prompts] = {
+    "mojiedit": PLAIN_PROMPTS,
+    **{name: benchmark.prompts for name, benchmark in BENCHMARKS.items()},
 }
 
 

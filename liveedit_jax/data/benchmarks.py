@@ -1,4 +1,4 @@
-"""The TFDS builders of E-VQA, E-IC and VLKEB, and their records.
+"""The TFDS builders of the public benchmarks, and their records.
 
     records = load_benchmark("evqa", "eval", manual_dir="mmedit")
     records[0].src, records[0].image
@@ -20,8 +20,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from liveedit_jax.data.annotations import (
+    BENCHMARKS,
     PICTURE_FIELDS,
     TEXT_FIELDS,
+    Benchmark,
     get_benchmark,
     read_annotations,
 )
@@ -31,12 +33,6 @@ from liveedit_jax.data.records import PortabilityProbe, Record
 
 _TEXTS = (*TEXT_FIELDS, "pred")
 _PORT_TEXTS = ("question", "answer", "edit_question", "edit_answer")
-_MMEDIT = """@inproceedings{cheng2023edit, title={Can We Edit Multimodal Large Language Models?},
-  author={Cheng, Siyuan and Tian, Bozhong and Liu, Qingbin and Chen, Xi and Wang, Yongheng and
-  Chen, Huajun and Zhang, Ningyu}, booktitle={EMNLP}, year={2023}}"""
-_VLKEB = """@inproceedings{huang2024vlkeb, title={VLKEB: A Large Vision-Language Model Knowledge
-  Editing Benchmark}, author={Huang, Han and Zhong, Haitian and Yu, Tao and Liu, Qiang and Wu, Shu
-  and Wang, Liang and Tan, Tieniu}, booktitle={NeurIPS Datasets and Benchmarks}, year={2024}}"""
 
 
 @dataclass
@@ -54,9 +50,7 @@ class _AnnotationBuilder(  # type: ignore[call-arg]  # tensorflow_datasets has n
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Texts as published, paths of pictures, row numbers."}
-    DESCRIPTION = ""
-    CITATION = ""
-    HOMEPAGE = ""
+    benchmark: Benchmark
 
     def _info(self) -> tfds.core.DatasetInfo:
         port = {name: tfds.features.Text() for name in _PORT_TEXTS}
@@ -67,10 +61,10 @@ class _AnnotationBuilder(  # type: ignore[call-arg]  # tensorflow_datasets has n
         }
         return tfds.core.DatasetInfo(
             builder=self,
-            description=self.DESCRIPTION,
+            description=self.benchmark.description,
             features=tfds.features.FeaturesDict(features),
-            citation=self.CITATION,
-            homepage=self.HOMEPAGE,
+            citation=self.benchmark.citation,
+            homepage=self.benchmark.homepage,
             disable_shuffling=True,
         )
 
@@ -90,34 +84,13 @@ class _AnnotationBuilder(  # type: ignore[call-arg]  # tensorflow_datasets has n
             yield record.row, {"row": record.row, **texts, **paths, "port": port}
 
 
-class Evqa(_AnnotationBuilder):
-    """E-VQA: edits of visual questions and their answers."""
-
-    name = "evqa"
-    DESCRIPTION = "E-VQA of MMEdit: visual questions whose answers are edited."
-    CITATION = _MMEDIT
-    HOMEPAGE = "https://github.com/zjunlp/EasyEdit"
+def _builder_of(name: str) -> type[_AnnotationBuilder]:
+    """Make the builder of a benchmark: TFDS wants a class for each name."""
+    fields = {"name": name, "benchmark": BENCHMARKS[name], "__module__": __name__}
+    return type(name.capitalize(), (_AnnotationBuilder,), fields)
 
 
-class Eic(_AnnotationBuilder):
-    """E-IC: edits of captions."""
-
-    name = "eic"
-    DESCRIPTION = "E-IC of MMEdit: pictures whose captions are edited."
-    CITATION = _MMEDIT
-    HOMEPAGE = "https://github.com/zjunlp/EasyEdit"
-
-
-class Vlkeb(_AnnotationBuilder):
-    """VLKEB: edits of which entity a picture shows, with portability probes."""
-
-    name = "vlkeb"
-    DESCRIPTION = "VLKEB: real pictures of entities whose names are edited, with portability."
-    CITATION = _VLKEB
-    HOMEPAGE = "https://github.com/VLKEB/VLKEB"
-
-
-BUILDERS = {builder.name: builder for builder in (Evqa, Eic, Vlkeb)}
+BUILDERS = {name: _builder_of(name) for name in BENCHMARKS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +156,7 @@ def load_benchmark(
     """Load the records of one split, which is prepared first where its files are new.
 
     Args:
-        name: "evqa", "eic" or "vlkeb".
+        name: of `annotations.BENCHMARKS`: "evqa", "eic", "vlkeb".
         split: "train" or "eval"; of VLKEB also "onehop" and "multihop".
         manual_dir: the folder with the authors' files, laid out as in `annotations.BENCHMARKS`.
         data_dir: where prepared rows are kept (default: `default_data_dir()`).

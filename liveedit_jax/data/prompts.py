@@ -1,4 +1,4 @@
-"""The evaluation protocol's prompt templates, one for each kind of text of each benchmark.
+"""The evaluation protocol's prompt templates, one for each kind of text.
 
 Texts are used exactly as their files have them: a newline at the end of a target is one of its
 tokens, and the prefix "nq question: " is part of the prompt. Where neither has a space, one is put
@@ -21,9 +21,4 @@ class Prompts:
 
 PLAIN_PROMPTS = Prompts()
 CAPTION_PROMPTS = Prompts(image_locality="{} The answer is:", text_locality="{}?")
-PROMPTS: dict[str, Prompts] = {
-    "mojiedit": PLAIN_PROMPTS,
-    "evqa": Prompts("{} The answer is:", "{} The answer is:", "{}?"),
-    "eic": CAPTION_PROMPTS,
-    "vlkeb": CAPTION_PROMPTS,
-}
+QUESTION_PROMPTS = Prompts("{} The answer is:", "{} The answer is:", "{}?")

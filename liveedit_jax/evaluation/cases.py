@@ -11,9 +11,10 @@ import numpy as np
 
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.data import edit_stream
+from liveedit_jax.data.annotations import PROMPTS
 from liveedit_jax.data.facts import HELD_OUT_FACTS
 from liveedit_jax.data.missing import select_readable
-from liveedit_jax.data.prompts import PLAIN_PROMPTS, PROMPTS, Prompts
+from liveedit_jax.data.prompts import PLAIN_PROMPTS, Prompts
 from liveedit_jax.data.records import Record
 from liveedit_jax.evaluation.probes import Case, Probe, image_key
 

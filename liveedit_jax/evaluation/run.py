@@ -15,8 +15,8 @@ import liveedit_jax
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.baselines.table import BASELINES, TRAINED, get_baseline
 from liveedit_jax.config import Preset
+from liveedit_jax.data.annotations import PROMPTS
 from liveedit_jax.data.missing import select_readable
-from liveedit_jax.data.prompts import PROMPTS
 from liveedit_jax.data.records import Record
 from liveedit_jax.data.third_drawing import font_sha256
 from liveedit_jax.editor.as_editor import LiveEdit

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from liveedit_jax.config import EditorTrainConfig
+from liveedit_jax.data.annotations import PROMPTS
 from liveedit_jax.data.benchmark_training import BenchmarkData
-from liveedit_jax.data.prompts import PLAIN_PROMPTS, PROMPTS
+from liveedit_jax.data.prompts import PLAIN_PROMPTS
 from liveedit_jax.data.records import Record
 from liveedit_jax.model_io.weights import round_weights, save_weights, sha256_of
 from liveedit_jax.session.model import OpenModel, open_model

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from liveedit_jax.config import EditorTrainConfig, LengthBudget
+from liveedit_jax.data.annotations import PROMPTS
 from liveedit_jax.data.benchmark_training import BenchmarkData
-from liveedit_jax.data.prompts import PROMPTS
 from liveedit_jax.data.records import Record
 from liveedit_jax.data.tokenise import Example, tokenise
 from liveedit_jax.data.vocabulary import mojiedit_tokenizer

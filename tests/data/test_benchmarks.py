@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from liveedit_jax.data.annotations import BENCHMARKS, PICTURE_FIELDS, read_annotations
-from liveedit_jax.data.benchmarks import Evqa, load_benchmark
+from liveedit_jax.data.benchmarks import BUILDERS, load_benchmark
 from liveedit_jax.data.images import picture_bytes
 from liveedit_jax.data.records import PortabilityProbe
 
@@ -131,7 +131,7 @@ def test_changed_annotations_are_prepared_anew(load, tmp_path):
 
 def test_another_process_that_prepares_the_same_rows_first_is_no_error(load, tmp_path, monkeypatch):
     laid_out(tmp_path / "laid")
-    generate, others = Evqa._generate_examples, []
+    generate, others = BUILDERS["evqa"]._generate_examples, []
 
     def overtaken(self, records):
         if not others:
@@ -139,7 +139,7 @@ def test_another_process_that_prepares_the_same_rows_first_is_no_error(load, tmp
             others.append(load())  # begins later, ends earlier
         return generate(self, records)
 
-    monkeypatch.setattr(Evqa, "_generate_examples", overtaken)
+    monkeypatch.setattr(BUILDERS["evqa"], "_generate_examples", overtaken)
     source = load()
     assert list(source) == list(others[1]) and len(source) == 12
     assert len(list((tmp_path / "tfds" / "evqa").glob("*/*"))) == 1

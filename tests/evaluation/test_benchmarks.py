@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from experiments import lifelong_eval
-from liveedit_jax.data.prompts import PROMPTS
+from liveedit_jax.data.annotations import PROMPTS
 from liveedit_jax.evaluation import subject
 from liveedit_jax.evaluation.aggregate import read_lines
 from liveedit_jax.evaluation.batching import make_rows, measure_shapes
