@@ -212,6 +212,16 @@ class DecoderConfig:
             )
 
     @property
+    def kv_heads_n(self) -> int:
+        """Return the number of key heads: every query head has its own, or a subclass's field."""
+        return self.heads_n
+
+    @property
+    def head_width(self) -> int:
+        """Return the width of one head: an equal share, or a subclass's field."""
+        return self.width // self.heads_n
+
+    @property
     def cross_n(self) -> int:
         """Return the number of layers that have cross-attention in front of them."""
         return -(-self.layers_n // self.cross_every) if self.cross_every else 0

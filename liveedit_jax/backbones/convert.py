@@ -72,9 +72,12 @@ def linear_rules(theirs: str, ours: str, layers: Sequence[int] | None = None) ->
     ]
 
 
-def _resolve(names: Sequence[str], rules: Sequence[Rule]) -> tuple[dict, list[str]]:
+def _resolve(
+    names: Sequence[str], rules: Sequence[Rule]
+) -> tuple[dict[tuple[str, Piece | int | None], tuple[str, Rule]], list[str]]:
     """Map (path, layer or piece) to (name, rule), and list unknown and ambiguous names."""
-    found, problems = {}, []
+    found: dict[tuple[str, Piece | int | None], tuple[str, Rule]] = {}
+    problems = []
     compiled = [(re.compile(rule.pattern), rule) for rule in rules]
     for name in names:
         matches = [(m, rule) for p, rule in compiled if (m := p.fullmatch(name))]

@@ -12,6 +12,7 @@ from liveedit_jax.backbone_config import (
     LlamaConfig,
     RematPolicy,
     ResizeMode,
+    as_kind,
 )
 from liveedit_jax.backbones.convert import Rule, linear_rules
 from liveedit_jax.backbones.published import (
