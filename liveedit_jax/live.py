@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Int, Shaped
 
 from liveedit_jax.config import EditorConfig, StorageConfig
 from liveedit_jax.editor import repository
@@ -16,7 +19,18 @@ from liveedit_jax.types import Expert, Repository
 CAPACITY_LEAST = 64
 PUT_SIZES = (1, 16, 1024)  # rows added to memory in one call: few sizes, few compilations
 
-_add = jax.jit(repository.add_edits, donate_argnums=0)
+
+@partial(jax.jit, donate_argnums=0)
+def _add(
+    repo: Repository,
+    arrays: dict[str, Shaped[Array, "N ..."]],
+    edit_id: Int[Array, " N"],
+    valid: Bool[Array, " N"],
+) -> Repository:
+    expert = Expert(**{name: array.astype(jnp.float32) for name, array in arrays.items()})
+    return repository.add_edits(repo, expert, edit_id, valid)[0]
+
+
 _delete = jax.jit(repository.delete_edits, donate_argnums=0)
 
 
@@ -68,8 +82,7 @@ class LiveRepository:
             seen, self._seen = self._seen, None
             new_seen = _extent(history)
             if seen is None or seen.generation != new_seen.generation:
-                self._repo, self._used_n = self._empty(len(history.live)), 0
-                new, ended = None, []
+                new, ended = self._load(history), []
             elif seen.epoch != new_seen.epoch:
                 alive = np.asarray(repository.alive(self._repo))
                 here = set(np.asarray(self._repo.edit_id)[alive].tolist())
@@ -79,18 +92,45 @@ class LiveRepository:
                 later = range(seen.last_id + 1, new_seen.last_id + 1)
                 new = [i for i in later if history.is_live(i)]
                 ended = history.ended[seen.ended_n :]
+            if self._is_borrowed and (new or ended):
+                self._own()
             for edit_id in ended:
                 self._repo = _delete(self._repo, np.asarray([edit_id]))
-            if new is None or new:
+            if new:
                 for ids, arrays in self.store.experts(new):
                     self._put(arrays, ids)
             self._seen = new_seen
 
-    def _empty(self, n: int) -> Repository:
-        capacity = CAPACITY_LEAST
-        while capacity < n:
+    def _load(self, history: History) -> list[int]:
+        """Make the arrays anew; returns the edits whose experts have yet to be put into them.
+
+        Where memory has the format of the file, experts are read to where they stay.
+        """
+        live, storage, dtype = sorted(history.live.values()), self.storage, self.store.header.dtype
+        capacity, experts_n = CAPACITY_LEAST, sum(history.edits[i].experts_n for i in live)
+        while capacity < experts_n:
             capacity *= 2
-        return repository.init_repository(self.cfg, self.width, capacity, self.storage)
+        as_stored = storage.keys.value == storage.bodies.value == dtype
+        self._is_borrowed = as_stored and experts_n > 0 and not storage.bodies_on_host
+        if not self._is_borrowed:
+            self._used_n = 0
+            self._repo = repository.init_repository(self.cfg, self.width, capacity, storage)
+            return live
+        self._used_n, self._repo = experts_n, None  # what was there makes room
+        ((ids, arrays),) = self.store.experts(None, capacity)
+        self._repo = repository.from_stored(arrays, ids)
+        return []
+
+    def _own(self) -> None:
+        """Copy the arrays, one at a time: XLA cannot write into memory that is NumPy's.
+
+        It would copy them itself, but all at once.
+        """
+        leaves, tree = jax.tree.flatten(self._repo)
+        self._repo = None
+        for i, leaf in enumerate(leaves):
+            leaves[i] = jnp.copy(leaf)
+        self._repo, self._is_borrowed = jax.tree.unflatten(tree, leaves), False
 
     def _put(self, arrays: dict[str, np.ndarray], ids: Sequence[int]) -> None:
         """Add at most `PUT_SIZES[-1]` experts; where there is no room, free dead rows or double."""
@@ -102,10 +142,7 @@ class LiveRepository:
                 capacity *= 2
             self._repo = repository.grow(self._repo, capacity)
         size = next(size for size in PUT_SIZES if size >= n)
-        rows = np.minimum(np.arange(size), n - 1)  # the last row again where there is none
-        if size > n:
-            arrays = {name: array[rows] for name, array in arrays.items()}
-        self._repo, _ = _add(
-            self._repo, Expert(**arrays), np.asarray(ids)[rows], np.arange(size) < n
-        )
+        arrays = {name: array[:size] for name, array in arrays.items()}
+        edit_id = np.asarray([*ids, *[-1] * (size - n)])
+        self._repo = _add(self._repo, arrays, edit_id, np.arange(size) < n)
         self._used_n += n

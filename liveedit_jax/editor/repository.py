@@ -7,8 +7,11 @@ edits then costs O(N), whatever the capacity.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from liveedit_jax.config import EditorConfig, StorageConfig
@@ -44,6 +47,25 @@ def init_repository(
         died=jnp.full(capacity, NEVER, jnp.int32),
         clock=jnp.zeros((), jnp.int32),
         used_n=jnp.zeros((), jnp.int32),
+    )
+
+
+def from_stored(value: dict[str, np.ndarray], edit_id: Sequence[int]) -> Repository:
+    """Make a repository of N experts whose arrays are in its storage format already.
+
+    Args:
+        value: the arrays of `STORED` [C, ...], float32 or bfloat16; of the rows from N on, zeros.
+            They must not be written to any more.
+        edit_id: the N experts' edits. They are born one after another.
+    """
+    n, row = len(edit_id), jnp.arange(len(value[STORED[0]]), dtype=jnp.int32)
+    return Repository(
+        **{name: rows.from_stored(value[name]) for name in STORED},
+        edit_id=jnp.full(row.shape, -1, jnp.int32).at[:n].set(jnp.asarray(edit_id, jnp.int32)),
+        born=jnp.where(row < n, row + 1, NEVER),
+        died=jnp.full(row.shape, NEVER, jnp.int32),
+        clock=jnp.asarray(n, jnp.int32),
+        used_n=jnp.asarray(n, jnp.int32),
     )
 
 

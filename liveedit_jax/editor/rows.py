@@ -72,11 +72,21 @@ def to_stored(value: Float[Array, "N ... W"], like: StoredRows) -> StoredRows:
     if like.scale is None:
         return StoredRows(value)
     most = jnp.abs(value).max(-1, keepdims=True)
-    value = value / jnp.where(most > 0, most, 1.0)
-    kept = StoredRows(_bits(value)) if like.step is None else _integers(value, like.step.shape[-1])
-    both = _inner(value, _without_scale(kept))
-    scale = _inner(value, value) / jnp.where(both > 0, both, 1.0)
+    most = jnp.where(most > 0, most, 1.0)
+    if like.step is None:  # what is in bfloat16 already stays as it is, with a scale of 1
+        kept = StoredRows(_bits(value))
+        return kept.replace(scale=_exact_scale(value / most, _without_scale(kept) / most))
+    kept = _integers(value / most, like.step.shape[-1])
+    scale = _exact_scale(value / most, _without_scale(kept))
     return kept.replace(scale=most[..., 0] * scale)
+
+
+def _exact_scale(
+    value: Float[Array, "N ... W"], kept: Float[Array, "N ... W"]
+) -> Float[Array, "N ..."]:
+    """Compute the scale with which what is kept of a vector has its exact product with it."""
+    both = _inner(value, kept)
+    return jnp.where(both > 0, _inner(value, value) / jnp.where(both > 0, both, 1.0), 1.0)
 
 
 def _inner(a: Float[Array, "N ... W"], b: Float[Array, "N ... W"]) -> Float[Array, "N ..."]:
@@ -90,6 +100,14 @@ def _integers(value: Float[Array, "N ... W"], groups_n: int) -> StoredRows:
     step = jnp.ceil(functools.reduce(jnp.maximum, entries) * 255)  # faster than .max(-1) on CPUs
     integer = jnp.round(grouped * (127 * 255 / jnp.maximum(step, 1.0))[..., None])
     return StoredRows(integer.astype(jnp.int8).reshape(value.shape), step.astype(jnp.uint8))
+
+
+def from_stored(value: np.ndarray) -> StoredRows:
+    """Take C vectors as they are, float32 or bfloat16 [C, ..., W], without copying on a CPU."""
+    if value.dtype == np.float32:
+        return StoredRows(jax.device_put(value, may_alias=True))
+    bits = jax.device_put(value.view(np.uint16), may_alias=True)
+    return StoredRows(bits, scale=jnp.ones(value.shape[:-1]))
 
 
 def to_float32(rows: StoredRows) -> Float[Array, "C ... W"]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from functools import lru_cache
 
+import ml_dtypes
 import numpy as np
 
-from liveedit_jax.store.records import Header, Shapes
+from liveedit_jax.store.records import Header
 
-STORED = {"float32": np.dtype("<f4"), "bfloat16": np.dtype("<u2")}  # bfloat16 as its bits
+DTYPES = {"float32": np.dtype("<f4"), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+ALIGNED = 64  # bytes; XLA's CPU backend takes an array at such an address without copying it
 
 
 def expert_crc32(
@@ -38,56 +39,57 @@ def pack(header: Header, arrays: dict[str, np.ndarray]) -> list[bytes]:
         if not np.isfinite(array).all():
             raise ValueError(f"{name} is not finite: the model's weights or the input are broken")
         parts.append(array.reshape(len(array), -1))
-    packed = np.concatenate(parts, axis=1)
-    if header.dtype == "bfloat16":
-        import ml_dtypes
-
-        packed = packed.astype(ml_dtypes.bfloat16).view("<u2")
+    packed = np.concatenate(parts, axis=1).astype(DTYPES[header.dtype])
     return [row.tobytes() for row in packed]
 
 
 class Rows:
-    """Arrays [N, *shape] that stored experts are written into, one after another."""
+    """Arrays [N, *shape] that stored experts are written into, one after another, as they are."""
 
     def __init__(self, header: Header, rows_n: int):
-        """Allocate room for `rows_n` experts."""
-        self._shapes, self._n = header.shapes, 0
-        self._dtype = STORED[header.dtype]
+        """Allocate room for `rows_n` experts; memory that is never written to costs nothing."""
+        self._dtype = DTYPES[header.dtype]
         self._arrays = {
-            name: np.zeros((rows_n, *shape), self._dtype) for name, shape in header.shapes.items()
+            name: _zeros((rows_n, *shape), self._dtype) for name, shape in header.shapes.items()
         }
+        self._plans: dict[str, list] = {}
+        self.ids: list[int] = []  # whose experts have been written
 
-    def add(self, shapes: str, dtype: str, data: bytes) -> None:
+    def add(self, edit_id: int, shapes: str, dtype: str, data: bytes) -> None:
         """Write the next row; an expert of a lower rank is filled up with zeros, which add nothing.
 
         Raises:
             ValueError: it does not fit.
         """
-        stored, at = np.frombuffer(data, STORED.get(dtype, self._dtype)), 0
-        if stored.dtype != self._dtype:
+        if DTYPES.get(dtype) != self._dtype:
             raise ValueError(f"an expert in {dtype} among others")
-        for name, shape in _parse(shapes).items():
-            full, n = self._shapes[name], math.prod(shape)
+        if shapes not in self._plans:
+            self._plans[shapes] = self._plan(shapes)
+        row, stored = len(self.ids), np.frombuffer(data, f"<u{self._dtype.itemsize}")
+        for bits, shape, begin, end in self._plans[shapes]:
+            bits[row, : shape[0]] = stored[begin:end].reshape(shape)
+        self.ids.append(edit_id)
+
+    def _plan(self, shapes: str) -> list[tuple[np.ndarray, tuple[int, ...], int, int]]:
+        """List where the parts of such an expert go, and where they begin and end."""
+        plan, at = [], 0
+        for name, shape in json.loads(shapes).items():
+            array, shape = self._arrays[name], tuple(shape)
+            full, n = array.shape[1:], math.prod(shape)
             lower = len(full) == 2 and shape[1:] == full[1:] and shape[0] < full[0]
             if shape != full and not lower:
                 raise ValueError(f"{name} of shape {shape} does not fit {full}")
-            self._arrays[name][self._n][: shape[0]] = stored[at : at + n].reshape(shape)
+            plan.append((array.view(f"<u{array.itemsize}"), shape, at, at + n))
             at += n
-        self._n += 1
+        return plan
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Give the rows written so far, float32[N, *shape]."""
-        return {name: _float32(array[: self._n]) for name, array in self._arrays.items()}
+        """Give all rows, float32 or bfloat16 [N, *shape]; those not written to are zeros."""
+        return self._arrays
 
 
-def _float32(array: np.ndarray) -> np.ndarray:
-    if array.dtype != np.dtype("<u2"):
-        return array
-    wide = array.astype(np.uint32)
-    wide <<= 16
-    return wide.view(np.float32)
-
-
-@lru_cache(maxsize=64)
-def _parse(shapes: str) -> Shapes:
-    return {name: tuple(shape) for name, shape in json.loads(shapes).items()}
+def _zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    size = math.prod(shape) * dtype.itemsize
+    room = np.zeros(size + ALIGNED, np.uint8)
+    begin = -room.ctypes.data % ALIGNED
+    return room[begin : begin + size].view(dtype).reshape(shape)

@@ -18,6 +18,7 @@ from liveedit_jax.store.records import State
 
 APPLICATION_ID = 0x4C764564  # "LvEd"
 BUSY_S = 10.0  # a writer waits so long for another one
+CACHE_KIB = {True: 8192, False: 2048}  # of a writer's transaction; a reader's fits the processor's
 PAGE_BYTES = 16384  # an expert of LLaVA's width takes a few pages; a small edit does not write many
 
 # Entry n leads from version n to version n + 1.
@@ -129,7 +130,8 @@ def connect(path: Path, write: bool) -> sqlite3.Connection:
     )
     try:
         for pragma in ("foreign_keys = ON", "synchronous = EXTRA", "secure_delete = ON",
-                       "trusted_schema = OFF", "cell_size_check = ON", "cache_size = -65536",
+                       "trusted_schema = OFF", "cell_size_check = ON",
+                       f"cache_size = -{CACHE_KIB[write]}",
                        f"query_only = {'OFF' if write else 'ON'}"):  # fmt: skip
             db.execute(f"PRAGMA {pragma}")
         (owner,), (version,) = (

@@ -39,7 +39,7 @@ from liveedit_jax.store.schema import (
 )
 from liveedit_jax.store.writing import write_edits, write_experts
 
-EXPERTS_N = 1024  # experts read at a time
+BLOCK_N = 1024  # experts read at a time
 
 _PICTURE = """INSERT INTO pictures (sha256, bytes) VALUES (?, ?) ON CONFLICT (sha256) DO UPDATE
     SET bytes = excluded.bytes WHERE bytes IS NOT excluded.bytes"""  # a damaged one is repaired
@@ -324,44 +324,45 @@ class Store:
             raise ValueError(f"there is no edit {edit_id}; `liveedit list` shows the live ones")
 
     def experts(
-        self, ids: Sequence[int] | None = None
+        self, ids: Sequence[int] | None = None, block_n: int = BLOCK_N
     ) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
         """Read live edits' experts, inside a transaction, from the first stored to the last.
 
         Args:
             ids: of which edits; None: of all.
+            block_n: the most experts to give at a time.
 
         Yields:
-            Up to EXPERTS_N experts at a time: the ids of their edits, and their arrays [N, ...].
+            The ids of N edits, and arrays [block_n, ...] in the dtype in which they are stored: the
+            experts of these edits, and then zeros.
 
         Raises:
             ValueError: an expert is damaged; its request is not, so it can be re-made.
         """
         history = self._history
-        wanted = sorted(history.live.values()) if ids is None else ids
+        wanted = history.live.values() if ids is None else ids
         waiting = {i: history.edits[i].experts_n for i in wanted if history.edits[i].experts_n}
         chosen, given = "", ()
         if ids is not None:
             chosen, given = "AND edit IN (SELECT value FROM json_each(?))", (json.dumps([*ids]),)
-        generation, header = history.state.generation, self.header
-        left_n = sum(waiting.values())
-        found, rows = [], Rows(header, min(left_n, EXPERTS_N))
+        generation, rows = history.state.generation, Rows(self.header, block_n)
+        # Row by row: the next one takes the same memory, and finds it in the processor's cache.
         sql = _EXPERTS.format(chosen=chosen)
         for edit_id, nth, shapes, dtype, crc32, data in self._db.execute(sql, (generation, *given)):
+            if len(rows.ids) == block_n:
+                yield rows.ids, rows.arrays()
+                rows = Rows(self.header, block_n)
             try:
                 if crc32 != expert_crc32(generation, edit_id, nth, shapes, dtype, data):
                     raise ValueError("its checksum does not hold")
                 waiting[edit_id] -= 1
-                rows.add(shapes, dtype, data)
+                if waiting[edit_id] < 0:
+                    raise ValueError("there is one too many")
+                rows.add(edit_id, shapes, dtype, data)
             except (ValueError, TypeError, KeyError, IndexError) as error:
                 raise self._damaged_expert(edit_id) from error
-            found.append(edit_id)
-            if len(found) == EXPERTS_N:
-                yield found, rows.arrays()
-                left_n -= len(found)
-                found, rows = [], Rows(header, min(left_n, EXPERTS_N))
-        if found:
-            yield found, rows.arrays()
+        if rows.ids:
+            yield rows.ids, rows.arrays()
         for edit_id, missing_n in waiting.items():
             if missing_n:
                 raise self._damaged_expert(edit_id)

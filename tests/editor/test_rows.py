@@ -73,6 +73,16 @@ def test_a_vectors_product_with_itself_is_exact(precision):
     np.testing.assert_allclose(own, (value * value).sum(-1), rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_is_in_its_format_already_stays_to_the_bit(dtype):
+    value = np.random.default_rng(0).normal(size=(50, 64)) * 10.0 ** np.arange(-25, 25)[:, None]
+    value = np.asarray(value.astype(dtype))
+    like = rows.empty_rows((1, 64), Precision(dtype))
+    put = rows.to_stored(jnp.asarray(value, jnp.float32), like)
+    for kept in (rows.from_stored(value), put):
+        np.testing.assert_array_equal(rows.to_float32(kept), value.astype(np.float32))
+
+
 def test_groups_of_a_vector_have_steps_of_their_own():
     value = jnp.concatenate([jnp.full((1, 8), 1000.0), jnp.linspace(4.0, 5.0, 8)[None]], 1)
     kept = rows.to_stored(value, rows.empty_rows((1, 16), Precision.INT8))
