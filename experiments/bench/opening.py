@@ -3,16 +3,21 @@
     python -m experiments.bench.opening --width 4096 --edits 1000,10000 --out runs/opening
 
 Experts have the paper's sizes (M 1024, R 4, E 4) and are random, in bfloat16 on disk and in memory.
-`read_s` is the time of reading the file from its first byte to its last, `scan_s` that of reading
-and checking all experts, `open_s` that of opening: history, experts, arrays. Each is the median of
---repeats, from the page cache; `_cpu_s` is the time of all threads. --scan leaves opening out, for
-arrays that do not fit into memory. DIR/results.json holds all figures.
+Four things are timed: `read`, the file from its first byte to its last, through one block of 4 MB;
+`keep`, the same into memory of its size, new as an array's is; `scan`, reading and checking all
+experts; `open`, opening: history, experts, arrays. Each is the median of --repeats from the page
+cache, or with --cold from the disk (the system is asked to drop the file from its cache; Linux).
+`_cpu_s` is the time of all threads, of the system too. `open_over_read` and `open_over_keep` are
+ratios of CPU times, with --cold of wall times. --scan leaves opening out, for arrays that do not
+fit into memory, and --reuse takes the repository that --keep-file left. DIR/results.json holds all.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import resource
 import sqlite3
 import statistics
 import time
@@ -26,6 +31,7 @@ from tqdm import tqdm
 
 from experiments.bench.repository_cases import CFG
 from liveedit_jax.config import Precision, StorageConfig
+from liveedit_jax.evaluation.run import git_commit
 from liveedit_jax.live import LiveRepository
 from liveedit_jax.store import Header, Request, image_sha256, open_store
 
@@ -61,10 +67,13 @@ def fill(path: Path, header: Header, edits_n: int) -> None:
             store.add_edits(requests, {n: a[: len(rows)] for n, a in arrays.items()}, shown)
 
 
-def timed(run: Callable[[], object], repeats: int) -> tuple[float, float]:
+def timed(
+    run: Callable[[], object], repeats: int, prepare: Callable[[], object]
+) -> tuple[float, float]:
     """Return the median wall and CPU time of a call."""
     wall, cpu = [], []
     for _ in range(repeats):
+        prepare()
         begin = time.perf_counter(), time.process_time()
         run()
         wall.append(time.perf_counter() - begin[0])
@@ -78,6 +87,21 @@ def read_bytes(path: Path) -> None:
     with open(path, "rb", buffering=0) as file:
         while file.readinto(block):
             pass
+
+
+def keep_bytes(path: Path) -> None:
+    """Read a file into memory that nobody has used before."""
+    kept = memoryview(np.empty(path.stat().st_size, np.uint8))
+    at = 0
+    with open(path, "rb", buffering=0) as file:
+        while at < len(kept):
+            at += file.readinto(kept[at : at + (1 << 22)])
+
+
+def drop_from_cache(path: Path) -> None:
+    """Ask the system to drop a file from its cache."""
+    with open(path, "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def scan(path: Path) -> None:
@@ -121,27 +145,48 @@ def main() -> None:
     parser.add_argument("--edits", default="1000,10000", help="numbers of edits")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--scan", action="store_true", help="leave opening the arrays out")
+    parser.add_argument("--cold", action="store_true", help="read from the disk")
+    parser.add_argument("--keep-file", action="store_true", help="leave the last repository")
+    parser.add_argument("--reuse", action="store_true", help="take the one that is there")
     parser.add_argument("--out", type=Path, default=Path("runs/opening"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     path, header = args.out / "repository", header_of(args.width)
-    found: dict = {"width": args.width}
+    found: dict = {"width": args.width, "commit": git_commit(), "cold": args.cold}
     for mode in ("DELETE", "WAL"):
         found[f"commit_{mode.lower()}_s"] = time_commits(args.out / "commits", header, mode)
     for edits_n in map(int, args.edits.split(",")):
-        path.unlink(missing_ok=True)
-        fill(path, header, edits_n)
-        rows = {"bytes": path.stat().st_size}
-        cases = {"read": lambda: read_bytes(path), "scan": lambda: scan(path)}
-        if not args.scan:
-            cases["open"] = lambda: open_arrays(path, args.width)
-        for name, run in cases.items():
-            run()  # compile, and fill the page cache
-            rows[f"{name}_s"], rows[f"{name}_cpu_s"] = timed(run, args.repeats)
-        found[str(edits_n)] = rows
-        print(json.dumps({edits_n: rows}))
-    path.unlink()
+        if not args.reuse:
+            path.unlink(missing_ok=True)
+            fill(path, header, edits_n)
+        found[str(edits_n)] = measured(path, args)
+        print(json.dumps({edits_n: found[str(edits_n)]}))
+    if not args.keep_file:
+        path.unlink()
+    found["peak_rss_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     (args.out / "results.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def measured(path: Path, args: argparse.Namespace) -> dict[str, float]:
+    """Time all ways of reading a repository."""
+    cases = {
+        "read": lambda: read_bytes(path),
+        "keep": lambda: keep_bytes(path),
+        "scan": lambda: scan(path),
+    }
+    if not args.scan:
+        cases["open"] = lambda: open_arrays(path, args.width)
+    found: dict[str, float] = {"bytes": path.stat().st_size}
+    for name, run in cases.items():
+        if not args.cold:
+            run()  # fill the page cache
+        prepare = (lambda: drop_from_cache(path)) if args.cold else lambda: None
+        found[f"{name}_s"], found[f"{name}_cpu_s"] = timed(run, args.repeats, prepare)
+    if "open" in cases:
+        of = "s" if args.cold else "cpu_s"
+        for name in ("read", "keep"):
+            found[f"open_over_{name}"] = found[f"open_{of}"] / found[f"{name}_{of}"]
+    return found
 
 
 if __name__ == "__main__":
