@@ -21,6 +21,7 @@ import shutil
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -126,14 +127,18 @@ def write_import(file: Path, rng: random.Random) -> None:
             print(json.dumps({"prompt": PROMPT, "target": target, "image": picture}), file=out)
 
 
-def write(path: Path, seed: int, pipe) -> None:
-    """Make random operations forever; send each one's kind, and `state_of` once it is durable."""
+def write(path: Path, seed: int, often: str, pipe) -> None:
+    """Make random operations forever, every fourth of the kind `often`.
+
+    Sends each one's kind before it, and `state_of` once it is durable.
+    """
     rng = random.Random(seed)
     store = open_store(path, write=True, create=HEADER)
     live = LiveRepository(store, CFG, WIDTH, F32)
     pipe.send(state_of(store))
     while True:
         kind, history = rng.choices(list(KINDS), list(KINDS.values()))[0], store.history
+        kind = often if rng.random() < 0.25 else kind
         pipe.send(kind)
         match kind:
             case "forget" if history.live:
@@ -201,18 +206,26 @@ def read(path: Path, pipe) -> None:
         pipe.send(("refused", str(error)))
 
 
-def read_in_child(path: Path):
-    """Run `read` in a child process and return what it sends."""
+def read_and_damage(path: Path, copy: Path, seed: int, pipe) -> None:
+    """Send what `read` does, damage a copy, and send how, and what `read` does then."""
+    read(path, pipe)
+    shutil.copyfile(path, copy)
+    pipe.send(damage(copy, random.Random(seed)))
+    read(copy, pipe)
+
+
+def in_child(run: Callable, *args) -> list:
+    """Run something in a child process, with a pipe to send through, and return what it sent."""
     here, there = FORK.Pipe(duplex=False)
-    child = FORK.Process(target=read, args=(path, there))
+    child = FORK.Process(target=run, args=(*args, there))
     child.start()
     there.close()
-    try:
-        found = here.recv()
-    except EOFError:
-        found = "the reader died"
+    sent = []
+    with suppress(EOFError):
+        while True:
+            sent.append(here.recv())
     child.join()
-    return found
+    return sent
 
 
 def run_and_kill(path: Path, seed: int, kind: str, rng: random.Random) -> tuple[tuple, str]:
@@ -222,7 +235,7 @@ def run_and_kill(path: Path, seed: int, kind: str, rng: random.Random) -> tuple[
         The last state that it acknowledged, and the kind of the operation that was under way.
     """
     here, there = FORK.Pipe(duplex=False)
-    child = FORK.Process(target=write, args=(path, seed, there))
+    child = FORK.Process(target=write, args=(path, seed, kind, there))
     child.start()
     there.close()
     last, doing, begun_n, wanted_n = here.recv(), "opening", 0, rng.randint(1, 4)
@@ -275,23 +288,21 @@ def main() -> None:
         (operations, acknowledged), doing = run_and_kill(path, args.seed * 100_000 + i, kind, rng)
         count[f"killed during {doing}"] += 1
         in_the_middle = path.with_name(f"{path.name}-journal").exists()
-        found = read_in_child(path)
+        found, *rest = in_child(read_and_damage, path, copy, rng.randrange(2**31))
         if isinstance(found, str) or found[0] == "refused":
             raise SystemExit(f"after kill {i}: {found}")
+        damaged, after = rest if len(rest) == 2 else ("?", "the reader died")
         (now, live), _ = found
         count["operations"] = now
         count["killed in the middle of a write"] += in_the_middle
         count["lost"] += now < operations or (now == operations and live != acknowledged)
-        shutil.copyfile(path, copy)
-        kind = damage(copy, rng)
-        after = read_in_child(copy)
         if isinstance(after, str):
             print(after)
             count["wrong loads"] += 1
         elif after[0] == "refused":
-            count[f"{kind}: refused"] += 1
+            count[f"{damaged}: refused"] += 1
         else:
-            count[f"{kind}: same edits" if after == found else "wrong loads"] += 1
+            count[f"{damaged}: same edits" if after == found else "wrong loads"] += 1
     result = {"kills": args.kills, "seed": args.seed, "lost": 0, "wrong loads": 0} | dict(count)
     (args.out / "results.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
