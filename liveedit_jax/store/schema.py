@@ -179,6 +179,7 @@ def _explanation(path: Path, error: sqlite3.Error) -> Exception:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
     locking = (sqlite3.SQLITE_IOERR_LOCK, sqlite3.SQLITE_IOERR_RDLOCK, sqlite3.SQLITE_IOERR_UNLOCK,
                sqlite3.SQLITE_IOERR_CHECKRESERVEDLOCK)  # fmt: skip
+    said = " ".join(str(error).split())[:200]  # it may quote whole tables
     busy = code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
     if code in locking or (busy and not has_locks(path.parent)):
         return OSError(f"the file system of {path} has no file locks: keep it on a local disk")
@@ -192,12 +193,12 @@ def _explanation(path: Path, error: sqlite3.Error) -> Exception:
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
             return PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN:
-            return OSError(f"{path} or its journal could not be opened, read or written ({error})")
+            return OSError(f"{path} or its journal could not be opened, read or written ({said})")
         case sqlite3.SQLITE_NOMEM:
             return MemoryError(f"no memory left to read {path}")
         case sqlite3.SQLITE_NOTADB:
             return ValueError(f"{path} is no edit repository, or its beginning is damaged")
-    return ValueError(f"{path} is damaged ({error}); restore it from a backup")
+    return ValueError(f"{path} is damaged ({said}); restore it from a backup")
 
 
 def has_locks(folder: Path) -> bool:

@@ -12,6 +12,7 @@ import pytest
 import small_store
 from small_store import HEADER, add, check, fill, picture, request
 
+from experiments.checks.damaged_files import check_damage
 from liveedit_jax.store import open_store, schema
 
 
@@ -215,6 +216,11 @@ def test_a_file_that_was_cut_short_or_changed_is_refused_or_holds_all(tmp_path):
         else:
             assert len(damaged) == len(data)
     assert refused > len(cuts) + 20
+
+
+def test_damage_by_disks_and_by_other_programs_is_refused_or_harmless(tmp_path):
+    count = check_damage(tmp_path, 80)  # raises where one is neither
+    assert count["refused"] > 40 and count["refused"] + count["the same edits"] == 80
 
 
 def test_a_damaged_picture_is_repaired_by_an_edit_that_brings_it_again(tmp_path):
