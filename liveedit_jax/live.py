@@ -138,7 +138,7 @@ class LiveRepository:
         if self._used_n + n > capacity:
             self._repo = repository.reclaim(self._repo)
             self._used_n = int(self._repo.used_n)
-            while self._used_n + n > capacity:
+            while self._used_n + n > capacity * 7 // 8:  # so that this is not due again at once
                 capacity *= 2
             self._repo = repository.grow(self._repo, capacity)
         size = next(size for size in PUT_SIZES if size >= n)
