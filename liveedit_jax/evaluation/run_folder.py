@@ -61,15 +61,19 @@ class RunFolder:
 
     def has(self, part: str) -> bool:
         """Return whether a part is finished and whole."""
-        return self.read(part) is not None
+        return self._whole(part) is not None
 
     def read(self, part: str) -> Any | None:
         """Read a finished part; None if it is not there, is damaged or is another run's."""
+        text = self._whole(part)
+        return None if text is None else json.loads(text)
+
+    def _whole(self, part: str) -> bytes | None:
         file = self.work / f"{part}.json"
         if not file.is_file():
             return None
         checksum, _, text = file.read_bytes().partition(b"\n")
-        return json.loads(text) if checksum == self._checksum(part, text) else None
+        return text if checksum == self._checksum(part, text) else None
 
     def write(self, part: str, value: Any) -> None:
         """Save a finished part, which is not None."""

@@ -116,10 +116,7 @@ def _file_rows(file: Path) -> Iterator[Row]:
 
 
 def _parse(line: bytes) -> tuple[ImageFile, str, str]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"not valid JSON ({error})") from None
+    row = parse_json(line, "it")
     names = {"prompt": str, "target": str, "image": str}
     if not isinstance(row, dict) or not all(isinstance(row.get(n), t) for n, t in names.items()):
         raise ValueError("not an object with the texts prompt, target and image")

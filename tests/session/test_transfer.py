@@ -65,7 +65,7 @@ def test_bad_lines_are_named_and_the_others_are_stored(model_folder, exported, t
     assert main(["import", str(mixed), *words]) == 2
     out, err = capsys.readouterr()
     assert out.startswith("imported 2 edits") and len(err.splitlines()) == 1
-    assert "line 1: not valid JSON" in err and "and 5 more: line 2, line 3, line 6" in err
+    assert "line 1: it is not valid JSON" in err and "and 5 more: line 2, line 3, line 6" in err
     assert main(["import", str(tmp_path / "nothing"), *words]) == 2
     assert "no file and no folder" in capsys.readouterr().err
     with open_editor(model_folder, tmp_path / "repo") as editor:
