@@ -2,13 +2,13 @@
 
     python -m experiments.checks.soak --edits 24000 --out runs/soak
 
-One thread stores edits, the other asks as many questions of one session; the model is a
-narrow `tiny` with random weights. Edits are about --subjects questions in turn, so that later ones
-supersede earlier ones and the number of live edits, and with it the work of a question, is the same
-from then on.
-Each fourth of the way is a row: the resident memory at its end, and the CPU time of a batch of
-edits and of one of questions (of the thread's own, and of the whole process for both). In the end
-every acknowledged edit has to be there, in the file and in memory. DIR/results.json holds the rows.
+One thread stores edits, the other asks as many questions of one session. The model is a narrow
+`tiny` with random weights, whose edits are not refined. They are about --subjects questions in
+turn, so that later ones supersede earlier ones; the number of live edits, and with it the work of a
+question, is the same from then on. Each fourth of the way is a row: the resident memory at its end,
+and the CPU time of a batch of edits and of one of questions (of the thread's own, and of the whole
+process for both). In the end every acknowledged edit has to be there, in the file and in memory.
+DIR/results.json holds the rows.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def soak(model: OpenModel, path: Path, edits_n: int, subjects_n: int) -> list[di
             subject = i % subjects_n
             yield subject % PICTURES_N, f"what is {subject // PICTURES_N}?"
 
-    with open_editor(model, path, write=True) as editor:
+    with open_editor(model, path, write=True, refine_n=0) as editor:
 
         def edit(at: int) -> None:
             chosen = [(*each, f"a{at}") for each in subjects(at)]
