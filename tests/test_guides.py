@@ -81,7 +81,7 @@ def add_backbone(copy: Copy) -> None:
 def add_routing_rule(copy: Copy) -> None:
     field, weights, _ = blocks("add_routing_rule")
     copy.put("config.py", field, "    official_double_layer: bool")
-    last = "    return hit, masked_softmax(score, hit, axis) * jax.nn.sigmoid(score)\n"
+    last = "    return hit, masked_softmax(competing, hit, axis) * jax.nn.sigmoid(score)\n"
     copy.swap("editor/routing.py", last, weights)
 
 
