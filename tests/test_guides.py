@@ -73,9 +73,8 @@ def add_backbone(copy: Copy) -> None:
     module, entry = blocks("add_backbone")
     copy.write("backbones/linear_bridge.py", module)
     copy.put("backbones/registry.py", entry, "    Family(vision=EVA, bridge=QFORMER, decoder=OPT")
-    copy.swap(
-        "backbones/registry.py", "blip2_convert, llama,", "blip2_convert, linear_bridge, llama,"
-    )
+    imports = "from liveedit_jax.backbones import linear_bridge\n"
+    copy.put("backbones/registry.py", imports, "from liveedit_jax.backbones.clip_vision import")
 
 
 def add_routing_rule(copy: Copy) -> None:
