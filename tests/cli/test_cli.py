@@ -115,7 +115,7 @@ def test_many_edits_from_a_file(run, files, tmp_path):
 
 
 def test_what_is_asked_after_reopening_is_what_was_asked_before(model_folder, files, tmp_path):
-    with open_editor(model_folder, tmp_path / "repo", write=True) as editor:
+    with open_editor(model_folder, tmp_path / "repo", write=True, refine_n=0) as editor:
         editor.edit(files[0], "What is this?", "red", check=False)
         rows = [(files[1], f"Q{i}?", f"a{i}") for i in range(70)]
         editor.edit_many(rows, check=False)  # it grows
@@ -175,7 +175,7 @@ def test_a_model_that_is_not_there_is_one_line_and_status_2(
 ):
     words, model, says = NOT_THERE[case]
     repo = ("--repo", str(tmp_path / "repo"))
-    with open_editor(model_folder, repo[1], write=True) as editor:
+    with open_editor(model_folder, repo[1], write=True, refine_n=0) as editor:
         editor.edit(files[0], "What is this?", "red", check=False)
     (tmp_path / "alone" / "backbone").mkdir(parents=True)
     model = model.format(alone=tmp_path / "alone")
@@ -204,7 +204,7 @@ def test_without_a_repository_the_model_alone_answers(run, model_folder, files, 
 
 def test_a_page_shows_the_pictures_of_the_edits(model_folder, files, tmp_path, capsys):
     repo, page = str(tmp_path / "repo"), tmp_path / "pages" / "edits.html"
-    with open_editor(model_folder, repo, write=True) as editor:
+    with open_editor(model_folder, repo, write=True, refine_n=0) as editor:
         editor.edit(files[0], "What is <this>?", "red", check=False)
         editor.edit(files[1].read_bytes(), "Is it?", "blue & green", check=False)
         gone = editor.edits()[1].request.image

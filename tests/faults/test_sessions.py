@@ -46,7 +46,7 @@ def in_memory(editor):
 def test_another_tokenizer_is_refused(model_folder, model, tmp_path):
     changed = tmp_path / "changed"
     shutil.copytree(model_folder, changed)
-    with open_editor(model, tmp_path / "repo", write=True) as editor:
+    with open_editor(model, tmp_path / "repo", write=True, refine_n=0) as editor:
         editor.edit(picture(1), QUESTION, "marmalade", check=False)
     file = changed / "tokenizer.json"
     tokenizer = json.loads(file.read_text())
@@ -64,7 +64,7 @@ def test_another_tokenizer_is_refused(model_folder, model, tmp_path):
 
 def test_threads_ask_while_another_edits(model, tmp_path):
     pictures, errors, asked = [picture(i) for i in range(4)], Counter(), Counter()
-    with open_editor(model, tmp_path / "repo", write=True) as editor:
+    with open_editor(model, tmp_path / "repo", write=True, refine_n=0) as editor:
         editor.edit_many([(p, QUESTION, f"name {i}") for i, p in enumerate(pictures)], check=False)
         alone = [editor.ask(p, QUESTION) for p in pictures]
         stop = threading.Event()
@@ -101,7 +101,7 @@ def test_threads_ask_while_another_edits(model, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="only POSIX forks")
 @pytest.mark.filterwarnings("ignore:.*fork")
 def test_a_forked_child_is_refused(model, tmp_path):
-    with open_editor(model, tmp_path / "repo", write=True) as editor:
+    with open_editor(model, tmp_path / "repo", write=True, refine_n=0) as editor:
         editor.edit(picture(1), QUESTION, "marmalade", check=False)
         pid = os.fork()
         if pid == 0:
@@ -119,7 +119,7 @@ def test_a_forked_child_is_refused(model, tmp_path):
 @pytest.mark.parametrize("name", ["edit", "forget", "rollback", "purge", "refresh"])
 def test_memory_is_what_the_file_says_after_an_interrupt_at_any_line(model, tmp_path, name):
     start = tmp_path / "start"
-    with open_editor(model, start, write=True) as editor:
+    with open_editor(model, start, write=True, refine_n=0) as editor:
         rows = [(picture(i), QUESTION, f"name {i}") for i in range(3)]
         editor.edit_many(rows, check=False)
         ready = editor.read(picture(0), QUESTION, "another")
@@ -127,9 +127,9 @@ def test_memory_is_what_the_file_says_after_an_interrupt_at_any_line(model, tmp_
         path = tmp_path / "repo"
         shutil.copyfile(start, path)
         (tmp_path / "repo-journal").unlink(missing_ok=True)
-        with open_editor(model, path, write=True) as editor:
+        with open_editor(model, path, write=True, refine_n=0) as editor:
             if name == "refresh":
-                with open_editor(model, path, write=True) as other:
+                with open_editor(model, path, write=True, refine_n=0) as other:
                     other.forget(2)
             left = [n]
 

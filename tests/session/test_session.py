@@ -51,7 +51,7 @@ def decoded(monkeypatch):
 
 def test_questions_asked_together_are_answered_as_one_by_one(model, few, tmp_path):
     pictures = [picture(80 * i) for i in range(3)]
-    with open_editor(model, tmp_path / "repo", write=True) as editor:
+    with open_editor(model, tmp_path / "repo", write=True, refine_n=0) as editor:
         editor.edit_many([(shown, QUESTION, "a cat") for shown in pictures[:2]], check=False)
         asked = [(shown, f"Is it {i}?") for i in range(2) for shown in (*pictures, None)]
         asked = [*asked, (pictures[0], "What is this called, and since when is it called so?")]
@@ -86,7 +86,7 @@ def test_an_edit_says_what_is_answered_now_and_decodes_its_picture_once(
 ):
     file = tmp_path / "red.png"
     file.write_bytes(picture(200))
-    with open_editor(model, tmp_path / "repo", write=True) as editor:
+    with open_editor(model, tmp_path / "repo", write=True, refine_n=0) as editor:
         first = editor.edit(file, QUESTION, "a cat")
         assert decoded == ["red.png"]
         assert first.now == editor.ask(file, QUESTION).after
@@ -133,7 +133,7 @@ def test_a_repository_is_where_it_was_said_to_be(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="no edit repository at my edits/one"):
         open_editor(model, "my edits/one")
-    with open_editor(model, "my edits/one", write=True) as editor:
+    with open_editor(model, "my edits/one", write=True, refine_n=0) as editor:
         editor.edit(picture(0), QUESTION, "a cat", check=False)
     assert (tmp_path / "my edits/one").is_file()
     with open_editor(model, "my edits/one") as editor:
@@ -142,7 +142,7 @@ def test_a_repository_is_where_it_was_said_to_be(model, tmp_path, monkeypatch):
 
 def test_what_is_refused_changes_nothing(model, few, tmp_path):
     good = (picture(0), QUESTION, "a cat")
-    with open_editor(model, tmp_path / "repo", write=True, max_edits=6) as editor:
+    with open_editor(model, tmp_path / "repo", write=True, refine_n=0, max_edits=6) as editor:
         editor.edit(*good, check=False)
         for bad, error in (
             ((picture(1), " ", "a cat"), "prompt is empty"),
@@ -185,7 +185,7 @@ def test_logits_predict_the_answers_tokens(model, few, tmp_path):
         assert found.dtype == np.float32 and found.shape[1] == model.backbone.cfg.decoder.vocab_n
         np.testing.assert_allclose(found, model.logits([row])[0], atol=1e-4)
     np.testing.assert_allclose(before[4][0], before[0][0], atol=1e-4)  # the same before the answer
-    with open_editor(model, tmp_path / "repo", write=True) as editor:
+    with open_editor(model, tmp_path / "repo", write=True, refine_n=0) as editor:
         for found, unedited in zip(editor.logits(rows), before, strict=True):
             np.testing.assert_allclose(found, unedited, atol=1e-4)
         editor.edit_many(

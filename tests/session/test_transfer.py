@@ -35,7 +35,7 @@ def exported(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     file, shown = folder / "edits.jsonl", folder / "red.png"
     shown.write_bytes(picture(200))
-    with open_editor(model, folder / "repo", write=True) as editor:
+    with open_editor(model, folder / "repo", write=True, refine_n=0) as editor:
         editor.edit(shown, "What is this?", "a cat", check=False)
         rows = [(picture(0), "Who?", "zebra"), (shown, "What is this?", "a dög")]
         editor.edit_many(rows, check=False)
@@ -48,7 +48,7 @@ def exported(model, tmp_path_factory):
 def test_an_exported_file_is_imported_once(model, exported, tmp_path):
     file, edits, _ = exported
     assert {name for line in file.open() for name in json.loads(line)} >= {"image", "prompt"}
-    with open_editor(model, tmp_path / "repo", write=True) as editor:
+    with open_editor(model, tmp_path / "repo", write=True, refine_n=0) as editor:
         for _ in range(2):
             assert import_edits(editor, file).edits_n == 2
             assert listed(editor) == edits
@@ -126,7 +126,7 @@ def test_a_repository_folder_of_before_is_imported(model, tmp_path):
     (folder / "header.json").write_text(json.dumps({"crc32": "0" * 8, "record": header}))
     with pytest.raises(ValueError, match="earlier version.*liveedit import"):
         open_editor(model, folder)
-    with open_editor(model, tmp_path / "new", write=True) as editor:
+    with open_editor(model, tmp_path / "new", write=True, refine_n=0) as editor:
         done = import_edits(editor, folder)
         assert done.edits_n == 2 and done.refused == {"edit 4": "its picture is damaged"}
         assert [(r.target, file) for r, file in listed(editor)] == [("a", None), ("b", "b.png")]
