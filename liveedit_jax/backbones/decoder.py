@@ -16,7 +16,7 @@ from liveedit_jax.backbones.attention import Context, rotary
 from liveedit_jax.backbones.family import NORM_AFTER_MLP
 from liveedit_jax.backbones.placement import Placement, place_weights
 from liveedit_jax.backbones.quantise import dequantise, dequantise_layer
-from liveedit_jax.backbones.registry import apply_module, find_part
+from liveedit_jax.backbones.registry import apply_module, find_decoder
 from liveedit_jax.backbones.sequence import Positions, on_axes
 from liveedit_jax.types import AnyArray
 
@@ -38,7 +38,7 @@ Kind = Int[AnyArray, " *L"] | CrossKind | None  # what a layer is told that othe
 
 def _with_cross(cfg: DecoderConfig, place: Placement | None) -> type[nn.Module]:
     """Make the class of layers with their cross-attention in front of them, where there is any."""
-    layer = find_part(cfg).layer
+    layer = find_decoder(cfg).layer
     if not cfg.cross_every:
         return layer
     attention = cross(cfg)
@@ -75,7 +75,7 @@ def cross(cfg: DecoderConfig) -> nn.Module:
     Raises:
         ValueError: the decoder's family has none.
     """
-    make = find_part(cfg).cross
+    make = find_decoder(cfg).cross
     if make is None:
         raise ValueError(f"cross_every={cfg.cross_every}: {type(cfg).__name__} has no such part")
     return make(cfg)
@@ -129,7 +129,7 @@ def stack(
 
 def norm(cfg: DecoderConfig) -> nn.Module:
     """Create a norm of the decoder's kind, as in front of the head."""
-    return find_part(cfg).norm(cfg)
+    return find_decoder(cfg).norm(cfg)
 
 
 def layer_kinds(cfg: DecoderConfig, first: int, layers_n: int) -> Kind:
@@ -201,7 +201,7 @@ def add_positions(
 
 def mlp_parts(cfg: DecoderConfig) -> tuple[str, ...]:
     """Return the names of the linear layers of a decoder layer's MLP."""
-    return find_part(cfg).mlp_parts
+    return find_decoder(cfg).mlp_parts
 
 
 def linear(part: dict, x: Float[Array, "... X"]) -> Float[Array, "... Y"]:
@@ -221,7 +221,7 @@ def mlp_with(
         apply: `apply(name, x)` applies one of the MLP's linear layers.
         x: the states in front of the MLP and of its norm.
     """
-    y = find_part(cfg).mlp(cfg, apply, apply_module(norm(cfg), own["norm2"], x))
+    y = find_decoder(cfg).mlp(cfg, apply, apply_module(norm(cfg), own["norm2"], x))
     if NORM_AFTER_MLP in own:
         y = apply_module(norm(cfg), own[NORM_AFTER_MLP], y)
     return y

@@ -74,7 +74,7 @@ class Decoder:
     """
 
     config: type
-    layer: Callable[..., nn.Module]
+    layer: type[nn.Module]
     norm: Callable[[Any], nn.Module]
     mlp: Callable[[Any, LinearCall, Array], Array]
     mlp_parts: tuple[str, ...]  # in the order of application; the last one writes the output

@@ -10,7 +10,9 @@ import flax.linen as nn
 from liveedit_jax.backbone_config import (
     AnyresConfig,
     BackboneConfig,
+    BridgeConfig,
     ClipConfig,
+    DecoderConfig,
     EfficientNetConfig,
     EvaConfig,
     LlamaConfig,
@@ -18,6 +20,8 @@ from liveedit_jax.backbone_config import (
     ProjectorConfig,
     QFormerConfig,
     TilesConfig,
+    VisionConfig,
+    as_kind,
 )
 from liveedit_jax.backbones import (
     blip2_convert,
@@ -44,17 +48,17 @@ from liveedit_jax.data import tiling
 VIT = {**TRANSFORMER, **dict.fromkeys(("cls", "patch", "position"), Split.WHOLE)}
 CLIP = Part(
     config=ClipConfig,
-    create=lambda cfg, place: ClipVision(cfg.vision, place),
+    create=lambda cfg, place: ClipVision(as_kind(cfg.vision, ClipConfig), place),
     splits={**VIT, "norm_pre": Split.WHOLE},
 )
 EVA = Part(
     config=EvaConfig,
-    create=lambda cfg, place: EvaVision(cfg.vision, place),
+    create=lambda cfg, place: EvaVision(as_kind(cfg.vision, EvaConfig), place),
     splits={**VIT, "norm_last": Split.WHOLE},
 )
 EFFICIENTNET = Part(
     config=EfficientNetConfig,
-    create=lambda cfg, place: EfficientNet(cfg.vision),
+    create=lambda cfg, place: EfficientNet(as_kind(cfg.vision, EfficientNetConfig)),
     splits={"vision": Split.WHOLE},
 )
 PROJECTOR = Part(
@@ -64,7 +68,7 @@ PROJECTOR = Part(
 )
 QFORMER = Part(
     config=QFormerConfig,
-    create=lambda cfg, place: QFormer(cfg.bridge, cfg.width),
+    create=lambda cfg, place: QFormer(as_kind(cfg.bridge, QFormerConfig), cfg.width),
     splits={
         **TRANSFORMER,
         "linear": Split.COLUMN,
@@ -124,17 +128,33 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
-def find_part(cfg: Any) -> Part | Decoder:
-    """Find the part of a config's class.
+def find_part(cfg: VisionConfig | BridgeConfig) -> Part:
+    """Find the tower or bridge of a config's class.
 
     Raises:
         ValueError: no family has it.
     """
     for family in FAMILIES:
-        for part in (family.vision, family.bridge, family.decoder):
+        for part in (family.vision, family.bridge):
             if part.config is type(cfg):
                 return part
-    raise ValueError(f"no family in backbones/registry.py has a part for {type(cfg).__name__}")
+    raise _unknown(cfg)
+
+
+def find_decoder(cfg: DecoderConfig) -> Decoder:
+    """Find the decoder of a config's class.
+
+    Raises:
+        ValueError: no family has it.
+    """
+    for family in FAMILIES:
+        if family.decoder.config is type(cfg):
+            return family.decoder
+    raise _unknown(cfg)
+
+
+def _unknown(cfg: object) -> ValueError:
+    return ValueError(f"no family in backbones/registry.py has a part for {type(cfg).__name__}")
 
 
 def find_tiling(cfg: TilesConfig) -> Tiling:

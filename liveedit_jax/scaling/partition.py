@@ -17,7 +17,7 @@ from jaxtyping import Array
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.backbones.family import Split, Splits
-from liveedit_jax.backbones.registry import find_part
+from liveedit_jax.backbones.registry import find_decoder, find_part
 from liveedit_jax.scaling.mesh import TENSOR, WEIGHT, batch_sharding
 
 AXES: dict[Split, tuple] = {Split.COLUMN: (WEIGHT, TENSOR), Split.ROW: (TENSOR, WEIGHT)}
@@ -27,7 +27,7 @@ EDITOR: Splits = {"q": Split.COLUMN, "k": Split.COLUMN, "v": Split.COLUMN}
 
 def backbone_splits(cfg: BackboneConfig) -> dict[str, Splits]:
     """Return the partition table of each part of a backbone's weights."""
-    decoder = find_part(cfg.decoder).splits
+    decoder = find_decoder(cfg.decoder).splits
     return {
         "vision": find_part(cfg.vision).splits,
         "projector": find_part(cfg.bridge).splits,
