@@ -40,7 +40,7 @@ def follow(db: sqlite3.Connection, path: Path, history: History | None) -> Histo
     if history is not None and history.state == state:
         return history
     if history is None or history.state.epoch != state.epoch:
-        history, where, known = History(state), "", ()
+        history, where, known = History(state), "", tuple[int, ...]()
     else:
         where, known = "WHERE id > ? OR died > ?", (history.state.last_id, history.state.clock)
     digest = history.state.digest if where else 0

@@ -97,20 +97,29 @@ class Store:
             )
 
     @contextmanager
-    def transaction(
-        self, write: bool = False, refresh: bool = True
-    ) -> Iterator[tuple[sqlite3.Connection, History | None]]:
-        """Do what a block does as a whole, or not at all.
+    def transaction(self, write: bool = False) -> Iterator[tuple[sqlite3.Connection, History]]:
+        """Do what a block does as a whole, or not at all; memory is brought to this moment first.
 
         Args:
             write: it changes the file.
-            refresh: the history in memory is brought to this moment first.
 
         Raises:
             BlockingIOError: another process has been writing for too long.
             OSError: the disk is full or failing, or another file is at the path.
             ValueError: the file is damaged, closed, or open for reading only.
         """
+        self.check_process()
+        with self.lock:
+            with self._begun(write) as db:
+                history = self._history = self._follow(db)
+                yield db, history
+                if write:
+                    history = self._follow(db)
+            self._history = history
+
+    @contextmanager
+    def _begun(self, write: bool) -> Iterator[sqlite3.Connection]:
+        """Do what a block does to the database as a whole; errors as `transaction`."""
         self.check_process()
         with self.lock, explained(self.path):
             db = self._db
@@ -125,22 +134,18 @@ class Store:
             db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
             try:
                 self._check_file()
-                if refresh:
-                    self._history = self._follow()
-                yield db, self._history
-                history = self._follow() if write else self._history
+                yield db
                 self._check_file()
                 db.execute("COMMIT")
-                self._history = history
             except BaseException:
                 if db.in_transaction:
                     db.rollback()
                 raise
 
-    def _follow(self) -> History:
+    def _follow(self, db: sqlite3.Connection) -> History:
         """Bring the history to this moment; until the caller keeps it, there is none."""
         history, self._history = self._history, None
-        history = follow(self._db, self.path, history)
+        history = follow(db, self.path, history)
         if getattr(self, "header", history.state.header) != history.state.header:
             raise ValueError(f"{self.path} was rebuilt with another model meanwhile: open it again")
         return history
@@ -170,13 +175,15 @@ class Store:
         with self.transaction():
             pass
 
-    def picture(self, sha256: str) -> bytes:
+    def picture(self, sha256: str | None) -> bytes:
         """Read a picture.
 
         Raises:
-            ValueError: it is missing or damaged.
+            ValueError: it is missing or damaged, or a request has none (None).
         """
-        with self.transaction(refresh=False) as (db, _):
+        if sha256 is None:
+            raise ValueError("the request has no picture")
+        with self._begun(write=False) as db:
             found = db.execute("SELECT bytes FROM pictures WHERE sha256 = ?", (sha256,)).fetchone()
         if found is None or type(found[0]) is not bytes or image_sha256(found[0]) != sha256:
             raise ValueError(
@@ -237,7 +244,8 @@ class Store:
         files = [None] * len(requests) if files is None else files
         with self.transaction(write=True) as (db, history):
             state, header = history.state, self.header
-            changed, live = {}, {}
+            changed: dict[int, Edit] = {}
+            live: dict[tuple[str | None, str], int] = {}
             clock, edit_id = state.clock, state.last_id
             packed = pack(header, arrays)
             if len(packed) != len(requests):
@@ -339,16 +347,17 @@ class Store:
         Raises:
             ValueError: an expert is damaged; its request is not, so it can be re-made.
         """
-        history = self._history
+        db, history = self._db, self._history
+        assert db is not None and history is not None  # inside a transaction
         wanted = history.live.values() if ids is None else ids
         waiting = {i: history.edits[i].experts_n for i in wanted if history.edits[i].experts_n}
-        chosen, given = "", ()
+        chosen, given = "", tuple[str, ...]()
         if ids is not None:
             chosen, given = "AND edit IN (SELECT value FROM json_each(?))", (json.dumps([*ids]),)
         generation, rows = history.state.generation, Rows(self.header, block_n)
         # Row by row: the next one takes the same memory, and finds it in the processor's cache.
         sql = _EXPERTS.format(chosen=chosen)
-        for edit_id, nth, shapes, dtype, crc32, data in self._db.execute(sql, (generation, *given)):
+        for edit_id, nth, shapes, dtype, crc32, data in db.execute(sql, (generation, *given)):
             if len(rows.ids) == block_n:
                 yield rows.ids, rows.arrays()
                 rows = Rows(self.header, block_n)
