@@ -75,7 +75,8 @@ def to_stored(value: Float[Array, "N ... W"], like: StoredRows) -> StoredRows:
     most = jnp.where(most > 0, most, 1.0)
     if like.step is None:  # what is in bfloat16 already stays as it is, with a scale of 1
         kept = StoredRows(_bits(value))
-        return kept.replace(scale=_exact_scale(value / most, _without_scale(kept) / most))
+        power = jnp.ldexp(1.0, jnp.frexp(most)[1])  # divides exactly, however it is compiled
+        return kept.replace(scale=_exact_scale(value / power, _without_scale(kept) / power))
     kept = _integers(value / most, like.step.shape[-1])
     scale = _exact_scale(value / most, _without_scale(kept))
     return kept.replace(scale=most[..., 0] * scale)

@@ -9,13 +9,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from liveedit_jax.config import EditorConfig, Precision, StorageConfig
-from liveedit_jax.editor import liveedit, repository
+from liveedit_jax.editor import liveedit, repository, routing
 from liveedit_jax.editor.routing import route
 from liveedit_jax.scaling import repository as sharded
 from liveedit_jax.types import Expert, Query, Role
 
 CFG = EditorConfig(module_width=8, heads_n=2, rank=2, queries_n=2, top_k=4, image_direction_n=12)
-WIDTH, ROWS_N, EDITS_N, BATCH_N = 40, 160, 140, 5
+WIDTH, ROWS_N, EDITS_N, BATCH_N = 40, 64, 50, 5
+routing.FEWEST_EDITS = 8  # thresholds grow with the edits of all devices; one alone has fewer
 EDITOR = liveedit.PreparedEditor(
     None, None, None, None, {"scale": jnp.ones(WIDTH), "bias": jnp.ones(1)}
 )
@@ -40,7 +41,7 @@ def asked():
     vision = jax.random.normal(keys[2], (BATCH_N, CFG.vision_key_n))
     threshold = jnp.asarray([-1e3, 0.5, 1.0, jnp.inf, 1e3])  # all hit, some, some, none, none
     hidden = jax.random.normal(keys[1], (BATCH_N, 7, WIDTH))
-    growth = jnp.full(BATCH_N, 0.7)  # at 120 live edits; on every device alone there are fewer
+    growth = jnp.full(BATCH_N, 0.3)
     return (
         Query(text, vision, threshold, growth),
         hidden,
