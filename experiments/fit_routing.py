@@ -19,6 +19,7 @@ from experiments.training.editor_arguments import open_world
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.cli.arguments import whole_number
 from liveedit_jax.data.editing import EditingData
+from liveedit_jax.editor.routing import FEWEST_EDITS
 from liveedit_jax.evaluation.run import git_commit
 from liveedit_jax.model_io.model import load_model
 from liveedit_jax.model_io.weights import load_weights, save_weights
@@ -63,7 +64,8 @@ def _main() -> None:
     if "image" in params:
         low, growth = (float(params["image"][name]) for name in ("threshold", "growth"))
         print(
-            f"image threshold: cosine {low:.3f} at 100 edits, {growth:.3f} more for e times as many"
+            f"image threshold: cosine {low:.3f} up to {FEWEST_EDITS} edits, {growth:.3f} more for "
+            "e times as many"
         )
     _, before = load_weights(model.folder / "editor")
     made = before | {"editor": asdict(editor), "directions": asdict(recipe.directions)}

@@ -145,7 +145,7 @@ class DirectionsFitConfig:
     image_learning_rate: float = 1e-3
     image_weight_decay: float = 0.03
     image_dropout: float = 0.2
-    # Wrong pictures over the threshold, among all live edits'
+    # How many of all live edits' pictures may pass the threshold wrongly, on average.
     image_false_hits: float = 0.5
     groups_n: int = 1_000  # groups of questions that the prompts' map is fitted to
     asked_n: int = 6  # questions of a group

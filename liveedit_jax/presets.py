@@ -59,6 +59,7 @@ TINY_EDITOR_TRAIN = EditorTrainConfig(
     clip_norm=1.0,
     muon=True,
 )
+TINY_MIXTURE = EditMixture(lengths=((44, 0.51), (50, 0.37), (60, 0.12)))
 # The same with the routing of the paper.
 TINY_PAPER_EDITOR = replace(
     TINY_EDITOR,
@@ -120,7 +121,7 @@ PRESETS: dict[str, Preset] = {
         editor=TINY_EDITOR,
         pretrain=TINY_PRETRAIN,
         editor_train=TINY_EDITOR_TRAIN,
-        edit_mixture=EditMixture(lengths=((44, 0.51), (50, 0.37), (60, 0.12))),
+        edit_mixture=TINY_MIXTURE,
         open_mixture=EditMixture(
             lengths=((44, 0.25), (50, 0.32), (60, 0.32), (72, 0.11)), open_share=0.5
         ),
@@ -130,7 +131,7 @@ PRESETS: dict[str, Preset] = {
         backbone=BACKBONES["tiny"],
         editor=TINY_PAPER_EDITOR,
         editor_train=TINY_PAPER_EDITOR_TRAIN,
-        edit_mixture=EditMixture(lengths=((44, 0.51), (50, 0.37), (60, 0.12))),
+        edit_mixture=TINY_MIXTURE,
     ),
     "smol": Preset(
         dataset=DatasetConfig(budget=LengthBudget(prompt_n=48, answer_n=64)),

@@ -102,7 +102,7 @@ class Added(NamedTuple):
 
 
 class Importer:
-    """What `import_edits` asks of a session, with experts that are drawn instead of made."""
+    """Serve `import_edits` as a session does, with experts that are drawn instead of made."""
 
     def __init__(self, store: Store):
         """Import into an open store."""

@@ -25,7 +25,7 @@ class Cache(NamedTuple):
 
 
 class Crossing(NamedTuple):
-    """What the gated cross-attention in front of some layers reads.
+    """Hold the inputs of the gated cross-attention in front of some layers.
 
     Token t may read feature s where `mask[b, t, s]` is True. Features are S rows of states, of the
     pass itself where `features` is None; no layer changes those rows, which `carried` marks.

@@ -1,4 +1,4 @@
-"""What the processor of Idefics3 and SmolVLM does to a picture: tiles, and the tokens among them.
+"""Cuts pictures as the processor of Idefics3 and SmolVLM does: tiles, and the tokens among them.
 
 A picture is enlarged or shrunk to `longest_edge`, stretched to whole tiles and cut; the last tile
 is all of it. In front of each tile's vision tokens is a text that says where the tile lies.

@@ -14,17 +14,15 @@ import flax.struct
 import jax
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from PIL import Image
 
 from liveedit_jax.backbone_config import BackboneConfig
 from liveedit_jax.config import EditMixture, EditorTrainConfig, LengthBudget
 from liveedit_jax.data.facts import SOURCES, TRAINED_FACTS, Entity, split_entities
 from liveedit_jax.data.images import (
+    decode_image,
     drawing,
     drawing_png,
     normalise_pixels,
-    open_picture,
-    pad_to_square,
     preprocess,
     square_layout,
 )
@@ -182,10 +180,7 @@ class EditingData:
     def photographs(self) -> list[UInt8[np.ndarray, "S S 3"]]:
         """Return the pixels of an open world's photographs on white squares."""
         side, stamps = self.backbone.drawing_size, () if self.open is None else self.open.stamps
-        shown = (pad_to_square(open_picture(stamp.picture)).convert("RGB") for stamp in stamps)
-        return [
-            np.asarray(square.resize((side, side), Image.Resampling.BICUBIC)) for square in shown
-        ]
+        return [decode_image(stamp.picture, side, stamp.path) for stamp in stamps]
 
     @cached_property
     def picture_row(self) -> Row:
