@@ -71,6 +71,7 @@ def create_database(path: Path, state: State) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with create_file(path) as fresh, closing(sqlite3.connect(fresh, isolation_level=None)) as db:
         db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        db.execute("PRAGMA journal_mode = MEMORY")  # nobody sees it yet: no file beside it
         db.execute("BEGIN")
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         migrate(db, 0)
