@@ -1,6 +1,7 @@
 """Gated cross-attention as a part of its own, in a decoder that lives in this file alone."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -83,15 +84,24 @@ def rows(*roles):
     return without_pixels(np.random.default_rng(0).integers(3, 40, role.shape, np.int32), role)
 
 
-@pytest.fixture(autouse=True)
-def listed(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def listed():
     """The registry with one more entry."""
-    monkeypatch.setattr(registry, "FAMILIES", (*registry.FAMILIES, FAMILY))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "FAMILIES", (*registry.FAMILIES, FAMILY))
+        yield
 
 
-@pytest.fixture
-def weights():
+@pytest.fixture(scope="module")
+def weights(listed):
     return jax.jit(Backbone(CFG).init)(jax.random.key(0))
+
+
+@partial(jax.jit, static_argnums=0)
+def run(backbone, weights, batch, features):
+    """The edit layer's states and the logits."""
+    hidden = backbone.lower_from_features(weights, batch, features)
+    return hidden, backbone.upper(weights, hidden, batch)
 
 
 FEATURES = 2 * jnp.asarray(np.random.default_rng(1).normal(size=(3, 4, 16)), jnp.float32)
@@ -121,6 +131,7 @@ def test_features_of_another_question_are_not_read():
     assert seen[2].tolist() == [0, 1, 0, 0, 0] and seen[4].tolist() == [0, 0, 0, 1, 0]
 
 
+@jax.jit
 def layer_by_layer(weights, batch, features):
     """The model's states after every layer, its parts applied one after another."""
     backbone, plain = Backbone(CFG), LlamaConfig(**{**vars(CFG.decoder), "cross_every": 0})
@@ -128,7 +139,7 @@ def layer_by_layer(weights, batch, features):
     cfg = CFG.decoder
     context = decoder.context(plain, positions(cfg, batch), attention_mask(cfg, batch))
     halves = weights["lower"], weights["upper"]
-    layers = jax.tree.map(lambda *leaves: np.concatenate(leaves), *halves)
+    layers = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *halves)
     states, kept = [], (batch.role == VISION)[..., None]
     for i in range(cfg.layers_n):
         own, y = jax.tree.map(lambda leaf, i=i: leaf[i], layers), x
@@ -148,14 +159,13 @@ def test_every_split_reads_in_front_of_the_same_layers(weights):
     for edit_layer in (0, 1, 2, 4):
         backbone = Backbone(replace(CFG, edit_layer=edit_layer))
         cut = split_at(weights, edit_layer)
-        hidden = backbone.lower_from_features(cut, batch, FEATURES)
+        hidden, found = run(backbone, cut, batch, FEATURES)
         np.testing.assert_allclose(hidden, states[edit_layer], atol=1e-5)
-        found = backbone.upper(cut, hidden, batch)
         logits = found if logits is None else logits
         np.testing.assert_allclose(found, logits, atol=1e-5)
     placed = np.asarray(hidden)[batch.role == VISION]
     np.testing.assert_array_equal(placed, np.asarray(FEATURES)[[0, 2]].reshape(-1, 16))
-    other = backbone.lower_from_features(cut, batch, -FEATURES)
+    other, _ = run(backbone, cut, batch, -FEATURES)
     moved = np.abs(np.asarray(other - hidden)).max(-1)
     assert (moved[1] == 0).all() and (moved[0, :2] == 0).all() and (moved[0, 6:] > 0.01).all()
 
@@ -175,9 +185,14 @@ def test_generation_with_caches_equals_generation_without(weights):
     for b, n in enumerate((batch.role != 0).sum(1)):
         token[b, n : n + 4], role[b, n : n + 4] = made[b], ANSWER
     whole = without_pixels(token, role)
-    hidden = backbone.lower_from_features(weights, whole, FEATURES)
-    changed = backbone.keep_features(hidden, hidden + plan[:, None], role)
-    best = np.asarray(backbone.upper(weights, changed, whole).argmax(-1))
+
+    @jax.jit
+    def shifted(weights, batch):
+        hidden = backbone.lower_from_features(weights, batch, FEATURES)
+        changed = backbone.keep_features(hidden, hidden + plan[:, None], batch.role)
+        return backbone.upper(weights, changed, batch)
+
+    best = np.asarray(shifted(weights, whole).argmax(-1))
     for b, n in enumerate((batch.role != 0).sum(1)):
         want = best[b, n - 1 : n + 3]
         ended = np.cumsum(want == CFG.eos_id) - (want == CFG.eos_id) > 0
@@ -188,14 +203,18 @@ def test_generation_with_caches_equals_generation_without(weights):
 
 
 def test_factors_of_gradients_run_the_same_layers(weights):
-    backbone, batch = Backbone(CFG), rows(*ROWS[:1])
-    role = np.where(np.arange(10) > 7, ANSWER, batch.role).astype(np.int8)
-    batch = batch.replace(role=role)
-    hidden = backbone.lower_from_features(weights, batch, FEATURES[:1])
+    batch = rows(*ROWS)
+    batch.role[0, 8:] = ANSWER
+
+    @jax.jit
+    def factors(weights, batch):
+        hidden = Backbone(CFG).lower_from_features(weights, batch, FEATURES)
+        return gradient_factors(Backbone(CFG), weights, hidden, batch)
+
     silent = weights | {"upper": jax.tree.map(jnp.zeros_like, weights["upper"])}
     silent["upper"] |= {"norm2": weights["upper"]["norm2"]}
-    read = gradient_factors(backbone, silent, hidden, batch)["gate"].read  # layers add nothing
-    crossed = layer_by_layer(silent, batch, FEATURES[:1])[4]
+    read = factors(silent, batch)["gate"].read  # layers add nothing
+    crossed = layer_by_layer(silent, batch, FEATURES)[4]
     norm = jax.tree.map(lambda leaf: leaf[1], weights["upper"]["norm2"])
     want = registry.apply_module(decoder.norm(CFG.decoder), norm, crossed)
     np.testing.assert_allclose(read[1][batch.role != VISION], want[batch.role != VISION], atol=1e-5)
@@ -209,9 +228,7 @@ def test_its_weights_are_placed_and_quantised(weights):
         backbone_shardings(mesh, CFG, weights | {"cross": {"alpha": jnp.ones(3)}})
     small, batch = quantise(weights), rows(*ROWS)
     assert small["cross"]["read"]["kernel"].integer.dtype == jnp.int8
-    backbone = Backbone(CFG)
-    exact = backbone.lower_from_features(weights, batch, FEATURES)
-    near = backbone.lower_from_features(small, batch, FEATURES)
+    exact, near = (run(Backbone(CFG), each, batch, FEATURES)[0] for each in (weights, small))
     assert 0 < np.abs(near - exact).max() < 0.05 * np.abs(exact).max()
 
 
