@@ -54,6 +54,8 @@ class LiveRepository:
     Threads may share it as they share the store: its lock is held while the arrays change.
     """
 
+    _repo: Repository  # deleted where its memory is needed for what takes its place
+
     def __init__(self, store: Store, cfg: EditorConfig, width: int, storage: StorageConfig):
         """Load all live edits.
 
@@ -116,7 +118,9 @@ class LiveRepository:
             self._used_n = 0
             self._repo = repository.init_repository(self.cfg, self.width, capacity, storage)
             return live
-        self._used_n, self._repo = experts_n, None  # what was there makes room
+        self._used_n = experts_n
+        if hasattr(self, "_repo"):
+            del self._repo
         ((ids, arrays),) = self.store.experts(None, capacity)
         self._repo = repository.from_stored(arrays, ids)
         return []
@@ -127,7 +131,7 @@ class LiveRepository:
         It would copy them itself, but all at once.
         """
         leaves, tree = jax.tree.flatten(self._repo)
-        self._repo = None
+        del self._repo
         for i, leaf in enumerate(leaves):
             leaves[i] = jnp.copy(leaf)
         self._repo, self._is_borrowed = jax.tree.unflatten(tree, leaves), False
