@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from functools import cache, partial
 
 import jax
 import numpy as np
@@ -98,22 +99,25 @@ def theirs(name: str, **given):
     return net.eval()
 
 
+def backbone(cfg: LlamaConfig) -> Backbone:
+    return Backbone(BackboneConfig(vision=VISION, decoder=cfg, edit_layer=1))
+
+
+@partial(jax.jit, static_argnums=0)
+def states_and_logits(backbone: Backbone, weights: dict, batch):
+    hidden = backbone.lower_from_features(weights, batch, None)
+    return hidden, backbone.upper(weights, hidden, batch)
+
+
 def run(cfg: LlamaConfig, name: str, state: dict, batch):
     """The edit layer's states and the logits of our decoder with their weights."""
-    backbone = Backbone(BackboneConfig(vision=VISION, decoder=cfg, edit_layer=1))
-    gemma = name.startswith("Gemma")
+    net, gemma = backbone(cfg), name.startswith("Gemma")
     more = {"norms": GEMMA_NORMS} if gemma else {}
-    rules = llama_rules(backbone.cfg, r"model\.", r"lm_head\.", one_plus=gemma, **more)
-    like = jax.eval_shape(backbone.init, jax.random.key(0))
+    rules = llama_rules(net.cfg, r"model\.", r"lm_head\.", one_plus=gemma, **more)
+    like = jax.eval_shape(net.init, jax.random.key(0))
     like = {part: like[part] for part in like if part not in ("vision", "projector")}
     weights = convert(state, rules, like)
-
-    @jax.jit
-    def compute(weights, batch):
-        hidden = backbone.lower_from_features(weights, batch, None)
-        return hidden, backbone.upper(weights, hidden, batch)
-
-    return compute(weights, batch)
+    return states_and_logits(net, weights, batch)
 
 
 @pytest.mark.parity
@@ -150,26 +154,24 @@ MUTATIONS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "cfg", "change"), MUTATIONS)
-def test_every_setting_changes_the_result(name, cfg, change):
-    """With weights of our own, so that no original is needed."""
+def logits(cfg: LlamaConfig, weights: dict) -> np.ndarray:
     rng = np.random.default_rng(SEED)
     batch = without_pixels(
         rng.integers(3, 40, (1, 9), np.int32), np.full((1, 9), Role.PROMPT, np.int8)
     )
+    return np.asarray(states_and_logits(backbone(cfg), weights, batch)[1])
 
-    def backbone(cfg):
-        return Backbone(BackboneConfig(vision=VISION, decoder=cfg, edit_layer=1))
 
-    weights = jax.tree.map(lambda leaf: 2 * leaf, jax.jit(backbone(cfg).init)(jax.random.key(SEED)))
+@cache
+def weights_and_logits(cfg: LlamaConfig) -> tuple[dict, np.ndarray]:
+    """Weights of our own, so that no original is needed, and what they say."""
+    made = jax.jit(backbone(cfg).init)(jax.random.key(SEED))
+    weights = jax.tree.map(lambda leaf: 2 * leaf, made)
+    return weights, logits(cfg, weights)
 
-    def logits(cfg):
-        @jax.jit
-        def compute(weights):
-            hidden = backbone(cfg).lower_from_features(weights, batch, None)
-            return backbone(cfg).upper(weights, hidden, batch)
 
-        return np.asarray(compute(weights))
-
-    right, wrong = logits(cfg), logits(replace(cfg, **change))
+@pytest.mark.parametrize(("name", "cfg", "change"), MUTATIONS)
+def test_every_setting_changes_the_result(name, cfg, change):
+    weights, right = weights_and_logits(cfg)
+    wrong = logits(replace(cfg, **change), weights)
     assert np.abs(right - wrong).max() > 1e-3 * np.abs(right).max()

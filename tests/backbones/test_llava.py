@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from torch_parity import lower, upper, vision_features
 
 from liveedit_jax.backbone_config import BackboneConfig, ClipConfig, LlamaConfig, RematPolicy
 from liveedit_jax.backbones import Backbone
@@ -81,8 +82,8 @@ def test_equals_the_pytorch_original():
             pixel_values=torch.tensor(np.asarray(batch.image).transpose(0, 3, 1, 2)),
             output_hidden_states=True,
         )
-    hidden = backbone.lower(weights, batch)
-    logits = backbone.upper(weights, hidden, batch)
+    hidden = lower(backbone, weights, batch)
+    logits = upper(backbone, weights, hidden, batch)
     # transformers 5 records states before each layer: index edit_layer + 1 is its output
     np.testing.assert_allclose(hidden, want.hidden_states[2].numpy(), atol=1e-4)
     np.testing.assert_allclose(logits, want.logits.numpy(), atol=1e-4)
@@ -93,7 +94,10 @@ def test_padding_changes_nothing(model):
     both = rows([6, 3])
     alone = jax.tree.map(lambda leaf: leaf[1:], both)
     short = alone.replace(token=alone.token[:, :-3], role=alone.role[:, :-3])
-    run = jax.jit(lambda b: backbone.upper(weights, backbone.lower(weights, b), b))
+
+    def run(batch):
+        return upper(backbone, weights, lower(backbone, weights, batch), batch)
+
     n = short.token.shape[1]
     np.testing.assert_allclose(run(both)[1:, :n], run(short), atol=1e-5)
 
@@ -101,9 +105,9 @@ def test_padding_changes_nothing(model):
 def test_logits_of_some_positions_are_those_of_all(model):
     backbone, weights = model
     batch, at = rows([6, 3]), jnp.asarray([[3, 7, 10], [0, 1, 12]])
-    hidden = backbone.lower(weights, batch)
-    every = backbone.upper(weights, hidden, batch)
-    some = backbone.upper(weights, hidden, batch, at)
+    hidden = lower(backbone, weights, batch)
+    every = upper(backbone, weights, hidden, batch)
+    some = upper(backbone, weights, hidden, batch, at)
     np.testing.assert_allclose(some, jnp.take_along_axis(every, at[..., None], 1), atol=1e-5)
 
 
@@ -118,14 +122,15 @@ def test_packed_questions_equal_separate_ones(model, pictures_n):
         return Batch(image=shown, **{k: jnp.asarray(v)[None] for k, v in row.items()})
 
     def states(row):
-        return backbone.lower(weights, batch(row))[0]
+        return lower(backbone, weights, batch(row))[0]
 
-    packed = states(pack_row(questions, 13 + vision_n, 1, vision_n)[0])
+    length_n = 13 + vision_n
+    packed = states(pack_row(questions, length_n, 1, vision_n)[0])
     at = head_n = 1 + vision_n
     for question in questions:
         n = sum(map(len, question))
-        single = states(pack_row([question], head_n + n, 1, vision_n)[0])
-        np.testing.assert_allclose(packed[at : at + n], single[head_n:], atol=1e-5)
+        single = states(pack_row([question], length_n, 1, vision_n)[0])[head_n : head_n + n]
+        np.testing.assert_allclose(packed[at : at + n], single, atol=1e-5)
         at += n
 
 
@@ -133,15 +138,14 @@ def test_a_scene_has_the_features_of_its_left_picture_and_then_of_its_right_one(
     backbone, weights = model
     pictures = rows([1, 1]).image
     assert not np.array_equal(pictures[0], pictures[1])
-    scene = backbone.vision_features(weights, pictures[None])
-    apart = backbone.vision_features(weights, pictures)
+    scene = vision_features(backbone, weights, pictures[None])
+    apart = vision_features(backbone, weights, pictures)
     np.testing.assert_allclose(scene[0], np.concatenate(list(apart)), atol=1e-5)
 
 
 def slow_greedy(backbone, weights, batch, steps_n, intervene):
     """One token at a time, everything computed anew."""
     found = []
-    lower, upper = jax.jit(backbone.lower), jax.jit(backbone.upper)
     wide = batch.token.shape[1] + steps_n
     for b in range(batch.token.shape[0]):
         n = int((batch.role[b] != Role.PAD).sum())
@@ -154,7 +158,8 @@ def slow_greedy(backbone, weights, batch, steps_n, intervene):
                 jnp.asarray([role + pad], jnp.int8),
                 batch.image[b : b + 1],
             )
-            logits = upper(weights, intervene(b, lower(weights, row)), row)
+            hidden = intervene(b, lower(backbone, weights, row))
+            logits = upper(backbone, weights, hidden, row)
             made.append(int(logits[0, len(token) - 1].argmax()))
             if made[-1] == CFG.eos_id:
                 break
@@ -199,7 +204,8 @@ def test_a_text_only_row_ignores_its_image(model):
     backbone, weights = model
     batch = rows([4], image=False)
     other = batch.replace(image=batch.image + 1)
-    np.testing.assert_array_equal(backbone.lower(weights, batch), backbone.lower(weights, other))
+    found, wanted = (lower(backbone, weights, each) for each in (other, batch))
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_conversion_accounts_for_every_name():
@@ -264,7 +270,7 @@ def test_draws_follow_the_probabilities(model):
     drawn = np.asarray(
         generate(backbone, weights, many, 1, sampling=sampling, key=jax.random.key(1))
     )[:, 0]
-    logits = backbone.upper(weights, backbone.lower(weights, one), one)
+    logits = upper(backbone, weights, lower(backbone, weights, one), one)
     last = int((np.asarray(one.role[0]) != Role.PAD).sum()) - 1
     p = np.sort(np.asarray(jax.nn.softmax(logits[0, last])))[::-1]
     kept = int((np.cumsum(p[:5] / p[:5].sum()) - p[:5] / p[:5].sum() < 0.9).sum())
@@ -303,15 +309,18 @@ def test_weights_in_8_bits_stay_near(model):
     small = quantise(weights)
     kernel = small["lower"]["gate"]["kernel"]
     assert kernel.integer.dtype == jnp.int8 and kernel.integer.shape == (2, 32, 48)
-    run = jax.jit(lambda w: backbone.upper(w, backbone.lower(w, batch), batch))
+
+    def run(weights):
+        return upper(backbone, weights, lower(backbone, weights, batch), batch)
+
     exact, near, widened = run(weights), run(small), run(dequantise(small))
     np.testing.assert_allclose(near, widened, atol=1e-5)
     assert 0 < np.abs(near - exact).max() < 0.05 * np.abs(exact).max()
 
-    def loss(hidden):
+    def loss(hidden, small):
         return backbone.upper(small, hidden, batch).sum()
 
-    gradient = jax.grad(loss)(backbone.lower(small, batch))
+    gradient = jax.jit(jax.grad(loss))(lower(backbone, small, batch), small)
     assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
 
 
@@ -321,13 +330,15 @@ def test_halved_kernels_stay_near_and_states_stay_float32(model):
     half = round_kernels(weights)
     assert half["upper"]["gate"]["kernel"].dtype == jnp.bfloat16
     assert half["upper"]["norm1"]["scale"].dtype == half["embed"].dtype == jnp.float32
-    hidden = backbone.lower(weights, batch)
+    hidden = lower(backbone, weights, batch)
 
-    def loss(hidden, w):
+    @jax.jit
+    @jax.grad
+    def gradient(hidden, w):
         return (backbone.upper(w, hidden, batch) ** 2).mean()
 
-    assert backbone.lower(half, batch).dtype == jnp.float32
-    for run in (lambda w: backbone.upper(w, hidden, batch), lambda w: jax.grad(loss)(hidden, w)):
+    assert lower(backbone, half, batch).dtype == jnp.float32
+    for run in (lambda w: upper(backbone, w, hidden, batch), lambda w: gradient(hidden, w)):
         exact, near = run(weights), run(half)
         assert near.dtype == jnp.float32
         assert 0 < np.abs(near - exact).max() < 0.02 * np.abs(exact).max()
@@ -337,7 +348,7 @@ def test_halved_kernels_stay_near_and_states_stay_float32(model):
 def test_recomputed_gradients_are_the_same(model, keep):
     backbone, weights = model
     batch = rows([6, 3])
-    hidden = backbone.lower(weights, batch)
+    hidden = lower(backbone, weights, batch)
     again = Backbone(replace(CFG, keep=keep))
 
     def gradient(net):
