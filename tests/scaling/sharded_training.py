@@ -110,6 +110,7 @@ def every_mesh_trains_as_one_device():
 
 def accumulated_steps_are_those_of_one_device(folder):
     """Two batches a step, each with its own pictures, as `set_up_on_mesh` puts them."""
+    jax.config.update("jax_enable_x64", False)  # until all is drawn
     recipe = replace(RECIPE, batch_n=4, accumulate_n=2, answers_n=25)
     data = EditingData(mojiedit_tokenizer(SMALL.decoder.vocab_n), SMALL, recipe, EditMixture())
     weights = jax.jit(PLAIN.init)(jax.random.key(0))

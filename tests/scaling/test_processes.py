@@ -15,7 +15,7 @@ from liveedit_jax.scaling.mesh import parse_axes
 from liveedit_jax.scaling.processes import start
 
 HERE = Path(__file__).parent
-STEPS_N, LONG_N = 6, 40
+STEPS_N, LONG_N = 6, 20
 KILLS_N = 1  # resume_check has three, of the whole train_editor
 DEVICES = "--xla_force_host_platform_device_count"
 # On a busy machine one process may compile for so long that another gives up waiting to connect;
@@ -85,7 +85,7 @@ def killed(lines_n, rng, processes_n, out, *steps_n):
 
 def test_a_killed_run_is_the_same_run_bit_for_bit(alone):
     out, rng = alone.parent / "killed", random.Random()
-    at = sorted(rng.sample(range(4, LONG_N - 2), KILLS_N))
+    at = sorted(rng.sample(range(4, LONG_N - 6), KILLS_N))
     for lines_n in at:  # lines of steps that are lost are written again
         killed(lines_n, rng, 1, out, LONG_N)
     ended(1, out, LONG_N)

@@ -8,16 +8,13 @@ from liveedit_jax.config import EditorConfig, StorageConfig
 from liveedit_jax.scaling import repository as sharded
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        "eight_devices_store_route_and_apply_as_one",
-        "rollback_frees_rows_on_every_device",
-        "only_scores_and_the_residual_cross",
-    ],
-)
-def test_on_eight_devices(on_eight_devices, check):
-    on_eight_devices("sharded_repository", check)
+def test_on_eight_devices(on_eight_devices):
+    on_eight_devices(
+        "sharded_repository",
+        "eight_devices_store_route_and_apply_as_one()",
+        "rollback_frees_rows_on_every_device()",
+        "only_scores_and_the_residual_cross()",
+    )
 
 
 def test_a_capacity_that_does_not_divide_is_refused():

@@ -7,28 +7,22 @@ from liveedit_jax.config import MeshConfig
 from liveedit_jax.scaling.mesh import make_mesh
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        "large_arrays_are_really_split",
-        "edits_queries_and_generation_are_those_of_one_device",
-    ],
-)
-def test_on_eight_devices(on_eight_devices, check):
-    on_eight_devices("sharded_training", check)
+def test_on_eight_devices(on_eight_devices, tmp_path):
+    on_eight_devices(
+        "sharded_training",
+        "large_arrays_are_really_split()",
+        "edits_queries_and_generation_are_those_of_one_device()",
+        f"a_checkpoint_opens_on_another_mesh({str(tmp_path)!r})",
+    )
 
 
-def test_training_on_eight_devices(on_eight_devices):
-    on_eight_devices("sharded_training", "every_mesh_trains_as_one_device", fast=True)
-
-
-def test_accumulated_steps_on_eight_devices(on_eight_devices, tmp_path):
-    check = "accumulated_steps_are_those_of_one_device"
-    on_eight_devices("sharded_training", check, str(tmp_path), fast=True)
-
-
-def test_a_checkpoint_opens_on_another_mesh(on_eight_devices, tmp_path):
-    on_eight_devices("sharded_training", "a_checkpoint_opens_on_another_mesh", str(tmp_path))
+def test_training_on_eight_devices(on_eight_devices, tmp_path):
+    on_eight_devices(
+        "sharded_training",
+        "every_mesh_trains_as_one_device()",
+        f"accumulated_steps_are_those_of_one_device({str(tmp_path)!r})",
+        fast=True,
+    )
 
 
 def test_a_mesh_of_another_size_is_refused():
