@@ -11,16 +11,22 @@ from liveedit_jax.model_io.model import TOKENIZER, load_model, save_backbone
 from liveedit_jax.model_io.weights import load_weights, save_weights
 
 
-@pytest.fixture
-def folder(model_folder, tmp_path):
-    """A model folder of one's own, whose recipe says which tokenizer it is for."""
-    made = tmp_path / "m"
+@pytest.fixture(scope="module")
+def saved_folder(model_folder, tmp_path_factory):
+    """A model folder whose recipe says which tokenizer it is for."""
+    made = tmp_path_factory.mktemp("saved") / "m"
     shutil.copytree(model_folder, made)
     model = load_model(made)
     weights, recipe = load_weights(made / "backbone")
     recipe.pop("sha256")
     assert save_backbone(made, weights, recipe, model.tokenizer) == model.backbone_sha256
     return made
+
+
+@pytest.fixture
+def folder(saved_folder, tmp_path):
+    """A copy to damage."""
+    return shutil.copytree(saved_folder, tmp_path / "m")
 
 
 def recipe_of(part, **changes):

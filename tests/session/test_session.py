@@ -194,7 +194,7 @@ def test_logits_predict_the_answers_tokens(model, few, tmp_path):
         after = editor.logits(rows)
         batch, position, _ = next(model.answer_batches(rows[:4]))
         params = {"backbone": model.weights, "editor": model.parts.editor}
-        every, _ = liveedit.logits(
+        every, _ = jax.jit(liveedit.logits, static_argnums=(0, 1))(
             editor.encoder.cfg,
             model.backbone,
             params,

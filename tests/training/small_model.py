@@ -1,7 +1,11 @@
 """Shapes of `tiny` that train in a moment."""
 
 from dataclasses import replace
+from functools import cache
 
+import jax
+
+from liveedit_jax.backbones import Backbone
 from liveedit_jax.presets import preset
 
 TINY = preset("tiny-paper")
@@ -14,3 +18,9 @@ SMALL = replace(
     ),
 )  # fmt: skip
 EDITOR = replace(TINY.editor, module_width=16, heads_n=2, rank=2)
+
+
+@cache
+def small_weights() -> dict:
+    """Random weights, made once."""
+    return jax.jit(Backbone(SMALL).init)(jax.random.key(0))

@@ -115,13 +115,13 @@ def test_edits_are_the_frozen_models_states(tokenizer):
     shape = replace(tiny.backbone, decoder=replace(tiny.backbone.decoder, width=32, layers_n=4))
     backbone, recipe = Backbone(shape), EditorTrainConfig(batch_n=3)
     data = EditingData(tokenizer, shape, recipe, EditMixture(lengths=((44, 0.5), (60, 0.5))))
-    weights = backbone.init(jax.random.key(0))
+    weights = jax.jit(backbone.init)(jax.random.key(0))
     pictures = jax.random.normal(jax.random.key(1), (2 * len(data.entities), shape.vision_n, 32))
     found = edits_of(backbone, weights, pictures, data, 1e-5, batches_n=2)
     assert found.states.shape == (6, 60, 32) and found.token.shape == found.role.shape == (6, 60)
     batch = data.batch_at(1)
     rows = without_pixels(batch.token[0], batch.role[0])
-    want = backbone.lower_from_features(weights, rows, pictures[batch.picture[0]])
+    want = jax.jit(backbone.lower_from_features)(weights, rows, pictures[batch.picture[0]])
     t = want.shape[1]
     assert found.states.dtype == jnp.float16
     np.testing.assert_allclose(found.states[3:, :t], normalise(want, 1e-5), rtol=1e-3, atol=1e-5)

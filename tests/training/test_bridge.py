@@ -41,6 +41,9 @@ CFG = BridgeTrainConfig(
 )
 
 
+loss_of = jax.jit(bridge_loss, static_argnums=(0, 1))
+
+
 @pytest.fixture(scope="module")
 def parts():
     backbone = Backbone(SMALL)
@@ -94,13 +97,17 @@ def test_logits_at_answers_are_the_loss_of_all_positions(parts):
     backbone, frozen, states, data = parts
     params, batch = init_state(backbone, CFG, jax.random.key(1)).params, data.batch_at(1)
     alone = replace(CFG, contrastive_weight=0.0, length_weight=0.0)
-    found, _ = bridge_loss(backbone, alone, frozen, states, params, batch)
+    found, _ = loss_of(backbone, alone, frozen, states, params, batch)
     weights = frozen | {"projector": params}
     read = states[batch.picture].astype(jnp.float32)
-    features = bridge(SMALL).apply({"params": params}, read)
-    logits = backbone.upper(
-        weights, backbone.lower_from_features(weights, batch.rows, features), batch.rows
-    )
+
+    @jax.jit
+    def logits_of(weights, read, rows):
+        features = bridge(SMALL).apply({"params": weights["projector"]}, read)
+        hidden = backbone.lower_from_features(weights, rows, features)
+        return backbone.upper(weights, hidden, rows)
+
+    logits = logits_of(weights, read, batch.rows)
     label, answer, eos = answer_labels(batch.rows, SMALL.eos_id)
     mask = answer | eos
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
@@ -111,11 +118,9 @@ def test_logits_at_answers_are_the_loss_of_all_positions(parts):
 def test_uneven_lengths_cost(parts):
     backbone, frozen, states, data = parts
     params, batch = init_state(backbone, CFG, jax.random.key(1)).params, data.batch_at(1)
-    with_it, scalars = bridge_loss(backbone, CFG, frozen, states, params, batch)
-    without, _ = bridge_loss(
-        backbone, replace(CFG, length_weight=0.0), frozen, states, params, batch
-    )
+    with_it, scalars = loss_of(backbone, CFG, frozen, states, params, batch)
+    without, _ = loss_of(backbone, replace(CFG, length_weight=0.0), frozen, states, params, batch)
     assert float(scalars["uneven"]) > 0
     np.testing.assert_allclose(with_it - without, scalars["uneven"], rtol=1e-3, atol=1e-5)
     same = batch.replace(pairs=jnp.zeros_like(batch.pairs))  # one drawing again and again
-    assert float(bridge_loss(backbone, CFG, frozen, states, params, same)[1]["uneven"]) < 1e-6
+    assert float(loss_of(backbone, CFG, frozen, states, params, same)[1]["uneven"]) < 1e-6

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small_model import EDITOR, SMALL
+from small_model import EDITOR, SMALL, small_weights
 
 from liveedit_jax.backbone_config import AnyresConfig, ResizeMode
 from liveedit_jax.backbones import Backbone
@@ -86,7 +86,7 @@ def step_of(cfg, recipe, data, state, batch):
 def test_accumulated_steps_follow_the_mean_gradient(tokenizer):
     recipe = EditorTrainConfig(batch_n=2, accumulate_n=3, learning_rate=1e-2)
     backbone, data = Backbone(SMALL), EditingData(tokenizer, SMALL, recipe, EditMixture())
-    weights = jax.jit(backbone.init)(jax.random.key(0))
+    weights = small_weights()
     state = training.init_state(backbone, EDITOR, recipe, jax.random.key(1))
     batches = data.batch_at(4)
     assert batches.token.shape[:3] == (3, 4, 2)
@@ -94,7 +94,7 @@ def test_accumulated_steps_follow_the_mean_gradient(tokenizer):
     used = np.unique(batches.picture)
     shown_ones = np.stack([data.picture(i) for i in used])
     pictures = jnp.zeros((used.max() + 1, SMALL.vision_n, SMALL.width))
-    pictures = pictures.at[used].set(backbone.vision_features(weights, shown_ones))
+    pictures = pictures.at[used].set(jax.jit(backbone.vision_features)(weights, shown_ones))
 
     @jax.jit
     def gradient(hidden, part, i):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_model import EDITOR, SMALL
+from small_model import EDITOR, SMALL, small_weights
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditMixture, EditorTrainConfig
@@ -19,7 +19,7 @@ from liveedit_jax.types import Role
 
 def test_more_routing_samples_leave_the_edit_terms_alone(tokenizer):
     backbone = Backbone(SMALL)
-    weights = jax.jit(backbone.init)(jax.random.key(0))
+    weights = small_weights()
     few, many = EditorTrainConfig(batch_n=4), EditorTrainConfig(batch_n=4, routing_n=7)
     data = EditingData(tokenizer, SMALL, many, EditMixture(lengths=((60, 1.0),)))
     batch = data.batch_at(0)
@@ -64,7 +64,7 @@ def test_blended_images_share_one_partner_and_leave_prompts_alone():
 
 def test_routing_beyond_the_released_codes_changes_hard_routing_alone(tokenizer):
     backbone = Backbone(SMALL)
-    weights = jax.jit(backbone.init)(jax.random.key(0))
+    weights = small_weights()
     plain = EditorTrainConfig(batch_n=6)
     data = EditingData(
         tokenizer,
@@ -75,11 +75,11 @@ def test_routing_beyond_the_released_codes_changes_hard_routing_alone(tokenizer)
     batch = jax.tree.map(jnp.asarray, data.batch_at(0))
     pictures = jax.random.normal(jax.random.key(2), (1400, SMALL.vision_n, 32))
     params = editor_training.init_state(backbone, EDITOR, plain, jax.random.key(1)).params
+    features, lower = pictures[batch.picture.T.reshape(-1)], editor_training.lower_from_features
+    hidden = editor_training.lower_states(backbone, plain, lower, weights, features, batch)
 
     @partial(jax.jit, static_argnums=0)
     def scalars(recipe):
-        features = pictures[batch.picture.T.reshape(-1)]
-        hidden = editor_training.lower_from_features(backbone, weights, features, batch)
         return editor_loss(
             backbone, EDITOR, recipe, weights, params, batch, hidden, jax.random.key(0)
         )[1]

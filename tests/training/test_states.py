@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from small_model import EDITOR, SMALL
+from small_model import EDITOR, SMALL, small_weights
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditMixture, EditorTrainConfig
@@ -17,7 +17,7 @@ BACKBONE = Backbone(SMALL)
 def test_steps_from_disk_are_the_steps(tokenizer, tmp_path):
     recipe = EditorTrainConfig(batch_n=2, learning_rate=1e-2)
     data = EditingData(tokenizer, SMALL, recipe, EditMixture(lengths=((60, 1.0),)))
-    weights = jax.jit(BACKBONE.init)(jax.random.key(0))
+    weights = small_weights()
     shape = (2 * len(data.entities), SMALL.vision_n, SMALL.width)
     pictures = jax.random.normal(jax.random.key(2), shape)
     made = []

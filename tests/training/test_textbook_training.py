@@ -12,7 +12,12 @@ from liveedit_jax.backbones.weights import convert_weights
 from liveedit_jax.config import EditMixture, EditorTrainConfig
 from liveedit_jax.data.editing import EditingData
 from liveedit_jax.editor.liveedit import init_params
-from liveedit_jax.training.editor import lower_from_features, picture_features, row_features
+from liveedit_jax.training.editor import (
+    lower_from_features,
+    lower_states,
+    picture_features,
+    row_features,
+)
 from liveedit_jax.training.editor_loss import editor_loss
 
 
@@ -40,7 +45,7 @@ def test_losses_and_gradients_are_the_textbooks(tokenizer):
     batch, key = data.batch_at(1), jax.random.key(7)
     pictures = picture_features(backbone, weights, data.pictures())
     features = row_features(pictures, batch)
-    hidden = lower_from_features(backbone, weights, features, batch)
+    hidden = lower_states(backbone, recipe, lower_from_features, weights, features, batch)
 
     def ours(params):
         return editor_loss(backbone, editor, recipe, weights, params, batch, hidden, key)

@@ -10,10 +10,9 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from small_model import EDITOR, SMALL
+from small_model import EDITOR, SMALL, small_weights
 
 from experiments import train_editor
-from liveedit_jax.backbones import Backbone
 from liveedit_jax.editor.liveedit import init_params
 from liveedit_jax.model_io.model import SHIPPED, load_model
 from liveedit_jax.model_io.weights import load_weights, save_weights
@@ -52,18 +51,23 @@ def config(tmp_path):
     return file
 
 
-@pytest.fixture
-def model(tmp_path):
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
     """A model folder of the config's shapes, untrained."""
-    folder = tmp_path / "model"
-    weights = jax.jit(Backbone(SMALL).init)(jax.random.key(0))
-    sha256 = save_weights(folder / "backbone", weights, {"config": "tiny"})
+    folder = tmp_path_factory.mktemp("untrained")
+    sha256 = save_weights(folder / "backbone", small_weights(), {"config": "tiny"})
     start = jax.jit(init_params, static_argnums=(1, 2, 3))
     editor = start(jax.random.key(1), EDITOR, SMALL.width, SMALL.vision_n)
     recipe = {"editor": asdict(EDITOR), "backbone_sha256": sha256}
     save_weights(folder / "editor", editor, recipe)
     shutil.copy(SHIPPED / "tiny" / "tokenizer.json", folder)
     return folder
+
+
+@pytest.fixture
+def model(untrained, tmp_path):
+    """A copy to train."""
+    return shutil.copytree(untrained, tmp_path / "model")
 
 
 @pytest.fixture

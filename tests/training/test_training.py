@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small_model import EDITOR, SMALL, TINY
+from small_model import EDITOR, SMALL, TINY, small_weights
 
 from liveedit_jax.backbones import Backbone
 from liveedit_jax.config import EditMixture, EditorTrainConfig, PretrainConfig
@@ -163,7 +163,7 @@ def test_editing_batches_hold_samples_of_similar_length(tokenizer):
 
 def test_the_editor_step_learns_and_its_loss_has_no_gradient_below(tokenizer):
     backbone = Backbone(SMALL)
-    weights = jax.jit(backbone.init)(jax.random.key(0))
+    weights = small_weights()
     recipe = EditorTrainConfig(batch_n=4, learning_rate=1e-2)
     data = EditingData(tokenizer, SMALL, recipe, EditMixture(lengths=((60, 1.0),)))
     shape = (2 * len(data.entities), SMALL.vision_n, SMALL.width)
@@ -313,15 +313,16 @@ def test_a_run_that_goes_on_with_another_recipe_says_so(tmp_path):
 @pytest.mark.parametrize("answers_n", [None, 25])
 def test_losses_read_at_answer_positions_are_those_read_everywhere(tokenizer, answers_n):
     backbone = Backbone(SMALL)
-    weights = jax.jit(backbone.init)(jax.random.key(0))
+    weights = small_weights()
     recipe = EditorTrainConfig(batch_n=3, answers_n=answers_n)
     batch = EditingData(tokenizer, SMALL, recipe, EditMixture(lengths=((60, 1.0),))).batch_at(1)
     rows = without_pixels(batch.token[0], batch.role[0])
     hidden = jax.random.normal(jax.random.key(2), (*rows.token.shape, SMALL.decoder.width))
     some = answer_samples(EDITOR, recipe, backbone, hidden, rows)
     label, answer, eos = answer_labels(rows, SMALL.eos_id)
-    want = answer_nll(backbone.upper(weights, hidden, rows), label, answer | eos)
-    got = answer_nll(backbone.upper(weights, hidden, rows, some.at), some.label, some.mask)
+    upper = jax.jit(backbone.upper)
+    want = answer_nll(upper(weights, hidden, rows), label, answer | eos)
+    got = answer_nll(upper(weights, hidden, rows, some.at), some.label, some.mask)
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
