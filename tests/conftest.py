@@ -38,7 +38,7 @@ if jax.__version_info__ < (0, 11):  # the emitters of before compile in a fourth
     FAST += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}".strip()
 COMPILED = str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
-WORTH_S = 0.2  # of compilation
+WORTH_S = 0.1  # of compilation
 MAPS, MAPS_MOST = Path("/proc/self/maps"), 20_000  # Linux allows a process 65,530
 jax.config.update("jax_compilation_cache_dir", COMPILED)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_S)
